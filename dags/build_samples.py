@@ -1,0 +1,27 @@
+"""### Build samples: events to sessions, histories, statistics and `next_item_samples`
+
+**Healthy when** a run is green for every partition that `ingest` committed; its last task audits every sample.
+
+**First three checks** when it is red:
+
+1. A failed leakage audit (exit code 65) names the sample, its `as_of` and the row from the future: do not train on it.
+2. `python -m infra.ledger reconcile`: rows in must be rows out plus quarantined, for every partition.
+3. A Spark error about memory: run shorter ranges (`from`), the result is the same.
+
+**Rerun**: clear the failed task, or trigger with the same partition key; what is committed with the same inputs is
+skipped.
+
+**Owner**: data-engineering.
+"""
+
+from dags.builder import EVENTS, RANGE, SAMPLES, after, chain, heavy, new_dag
+
+with new_dag(
+    "build_samples", __doc__, schedule=after(EVENTS), owner="data-engineering", tags=["samples"], deadline_minutes=180
+):
+    # One Spark process for what only reads events: starting one costs as much as two of these tables.
+    behaviour = heavy(
+        "behaviour", "spark_jobs", "sessions", "histories", "user_stats", "item_stats", *RANGE, minutes=120
+    )
+    samples = heavy("next_item_samples", "spark_jobs", "next_item_samples", *RANGE, minutes=60, outlets=[SAMPLES])
+    chain(behaviour, samples)

@@ -1,0 +1,181 @@
+"""Builds every DAG: the policies they all keep to, the few kinds of task, and training DAGs from stage declarations.
+
+A DAG file holds its triage notes (its docstring), names its tasks, and imports nothing but this module.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
+from airflow.sdk import (  # type: ignore[attr-defined]  # its stub file lags behind
+    DAG,
+    Asset,
+    BaseOperator,
+    CronPartitionTimetable,
+    CronTriggerTimetable,
+    DeadlineAlert,
+    DeadlineReference,
+    Param,
+    PartitionedAssetTimetable,
+    PartitionedAtRuntime,
+    SyncCallback,
+    TaskGroup,
+    chain,
+)
+
+from dags.alerts import missed_deadline, on_failure
+from dags.operators import Approval, PodRetries, RunCommand
+from dags.partitions import KEY_FORMAT, days
+from dags.pipelines import Pipeline, Stage, load_pipeline
+from dags.policies import RETRIES
+from infra.airflow_env import HEAVY_POOL
+from infra.launch import pod_spec
+from infra.profile import load_profile
+
+__all__ = ["chain"]
+
+PROFILE = load_profile()
+
+EVENTS = Asset("events", uri="plumbline://lake/events")
+SAMPLES = Asset("next_item_samples", uri="plumbline://lake/next_item_samples")
+TRAINING_SET = Asset("next_item_training_set", uri="plumbline://lake/next_item_training_set")
+CHALLENGER = Asset("next_item_challenger", uri="plumbline://registry/next_item/challenger")
+DECISION = Asset("next_item_decision", uri="plumbline://registry/next_item/decision")
+
+_SPAN = "days(partition_key, params, triggering_asset_events)"
+FIRST = f"{{{{ {_SPAN}.first }}}}"
+LAST = f"{{{{ {_SPAN}.last }}}}"
+RANGE = ("--from", FIRST, "--partition", LAST)
+_POD = {"deferrable": True, "reattach_on_restart": True, "on_finish_action": "delete_pod"}
+
+# Else Airflow would run a tick of the last hours at once on a fresh installation, before anything has landed.
+_NEVER_OVERDUE = timedelta(0)
+
+
+def daily(hour: int) -> CronPartitionTimetable | PartitionedAtRuntime:
+    """Every day at `hour` UTC, for the partition of the day before; where nobody follows the clock, when triggered."""
+    if not PROFILE.airflow.follow_clock:
+        return PartitionedAtRuntime()
+    cron: dict[str, Any] = {"timezone": "UTC", "run_immediately": _NEVER_OVERDUE}
+    return CronPartitionTimetable(f"0 {hour} * * *", run_offset=-1, key_format=KEY_FORMAT, **cron)
+
+
+def nightly(hour: int) -> CronTriggerTimetable | None:
+    """Every day at `hour` UTC, for no partition; where nobody follows the clock, when triggered."""
+    if not PROFILE.airflow.follow_clock:
+        return None
+    return CronTriggerTimetable(f"0 {hour} * * *", timezone="UTC", run_immediately=_NEVER_OVERDUE)
+
+
+def after(*assets: Asset) -> PartitionedAssetTimetable:
+    """When any of `assets` has a new partition, for the same partition."""
+    condition = assets[0]
+    for asset in assets[1:]:
+        condition = condition | asset
+    return PartitionedAssetTimetable(assets=condition)
+
+
+def new_dag(dag_id: str, doc: str, *, schedule: Any, owner: str, tags: Sequence[str], deadline_minutes: int) -> DAG:
+    """A DAG with everything that all DAGs share; the heading of `doc` is its description in the list of DAGs."""
+    first_day = Param(None, type=["null", "string"], format="date", description="First day of the range.")
+    # No start date: a fresh installation waits for its first night instead of running the last one at once.
+    shared: dict[str, Any] = {"catchup": False, "max_active_runs": 1}
+    shared |= {"params": {"from": first_day}, "user_defined_macros": {"days": days}}
+    defaults = {"owner": owner, "on_failure_callback": on_failure}
+    shared |= {"doc_md": doc, "description": doc.splitlines()[0].removeprefix("### ")}
+    deadline = _deadline(dag_id, deadline_minutes)
+    return DAG(dag_id, schedule=schedule, tags=list(tags), default_args=defaults, deadline=deadline, **shared)
+
+
+def _deadline(dag_id: str, minutes: int) -> DeadlineAlert:
+    """From the time a run is queued, so that a run which hangs before its first task is noticed too."""
+    callback = SyncCallback(missed_deadline, {"dag": dag_id, "minutes": minutes})
+    return DeadlineAlert(DeadlineReference.DAGRUN_QUEUED_AT, timedelta(minutes=minutes), callback, name=dag_id)
+
+
+def command(task_id: str, *arguments: str, minutes: int, retry: str = "transient", **options: Any) -> RunCommand:
+    """A task that runs `python <arguments>` within `minutes`."""
+    return RunCommand(task_id=task_id, arguments=arguments, **_limits(minutes, retry), **options)
+
+
+def _limits(minutes: int, retry: str) -> dict[str, Any]:
+    chosen = RETRIES[retry]
+    return {
+        "execution_timeout": timedelta(minutes=minutes),
+        "retries": chosen.retries,
+        "retry_delay": chosen.delay,
+    }
+
+
+def module(task_id: str, name: str, *arguments: str, minutes: int, **options: Any) -> RunCommand:
+    """A light task: `python -m <name> <arguments>`."""
+    return command(task_id, "-m", name, *arguments, minutes=minutes, **options)
+
+
+def heavy(task_id: str, name: str, *arguments: str, minutes: int, **options: Any) -> RunCommand:
+    """As `module`, for Spark and whatever else fills the machine: one at a time."""
+    return module(task_id, name, *arguments, minutes=minutes, pool=HEAVY_POOL, **options)
+
+
+def approval(task_id: str, subject: str, body: str, version: str) -> Approval:
+    """Ask a person. No answer within a day is a rejection, so that the next day's model finds its turn."""
+    form = {
+        "reason": Param("", type="string", description="Why; kept in the promotion ledger."),
+        "override": Param(False, type="boolean", description="Promote although the gate failed."),
+    }
+    question: dict[str, Any] = {"subject": subject, "body": body, "params": form, "version": version}
+    patience: dict[str, Any] = {"response_timeout": timedelta(days=1), "defaults": "Reject"}
+    # Airflow fails a task whose answer comes within a second of the question; the retry asks again.
+    again: dict[str, Any] = {"retries": 2, "retry_delay": timedelta(seconds=5)}
+    return Approval(task_id=task_id, by_flag=PROFILE.airflow.approve_by_flag, **question, **patience, **again)
+
+
+def training_dag(doc: str, system: str, *, schedule: Any, outlet: Asset, deadline_minutes: int) -> DAG:
+    """The stages of `training/<system>/pipeline.yaml` in their order, then the model's registration and gate."""
+    pipeline = load_pipeline(system)
+    facts: dict[str, Any] = {"owner": "ml-engineering", "tags": ["training"], "deadline_minutes": deadline_minutes}
+    dag = new_dag(pipeline.dag, doc, schedule=schedule, **facts)
+    with dag:
+        stages = [stage_task(pipeline, stage) for stage in pipeline.stages]
+        register = module("register", "dags.steps.register", *_run(pipeline), minutes=20, outlets=[outlet])
+        chain(*stages, register)
+    return dag
+
+
+def stage_task(pipeline: Pipeline, stage: Stage) -> RunCommand | TaskGroup:
+    """One stage: a task that does all of it, or, on Kubernetes, a group that prepares, runs a pod, and finishes."""
+    if PROFILE.launcher.kind == "kubernetes":
+        return _pod_group(pipeline, stage)
+    return _stage_step("run", stage.name, pipeline, stage, pool=HEAVY_POOL, minutes=stage.time_limit_minutes)
+
+
+def _pod_group(pipeline: Pipeline, stage: Stage) -> TaskGroup:
+    with TaskGroup(stage.name) as group:
+        prepare = _stage_step("prepare", "prepare", pipeline, stage, minutes=10)
+        finish = _stage_step("finish", "finish", pipeline, stage, minutes=20)
+        chain(prepare, _pod(pipeline, stage), finish)
+    return group
+
+
+def _stage_step(action: str, task_id: str, pipeline: Pipeline, stage: Stage, **options: Any) -> RunCommand:
+    arguments = (action, "--stage", stage.name, *_run(pipeline))
+    return module(task_id, "dags.steps.run_stage", *arguments, retry=stage.retry, **options)
+
+
+def _pod(pipeline: Pipeline, stage: Stage) -> BaseOperator:
+    """The pod of a stage: it waits deferred, holds a slot of the GPU pool per GPU, and is found again after a crash."""
+    from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperator  # 1 s that `local` need not pay
+
+    spec_path = "{{ ti.xcom_pull(task_ids='" + stage.name + ".prepare')['spec'] }}"
+    name, gpu = f"{pipeline.system}.{stage.name}", stage.gpu
+    options = {**_limits(stage.time_limit_minutes, stage.retry), **_POD, "retry_policy": PodRetries()}
+    if gpu.count:
+        options |= {"pool": PROFILE.launcher.gpu_pool, "pool_slots": gpu.count}
+    template = pod_spec(name, spec_path, PROFILE, gpus=gpu.count, gpu_class=gpu.kind)
+    return KubernetesPodOperator(task_id="train", pod_template_dict=template, **options)
+
+
+def _run(pipeline: Pipeline) -> tuple[str, ...]:
+    return ("--system", pipeline.system, "--run-id", "{{ run_id }}", *RANGE)

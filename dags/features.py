@@ -1,0 +1,24 @@
+"""### Features: Feast definitions, online rows, and the point-in-time training set
+
+**Healthy when** a run is green: `apply` found the registry as defined, `materialize` read back every row that it wrote.
+
+**First three checks** when it is red:
+
+1. `materialize` names the view, the rows expected and the rows found online; a rerun for the same range repairs it.
+2. `apply` finds other objects than it wrote: somebody else writes the registry; only this DAG may.
+3. `training_set` fails on a leak (exit code 65): a feature row of a later day than `as_of` was joined.
+
+**Rerun**: trigger with the same partition key. Materialisation is by explicit [start, end) and can be repeated.
+
+**Owner**: ml-engineering.
+"""
+
+from dags.builder import RANGE, SAMPLES, TRAINING_SET, after, chain, heavy, module, new_dag
+
+with new_dag(
+    "features", __doc__, schedule=after(SAMPLES), owner="ml-engineering", tags=["features"], deadline_minutes=120
+):
+    apply = module("apply", "feature_store", "apply", minutes=15)
+    materialize = module("materialize", "feature_store", "materialize", *RANGE, minutes=30)
+    training_set = heavy("training_set", "feature_store", "training-set", *RANGE, minutes=30, outlets=[TRAINING_SET])
+    chain(apply, materialize, training_set)

@@ -1,0 +1,29 @@
+"""### Ingest: landing files to `items`, `events`, `judgments`, `intents` and `queries`
+
+**Healthy when** the newest run is green and the report shows yesterday with less than 5 % of its rows in quarantine.
+
+**First three checks** when it is red:
+
+1. The task's last lines name the file, the row, the rule and what to do (exit code 65: data; 75: try again).
+2. `python -m infra.ledger missing --asset events --from DAY --to DAY`: what is not committed; the old version is live.
+3. The quarantine page of the report lists the rows that were refused and the rule that refused them.
+
+**Rerun**: trigger with the day as partition key; a range is the key (last day) plus the parameter `from`. What is
+committed with the same input is not done again, so a rerun is always safe.
+
+**Owner**: data-engineering.
+"""
+
+from dags.builder import EVENTS, RANGE, chain, daily, heavy, new_dag
+
+with new_dag(
+    "ingest",
+    __doc__,
+    schedule=daily(hour=3),
+    owner="data-engineering",
+    tags=["ingest", "nightly"],
+    deadline_minutes=120,
+):
+    catalogue = heavy("catalogue", "spark_jobs", "items", "judgments", "intents", "queries", *RANGE, minutes=30)
+    events = heavy("events", "spark_jobs", "events", *RANGE, minutes=60, outlets=[EVENTS])
+    chain(catalogue, events)

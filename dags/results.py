@@ -1,0 +1,16 @@
+"""How a command hands a JSON value to the tasks that follow."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+RESULT_FILE = "PLUMBLINE_RESULT_FILE"
+
+
+def hand_on(value: Any) -> None:
+    """Give `value` (JSON) to the tasks that follow; on a terminal, where no task listens, nothing happens."""
+    if path := os.environ.get(RESULT_FILE):
+        Path(path).write_text(json.dumps(value))

@@ -1,0 +1,153 @@
+"""Brings what lives in other systems into the lake, for dbt: task instances, model metrics, promotions.
+
+A task may not open Airflow's database, and the marts read nothing but the lake; so this step asks the REST API, MLflow
+and the ledger of promotions, and publishes tables. Repeating it changes only what has changed.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from dags.steps._publish import publish_rows
+from infra import telemetry
+from infra.airflow_client import AirflowClient, Json
+from infra.contracts import arrow_schema, load_contract
+from infra.errors import exit_with_reason
+from infra.profile import Profile, load_profile
+
+Row = dict[str, Any]
+FINAL = {"success", "failed", "skipped", "upstream_failed", "removed"}
+WINDOW = timedelta(days=3)
+
+
+def main() -> int:
+    """Export all three."""
+    telemetry.apply()
+    profile, today = load_profile(), datetime.now(UTC).date()
+    client = AirflowClient.of(profile)
+    _export(profile, "ops_task_instances", list(task_rows(client, today - WINDOW)))
+    _export(profile, "ops_model_metrics", list(metric_rows(profile)))
+    _export(profile, "ops_promotions", list(promotion_rows(profile)))
+    return 0
+
+
+def task_rows(client: AirflowClient, first: date) -> Iterator[Row]:
+    """One row per finished try of the runs that were queued on or after `first` (UTC)."""
+    since = datetime(first.year, first.month, first.day, tzinfo=UTC)
+    for run in client.runs(since=since):
+        queued = _moment(run["queued_at"] or run["run_after"])
+        if queued is not None and queued >= since:
+            for task in client.task_instances(run["dag_id"], run["dag_run_id"]):
+                for attempt in _tries(client, task):
+                    if attempt["state"] in FINAL:
+                        yield _task_row(run, queued, attempt)
+
+
+def _tries(client: AirflowClient, task: Json) -> list[Json]:
+    """A task that ran once is its own only try; asking for the others costs a call each."""
+    if task["try_number"] <= 1:
+        return [task]
+    return client.tries(task["dag_id"], task["dag_run_id"], task["task_id"])
+
+
+def _task_row(run: Json, run_queued: datetime, attempt: Json) -> Row:
+    queued, started, ended = (_moment(attempt.get(name)) for name in ("queued_when", "start_date", "end_date"))
+    return {
+        "run_date": run_queued.date(),
+        "dag_id": run["dag_id"],
+        "run_id": run["dag_run_id"],
+        "task_id": attempt["task_id"],
+        "try_number": max(1, attempt["try_number"]),
+        "state": attempt["state"],
+        "partition_key": run.get("partition_key"),
+        "queued_at": queued,
+        "started_at": started,
+        "ended_at": ended,
+        "queue_seconds": _seconds(queued, started),
+        "run_seconds": _seconds(started, ended),
+    }
+
+
+def metric_rows(profile: Profile) -> Iterator[Row]:
+    """The comparison table of every evaluation run, and the final metrics of every other stage run."""
+    from registry.runs import metric_name, tag
+    from registry.store import connect
+
+    client = connect(profile)
+    versions = {version.run_id: str(version.version) for version in client.search_model_versions(max_results=1000)}
+    places = [experiment.experiment_id for experiment in client.search_experiments()]
+    for run in client.search_runs(places, max_results=1000):
+        tags = run.data.tags
+        if tag("stage") not in tags:
+            continue
+        common = {
+            "logged_date": datetime.fromtimestamp(run.info.start_time / 1000, UTC).date(),
+            "run_id": run.info.run_id,
+            "system": tags[tag("system")],
+            "stage": tags[tag("stage")],
+            "version": versions.get(run.info.run_id),
+            "origin": tags[tag("origin")],
+        }
+        compared = comparison(Path(tags[tag("out")]))
+        final = [final_metric(tags[tag("stage")], metric_name(key), value) for key, value in run.data.metrics.items()]
+        yield from ({**row, **common} for row in compared or final)
+
+
+def comparison(out: Path) -> list[Row]:
+    """The rows of an evaluation's `model_metrics` table; none where the stage made no such table."""
+    result = out / "result.json"
+    files = json.loads(result.read_text())["tables"].get("model_metrics", []) if result.is_file() else []
+    wanted = ("model", "metric", "slice", "split", "value", "lo", "hi", "n")
+    return [{key: row[key] for key in wanted} for file in files for row in pq.read_table(out / file).to_pylist()]
+
+
+def final_metric(stage: str, name: str, value: float) -> Row:
+    """A metric of a training stage, which has no slice, no interval and no users."""
+    nothing: Row = {"lo": None, "hi": None, "n": None}
+    return {"model": stage, "metric": name, "slice": "all", "split": "training", "value": value, **nothing}
+
+
+def promotion_rows(profile: Profile) -> Iterator[Row]:
+    """Every decision."""
+    from registry.promotions import Promotions
+
+    for made in Promotions(profile).history():
+        gate = json.loads(made.gate_report_json) if made.gate_report_json else {}
+        yield {
+            "decided_date": made.at.astimezone(UTC).date(),
+            "decision_id": made.id,
+            "at": made.at,
+            "who": made.who,
+            "model": made.model,
+            "from_version": made.from_version,
+            "to_version": made.to_version,
+            "decision": made.decision,
+            "override": made.override,
+            "reason": made.reason,
+            "gate_passed": gate.get("passed"),
+        }
+
+
+def _export(profile: Profile, table: str, rows: list[Row]) -> None:
+    changed = publish_rows(profile, table, pa.Table.from_pylist(rows, schema=arrow_schema(load_contract(table))))
+    sys.stdout.write(f"{table}: {len(rows)} rows, {len(changed)} partitions changed\n")
+
+
+def _moment(text: str | None) -> datetime | None:
+    return datetime.fromisoformat(text) if text else None
+
+
+def _seconds(start: datetime | None, end: datetime | None) -> float | None:
+    return (end - start).total_seconds() if start and end else None
+
+
+if __name__ == "__main__":
+    exit_with_reason(main)

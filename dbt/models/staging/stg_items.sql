@@ -1,0 +1,8 @@
+select
+    item_id,
+    source,
+    title,
+    brand,
+    category,
+    snapshot_date
+from {{ source('lake', 'items') }}

@@ -1,0 +1,7 @@
+select
+    commit_id,
+    rule,
+    level,
+    rows_failed,
+    status
+from {{ source('ledger', 'rule_results') }}

@@ -1,0 +1,1 @@
+select * from {{ source('lake', 'ops_task_instances') }}

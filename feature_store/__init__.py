@@ -1,0 +1,1 @@
+"""Feast: definitions, training sets, materialisation."""

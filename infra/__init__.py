@@ -1,0 +1,1 @@
+"""Everything between the code and the machine: profile, contracts, ledger, lake, quality, launchers, report."""

@@ -1,0 +1,1 @@
+"""`make demo`: the whole pipeline under the real scheduler, watched from one terminal."""

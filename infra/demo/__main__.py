@@ -1,0 +1,92 @@
+"""Runs the whole chain under the real scheduler and leaves nothing running."""
+
+from __future__ import annotations
+
+import signal
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from types import FrameType
+
+from rich.console import Console
+
+from infra import processes
+from infra.airflow_client import AirflowClient
+from infra.console import new_console
+from infra.demo import summary
+from infra.demo.landing import LandedDays, landed_days
+from infra.demo.screen import Screen
+from infra.demo.watch import CHAIN, Chain, follow
+from infra.errors import exit_with_reason
+from infra.profile import Profile, load_profile
+from infra.services import alone, start_airflow
+
+
+def main() -> int:
+    """Start, trigger, watch, stop, report."""
+    signal.signal(signal.SIGTERM, _as_interrupt)
+    console = new_console()
+    profile = load_profile()
+    days = landed_days(profile.landing)
+    profile = _demo_profile(profile, days)
+    console.print(f"Plumbline demo: {profile.landing}, days {days.first} to {days.last}", markup=False, soft_wrap=True)
+    console.print(f"state in {profile.home}", markup=False, soft_wrap=True)
+    console.print("starting Airflow (scheduler, API server, DAG processor, triggerer) on loopback ...", soft_wrap=True)
+    began = time.monotonic()
+    try:
+        with alone(profile):
+            chain, started = _run(profile, days, console)
+    except KeyboardInterrupt:
+        console.print(
+            "interrupted: all that was started is stopped; `make demo` goes on from what is committed", soft_wrap=True
+        )
+        return 130
+    figures = summary.collect(profile, chain, started, time.monotonic() - began)
+    summary.show(figures, summary.write(figures, profile.home / "demo"), console)
+    return 0
+
+
+def _run(profile: Profile, days: LandedDays, console: Console) -> tuple[Chain, float]:
+    """Start Airflow, follow the chain to its end, stop; returns the chain and the seconds that the start took."""
+    began = time.monotonic()
+    services = start_airflow(profile, profile.home / "demo" / "logs")
+    started = time.monotonic() - began
+    try:
+        return _follow_chain(profile, days, console, services), started
+    finally:
+        _stop(services)
+
+
+def _stop(services: list[processes.Service]) -> None:
+    """Stop all of it; a second Ctrl-C waits for this."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    processes.stop([service.pid for service in services])
+
+
+def _as_interrupt(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _demo_profile(profile: Profile, days: LandedDays) -> Profile:
+    """On a free port, approved by flag, not by the clock; the split is cut where the landed events say."""
+    ports = profile.ports.model_copy(update={"airflow": processes.free_port(profile.ports.airflow)})
+    airflow = profile.airflow.model_copy(update={"approve_by_flag": True, "follow_clock": False})
+    samples = profile.samples.model_copy(update={"valid_from": days.valid_from, "test_from": days.test_from})
+    landing = Path(profile.landing).resolve()
+    return profile.model_copy(update={"ports": ports, "airflow": airflow, "samples": samples, "landing": landing})
+
+
+def _follow_chain(profile: Profile, days: LandedDays, console: Console, services: list[processes.Service]) -> Chain:
+    client = AirflowClient.of(profile)
+    chain = Chain(since=datetime.now(UTC), partition_key=days.last.isoformat())
+    for dag in CHAIN:
+        client.unpause(dag)
+    client.trigger(CHAIN[0], days.last, {"from": days.first.isoformat()})
+    with Screen(console) as screen:
+        follow(client, chain, screen.show, lambda: processes.check_alive(services))
+    return chain
+
+
+if __name__ == "__main__":
+    exit_with_reason(main)

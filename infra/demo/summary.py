@@ -1,0 +1,147 @@
+"""What the demo ends with: rows per table, metrics beside the baselines, the champion, the time per step."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from infra.contracts import all_contracts
+from infra.dbt import marts_path
+from infra.demo.watch import Chain
+from infra.profile import Profile
+from infra.report.queries import Marts, model_metrics, promotions, table_quality
+
+
+def collect(profile: Profile, chain: Chain, started: float, seconds: float) -> dict[str, Any]:
+    """All figures of the run, from the marts and the scheduler; Airflow took `started` of the `seconds` to start."""
+    marts = Marts(marts_path(profile), profile.home / "lake" / "lake.duckdb")
+    try:
+        tables = table_quality(marts, all_contracts())
+        metrics = [row for row in model_metrics(marts) if row["slice"] == "all"]
+        decisions = promotions(marts)
+    finally:
+        marts.close()
+    now = datetime.now(UTC)
+    champion = next((row for row in decisions if row["decision"] != "reject"), None)
+    return {
+        "made_at": now.isoformat(timespec="seconds"),
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+        "seconds": round(seconds, 1),
+        "seconds_to_start": round(started, 1),
+        "reused": all(table.last_commit < chain.since for table in tables if table.table == "events"),
+        "last_decision": decisions[0] if decisions else None,
+        "tables": {
+            t.table: {
+                "rows": t.rows_out,
+                "quarantined": t.rows_quarantined,
+                "partitions": t.partitions,
+                "data": t.origin,
+            }
+            for t in tables
+        },
+        "metrics": [{k: row[k] for k in _METRIC_FIELDS} for row in metrics],
+        "champion": champion
+        and {"model": champion["model"], "version": champion["to_version"], "who": champion["who"]},
+        "tasks": [
+            {"dag": task.dag, "task": task.task, "state": task.state, "seconds": round(task.seconds(now), 1)}
+            for tasks in chain.tasks.values()
+            for task in tasks
+        ],
+        "reports": {
+            "report": str(profile.home / "report" / "index.html"),
+            "data_docs": str(profile.home / "report" / "data_docs" / "index.html"),
+            "dbt_docs": str(profile.home / "report" / "dbt" / "index.html"),
+        },
+    }
+
+
+_METRIC_FIELDS = ("system", "model", "metric", "split", "value", "lo", "hi", "n", "origin")
+
+
+def write(summary: dict[str, Any], folder: Path) -> Path:
+    """Write `summary.json`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "summary.json"
+    path.write_text(json.dumps(summary, indent=1, default=str) + "\n")
+    return path
+
+
+def show(summary: dict[str, Any], path: Path, console: Console) -> None:
+    """Print the tables that a person reads at the end."""
+    console.print()
+    console.print(_rows(summary))
+    for split in sorted({row["split"] for row in summary["metrics"]}, reverse=True):  # the time split decides: first
+        console.print(_metrics(summary, split))
+    console.print(_times(summary))
+    console.print(_champion(summary), markup=False, soft_wrap=True)
+    if summary["reused"]:
+        console.print("reused: every landed row was committed before, so nothing was ingested again")
+    for name, page in summary["reports"].items():
+        console.print(f"{name:<10}{page}", markup=False, soft_wrap=True)
+    console.print(f"{'figures':<10}{path}", markup=False, soft_wrap=True)
+
+
+def _champion(summary: dict[str, Any]) -> str:
+    champion, last = summary["champion"], summary["last_decision"]
+    if champion:
+        return f"champion: {champion['model']} version {champion['version']} (promoted by {champion['who']})"
+    why = f"; last decision: {last['decision']} by {last['who']}, {last['reason']}" if last else ""
+    return f"champion: none yet{why}"
+
+
+def _rows(summary: dict[str, Any]) -> Table:
+    table = Table(title="Tables", title_justify="left")
+    for name in ("table", "data", "partitions", "rows", "quarantined"):
+        table.add_column(name, justify="left" if name in ("table", "data") else "right")
+    for name, row in summary["tables"].items():
+        table.add_row(name, row["data"], f"{row['partitions']:,}", f"{row['rows']:,}", f"{row['quarantined']:,}")
+    return table
+
+
+_SHOWN = ("recall@10", "ndcg@10", "mrr", "coverage@10")
+_SPLITS = {"time": "global time split", "leave_one_out": "leave-one-out as in papers"}
+
+
+def _metrics(summary: dict[str, Any], split: str) -> Table:
+    rows = [row for row in summary["metrics"] if row["split"] == split]
+    origins = ", ".join(sorted({row["origin"] for row in rows}))
+    title = f"Models, {_SPLITS.get(split, split)} ({origins}; 95 % intervals)"
+    table = Table(title=title, title_justify="left")
+    for name in ("model", *_SHOWN):
+        table.add_column(name, justify="left" if name == "model" else "right")
+    cells = {(row["model"], row["metric"]): row for row in rows}
+    for model in sorted({row["model"] for row in rows}, key=lambda name: -_value(cells.get((name, "recall@10")))):
+        table.add_row(model, *(_cell(cells.get((model, metric))) for metric in _SHOWN))
+    return table
+
+
+def _value(row: dict[str, Any] | None) -> float:
+    return float(row["value"]) if row else 0.0
+
+
+def _cell(row: dict[str, Any] | None) -> str:
+    if row is None:
+        return ""
+    interval = f"\n{row['lo']:.3f}-{row['hi']:.3f}" if row["lo"] is not None else ""
+    return f"{row['value']:.4f}{interval}"
+
+
+def _times(summary: dict[str, Any]) -> Table:
+    table = Table(title=f"Time ({summary['seconds']:.0f} s in all, {summary['machine']})", title_justify="left")
+    for name in ("DAG", "tasks", "seconds"):
+        table.add_column(name, justify="right" if name == "seconds" else "left")
+    by_dag: dict[str, list[dict[str, Any]]] = {}
+    for task in summary["tasks"]:
+        by_dag.setdefault(task["dag"], []).append(task)
+    table.add_row("(start)", "database, scheduler, API server, DAGs", f"{summary['seconds_to_start']:.0f}")
+    for dag, tasks in by_dag.items():
+        detail = ", ".join(f"{task['task']} {task['seconds']:.0f}" for task in tasks)
+        table.add_row(dag, detail, f"{sum(task['seconds'] for task in tasks):.0f}")
+    return table

@@ -1,0 +1,126 @@
+"""Follows the chain of DAG runs that the trigger set off, until the last one is done or one fails."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from infra.airflow_client import AirflowApiError, AirflowClient
+from infra.errors import EXIT_BUG, PlumblineError
+from infra.processes import COMMAND_MARK
+
+CHAIN = ("ingest", "build_samples", "features", "train_next_item", "promote", "quality_report")
+_LINES = 25
+_TOLD_CODE = re.compile(r"\(exit code (\d+)\)")
+
+
+class RunFailed(PlumblineError):
+    """A task of the chain failed; the exit code is its command's own, where the log tells it."""
+
+    def __init__(self, what: str, *, where: str = "", why: str = "", do: str = "") -> None:
+        super().__init__(what, where=where, why=why, do=do)
+        told = _TOLD_CODE.findall(why)
+        self.exit_code = int(told[-1]) if told else EXIT_BUG
+
+
+@dataclass(frozen=True)
+class Task:
+    """One task of a run as the scheduler last saw it."""
+
+    dag: str
+    task: str
+    state: str
+    started: datetime | None
+    ended: datetime | None
+    tries: int
+
+    def seconds(self, now: datetime) -> float:
+        """Run time so far."""
+        return ((self.ended or now) - self.started).total_seconds() if self.started else 0.0
+
+
+@dataclass
+class Chain:
+    """The newest run of each DAG of the chain since the trigger, for the trigger's partition: others are not ours."""
+
+    since: datetime
+    partition_key: str
+    states: dict[str, str] = field(default_factory=dict)
+    runs: dict[str, str] = field(default_factory=dict)
+    tasks: dict[str, list[Task]] = field(default_factory=dict)
+
+    def refresh(self, client: AirflowClient) -> None:
+        """Ask the API server."""
+        for run in client.runs(since=self.since):
+            if run["dag_id"] in CHAIN and run["partition_key"] == self.partition_key:
+                self.states[run["dag_id"]] = run["state"]
+                self.runs[run["dag_id"]] = run["dag_run_id"]
+        for dag, run_id in self.runs.items():
+            if dag not in self.tasks or self.states[dag] != "success" or any(not t.ended for t in self.tasks[dag]):
+                self.tasks[dag] = [_task(dag, row) for row in client.task_instances(dag, run_id)]
+
+    @property
+    def done(self) -> bool:
+        """The last DAG of the chain succeeded."""
+        return self.states.get(CHAIN[-1]) == "success"
+
+    @property
+    def failed(self) -> str | None:
+        """The DAG whose run failed, if one did."""
+        return next((dag for dag, state in self.states.items() if state == "failed"), None)
+
+
+def _task(dag: str, row: dict[str, Any]) -> Task:
+    def moment(name: str) -> datetime | None:
+        return datetime.fromisoformat(row[name]) if row[name] else None
+
+    return Task(
+        dag, row["task_id"], row["state"] or "waiting", moment("start_date"), moment("end_date"), row["try_number"]
+    )
+
+
+def follow(client: AirflowClient, chain: Chain, show: Callable[[Chain], None], check: Callable[[], None]) -> None:
+    """Poll until the chain is done; `check` raises when a service has gone.
+
+    Raises:
+        RunFailed: a task failed; carries its own last log lines.
+    """
+    while not chain.done:
+        check()
+        try:
+            chain.refresh(client)
+        except AirflowApiError:
+            time.sleep(1.0)  # one slow answer of a busy machine is no failure; `check` notices a dead server
+            continue
+        show(chain)
+        if chain.failed:
+            raise _failure(client, chain, chain.failed)
+        time.sleep(1.0)
+
+
+def _failure(client: AirflowClient, chain: Chain, dag: str) -> RunFailed:
+    culprit = next((task for task in chain.tasks[dag] if task.state == "failed"), None)
+    if culprit is None:
+        return RunFailed(f"The run of {dag} failed before a task did.", do="`make up` and open it in Airflow.")
+    lines = _last_lines(client, chain.runs[dag], culprit)
+    return RunFailed(
+        f"Task {dag}.{culprit.task} failed.",
+        where=f"run {chain.runs[dag]}",
+        why="its own last lines:\n    " + "\n    ".join(lines),
+        do="Mend the cause and run `make demo` again: what is committed is not done twice. docs/runbook.md has more.",
+    )
+
+
+def _last_lines(client: AirflowClient, run_id: str, task: Task) -> list[str]:
+    """What the command of the last try wrote: the tries before it may have failed for another reason."""
+    try:
+        lines = client.log(task.dag, run_id, task.task, max(1, task.tries))
+    except AirflowApiError as error:
+        return [f"(its log could not be read: {error.what} {error.why})"]
+    own = [line for line in lines if not line.startswith("::")]  # Airflow's folding marks
+    start = next((at for at, line in enumerate(own) if line.startswith(COMMAND_MARK)), 0)
+    return own[start:][-_LINES:]

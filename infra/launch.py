@@ -1,0 +1,144 @@
+"""How a training stage runs: as a local process under `accelerate launch`, or as a Kubernetes pod.
+
+A stage needs nothing but its spec file and the folders that the spec names; both launchers run the same module.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from infra.profile import CHECKOUT, Profile
+from infra.telemetry import TELEMETRY_OFF
+
+# glibc gives large blocks back after each use, and the page faults that follow cost more than half of a CPU run;
+# OpenMP's waiting threads spin, and lose their time slices to whatever else runs on the cores.
+CPU_SETTINGS: dict[str, str] = {
+    "MALLOC_MMAP_THRESHOLD_": "4294967296",
+    "MALLOC_TRIM_THRESHOLD_": "17179869184",
+    "MALLOC_TOP_PAD_": "268435456",
+    "OMP_WAIT_POLICY": "PASSIVE",
+}
+STATE_CLAIM = "plumbline-state"
+EXIT_CODE_FILE = "exit_code"
+_GPU_LABEL = "plumbline/gpu-class"
+_USER = 1000
+
+
+def build_command(stage: str, spec_path: str | Path, profile: Profile, gpus: int = 0) -> list[str]:
+    """The command line of `stage` (`system.stage`), the interpreter first.
+
+    One process per GPU; without a GPU one process on the CPU. On Kubernetes `python` is the image's own.
+    """
+    python = sys.executable if profile.launcher.kind == "local" else "python"
+    processes = max(1, gpus)
+    placement = ["--multi_gpu"] if processes > 1 else ["--cpu"] if gpus == 0 else []
+    launch = [python, "-m", "accelerate.commands.launch", *placement, "--num_processes", str(processes)]
+    machine = ["--num_machines", "1", "--mixed_precision", "no" if gpus == 0 else "bf16", "--dynamo_backend", "no"]
+    return [*launch, *machine, "-m", "training", stage, "--spec", str(spec_path)]
+
+
+def local_gpus() -> int:
+    """How many GPUs this machine has, as its driver says; importing torch for that would cost seconds."""
+    return len(list(Path("/proc/driver/nvidia/gpus").glob("*")))
+
+
+def build_environment() -> dict[str, str]:
+    """What a training process needs on top of its machine's environment."""
+    return {**TELEMETRY_OFF, **CPU_SETTINGS, "PYTHONUNBUFFERED": "1"}
+
+
+def pod_environment() -> dict[str, str]:
+    """As `build_environment`, where nothing but `/tmp` may be written: compilers and caches look for a home."""
+    return {**build_environment(), "HOME": "/tmp"}  # noqa: S108 - in the pod
+
+
+def launch(argv: Sequence[str], out: Path, emit: Callable[[str], object]) -> int:
+    """Run a stage's command, hand on its output line by line, and return the STAGE's exit code.
+
+    An exit code that an earlier try left in `out` must be gone.
+    """
+    environment = {**os.environ, **build_environment()}
+    pipe, merged = subprocess.PIPE, subprocess.STDOUT
+    with subprocess.Popen(argv, cwd=CHECKOUT, env=environment, stdout=pipe, stderr=merged, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            emit(line.rstrip("\n"))
+    return stage_exit_code(out, process.returncode)
+
+
+def stage_exit_code(out: Path, returncode: int) -> int:
+    """`accelerate launch` answers 1 for every failure; the stage leaves its own code in its folder."""
+    left = out / EXIT_CODE_FILE
+    return int(left.read_text()) if returncode != 0 and left.is_file() else returncode
+
+
+def pod_spec(stage: str, spec_path: str, profile: Profile, *, gpus: int, gpu_class: str) -> dict[str, Any]:
+    """The pod that runs `stage`: no privileges, no token, nothing writable but the state volume and `/tmp`."""
+    home = str(profile.home)
+    container = {
+        "name": "base",
+        "image": profile.launcher.image,
+        "command": build_command(stage, spec_path, profile, gpus),
+        "env": [{"name": name, "value": value} for name, value in pod_environment().items()],
+        "resources": _resources(gpus),
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        },
+        "volumeMounts": [{"name": name, "mountPath": path} for name, path in _mounts(home, gpus).items()],
+    }
+    labels = {"app.kubernetes.io/part-of": "plumbline", "plumbline/stage": stage}
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": _name(stage), "namespace": profile.launcher.namespace, "labels": labels},
+        "spec": {
+            "restartPolicy": "Never",
+            "automountServiceAccountToken": False,
+            "terminationGracePeriodSeconds": 120,  # time to save a checkpoint when the node is taken away
+            "securityContext": _non_root(),
+            "containers": [container],
+            "volumes": _volumes(gpus),
+            **_placement(gpus, gpu_class),
+        },
+    }
+
+
+def _name(stage: str) -> str:
+    return re.sub(r"[^a-z0-9-]", "-", stage.lower())
+
+
+def _resources(gpus: int) -> dict[str, dict[str, str]]:
+    asked = {"cpu": "4", "memory": "16Gi"} if gpus == 0 else {"cpu": str(8 * gpus), "memory": f"{64 * gpus}Gi"}
+    limits = {"memory": asked["memory"], **({"nvidia.com/gpu": str(gpus)} if gpus else {})}
+    return {"requests": {**asked, **({"nvidia.com/gpu": str(gpus)} if gpus else {})}, "limits": limits}
+
+
+def _non_root() -> dict[str, Any]:
+    profile = {"type": "RuntimeDefault"}
+    return {"runAsNonRoot": True, "runAsUser": _USER, "runAsGroup": _USER, "fsGroup": _USER, "seccompProfile": profile}
+
+
+def _mounts(home: str, gpus: int) -> dict[str, str]:
+    # GPUs talk through shared memory, of which a container has 64 MB by default.
+    return {"state": home, "tmp": "/tmp", **({"shm": "/dev/shm"} if gpus > 1 else {})}  # noqa: S108 - in the pod
+
+
+def _volumes(gpus: int) -> list[dict[str, Any]]:
+    state = {"name": "state", "persistentVolumeClaim": {"claimName": STATE_CLAIM}}
+    shared = [{"name": "shm", "emptyDir": {"medium": "Memory"}}] if gpus > 1 else []
+    return [state, {"name": "tmp", "emptyDir": {}}, *shared]
+
+
+def _placement(gpus: int, gpu_class: str) -> dict[str, Any]:
+    if gpus == 0:
+        return {}
+    taint = {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}
+    return {"nodeSelector": {_GPU_LABEL: gpu_class}, "tolerations": [taint]}

@@ -1,0 +1,89 @@
+"""`python -m infra.ledger missing --asset A --from D --to D | history [--asset A] [--partition D] | reconcile`."""
+
+from __future__ import annotations
+
+import argparse
+from datetime import date
+
+from infra.arguments import day, ordered
+from infra.console import print_table
+from infra.contracts import all_contracts
+from infra.errors import PlumblineError, exit_with_reason
+from infra.ledger.ledger import Ledger
+from infra.profile import load_profile
+
+_UNBALANCED = 1
+
+
+def main() -> int:
+    """Run one command; `reconcile` exits 1 where rows in are not rows out plus rows in quarantine."""
+    arguments = _parser().parse_args()
+    ledger = Ledger(load_profile())
+    match arguments.command:
+        case "missing":
+            first, last = ordered(arguments.first, arguments.last)
+            for late in ledger.missing(_known(ledger, arguments.asset), first, last):
+                print(late)
+        case "history":
+            asset = arguments.asset and _known(ledger, arguments.asset)
+            _print_history(ledger, asset, arguments.partition)
+        case "reconcile":
+            return _reconcile(ledger)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m infra.ledger", description="What is committed, and what is not.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="command")
+    missing = commands.add_parser("missing", help="days without a commit, one a line")
+    missing.add_argument("--asset", required=True, help="a table, or e.g. online.user_stats")
+    missing.add_argument("--from", dest="first", type=day, required=True, metavar="DAY")
+    missing.add_argument("--to", dest="last", type=day, required=True, metavar="DAY")
+    history = commands.add_parser("history", help="every row, oldest first")
+    history.add_argument("--asset")
+    history.add_argument("--partition", type=day, metavar="DAY")
+    commands.add_parser("reconcile", help="rows in = rows out + quarantined, for every committed partition")
+    return parser
+
+
+def _known(ledger: Ledger, asset: str) -> str:
+    """The asset: a table, or what the ledger has rows of (such as `online.user_stats`).
+
+    Raises:
+        PlumblineError: it is neither; a misspelt name would have no day committed, for ever.
+    """
+    known = sorted({*all_contracts(), *ledger.assets()})
+    if asset not in known:
+        raise PlumblineError(f"There is no asset {asset!r}.", do=f"Choose one of: {', '.join(known)}.")
+    return asset
+
+
+def _print_history(ledger: Ledger, asset: str | None, partition: date | None) -> None:
+    rows = [
+        (
+            c.committed,
+            c.asset,
+            c.partition,
+            c.action,
+            c.token,
+            c.rows_in,
+            c.rows_out,
+            c.rows_quarantined,
+            c.run_key[:12],
+        )
+        for c in ledger.history(asset, partition)
+    ]
+    columns = ("committed (UTC)", "asset", "partition", "action", "token", "in", "out", "quarantined", "run key")
+    print_table(columns, rows, "The ledger has no such row.")
+
+
+def _reconcile(ledger: Ledger) -> int:
+    lost = ledger.reconcile()
+    rows = [(i.asset, i.partition, i.rows_in, i.rows_out, i.rows_quarantined, i.lost) for i in lost]
+    columns = ("asset", "partition", "in", "out", "quarantined", "lost")
+    print_table(columns, rows, "In balance: rows in = rows out + quarantined, in every committed partition.")
+    return _UNBALANCED if lost else 0
+
+
+if __name__ == "__main__":
+    exit_with_reason(main)

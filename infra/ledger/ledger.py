@@ -1,0 +1,209 @@
+"""The run ledger: what was committed, by which attempt, out of what; what is missing; whether the rows add up."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Connection, Row, Select, and_, delete, func, insert, select
+
+from infra.database import open_database, transaction
+from infra.errors import EXIT_SUPERSEDED, PlumblineError
+from infra.ledger.schema import METADATA, attempt_partitions, attempts, commits, landing_files, rule_results
+from infra.partitions import Attempt, Commit, PartitionWrite, RuleResult
+from infra.profile import Profile, code_commit
+
+_FIELDS = [column.name for column in commits.c if column.name != "id"]
+
+
+class StaleAttempt(PlumblineError):
+    """A newer attempt of the same task is open; this one must not publish, and a retry of it would not help."""
+
+    exit_code = EXIT_SUPERSEDED
+
+
+@dataclass(frozen=True)
+class Imbalance:
+    """A committed partition whose rows in are not its rows out plus its rows in quarantine."""
+
+    asset: str
+    partition: date
+    run_key: str
+    rows_in: int
+    rows_out: int
+    rows_quarantined: int
+
+    @property
+    def lost(self) -> int:
+        """Rows that went in and did not come out (negative: rows from nowhere)."""
+        return self.rows_in - self.rows_out - self.rows_quarantined
+
+
+@dataclass(frozen=True)
+class LandingFile:
+    """A landing file as last ingested: its content hash and the partitions that its rows belong to."""
+
+    name: str
+    sha256: str
+    partitions: tuple[date, ...]
+
+
+class Ledger:
+    """The ledger in the profile's database (SQLite or Postgres); its tables are made on first use."""
+
+    def __init__(self, profile: Profile) -> None:
+        self._engine = open_database(profile.database_uri, METADATA)
+        self._code_commit = code_commit(profile)
+
+    def open_attempt(self, asset: str, partitions: Sequence[date]) -> Attempt:
+        """Start an attempt; from now on every earlier attempt on one of these partitions is stale."""
+        started = datetime.now(UTC)
+        days = tuple(sorted(set(partitions)))
+        with transaction(self._engine) as connection:
+            opened = insert(attempts).values(asset=asset, started=started).returning(attempts.c.token)
+            token = int(connection.scalars(opened).one())
+            if days:
+                connection.execute(insert(attempt_partitions), [{"token": token, "partition": day} for day in days])
+        return Attempt(asset, token, days, started)
+
+    def check(self, attempt: Attempt, *partitions: date) -> None:
+        """Refuse an attempt that has been overtaken on one of `partitions`.
+
+        Raises:
+            StaleAttempt: a newer attempt holds one of them.
+        """
+        newer = (
+            select(attempt_partitions.c.partition, func.max(attempt_partitions.c.token))
+            .join(attempts, attempts.c.token == attempt_partitions.c.token)
+            .where(attempts.c.asset == attempt.asset, attempts.c.token > attempt.token)
+            .group_by(attempt_partitions.c.partition)
+        )
+        with transaction(self._engine) as connection:
+            overtaken = {row[0]: row[1] for row in connection.execute(newer)}
+        for day in sorted(set(partitions) & set(overtaken)):
+            raise StaleAttempt(
+                f"Attempt {attempt.token} of {attempt.asset!r} was overtaken by attempt {overtaken[day]}.",
+                where=f"partition {day}",
+                why="The same task was started again after this one began.",
+                do="Nothing: the newer attempt publishes, and this one has changed nothing.",
+            )
+
+    def record(self, attempt: Attempt, writes: Sequence[PartitionWrite], snapshot_id: int | None) -> None:
+        """Add the rows of a publish, all or none."""
+        with transaction(self._engine) as connection:
+            self._add(connection, [_commit_of(attempt, write, snapshot_id, self._code_commit) for write in writes])
+
+    def correct(self, restored: Sequence[Commit], withdrawn: Sequence[Commit], snapshot_id: int | None) -> None:
+        """After a rollback, all or none: `restored` commits are live again, `withdrawn` ones are missing."""
+        now = datetime.now(UTC)
+        again = [replace(c, action="restore", snapshot_id=snapshot_id, committed=now) for c in restored]
+        gone = [replace(c, action="withdraw", snapshot_id=snapshot_id, committed=now) for c in withdrawn]
+        with transaction(self._engine) as connection:
+            self._add(connection, [*again, *gone])
+
+    def committed(self, asset: str) -> dict[date, Commit]:
+        """The newest commit of each partition that holds one."""
+        newest = select(func.max(commits.c.id)).where(commits.c.asset == asset).group_by(commits.c.partition)
+        found = self._read(select(commits).where(commits.c.id.in_(newest), commits.c.action != "withdraw"))
+        return {commit.partition: commit for commit in found}
+
+    def missing(self, asset: str, first: date, last: date) -> list[date]:
+        """Days of [first, last] with no commit, in order."""
+        done = self.committed(asset)
+        days = (first + timedelta(days=n) for n in range((last - first).days + 1))
+        return [day for day in days if day not in done]
+
+    def history(self, asset: str | None = None, partition: date | None = None) -> list[Commit]:
+        """All rows, oldest first."""
+        query = select(commits).order_by(commits.c.id)
+        if asset is not None:
+            query = query.where(commits.c.asset == asset)
+        if partition is not None:
+            query = query.where(commits.c.partition == partition)
+        return self._read(query)
+
+    def assets(self) -> list[str]:
+        """Every asset that has a row."""
+        with transaction(self._engine) as connection:
+            return list(connection.scalars(select(commits.c.asset).distinct().order_by(commits.c.asset)))
+
+    def reconcile(self) -> list[Imbalance]:
+        """Committed partitions whose rows do not add up; empty when every row in came out or is in quarantine."""
+        live = (commit for asset in self.assets() for commit in self.committed(asset).values())
+        found = (
+            Imbalance(c.asset, c.partition, c.run_key, c.rows_in, c.rows_out, c.rows_quarantined)
+            for c in sorted(live, key=lambda c: (c.asset, c.partition))
+        )
+        return [imbalance for imbalance in found if imbalance.lost != 0]
+
+    def record_landing_file(self, table: str, name: str, sha256: str, partitions: Iterable[date]) -> None:
+        """Remember (or replace) what a landing file held when it was ingested."""
+        days = [day.isoformat() for day in sorted(set(partitions))]
+        with transaction(self._engine) as connection:
+            connection.execute(
+                delete(landing_files).where(landing_files.c.table_name == table, landing_files.c.name == name)
+            )
+            connection.execute(
+                insert(landing_files).values(
+                    table_name=table, name=name, sha256=sha256, partitions=days, recorded=datetime.now(UTC)
+                )
+            )
+
+    def landing_files(self, table: str) -> list[LandingFile]:
+        """The landing files of `table`, by name."""
+        query = select(landing_files).where(landing_files.c.table_name == table).order_by(landing_files.c.name)
+        with transaction(self._engine) as connection:
+            return [
+                LandingFile(row.name, row.sha256, tuple(date.fromisoformat(day) for day in row.partitions))
+                for row in connection.execute(query)
+            ]
+
+    def _add(self, connection: Connection, added: Sequence[Commit]) -> None:
+        if not added:
+            return
+        rows = [{name: getattr(commit, name) for name in _FIELDS} | {"inputs": list(commit.inputs)} for commit in added]
+        insertion = insert(commits).returning(commits.c.id, sort_by_parameter_order=True)
+        numbers = connection.scalars(insertion, rows).all()
+        rules = [
+            {"commit_id": number, **vars(rule)}
+            for number, commit in zip(numbers, added, strict=True)
+            for rule in commit.rules
+        ]
+        if rules:
+            connection.execute(insert(rule_results), rules)
+
+    def _read(self, query: Select[Any]) -> list[Commit]:
+        wanted = query.subquery()
+        rules_query = select(rule_results).join(wanted, and_(wanted.c.id == rule_results.c.commit_id))
+        rules: dict[int, list[RuleResult]] = {}
+        with transaction(self._engine) as connection:
+            for row in connection.execute(rules_query):
+                rules.setdefault(row.commit_id, []).append(RuleResult(row.rule, row.level, row.rows_failed, row.status))
+            return [_commit_from(row, tuple(rules.get(row.id, ()))) for row in connection.execute(query)]
+
+
+def _commit_of(attempt: Attempt, write: PartitionWrite, snapshot_id: int | None, code: str) -> Commit:
+    return Commit(
+        asset=attempt.asset,
+        partition=write.partition,
+        run_key=write.run_key,
+        token=attempt.token,
+        snapshot_id=snapshot_id,
+        action="publish",
+        rows_in=write.rows_in,
+        rows_out=write.rows_out,
+        rows_quarantined=write.rows_quarantined,
+        inputs=write.inputs,
+        config_hash=write.config_hash,
+        code_commit=code,
+        started=attempt.started,
+        committed=datetime.now(UTC),
+        rules=write.rules,
+    )
+
+
+def _commit_from(row: Row[Any], rules: tuple[RuleResult, ...]) -> Commit:
+    fields = {name: getattr(row, name) for name in _FIELDS}
+    return Commit(**{**fields, "inputs": tuple(row.inputs)}, rules=rules)

@@ -1,0 +1,89 @@
+"""The unit of work, for lake and ledger: one partition of one table, built by one attempt under one run key."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Any, Literal
+
+QUARANTINE_SUFFIX = "_quarantine"
+
+
+@dataclass(frozen=True)
+class RuleResult:
+    """What one rule of the contract said about one partition; `status` is `error` where the rule itself raised."""
+
+    rule: str
+    level: str
+    rows_failed: int
+    status: Literal["ok", "failed", "error"]
+
+
+@dataclass(frozen=True)
+class PartitionWrite:
+    """One partition, written to its staging folder, ready to be published. `inputs` are the files it was made of."""
+
+    partition: date
+    run_key: str
+    files: tuple[str, ...]
+    rows_in: int
+    rows_out: int
+    quarantine_files: tuple[str, ...] = ()
+    rows_quarantined: int = 0
+    inputs: tuple[str, ...] = ()
+    config_hash: str = ""
+    rules: tuple[RuleResult, ...] = ()
+
+
+@dataclass(frozen=True)
+class DataFile:
+    """A live Parquet file; `path` is absolute and plain (no `file:` scheme)."""
+
+    path: str
+    partition: date
+    rows: int
+    run_key: str
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One start of one task. A larger token is a later attempt; only the latest may publish a partition."""
+
+    asset: str
+    token: int
+    partitions: tuple[date, ...]
+    started: datetime
+
+
+@dataclass(frozen=True)
+class Commit:
+    """One row of the ledger. `action`: `publish`, or `restore` / `withdraw` where a rollback changed what is live."""
+
+    asset: str
+    partition: date
+    run_key: str
+    token: int
+    snapshot_id: int | None
+    action: Literal["publish", "restore", "withdraw"]
+    rows_in: int
+    rows_out: int
+    rows_quarantined: int
+    inputs: tuple[str, ...]
+    config_hash: str
+    code_commit: str
+    started: datetime
+    committed: datetime
+    rules: tuple[RuleResult, ...] = ()
+
+
+def run_key(asset: str, partition: date, inputs: Sequence[str], config: Mapping[str, Any], version: int) -> str:
+    """Sha256 (hex) of all that decides the content of a partition; `inputs` and the keys of `config` in any order.
+
+    Never part of it: the code commit, the run id, or a whole-table snapshot, with which one day's publish would make
+    every other day out of date.
+    """
+    parts = [asset, partition.isoformat(), sorted(inputs), config, version]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, ensure_ascii=False).encode()).hexdigest()

@@ -1,0 +1,6 @@
+"""What analysts see of data quality: Great Expectations over a run's aggregates, Data Docs, failing keys as CSV."""
+
+from infra.quality.checkpoint import EXPECTATION, import_ahead, judge_partitions
+from infra.quality.failing_keys import Refusal, write_failing_keys
+
+__all__ = ["EXPECTATION", "Refusal", "import_ahead", "judge_partitions", "write_failing_keys"]

@@ -1,0 +1,159 @@
+"""What the report shows, read from the marts (and failing keys from the lake's views)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date, datetime
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from infra.contracts import Contract
+
+
+@dataclass(frozen=True)
+class TableQuality:
+    """One table over all its partitions."""
+
+    table: str
+    owner: str
+    origin: str
+    grain: str
+    partitions: int
+    first: date
+    last: date
+    rows_in: int
+    rows_out: int
+    rows_quarantined: int
+    unbalanced: int
+    failing: int
+    last_commit: datetime
+    days: tuple[tuple[date, int, int], ...]
+
+
+@dataclass(frozen=True)
+class FailingPartition:
+    """One partition with a broken rule or rows in quarantine."""
+
+    table: str
+    owner: str
+    origin: str
+    partition: date
+    rows_in: int
+    rows_quarantined: int
+    rules: str
+    keys: tuple[tuple[str, str, str], ...]
+    csv: str | None
+
+
+class Marts:
+    """Read access to the marts; `rows` gives dictionaries."""
+
+    def __init__(self, marts: Path, lake_views: Path) -> None:
+        self._connection = duckdb.connect(str(marts), read_only=True)
+        self._connection.execute("set TimeZone = 'UTC'")
+        self._connection.execute(f"attach '{str(lake_views).replace(chr(39), chr(39) * 2)}' as lake (read_only)")
+
+    def rows(self, sql: str, parameters: list[Any] | None = None) -> list[dict[str, Any]]:
+        """Run one query with bound parameters."""
+        cursor = self._connection.execute(sql, parameters or [])
+        names = [column[0] for column in cursor.description]
+        return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._connection.close()
+
+
+def table_quality(marts: Marts, contracts: dict[str, Contract]) -> list[TableQuality]:
+    """One entry per table with commits, in the order of the contracts' names."""
+    totals = marts.rows(
+        """select asset, count(*) partitions, min(partition_date) first, max(partition_date) last,
+                  sum(rows_in)::bigint rows_in, sum(rows_out)::bigint rows_out,
+                  sum(rows_quarantined)::bigint rows_quarantined,
+                  count(*) filter (where not is_balanced) unbalanced,
+                  count(*) filter (where rules_failed + rules_in_error > 0) failing, max(committed_at) last_commit
+           from fct_partition_quality group by asset order by asset"""
+    )
+    return [_one_table(marts, contracts[row["asset"]], row) for row in totals if row["asset"] in contracts]
+
+
+def _one_table(marts: Marts, contract: Contract, row: dict[str, Any]) -> TableQuality:
+    days = marts.rows(
+        """select partition_date, rows_out, rows_quarantined from fct_partition_quality
+           where asset = ? and partition_date > date '1970-01-01' order by partition_date""",
+        [contract.table],
+    )
+    fields = {name: value for name, value in row.items() if name != "asset"}
+    return TableQuality(
+        table=contract.table,
+        owner=contract.owner,
+        origin=contract.origin,
+        grain=contract.grain,
+        days=tuple((d["partition_date"], d["rows_out"], d["rows_quarantined"]) for d in days),
+        **fields,
+    )
+
+
+def failing_partitions(marts: Marts, contracts: dict[str, Contract], csv_folder: Path) -> list[FailingPartition]:
+    """Partitions with a broken rule or quarantined rows, newest first, with up to 20 failing keys each."""
+    rows = marts.rows(
+        """select asset, partition_date, rows_in, rows_quarantined, coalesce(failing_rules, '') rules
+           from fct_partition_quality
+           where rules_failed > 0 or rules_in_error > 0 or rows_quarantined > 0
+           order by partition_date desc, asset"""
+    )
+    return [_one_failure(marts, contracts[row["asset"]], row, csv_folder) for row in rows if row["asset"] in contracts]
+
+
+def _one_failure(marts: Marts, contract: Contract, row: dict[str, Any], csv_folder: Path) -> FailingPartition:
+    csv = csv_folder / f"{contract.table}-{row['partition_date']}.csv"
+    return FailingPartition(
+        table=contract.table,
+        owner=contract.owner,
+        origin=contract.origin,
+        partition=row["partition_date"],
+        rows_in=row["rows_in"],
+        rows_quarantined=row["rows_quarantined"],
+        rules=row["rules"],
+        keys=_failing_keys(marts, contract, row["partition_date"]),
+        csv=f"{csv_folder.name}/{csv.name}" if csv.is_file() else None,
+    )
+
+
+def _failing_keys(marts: Marts, contract: Contract, partition: date) -> tuple[tuple[str, str, str], ...]:
+    # Both names come from a contract file, never from data.
+    rows = marts.rows(
+        f"""select rule, key_json, coalesce(source_file, '') || ':' || coalesce(source_row::varchar, '') source
+            from lake."{contract.table}_quarantine" where "{contract.partition}" = ?
+            order by rule, key_json limit 20""",  # noqa: S608
+        [partition],
+    )
+    return tuple((row["rule"], row["key_json"], row["source"]) for row in rows)
+
+
+def model_metrics(marts: Marts) -> list[dict[str, Any]]:
+    """The metrics of each system's newest evaluation; of several on one day, of the version registered last."""
+    return marts.rows(
+        """with newest as (
+               select system, split,
+                      arg_max(run_id, (logged_date, coalesce(try_cast(version as bigint), 0), run_id)) run_id
+               from fct_model_metrics where stage = 'evaluate' group by system, split)
+           select m.* from fct_model_metrics m join newest using (system, split, run_id)
+           order by system, split, slice, metric, value desc"""
+    )
+
+
+def promotions(marts: Marts) -> list[dict[str, Any]]:
+    """The promotion ledger, newest first."""
+    return marts.rows("select * from fct_promotions order by decision_id desc")
+
+
+def task_landing(marts: Marts) -> list[dict[str, Any]]:
+    """The tries of the six hours before the newest one (a day's chain of runs), at most 100, in order of start."""
+    return marts.rows(
+        """select * from (select * from fct_task_landing
+                          where started_at > (select max(started_at) from fct_task_landing) - interval 6 hours
+                          order by started_at desc limit 100) order by started_at"""
+    )

@@ -1,0 +1,127 @@
+"""`python -m registry`: gate, promote, reject, rollback, history, compare. Exit code 65: a gate failed or refused."""
+
+from __future__ import annotations
+
+import getpass
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
+
+from infra.arguments import moment
+from infra.console import print_table
+from infra.errors import EXIT_DATA, exit_with_reason
+from infra.profile import load_profile
+from registry import decisions
+from registry.card import show
+from registry.gate_file import load_gate
+from registry.promotions import Decision, Promotions
+from registry.report import GateReport, number
+
+
+def main() -> int:
+    """Run one command."""
+    arguments = _parser().parse_args()
+    code: int = arguments.command(arguments)
+    return code
+
+
+def gate(a: Namespace) -> int:
+    """Hold the gate; 65 where it fails."""
+    report = decisions.hold_gate(load_profile(), a.model, a.version)
+    _show_gate(report)
+    return 0 if report.passed else EXIT_DATA
+
+
+def promote(a: Namespace) -> int:
+    """Make a version champion."""
+    made = decisions.promote(load_profile(), a.model, a.version, who=a.who, override=a.override, reason=a.reason or "")
+    return _say(f"{made.model}: version {made.to_version} is champion (before: {made.from_version or 'none'})")
+
+
+def reject(a: Namespace) -> int:
+    """Refuse a version."""
+    made = decisions.reject(load_profile(), a.model, a.version, who=a.who, reason=a.reason)
+    return _say(f"{made.model}: version {made.to_version} is rejected; champion stays {made.from_version or 'none'}")
+
+
+def rollback(a: Namespace) -> int:
+    """Go back to the champion before."""
+    made = decisions.rollback(load_profile(), a.model, who=a.who, reason=a.reason)
+    return _say(f"{made.model}: version {made.to_version} is champion again (before: {made.from_version})")
+
+
+def history(a: Namespace) -> int:
+    """Show the ledger, and who is (or was) champion."""
+    ledger = Promotions(load_profile())
+    decided = ledger.history(a.model, a.at)
+    if not decided:
+        load_gate(a.model)  # a model that nobody knows is a slip of the pen, not one without a history
+    _show_history(decided)
+    when = a.at.isoformat() if a.at else "now"
+    return _say(f"champion of {a.model} ({when}): {ledger.champion(a.model, a.at) or 'none'}")
+
+
+def compare(a: Namespace) -> int:
+    """Show champion and challenger beside each other."""
+    rows = decisions.compare(load_profile(), a.model, a.version)
+    _say(f"{a.model}: {rows[0].samples} samples, {rows[0].origin} data, intervals by user")
+    lines = [(row.metric, show(row.champion), show(row.challenger), show(row.gain)) for row in rows]
+    print_table(("metric", "champion", "challenger", "gain (paired)"), lines, "")
+    return 0
+
+
+def _show_gate(report: GateReport) -> None:
+    against = f"champion {report.champion}" if report.champion else "no other champion"
+    _say(f"{report.model} version {report.version}, {against}, {report.samples} samples, {report.origin} data")
+    lines = [
+        (check.name, number(check.value), number(check.threshold), "passed" if check.passed else "FAILED", check.reason)
+        for check in report.checks
+    ]
+    print_table(("check", "value", "threshold", "", "reason"), lines, "")
+    _say("gate passed" if report.passed else f"gate failed: {', '.join(check.name for check in report.failed)}")
+
+
+def _show_history(rows: list[Decision]) -> None:
+    lines = [
+        (row.at, row.who, row.decision, row.from_version, row.to_version, _gate_word(row), row.reason) for row in rows
+    ]
+    print_table(("at (UTC)", "who", "decision", "from", "to", "gate", "reason"), lines, "No decision was made.")
+
+
+def _gate_word(row: Decision) -> str:
+    if row.gate_report_json is None:
+        return "overridden, not held" if row.override else ""
+    passed = "passed" if GateReport.from_json(row.gate_report_json).passed else "failed"
+    return f"{passed}, overridden" if row.override else passed
+
+
+def _say(text: str) -> int:
+    print(text)
+    return 0
+
+
+def _reason(text: str) -> str:
+    if not text.strip():
+        raise ArgumentTypeError("say why: it is kept in the ledger")
+    return text
+
+
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(prog="python -m registry", description=__doc__)
+    commands = parser.add_subparsers(required=True)
+    for command in (gate, promote, reject, rollback, history, compare):
+        sub = commands.add_parser(command.__name__, help=command.__doc__)
+        sub.set_defaults(command=command)
+        sub.add_argument("--model", default="next_item")
+        if command in (gate, promote, reject, compare):
+            sub.add_argument("--version", help="default: the newest version that no decision has named")
+        if command in (promote, reject, rollback):
+            sub.add_argument("--who", default=getpass.getuser(), help="who decides (default: the user of this machine)")
+            sub.add_argument("--reason", type=_reason, required=command is not promote, help="kept in the ledger")
+        if command is promote:
+            sub.add_argument("--override", action="store_true", help="although the gate has not passed; needs --reason")
+        if command is history:
+            sub.add_argument("--at", type=moment, help="as of this ISO time (UTC unless it says otherwise)")
+    return parser
+
+
+if __name__ == "__main__":
+    exit_with_reason(main)

@@ -1,0 +1,122 @@
+"""The model card: what the version was made from, how good it is and by how much that is uncertain, what it cost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from infra.lake import DataFile, Lake
+from infra.profile import Profile
+from registry.evidence import candidate, snapshots_of
+from registry.gate_file import Gate
+from registry.gates import Candidate
+from registry.promotions import Promotions
+from registry.ranks import Bootstrap, Interval, difference, is_rank_metric, level, of_model, pair
+from registry.runs import lineage, tag
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+_ALWAYS = ("recall@10", "ndcg@10", "mrr")
+_LIMITS = (
+    "It recommends only items of the catalogue that it was trained on.",
+    "The intervals say how much the choice of test users matters, not how much another training seed would.",
+    "Offline ranks of past behaviour: what users would have done with other lists before them is not known.",
+)
+
+
+def write(profile: Profile, client: MlflowClient, gate: Gate, version: str) -> str:
+    """The card of a registered version as markdown, beside the champion of this moment."""
+    champion = Promotions(profile).champion(gate.model)
+    other = champion if champion != version else None
+    new = candidate(client, gate.model, version)
+    sections = (
+        _head(client, gate, new, other),
+        _data(Lake(profile), client, gate.model, version, other),
+        _metrics(gate, new, candidate(client, gate.model, other) if other else None),
+        _cost(client, gate.model, version),
+        "## Limits\n\n" + "\n".join(f"* {limit}" for limit in _LIMITS),
+    )
+    return "\n\n".join(sections) + "\n"
+
+
+def metrics_of(gate: Gate) -> list[str]:
+    """The rank metrics to show: the usual ones, and those that the gate asks about."""
+    return list(dict.fromkeys([*_ALWAYS, *(rule.metric for rule in gate.rules if is_rank_metric(rule.metric))]))
+
+
+def show(interval: Interval) -> str:
+    """`0.1234 [0.1200, 0.1300]`."""
+    return f"{interval.value:.4f} [{interval.lo:.4f}, {interval.hi:.4f}]"
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A markdown table."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
+
+
+def _head(client: MlflowClient, gate: Gate, new: Candidate, champion: str | None) -> str:
+    run = client.get_run(client.get_model_version(gate.model, new.version).run_id)
+    facts = [f"{name}: `{run.data.tags[tag(name)]}`" for name in ("system", "stage", "seed", "code_commit")]
+    against = f"champion: version {champion}" if champion else "champion: none yet"
+    title = f"# {gate.model} version {new.version} ({new.origin} data)"
+    return f"{title}\n\nrun: `{run.info.run_id}`, {', '.join(facts)}, {against}."
+
+
+def _data(lake: Lake, client: MlflowClient, model: str, version: str, champion: str | None) -> str:
+    """Rows, partitions and files of each snapshot, and what differs from the champion's snapshot of the same table."""
+    theirs = snapshots_of(client, model, champion) if champion else {}
+    rows = []
+    for name, ids in sorted(snapshots_of(client, model, version).items()):
+        files = lake.files(name, snapshot=ids[-1])
+        cells = [name, ids[-1], sum(f.rows for f in files), len({f.partition for f in files}), len(files)]
+        rows.append([*cells, _change(files, lake.files(name, snapshot=theirs[name][-1])) if name in theirs else ""])
+    header = ("table", "snapshot", "rows", "partitions", "files", "against the champion's")
+    return "## Data\n\n" + (table(header, rows) if rows else "No snapshot of the lake is noted.")
+
+
+def _change(ours: list[DataFile], theirs: list[DataFile]) -> str:
+    new, old = {f.path: f for f in ours}, {f.path: f for f in theirs}
+    if new.keys() == old.keys():
+        return "the same files"
+    added, gone = new.keys() - old.keys(), old.keys() - new.keys()
+    days = {new[path].partition for path in added} | {old[path].partition for path in gone}
+    rows = sum(f.rows for f in ours) - sum(f.rows for f in theirs)
+    return f"{rows:+d} rows; {len(days)} partitions differ; {len(added)} files new, {len(gone)} gone"
+
+
+def _metrics(gate: Gate, new: Candidate, champion: Candidate | None) -> str:
+    metrics = metrics_of(gate)
+    ranked = {name: of_model(new.ranks, name, gate.split) for name in sorted(set(new.ranks["model"]))}
+    names = [gate.evaluated_as, *(name for name in ranked if name != gate.evaluated_as)]
+    rows = [[_bold(name, gate), *_levels(metrics, ranked[name], gate.bootstrap), len(ranked[name])] for name in names]
+    if champion is not None:
+        theirs = of_model(champion.ranks, gate.evaluated_as, gate.split)
+        rows.append([f"champion {champion.version}", *_levels(metrics, theirs, gate.bootstrap), len(theirs)])
+        pairs = pair(ranked[gate.evaluated_as], theirs)
+        gains = [show(difference(m, pairs, gate.bootstrap)) if len(pairs.frame) else "" for m in metrics]
+        rows.append(["gain over the champion, paired", *gains, len(pairs.frame)])
+    confidence = f"{gate.bootstrap.confidence:.0%}"
+    title = f"## Metrics ({new.origin} data, split `{gate.split}`, {confidence} intervals by user)"
+    return f"{title}\n\n" + table(("", *metrics, "samples"), rows)
+
+
+def _bold(name: str, gate: Gate) -> str:
+    return f"**{name}**" if name == gate.evaluated_as else name
+
+
+def _levels(metrics: Sequence[str], rows: object, bootstrap: Bootstrap) -> list[str]:
+    return [show(level(metric, rows, bootstrap)) for metric in metrics]
+
+
+def _cost(client: MlflowClient, model: str, version: str) -> str:
+    """Seconds of each stage, and tokens where a stage counts them."""
+    runs = lineage(client, client.get_model_version(model, version).run_id)
+    costs = [
+        (run.data.tags[tag("stage")], run.data.metrics["seconds"], run.data.metrics.get("tokens", 0.0)) for run in runs
+    ]
+    costs.append(("all", sum(seconds for _, seconds, _ in costs), sum(tokens for _, _, tokens in costs)))
+    rows = [[stage, f"{seconds:.1f}", f"{tokens:.0f}" if tokens else ""] for stage, seconds, tokens in costs]
+    shown = 3 if costs[-1][2] else 2
+    return "## Cost\n\n" + table(("stage", "seconds", "tokens")[:shown], [row[:shown] for row in rows])

@@ -1,0 +1,54 @@
+"""What the run ledger says about the data behind a version: do the rows add up, and did every rule run."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from infra.ledger import Commit, Imbalance, Ledger
+from registry.gates import DataQuality
+
+_SHOWN = 5
+
+
+def judge(ledger: Ledger, tables: Collection[str]) -> DataQuality:
+    """Judge the live partitions of `tables` and of every table they were built from.
+
+    Rows that broke a rule are in the quarantine, within the share that the contract allows, or the partition would not
+    have been published; so red is what is beyond that: rows neither out nor in quarantine, or a rule that raised.
+    """
+    assets = _upstream(ledger, tables)
+    live = [commit for asset in sorted(assets) for commit in ledger.committed(asset).values()]
+    if not live:
+        return DataQuality(("the ledger knows of no data behind this version",), 0)
+    lost = [_imbalance(found) for found in ledger.reconcile() if found.asset in assets]
+    return DataQuality(tuple(_shortened(lost + _rule_errors(live))), len(live))
+
+
+def _upstream(ledger: Ledger, tables: Collection[str]) -> set[str]:
+    """`tables` and their ancestors; a commit's inputs are `table@snapshot`, or landing files, which end the way."""
+    found: set[str] = set()
+    ahead = set(tables)
+    while ahead:
+        asset = ahead.pop()
+        found.add(asset)
+        inputs = {name for commit in ledger.committed(asset).values() for name in commit.inputs}
+        ahead |= {name.partition("@")[0] for name in inputs if "@" in name} - found
+    return found
+
+
+def _rule_errors(commits: Collection[Commit]) -> list[str]:
+    return [
+        f"rule {rule.rule} of {commit.asset} raised on {commit.partition}"
+        for commit in commits
+        for rule in commit.rules
+        if rule.status == "error"
+    ]
+
+
+def _imbalance(found: Imbalance) -> str:
+    return f"{found.asset} {found.partition}: {found.lost} of {found.rows_in} rows are neither out nor in quarantine"
+
+
+def _shortened(problems: list[str]) -> list[str]:
+    more = len(problems) - _SHOWN
+    return problems if more <= 0 else [*problems[:_SHOWN], f"and {more} more"]

@@ -1,0 +1,162 @@
+"""What a person (or the approval step) does with a model's versions: gate, promote, reject, roll back, compare.
+
+Every function first repairs the aliases from the ledger, and leaves them as the ledger says.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from infra.errors import DataError
+from infra.ledger import Ledger
+from infra.profile import Profile
+from registry.aliases import GATE_TAG, gate_report, newest_undecided, sync_aliases, versions
+from registry.card import metrics_of
+from registry.data_quality import judge
+from registry.evidence import EVALUATION, candidate, snapshots_of
+from registry.gate_file import load_gate
+from registry.gates import evaluate
+from registry.promotions import Decision, Promotions
+from registry.ranks import Interval, difference, level, of_model, pair
+from registry.report import GateReport
+from registry.runs import tag
+from registry.store import connect
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One metric of champion and challenger on the samples that both ranked, and the paired gain of the challenger."""
+
+    metric: str
+    champion: Interval
+    challenger: Interval
+    gain: Interval
+    samples: int
+    origin: str
+
+
+def hold_gate(profile: Profile, model: str, version: str | None = None) -> GateReport:
+    """Hold the gate of a version (default: the newest undecided) against the champion, and attach the report to it.
+
+    Raises:
+        DataError: there is no such version, or its evaluation does not have what the gate asks about.
+    """
+    gate = load_gate(model)
+    client, ledger = _open(profile, model)
+    chosen = _chosen(client, ledger, model, version)
+    champion = ledger.champion(model)
+    quality = judge(Ledger(profile), snapshots_of(client, model, chosen))
+    present = candidate(client, model, champion) if champion and champion != chosen else None
+    report = evaluate(gate, candidate(client, model, chosen), present, quality)
+    _attach(client, report)
+    sync_aliases(client, ledger, model)
+    return report
+
+
+def promote(
+    profile: Profile, model: str, version: str | None = None, *, who: str, override: bool = False, reason: str = ""
+) -> Decision:
+    """Make a version champion: the ledger row first, then the aliases.
+
+    The champion promoted again is a retry after a kill: nothing is added, and the decision that stands is returned.
+
+    Raises:
+        GateNotPassed: no passed gate against the present champion, and no override with a reason.
+        StaleDecision: another decision came first.
+    """
+    client, ledger = _open(profile, model)
+    champion = ledger.champion(model)
+    chosen = _chosen(client, ledger, model, version)
+    last = _last_about(ledger, model, chosen)
+    if last is not None and champion == chosen:
+        return last
+    report = gate_report(client, model, chosen)
+    decision = ledger.promote(
+        model, chosen, champion=champion, who=who, report=report, override=override, reason=reason
+    )
+    sync_aliases(client, ledger, model)
+    return decision
+
+
+def reject(profile: Profile, model: str, version: str | None = None, *, who: str, reason: str) -> Decision:
+    """Record that a version will not be champion; once is enough."""
+    client, ledger = _open(profile, model)
+    chosen = _chosen(client, ledger, model, version)
+    last = _last_about(ledger, model, chosen)
+    if last is not None and last.decision == "reject":
+        return last
+    decision = ledger.reject(model, chosen, who=who, reason=reason, report=gate_report(client, model, chosen))
+    sync_aliases(client, ledger, model)
+    return decision
+
+
+def rollback(profile: Profile, model: str, *, who: str, reason: str) -> Decision:
+    """Make the champion before the present one champion again."""
+    client, ledger = _open(profile, model)
+    decision = ledger.rollback(model, who=who, reason=reason)
+    sync_aliases(client, ledger, model)
+    return decision
+
+
+def compare(profile: Profile, model: str, version: str | None = None) -> list[Comparison]:
+    """A version (default: the newest undecided) beside the champion, metric by metric.
+
+    Raises:
+        DataError: there is no champion, or the two share no sample.
+    """
+    gate = load_gate(model)
+    client, ledger = _open(profile, model)
+    champion = ledger.champion(model)
+    if champion is None:
+        raise DataError(f"Model {model!r} has no champion to compare with.", do="See: python -m registry gate")
+    chosen = _chosen(client, ledger, model, version)
+    sides = [candidate(client, model, v) for v in (chosen, champion)]
+    pairs = pair(*(of_model(side.ranks, gate.evaluated_as, gate.split) for side in sides))
+    if pairs.frame.empty:
+        raise DataError(f"Versions {chosen} and {champion} of {model!r} were evaluated on different samples.")
+    ranks = {side: pairs.frame.rename(columns={f"rank_{side}": "rank"}) for side in ("a", "b")}
+    return [
+        Comparison(
+            metric,
+            level(metric, ranks["b"], gate.bootstrap),
+            level(metric, ranks["a"], gate.bootstrap),
+            difference(metric, pairs, gate.bootstrap),
+            len(pairs.frame),
+            ", ".join(sorted({side.origin for side in sides})),
+        )
+        for metric in metrics_of(gate)
+    ]
+
+
+def _open(profile: Profile, model: str) -> tuple[MlflowClient, Promotions]:
+    client, ledger = connect(profile), Promotions(profile)
+    versions(client, model)
+    sync_aliases(client, ledger, model)
+    return client, ledger
+
+
+def _chosen(client: MlflowClient, ledger: Promotions, model: str, version: str | None) -> str:
+    known = [str(found.version) for found in versions(client, model)]
+    chosen = version or newest_undecided(client, ledger, model)
+    if chosen is None:
+        raise DataError(f"Every version of {model!r} has been decided on.", do="Name one: --version N")
+    if chosen not in known:
+        raise DataError(f"Model {model!r} has no version {chosen}.", do=f"Choose one of: {', '.join(known)}.")
+    return chosen
+
+
+def _last_about(ledger: Promotions, model: str, version: str) -> Decision | None:
+    about = [decision for decision in ledger.history(model) if decision.to_version == version]
+    return about[-1] if about else None
+
+
+def _attach(client: MlflowClient, report: GateReport) -> None:
+    client.set_model_version_tag(report.model, report.version, GATE_TAG, report.to_json())
+    client.set_model_version_tag(report.model, report.version, tag("gate"), "passed" if report.passed else "failed")
+    run_id = client.get_model_version(report.model, report.version).run_id
+    client.log_text(run_id, report.to_json(), f"{EVALUATION}/gate_report.json")
+    client.log_text(run_id, report.to_markdown(), f"{EVALUATION}/gate_report.md")

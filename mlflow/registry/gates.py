@@ -1,0 +1,139 @@
+"""The gate: does a version deserve to be champion? A pure function of its gate file, its ranks and its run's metrics.
+
+A rule against the champion or a baseline is judged on the SAME samples of the SAME users, by the paired bootstrap per
+user; samples that only one side has are counted and limited. The first version of a model has no champion to meet: its
+limits and its baselines decide.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import pandas as pd
+
+from registry.gate_file import CHAMPION, Gate, Rule
+from registry.ranks import Interval, Pairs, difference, in_slice, is_rank_metric, level, of_model, pair
+from registry.report import Check, GateReport
+
+
+@dataclass(frozen=True)
+class DataQuality:
+    """What the ledger says of the data behind a version; `problems` is empty where it is green."""
+
+    problems: tuple[str, ...]
+    partitions: int
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A version as the gate sees it: its evaluation's ranks (baselines too), its run's metrics, its data's origin."""
+
+    version: str
+    ranks: pd.DataFrame
+    metrics: Mapping[str, float]
+    origin: str
+
+
+def evaluate(gate: Gate, candidate: Candidate, champion: Candidate | None, quality: DataQuality) -> GateReport:
+    """Hold `gate` against a version. Without a champion the rules against it pass, and say so.
+
+    Raises:
+        DataError: the ranks hold no rows of the model, of a baseline that a rule names, or of the champion.
+    """
+    rows = of_model(candidate.ranks, gate.evaluated_as, gate.split)
+    pairs = dict(_opponents(gate, rows, candidate, champion))
+    checks = (
+        _data_quality(quality),
+        _enough_samples(gate, rows),
+        *(_same_samples(gate, name, matched) for name, matched in pairs.items()),
+        *(_judge(rule, gate, rows, pairs, candidate.metrics) for rule in gate.rules),
+    )
+    return GateReport(
+        model=gate.model,
+        version=candidate.version,
+        champion=champion.version if champion else None,
+        split=gate.split,
+        origin=candidate.origin,
+        samples=len(rows),
+        users=int(rows["user_id"].nunique()),
+        at=datetime.now(UTC).isoformat(timespec="seconds"),
+        checks=checks,
+    )
+
+
+def _opponents(
+    gate: Gate, rows: pd.DataFrame, candidate: Candidate, champion: Candidate | None
+) -> Iterator[tuple[str, Pairs]]:
+    for name in dict.fromkeys(rule.against for rule in gate.rules if rule.against):
+        if name != CHAMPION:
+            yield name, pair(rows, of_model(candidate.ranks, name, gate.split))
+        elif champion is not None:
+            yield name, pair(rows, of_model(champion.ranks, gate.evaluated_as, gate.split))
+
+
+def _data_quality(quality: DataQuality) -> Check:
+    if quality.problems:
+        return Check("data quality", False, "; ".join(quality.problems))
+    return Check("data quality", True, f"{quality.partitions} input partitions add up, and no rule failed to run")
+
+
+def _enough_samples(gate: Gate, rows: pd.DataFrame) -> Check:
+    enough = len(rows) >= gate.minimum_samples
+    reason = "enough to judge" if enough else "too few samples to judge by"
+    return Check("samples", enough, reason, float(len(rows)), float(gate.minimum_samples))
+
+
+def _same_samples(gate: Gate, name: str, pairs: Pairs) -> Check:
+    counts = f"{len(pairs.frame)} shared, {pairs.only_a} only in this version, {pairs.only_b} only in {name}"
+    return Check(
+        f"same samples as {name}", pairs.shared >= gate.minimum_shared, counts, pairs.shared, gate.minimum_shared
+    )
+
+
+def _judge(
+    rule: Rule, gate: Gate, rows: pd.DataFrame, pairs: Mapping[str, Pairs], metrics: Mapping[str, float]
+) -> Check:
+    if rule.against is not None:
+        return _judge_gain(rule, gate, pairs.get(rule.against))
+    if not is_rank_metric(rule.metric):
+        return _judge_number(rule, metrics)
+    part = in_slice(rows, rule.slice)
+    if part.empty:
+        return Check(rule.name, False, f"no sample is in the slice {rule.slice!r}", None, rule.limit)
+    found = level(rule.metric, part, gate.bootstrap)
+    return _against_limit(rule, found.value, f"{_brackets(found)}, {len(part)} samples")
+
+
+def _judge_number(rule: Rule, metrics: Mapping[str, float]) -> Check:
+    if rule.metric not in metrics:
+        return Check(rule.name, False, "the run has no such metric", None, rule.limit)
+    return _against_limit(rule, metrics[rule.metric], "as the run reports it")
+
+
+def _against_limit(rule: Rule, value: float, reason: str) -> Check:
+    assert rule.limit is not None
+    return Check(rule.name, _reaches(rule, value, rule.limit), reason, value, rule.limit)
+
+
+def _judge_gain(rule: Rule, gate: Gate, pairs: Pairs | None) -> Check:
+    """The threshold is on the worse end of the interval: the mean alone would promote luck."""
+    assert rule.margin is not None
+    if pairs is None:
+        return Check(rule.name, True, "no other champion: limits and baselines decide", None, rule.margin)
+    frame = in_slice(pairs.frame, rule.slice)
+    if frame.empty:
+        return Check(rule.name, False, "no shared samples to compare", None, rule.margin)
+    gain = difference(rule.metric, Pairs(frame, 0, 0), gate.bootstrap)
+    worse = gain.lo if rule.direction == "higher" else gain.hi
+    reason = f"difference {gain.value:+.4f} {_brackets(gain)}; its worse end counts"
+    return Check(rule.name, _reaches(rule, worse, rule.margin), reason, worse, rule.margin)
+
+
+def _reaches(rule: Rule, value: float, threshold: float) -> bool:
+    return value >= threshold if rule.direction == "higher" else value <= threshold
+
+
+def _brackets(interval: Interval) -> str:
+    return f"[{interval.lo:.4f}, {interval.hi:.4f}]"

@@ -1,0 +1,83 @@
+#!/usr/bin/env bash
+# Builds the one environment (.venv) from uv.lock. Does nothing when it is already as the lock says.
+# Usage: scripts/setup.sh [--quiet]
+set -euo pipefail
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+venv="$root/.venv"
+stamp="$venv/.plumbline-stamp"
+torch_version=2.13.0
+uv_version=0.13.8
+
+say() { printf '[setup] %s\n' "$*"; }
+fail() { { printf 'error: %s\n' "$1"; shift; printf '%s\n' "$@"; } >&2; exit 1; }
+
+fingerprint() {
+  { printf '%s\n' "$root"; cat "$root/uv.lock" "$root/pyproject.toml" "$root/scripts/setup.sh"; } | cksum
+}
+
+find_python() {
+  local candidate
+  for candidate in "${PYTHON:-}" python3.11 python3 python; do
+    [ -n "$candidate" ] || continue
+    if "$candidate" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null; then
+      command -v "$candidate"; return 0
+    fi
+  done
+  fail "Python 3.11 was not found." \
+    "  why:   the locked packages are for Python 3.11; tried: PYTHON, python3.11, python3, python." \
+    "  do:    Debian or Ubuntu: apt-get install python3.11 python3.11-venv    macOS: brew install python@3.11" \
+    "         or name it: make setup PYTHON=/path/to/python3.11"
+}
+
+check_java() {
+  local java="java" version
+  [ -n "${JAVA_HOME:-}" ] && java="$JAVA_HOME/bin/java"
+  version=$("$java" -version 2>&1 | sed -n 's/.*version "\([0-9]*\).*/\1/p' | head -n 1) || true
+  case "$version" in
+    17|21) ;;
+    *) fail "Java 17 was not found (found: ${version:-none})." \
+         "  why:   Spark 4 runs on Java 17 or 21." \
+         "  do:    Debian or Ubuntu: apt-get install openjdk-17-jre-headless    macOS: brew install openjdk@17" \
+         "         or point JAVA_HOME at an installation of it." ;;
+  esac
+}
+
+install_torch() {
+  "$venv/bin/python" - <<PY 2>/dev/null && return 0
+import importlib.metadata as m, sys
+sys.exit(m.version("torch").split("+")[0] != "$torch_version")
+PY
+  if command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi >/dev/null 2>&1; then
+    say "torch $torch_version (CUDA build, this machine has a GPU)"
+    "$venv/bin/python" -m pip install -q "torch==$torch_version"
+    return 0
+  fi
+  say "torch $torch_version (CPU build)"
+  # In turn: a wheel that pip's own configuration finds, PyTorch's CPU index, the registry's build (CPU on macOS).
+  "$venv/bin/python" -m pip install -q --no-deps "torch==$torch_version+cpu" 2>/dev/null ||
+    "$venv/bin/python" -m pip install -q --no-deps "torch==$torch_version+cpu" --index-url https://download.pytorch.org/whl/cpu 2>/dev/null ||
+    "$venv/bin/python" -m pip install -q --no-deps "torch==$torch_version" ||
+    fail "torch $torch_version could not be installed." "  do:    install it into $venv by hand, then run make setup again."
+}
+
+check_java
+want=$(fingerprint)
+if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$want" ]; then
+  [ "${1:-}" = --quiet ] || say "the environment is up to date ($venv)"
+  exit 0
+fi
+python=$(find_python)
+started=$SECONDS
+say "building the environment in .venv with $("$python" --version) (about 1 to 3 minutes, 2.6 GB)"
+# A virtual environment knows its own path: one that was moved is built anew.
+if [ ! -f "$venv/bin/activate" ] || ! grep -qF "$venv" "$venv/bin/activate"; then
+  "$python" -m venv --clear "$venv" || fail "The virtual environment could not be made." \
+    "  do:    Debian or Ubuntu: apt-get install python3.11-venv"
+fi
+"$venv/bin/python" -m pip install -q --disable-pip-version-check "uv==$uv_version"
+say "packages from uv.lock"
+(cd "$root" && UV_PROJECT_ENVIRONMENT="$venv" "$venv/bin/python" -m uv sync --frozen --inexact --quiet --python "$venv/bin/python")
+install_torch
+printf '%s\n' "$want" > "$stamp"
+say "done in $((SECONDS - started)) s"

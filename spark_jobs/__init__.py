@@ -1,0 +1,1 @@
+"""PySpark jobs: one module per table it publishes."""

@@ -1,0 +1,66 @@
+"""Run jobs: `python -m spark_jobs sessions --partition 2018-01-05 [--from 2016-10-01]`.
+
+Under `spark-submit`, from the checkout (the driver's memory and Java options are its own there, not the profile's):
+`PYSPARK_PYTHON=.venv/bin/python .venv/bin/spark-submit --driver-memory 3g
+--driver-java-options -XX:-DontCompileHugeMethods spark_jobs/__main__.py sessions --partition 2018-01-05`.
+
+Landed tables (items, events, judgments, intents, queries) follow the files of the landing folder; for them a range is
+optional.
+`python -m spark_jobs leakage --table next_item_samples` audits a whole sample table; 65 where it leaks.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import logging
+
+from infra.arguments import add_range, given_range
+from infra.errors import PlumblineError, exit_with_reason
+from infra.profile import Profile, load_profile
+from spark_jobs.ingest import LANDED, ingest
+from spark_jobs.job import Job, JobReport, run
+from spark_jobs.leakage import audit_table
+
+JOBS = ("sessions", "histories", "user_stats", "item_stats", "user_profiles", "next_item_samples")
+
+
+def main() -> int:
+    """Run the named jobs in order, in one Spark session; 65 where a partition was stopped."""
+    parser = argparse.ArgumentParser(prog="python -m spark_jobs", description=__doc__)
+    names = (*LANDED, *JOBS, "leakage")
+    parser.add_argument("jobs", nargs="+", choices=names, metavar="job", help=", ".join(names))
+    add_range(parser, required=False)
+    parser.add_argument("--table", default="next_item_samples", help="the sample table that `leakage` audits")
+    args = parser.parse_args()
+    logging.basicConfig(format="%(asctime)s %(message)s")
+    logging.getLogger("plumbline").setLevel(logging.INFO)
+    profile = load_profile()
+    code = 0
+    for name in args.jobs:
+        if name == "leakage":
+            print(f"{args.table}: {audit_table(args.table, profile)} samples, no leak", flush=True)
+            continue
+        report = _run(name, args, profile)
+        print("\n".join(report.lines()), flush=True)
+        code = max(code, report.exit_code)
+    return code
+
+
+def _run(name: str, args: argparse.Namespace, profile: Profile) -> JobReport:
+    if args.partition is not None:
+        first, last = given_range(args)
+        landed = name in LANDED
+        return ingest(name, profile, first, last) if landed else run(_job(name), first, last, profile)
+    if name not in LANDED:
+        raise PlumblineError(f"Job {name!r} needs to know which partition.", do="Add --partition YYYY-MM-DD.")
+    return ingest(name, profile, args.first)
+
+
+def _job(name: str) -> Job:
+    job: Job = importlib.import_module(f"spark_jobs.{name}").JOB
+    return job
+
+
+if __name__ == "__main__":
+    exit_with_reason(main)

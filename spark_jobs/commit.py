@@ -1,0 +1,206 @@
+"""From built rows to a published table: judge the rows, let Great Expectations judge each partition, stage, publish."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import date
+from typing import Any
+
+from pyspark import StorageLevel
+from pyspark.errors import PySparkException
+from pyspark.sql import DataFrame
+
+from infra.contracts import UNDATED, Contract, RowRule
+from infra.errors import EXIT_DATA, PlumblineError
+from infra.lake import Lake, publish
+from infra.ledger import Ledger
+from infra.partitions import Attempt, PartitionWrite, RuleResult
+from infra.quality import EXPECTATION, Refusal, judge_partitions, write_failing_keys
+from spark_jobs.judge import Verdict, aggregate, empty_row, judge, raising_rules, rule_results, rules_of
+from spark_jobs.staging import stage_good, stage_refused
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Built rows of several partitions on their way into one table.
+
+    `keys` names the partitions and their run keys. `rules` come before the contract's; `tie_break` are the columns that
+    say which row of one key came first. `landed` rows come from files: an undated one could be of any day, so the share
+    of bad undated rows is taken over all rows of the batch. `audit` raises to stop the batch as a whole.
+    """
+
+    contract: Contract
+    frame: DataFrame
+    keys: Mapping[date, str]
+    inputs: Mapping[date, tuple[str, ...]]
+    config_hash: str
+    up_to_date: int
+    started: float
+    rules: tuple[RowRule, ...] = ()
+    tie_break: tuple[str, ...] = ()
+    landed: bool = False
+    audit: Callable[[DataFrame], None] | None = None
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """A partition that was not published: its old version stays."""
+
+    partition: date
+    why: str
+
+
+@dataclass(frozen=True)
+class JobReport:
+    """What a run did. `up_to_date` partitions were committed already under their expected key; `problems` are landing
+    files that could not be used at all; `messages` are for people."""
+
+    table: str
+    up_to_date: int = 0
+    published: tuple[PartitionWrite, ...] = ()
+    stopped: tuple[Stopped, ...] = ()
+    problems: tuple[str, ...] = ()
+    messages: tuple[str, ...] = ()
+    seconds: float = 0.0
+
+    @property
+    def exit_code(self) -> int:
+        """0, or 65 where a partition was stopped or a landing file could not be used."""
+        return EXIT_DATA if self.stopped or self.problems else 0
+
+    def lines(self) -> list[str]:
+        """The report for a terminal."""
+        rows = [sum(getattr(w, name) for w in self.published) for name in ("rows_in", "rows_out", "rows_quarantined")]
+        head = (
+            f"{self.table}: {len(self.published)} partitions published, {self.up_to_date} up to date, "
+            f"{len(self.stopped)} stopped; rows in {rows[0]}, out {rows[1]}, quarantined {rows[2]} "
+            f"({self.seconds:.1f} s)"
+        )
+        return [
+            head,
+            *self.messages,
+            *self.problems,
+            *(f"{self.table} {s.partition} stopped: {s.why}" for s in self.stopped),
+        ]
+
+
+def commit(batch: Batch, lake: Lake, ledger: Ledger) -> JobReport:
+    """Judge, stage and publish a batch; a partition that is stopped keeps its old version."""
+    contract = batch.contract
+    attempt = ledger.open_attempt(contract.table, sorted(batch.keys))
+    verdict, rows = _judged(batch)
+    try:
+        if batch.audit:
+            batch.audit(verdict.frame.where(~verdict.refused))
+        expected = judge_partitions(lake.profile, contract, list(rows.values()))
+        rules = {day: rule_results(row, verdict) + expected[day] for day, row in rows.items()}
+        stopped = [Stopped(day, why) for day in rows if (why := _why_stopped(contract, rows[day], rules[day]))]
+        writes = _staged(batch, lake, attempt, verdict, rows, rules)
+    finally:
+        verdict.frame.unpersist()
+    refused = write_failing_keys(lake.profile, contract, {write.partition: write.quarantine_files for write in writes})
+    halted = {stop.partition for stop in stopped}
+    passed = tuple(write for write in writes if write.partition not in halted)
+    if passed:
+        publish(lake, ledger, contract.table, passed, attempt)
+    return JobReport(
+        contract.table,
+        batch.up_to_date,
+        published=passed,
+        stopped=tuple(stopped),
+        messages=tuple(_explained(refusal, verdict) for refusal in refused),
+        seconds=time.monotonic() - batch.started,
+    )
+
+
+def _explained(refusal: Refusal, verdict: Verdict) -> str:
+    """Where the refused rows are, what the rule asks for, and what to do."""
+    asked = next((rule.description for rule in verdict.rules if rule.name == refusal.rule), "")
+    where = f"{refusal.source_file}, first in row {refusal.first_row}" if refusal.source_file else "the built rows"
+    return (
+        f"{refusal.rows} refused by rule {refusal.rule} in {where}. {asked} "
+        "They are in the quarantine; correct and deliver them again."
+    )
+
+
+def _judged(batch: Batch) -> tuple[Verdict, dict[date, dict[str, Any]]]:
+    rules = (*batch.rules, *rules_of(batch.contract))
+    try:
+        return _counted(batch, rules)
+    except PySparkException:
+        raising = raising_rules(batch.frame, rules)
+        if not raising:
+            raise
+    verdict, rows = _counted(batch, [rule for rule in rules if rule.name not in raising])
+    return replace(verdict, broken=raising), rows
+
+
+def _counted(batch: Batch, rules: Sequence[RowRule]) -> tuple[Verdict, dict[date, dict[str, Any]]]:
+    verdict = judge(batch.frame, batch.contract, rules, batch.tie_break)
+    verdict = replace(verdict, frame=verdict.frame.persist(StorageLevel.MEMORY_AND_DISK))
+    return verdict, _aggregates(batch, verdict)
+
+
+def _aggregates(batch: Batch, verdict: Verdict) -> dict[date, dict[str, Any]]:
+    found = {row["partition"]: row for row in aggregate(verdict, batch.contract)}
+    strangers = sorted(set(found) - set(batch.keys), key=str)
+    if strangers:
+        raise PlumblineError(
+            f"The build of {batch.contract.table!r} gave rows of partitions that nobody asked for.",
+            where=", ".join(map(str, strangers[:5])),
+            do="Filter them in `build`.",
+        )
+    rows = {day: found.get(day) or empty_row(day, verdict, batch.contract) for day in sorted(batch.keys)}
+    if batch.landed and UNDATED in rows:
+        rows[UNDATED]["bad_share"] = rows[UNDATED]["rows_quarantined"] / max(
+            1, sum(r["rows_in"] for r in rows.values())
+        )
+    return rows
+
+
+def _why_stopped(contract: Contract, row: Mapping[str, Any], rules: Sequence[RuleResult]) -> str:
+    """Empty where the partition may go on."""
+    if row["bad_share"] > contract.max_bad_share:
+        worst = max((r for r in rules if r.level == "fail"), key=lambda r: r.rows_failed)
+        return (
+            f"{row['rows_quarantined']} of {row['rows_in']} rows are bad ({row['bad_share']:.1%}, at most "
+            f"{contract.max_bad_share:.1%}), most often by rule {worst.rule} ({worst.rows_failed})"
+        )
+    errors = [r.rule for r in rules if r.level == "fail" and r.status == "error"]
+    if errors:
+        return f"rule {errors[0]} could not be evaluated; correct it in the contract (try_cast instead of cast?)"
+    failed = [r.rule for r in rules if r.level == "fail" and r.status == "failed" and r.rule.startswith(EXPECTATION)]
+    return f"not met: {failed[0].removeprefix(EXPECTATION)}" if failed else ""
+
+
+def _staged(
+    batch: Batch,
+    lake: Lake,
+    attempt: Attempt,
+    verdict: Verdict,
+    rows: Mapping[date, Mapping[str, Any]],
+    rules: Mapping[date, tuple[RuleResult, ...]],
+) -> list[PartitionWrite]:
+    good = stage_good(lake, batch.contract, verdict, _with_rows(batch.keys, rows, "rows_out"), attempt.token)
+    bad = stage_refused(lake, batch.contract, verdict, _with_rows(batch.keys, rows, "rows_quarantined"), attempt.token)
+    return [
+        PartitionWrite(
+            partition=day,
+            run_key=batch.keys[day],
+            files=tuple(good.get(day, ())),
+            rows_in=row["rows_in"],
+            rows_out=row["rows_out"],
+            quarantine_files=tuple(bad.get(day, ())),
+            rows_quarantined=row["rows_quarantined"],
+            inputs=batch.inputs[day],
+            config_hash=batch.config_hash,
+            rules=rules[day],
+        )
+        for day, row in rows.items()
+    ]
+
+
+def _with_rows(keys: Mapping[date, str], rows: Mapping[date, Mapping[str, Any]], count: str) -> dict[date, str]:
+    return {day: key for day, key in keys.items() if rows[day][count] > 0}

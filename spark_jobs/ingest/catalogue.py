@@ -1,0 +1,55 @@
+"""Is an item id in the catalogue? Asked as of the day of the row: the newest delivery up to it, else the oldest one."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from datetime import date
+
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from infra.contracts import load_contract
+from infra.errors import DataError
+from infra.lake import Lake
+from infra.partitions import DataFile
+from spark_jobs.ingest.typing_rules import ITEM_KNOWN
+from spark_jobs.job import read_files
+
+_DELIVERY = "_delivery"
+
+
+class Catalogue:
+    """The deliveries of the items table as they are live now."""
+
+    def __init__(self, lake: Lake, asked_by: str) -> None:
+        self._files = lake.files("items")
+        self._days = sorted({file.partition for file in self._files})
+        if not self._days:
+            raise DataError(
+                f"The items that {asked_by} refer to are not there.",
+                why="The table items is empty.",
+                do="Put items into the landing folder and ingest items first.",
+            )
+
+    def delivery(self, day: date) -> date:
+        """The delivery that counts on `day`."""
+        return self._days[max(0, bisect_right(self._days, day) - 1)]
+
+    def inputs(self, day: date) -> list[str]:
+        """What of the catalogue a partition depends on, for its run key."""
+        return sorted({f"items/{file.partition}/{file.run_key}" for file in self._of(self.delivery(day))})
+
+    def mark(self, spark: SparkSession, rows: DataFrame, partition: str, days: Sequence[date]) -> DataFrame:
+        """Add `_item_known`."""
+        deliveries = {day: self.delivery(day) for day in days}
+        files = [file for file in self._files if file.partition in set(deliveries.values())]
+        known = read_files(spark, load_contract("items"), files).select(
+            F.col("snapshot_date").alias(_DELIVERY), "item_id", F.lit(True).alias(ITEM_KNOWN)
+        )
+        as_of = F.create_map(*[F.lit(part) for pair in deliveries.items() for part in pair])
+        marked = rows.withColumn(_DELIVERY, as_of[F.col(partition)]).join(known, [_DELIVERY, "item_id"], "left")
+        return marked.withColumn(ITEM_KNOWN, F.coalesce(ITEM_KNOWN, F.lit(False))).drop(_DELIVERY)
+
+    def _of(self, delivery: date) -> list[DataFile]:
+        return [file for file in self._files if file.partition == delivery]

@@ -1,0 +1,59 @@
+"""What ingest knows of a landed table beyond its contract: what dates a row, what is filled in, what names items."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from infra.contracts import Column, Contract, load_contract
+
+
+@dataclass(frozen=True)
+class Landed:
+    """`time` is the column that dates a row: the partition column itself, or a timestamp whose day the partition is.
+
+    `defaults` fill an absent column or value. `refers_to_items`: item_id must be in the catalogue. A table that is not
+    `needed_always` may have no landing file.
+    """
+
+    table: str
+    time: str
+    defaults: Mapping[str, str] = field(default_factory=dict)
+    refers_to_items: bool = False
+    needed_always: bool = False
+
+    @property
+    def contract(self) -> Contract:
+        """The table's contract."""
+        return load_contract(self.table)
+
+    @property
+    def has_quiet_days(self) -> bool:
+        """Whether a day without rows is a day on which nothing happened; of a catalogue it has no delivery."""
+        return self.time != self.contract.partition
+
+    @property
+    def columns(self) -> list[Column]:
+        """The columns that a landing file may have."""
+        return [c for c in self.contract.columns if c.name == self.time or c.name != self.contract.partition]
+
+    @property
+    def accepted(self) -> list[str]:
+        """Their names."""
+        return [column.name for column in self.columns]
+
+    @property
+    def needed(self) -> list[str]:
+        """Names of those that it must have."""
+        filled = {*self.defaults, self.contract.partition}
+        return [column.name for column in self.columns if column.required and column.name not in filled]
+
+
+_TABLES = (
+    Landed("items", "snapshot_date", {"source": "shop"}, needed_always=True),
+    Landed("events", "event_time", refers_to_items=True, needed_always=True),
+    Landed("judgments", "judged_date", {"source": "shop", "rater": "final"}, refers_to_items=True),
+    Landed("intents", "valid_date", {"source": "shop"}),
+    Landed("queries", "query_date", {"source": "shop"}),
+)
+TABLES = {landed.table: landed for landed in _TABLES}

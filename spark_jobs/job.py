@@ -1,0 +1,133 @@
+"""One way to run a job: resolve inputs and run keys, find what is missing, read, build, judge, stage, publish.
+
+A job module defines `build` (a pure function of its frames) and `JOB`. A range of partitions is one Spark pass and one
+commit. What is committed under its expected run key is not done again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import date
+from typing import Any
+
+from pyspark.sql import DataFrame, SparkSession
+
+from infra.contracts import Contract, load_contract, spark_ddl
+from infra.errors import DataError
+from infra.lake import Lake, current_keys
+from infra.ledger import Ledger
+from infra.partitions import DataFile
+from infra.profile import Profile
+from infra.quality import import_ahead
+from spark_jobs.commit import Batch, JobReport, commit
+from spark_jobs.plan import Input, InputFiles, days_between, expected_keys, uncommitted
+from spark_jobs.session import spark_session
+
+__all__ = ["Input", "Job", "JobReport", "run"]
+
+Build = Callable[[SparkSession, Mapping[str, DataFrame], Sequence[date], Mapping[str, Any]], DataFrame]
+
+
+@dataclass(frozen=True)
+class Job:
+    """A table that is made of tables. Raise `version` whenever `build` would give other rows for the same inputs.
+
+    `audit` sees the rows that are about to be published and the frames they were built of; it raises to stop the run.
+    `settings` names the section of the profile whose values join `config`.
+    """
+
+    table: str
+    version: int
+    inputs: tuple[Input, ...]
+    config: Mapping[str, Any]
+    build: Build
+    audit: Callable[[DataFrame, Mapping[str, DataFrame]], None] | None = None
+    settings: str | None = None
+
+    def resolved_config(self, profile: Profile) -> dict[str, Any]:
+        """`config` and the profile's settings of this job, as plain JSON values."""
+        section = getattr(profile, self.settings).model_dump(mode="json") if self.settings else {}
+        return {**self.config, **section}
+
+
+def run(job: Job, first: date, last: date, profile: Profile) -> JobReport:
+    """Bring the partitions [first, last] of the job's table up to date.
+
+    Raises:
+        StaleAttempt: the same task was started again in the meantime; nothing was changed.
+        DataError: the job's audit refused the rows, or an input was never published; nothing was changed.
+    """
+    started = time.monotonic()
+    lake, ledger = Lake(profile), Ledger(profile)
+    snapshots = {source.table: lake.snapshot(source.table) for source in job.inputs}
+    inputs = [InputFiles(source, _files(lake, source, snapshots[source.table])) for source in job.inputs]
+    asked = days_between(first, last)
+    gaps = _gaps(job, asked, ledger)
+    config = job.resolved_config(profile)
+    keys = expected_keys(job.table, asked, inputs, config, job.version)
+    live = current_keys(lake, ledger, job.table)
+    missing = {day: key for day, key in keys.items() if live.get(day) != key}
+    contract = load_contract(job.table)
+    if not missing:
+        return JobReport(job.table, up_to_date=len(asked), messages=gaps, seconds=time.monotonic() - started)
+    import_ahead()
+    spark = spark_session(profile)
+    frames = {i.source.table: read_files(spark, load_contract(i.source.table), i.files(list(missing))) for i in inputs}
+    batch = Batch(
+        contract=contract,
+        frame=job.build(spark, frames, list(missing), config),
+        keys=missing,
+        inputs={day: tuple(f"{table}@{snapshots[table]}" for table in frames) for day in missing},
+        config_hash=config_hash(config, job.version),
+        up_to_date=len(asked) - len(missing),
+        started=started,
+        audit=_audit_of(job, frames),
+    )
+    report = commit(batch, lake, ledger)
+    return replace(report, messages=gaps + report.messages)
+
+
+def read_files(spark: SparkSession, contract: Contract, files: Iterable[DataFile]) -> DataFrame:
+    """The rows of these files with the contract's types; no file gives a typed empty frame."""
+    paths = [file.path for file in files]
+    if not paths:
+        return spark.createDataFrame([], spark_ddl(contract))
+    return spark.read.schema(spark_ddl(contract)).parquet(*paths)
+
+
+def config_hash(config: Mapping[str, Any], version: int) -> str:
+    """Short hash of a job's configuration and version, for the ledger."""
+    return hashlib.sha256(json.dumps([config, version], sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _gaps(job: Job, asked: Sequence[date], ledger: Ledger) -> tuple[str, ...]:
+    """A message for every input that lacks days of its own which the asked partitions read.
+
+    Raises:
+        DataError: nothing was ever published to an input.
+    """
+    messages = []
+    for source in job.inputs:
+        committed = ledger.committed(source.table)
+        if not committed:
+            raise DataError(
+                f"{job.table} is made of {source.table}, and nothing was ever published to that.",
+                do=f"Run `python -m spark_jobs {source.table}` first, for the same days.",
+            )
+        if days := uncommitted(source, asked, committed):
+            some = ", ".join(map(str, days[:3])) + (f" and {len(days) - 3} more" if len(days) > 3 else "")
+            messages.append(f"{job.table}: built without {source.table} of {some}: not committed yet")
+    return tuple(messages)
+
+
+def _audit_of(job: Job, frames: Mapping[str, DataFrame]) -> Callable[[DataFrame], None] | None:
+    audit = job.audit
+    return None if audit is None else lambda rows: audit(rows, frames)
+
+
+def _files(lake: Lake, source: Input, snapshot: int | None) -> list[DataFile]:
+    return lake.files(source.table, snapshot=snapshot) if snapshot is not None else []

@@ -1,0 +1,222 @@
+"""Row rules and aggregates: every row is judged once, and one aggregation counts all that Great Expectations will ask.
+
+A row's verdict is a bit mask, one bit a rule. Grouping by partition and mask counts any number of rules for the price
+of one count: most rows share the mask 0. A mask is an `int`, whose machine code is shorter than that of a `bigint`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+from pyspark.errors import PySparkException
+from pyspark.sql import Column, DataFrame, Window
+from pyspark.sql import functions as F
+
+from infra.contracts import Contract, RowRule
+from infra.partitions import RuleResult
+
+_WORD = 30
+UNIQUE_KEY = "unique_key"
+# What an expectation may ask of a column, as `<measure>_<column>`; nothing is measured that no expectation asks for.
+_MEASURES: Mapping[str, Callable[[str], Column]] = {"null_share": F.count, "min": F.min, "max": F.max}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The judged frame: the built rows plus mask columns; `rules` in bit order; `broken` are rules that raised."""
+
+    frame: DataFrame
+    rules: tuple[RowRule, ...]
+    broken: dict[str, RowRule] = field(default_factory=dict)
+
+    @property
+    def masks(self) -> list[str]:
+        """Names of the mask columns, one for every 30 rules."""
+        return [f"_mask{word}" for word in range(_words(len(self.rules)))]
+
+    @property
+    def refused(self) -> Column:
+        """True for a row that breaks a `fail` rule."""
+        return F.expr(
+            " or ".join(f"({name} & {bits}) != 0" for name, bits in zip(self.masks, self._fail_bits(), strict=True))
+        )
+
+    @property
+    def first_broken(self) -> Column:
+        """Name of the first `fail` rule that a refused row breaks."""
+        found = [F.when(_bit(i), F.lit(r.name)) for i, r in enumerate(self.rules) if r.level == "fail"]
+        return F.coalesce(*found)
+
+    def failed(self, masks: Sequence[int]) -> list[RowRule]:
+        """The rules whose bit is set."""
+        return [rule for i, rule in enumerate(self.rules) if masks[i // _WORD] >> (i % _WORD) & 1]
+
+    def _fail_bits(self) -> list[int]:
+        words = [0] * len(self.masks)
+        for i, rule in enumerate(self.rules):
+            words[i // _WORD] |= (rule.level == "fail") << (i % _WORD)
+        return words
+
+
+def rules_of(contract: Contract) -> tuple[RowRule, ...]:
+    """The contract's row rules, preceded by what `required` and the key say without words."""
+    written = {rule.name for rule in contract.row_rules}
+    required = (
+        RowRule(f"{c.name}_present", f"{c.name} is not null", "fail", f"{c.name} is required.")
+        for c in contract.columns
+        if c.required
+    )
+    return (*(rule for rule in required if rule.name not in written), *contract.row_rules)
+
+
+def judge(frame: DataFrame, contract: Contract, rules: Sequence[RowRule], tie_break: Sequence[str] = ()) -> Verdict:
+    """Add the masks and bring each partition into one task, sorted by key; of one key, the first by `tie_break` stays.
+
+    A rule that Spark cannot compile is left out and listed in `broken`.
+    """
+    unique = (RowRule(UNIQUE_KEY, "true", "fail", f"One row per {', '.join(contract.key)}."),) if contract.key else ()
+    verdict = mask(frame, (*rules, *unique))
+    arranged = verdict.frame.repartition(contract.partition)
+    if unique:
+        return replace(verdict, frame=_mark_duplicates(arranged, contract, verdict, tie_break))
+    return replace(verdict, frame=arranged.sortWithinPartitions(contract.partition))
+
+
+def mask(frame: DataFrame, rules: Sequence[RowRule]) -> Verdict:
+    """Add the masks; nothing moves."""
+    sound, broken = _compile(frame, rules)
+    verdict = Verdict(frame, tuple(sound), broken)
+    return replace(verdict, frame=frame.select("*", *_mask_columns(sound, len(verdict.masks))))
+
+
+def raising_rules(frame: DataFrame, rules: Sequence[RowRule]) -> dict[str, RowRule]:
+    """The rules that raise on this data, found by running each alone; the slow path, taken after a failure only."""
+    return {rule.name: rule for rule in rules if _raises(frame, rule)}
+
+
+def aggregate(verdict: Verdict, contract: Contract) -> list[dict[str, Any]]:
+    """One dictionary a partition: counts, rows failed per rule, and what the contract's expectations ask of columns.
+
+    Shares of nulls, minima and maxima are over the rows that go on.
+    """
+    asked = [_MEASURES[measure](column).alias(name) for name, (measure, column) in _asked(contract).items()]
+    measures = [F.count(F.lit(1)).alias("rows"), *asked]
+    groups = verdict.frame.groupBy(contract.partition, *verdict.masks).agg(*measures).collect()
+    by_day: dict[date, list[dict[str, Any]]] = {}
+    for group in groups:
+        by_day.setdefault(group[contract.partition], []).append(group.asDict())
+    return [_partition_row(day, by_day[day], verdict, contract) for day in sorted(by_day)]
+
+
+def empty_row(day: date, verdict: Verdict, contract: Contract) -> dict[str, Any]:
+    """The aggregates of a partition with no row."""
+    return _partition_row(day, [], verdict, contract)
+
+
+def rule_results(row: dict[str, Any], verdict: Verdict) -> tuple[RuleResult, ...]:
+    """The ledger's rows about the rules of one partition; a rule that raised is there once, as an error."""
+    judged = tuple(
+        RuleResult(r.name, r.level, row[f"rule_{r.name}"], "failed" if row[f"rule_{r.name}"] else "ok")
+        for r in verdict.rules
+    )
+    return judged + tuple(RuleResult(r.name, r.level, 0, "error") for r in verdict.broken.values())
+
+
+def _partition_row(day: date, groups: list[dict[str, Any]], verdict: Verdict, contract: Contract) -> dict[str, Any]:
+    counts = {f"rule_{rule.name}": 0 for rule in verdict.rules}
+    good: list[dict[str, Any]] = []
+    for group in groups:
+        failed = verdict.failed([group[name] for name in verdict.masks])
+        if all(rule.level != "fail" for rule in failed):
+            good.append(group)
+        for rule in failed:
+            counts[f"rule_{rule.name}"] += group["rows"]
+    rows_in, rows_out = (sum(group["rows"] for group in part) for part in (groups, good))
+    refused = rows_in - rows_out
+    row: dict[str, Any] = {
+        "partition": day,
+        "rows_in": rows_in,
+        "rows_out": rows_out,
+        "rows_quarantined": refused,
+        "bad_share": refused / rows_in if rows_in else 0.0,
+        "duplicate_keys": counts.get(f"rule_{UNIQUE_KEY}", 0),
+        "age_hours": (datetime.now(UTC) - _end_of(day)).total_seconds() / 3600,
+    }
+    for name, (measure, _) in _asked(contract).items():
+        if measure == "null_share":
+            row[name] = 1 - sum(group[name] for group in good) / rows_out if rows_out else 0.0
+        else:
+            row[name] = _extreme(min if measure == "min" else max, good, name)
+    return {**row, **counts}
+
+
+def _asked(contract: Contract) -> dict[str, tuple[str, str]]:
+    """Measure and column of each aggregate of a column that an expectation names."""
+    named = {str(expectation.kwargs.get("column", "")) for expectation in contract.expectations}
+    pairs = ((measure, column) for measure in _MEASURES for column in contract.names)
+    return {f"{measure}_{column}": (measure, column) for measure, column in pairs if f"{measure}_{column}" in named}
+
+
+def _extreme(pick: Any, groups: list[dict[str, Any]], name: str) -> Any:
+    return pick((group[name] for group in groups if group[name] is not None), default=None)
+
+
+def _end_of(day: date) -> datetime:
+    return datetime(day.year, day.month, day.day, tzinfo=UTC) + timedelta(days=1)
+
+
+def _words(rules: int) -> int:
+    return max(1, -(-rules // _WORD))
+
+
+def _bit(position: int) -> Column:
+    return F.expr(f"(_mask{position // _WORD} & {1 << (position % _WORD)}) != 0")
+
+
+def _mask_columns(rules: Sequence[RowRule], words: int) -> list[Column]:
+    terms: list[list[str]] = [["0"] for _ in range(words)]
+    for i, rule in enumerate(rules):
+        # A rule that answers null has not said that the row is good, and `if` takes null for false.
+        terms[i // _WORD].append(f"if(({rule.expression}), 0, {1 << (i % _WORD)})")
+    return [F.expr(" | ".join(word)).alias(f"_mask{i}") for i, word in enumerate(terms)]
+
+
+def _mark_duplicates(frame: DataFrame, contract: Contract, verdict: Verdict, tie_break: Sequence[str]) -> DataFrame:
+    # A row that is refused anyway neither is a duplicate nor makes one.
+    position = len(verdict.rules) - 1
+    mask = f"_mask{position // _WORD}"
+    order = [verdict.refused, *tie_break] if tie_break else [verdict.refused]
+    rank = F.row_number().over(Window.partitionBy(contract.partition, *contract.key).orderBy(*order))
+    bit = F.when((rank > 1) & ~verdict.refused, F.lit(1 << (position % _WORD))).otherwise(F.lit(0))
+    return (
+        frame.withColumn("_duplicate", bit)
+        .withColumn(mask, F.col(mask).bitwiseOR(F.col("_duplicate")))
+        .drop("_duplicate")
+    )
+
+
+def _compile(frame: DataFrame, rules: Sequence[RowRule]) -> tuple[list[RowRule], dict[str, RowRule]]:
+    # One analysis for all; one for each only where that fails.
+    if _compiles(frame, rules):
+        return list(rules), {}
+    sound = [rule for rule in rules if _compiles(frame, [rule])]
+    return sound, {rule.name: rule for rule in rules if rule not in sound}
+
+
+def _compiles(frame: DataFrame, rules: Sequence[RowRule]) -> bool:
+    try:
+        frame.select(*[F.expr(f"if(({rule.expression}), 0, 1)") for rule in rules])
+    except PySparkException:
+        return False
+    return True
+
+
+def _raises(frame: DataFrame, rule: RowRule) -> bool:
+    try:
+        frame.agg(F.count_if(F.expr(rule.expression))).collect()
+    except PySparkException:
+        return True
+    return False

@@ -1,0 +1,150 @@
+"""The shape of the whole graph, and the exact command of each task."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from infra.profile import CHECKOUT
+
+DAGS = CHECKOUT / "dags"
+CHAIN = ("ingest", "build_samples", "features", "train_next_item", "promote", "quality_report")
+RANGE = [
+    "--from",
+    "{{ days(partition_key, params, triggering_asset_events).first }}",
+    "--partition",
+    "{{ days(partition_key, params, triggering_asset_events).last }}",
+]
+RUN = ["--system", "generative_rec", "--run-id", "{{ run_id }}", *RANGE]
+RECORD = "python tests/contract/dags/graph.py"
+# What may not be loaded while DAG files are parsed: each costs seconds in every parse and every task.
+HEAVY = (
+    "torch",
+    "pandas",
+    "pyspark",
+    "numpy",
+    "pyarrow",
+    "feast",
+    "mlflow",
+    "kubernetes",
+    "great_expectations",
+    "duckdb",
+)
+
+
+def _graph() -> Any:
+    spec = importlib.util.spec_from_file_location("dag_graph", Path(__file__).with_name("graph.py"))
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_graph_is_the_recorded_one(bag: Any) -> None:
+    graph = _graph()
+    found = graph.as_text(graph.describe(bag.dags))
+    assert found == graph.SNAPSHOT.read_text(), f"If the change is meant: {RECORD}, and look at the diff."
+
+
+def test_the_demo_chain_has_at_most_25_tasks(bag: Any) -> None:
+    assert sum(len(bag.dags[dag_id].tasks) for dag_id in CHAIN) <= 25
+
+
+def test_each_dag_of_the_chain_is_set_off_by_the_one_before(bag: Any) -> None:
+    graph = _graph().describe(bag.dags)
+    made = {
+        asset: dag_id for dag_id, dag in graph.items() for task in dag["tasks"].values() for asset in task["outlets"]
+    }
+    before = {dag_id: {made[name] for name in graph[dag_id]["schedule"].split(" | ")} for dag_id in CHAIN[1:]}
+    assert before == {
+        "build_samples": {"ingest"},
+        "features": {"build_samples"},
+        "train_next_item": {"features"},
+        "promote": {"train_next_item"},
+        "quality_report": {"train_next_item", "promote"},
+    }
+
+
+@pytest.mark.parametrize(
+    ("dag_id", "task_id", "arguments"),
+    [
+        ("ingest", "events", ["-m", "spark_jobs", "events", *RANGE]),
+        ("build_samples", "next_item_samples", ["-m", "spark_jobs", "next_item_samples", *RANGE]),
+        ("features", "training_set", ["-m", "feature_store", "training-set", *RANGE]),
+        ("train_next_item", "sft", ["-m", "dags.steps.run_stage", "run", "--stage", "sft", *RUN]),
+        ("train_next_item", "register", ["-m", "dags.steps.register", *RUN]),
+        ("quality_report", "report", ["-m", "dags.steps.report"]),
+        ("maintenance", "reconcile", ["-m", "infra.ledger", "reconcile"]),
+    ],
+)
+def test_a_task_runs_exactly_this_command(bag: Any, dag_id: str, task_id: str, arguments: list[str]) -> None:
+    assert bag.dags[dag_id].get_task(task_id).arguments == arguments
+
+
+def test_a_stage_of_the_declaration_is_a_task_with_its_limit_and_its_retries(bag: Any) -> None:
+    task = bag.dags["train_next_item"].get_task("sft")
+    assert (task.execution_timeout.total_seconds() / 60, task.retries, task.pool) == (20, 10, "heavy")
+
+
+def test_dag_files_import_nothing_but_the_builder() -> None:
+    rooms = {"builder", "operators", "partitions", "pipelines", "policies", "alerts", "results", "__init__"}
+    files = [path for path in DAGS.glob("*.py") if path.stem not in rooms]
+    assert {path.stem for path in files} == {*CHAIN, "maintenance"}
+    for path in files:
+        imports = [
+            node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Import | ast.ImportFrom)
+        ]
+        assert [getattr(node, "module", None) for node in imports] == ["dags.builder"], path.name
+
+
+def test_no_function_of_the_dags_is_longer_than_15_lines() -> None:
+    long = {
+        f"{path.name}:{node.name}"
+        for path in DAGS.glob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef) and (node.end_lineno or 0) - node.lineno + 1 > 15
+    }
+    assert long == set()
+
+
+def test_parsing_loads_no_heavy_package() -> None:
+    """In a process of its own: this one has loaded them all."""
+    code = (
+        "import sys, airflow.sdk, airflow.providers.standard.operators.hitl; before = set(sys.modules)\n"
+        "import dags.ingest, dags.promote, dags.train_next_item, dags.quality_report, dags.maintenance\n"
+        f"print([name for name in {HEAVY!r} if name in set(sys.modules) - before])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=CHECKOUT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip().splitlines()[-1] == "[]"
+
+
+def test_airflow_parses_no_file_that_is_not_a_dag(bag: Any) -> None:
+    """`.airflowignore` keeps steps and helpers from the parser: importing a step would load its packages."""
+    from airflow.dag_processing.dagbag import DagBag
+
+    files = {Path(stat.file).name for stat in DagBag(DAGS, safe_mode=False).dagbag_stats}
+    assert files == {f"{dag_id}.py" for dag_id in (*CHAIN, "maintenance")}
+
+
+def test_where_nobody_follows_the_clock_daily_dags_wait_for_a_trigger(
+    bag: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The demo must not be joined by a run for yesterday; a partition can still be given when it is triggered."""
+    from dags import builder
+
+    airflow = builder.PROFILE.airflow.model_copy(update={"follow_clock": False})
+    monkeypatch.setattr(builder, "PROFILE", builder.PROFILE.model_copy(update={"airflow": airflow}))
+    assert builder.nightly(5) is None
+    assert builder.daily(3).partitioned_at_runtime
+    assert not builder.daily(3).can_be_scheduled
+
+
+def test_the_list_of_dags_says_in_a_line_what_each_does(bag: Any) -> None:
+    assert bag.dags["promote"].description == "Promote: a person says whether the challenger becomes the champion"
+    assert all(dag.description and "#" not in dag.description for dag in bag.dags.values())

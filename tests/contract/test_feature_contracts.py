@@ -1,0 +1,39 @@
+"""The feature definitions, the contracts of the statistics and the contracts of training sets say the same."""
+
+from __future__ import annotations
+
+from feature_store.definitions import DAILY_VIEWS, EVENT_TIME, SERVICES, USER_RECENCY, USER_RECENCY_FEATURES
+from feature_store.training_sets import NEXT_ITEM
+from infra.contracts import load_contract
+
+
+def types_of(table: str) -> dict[str, str]:
+    return {column.name: column.type for column in load_contract(table).columns}
+
+
+def feature_types(service: str) -> dict[str, str]:
+    """Full name to contract type of every feature of a service, in order."""
+    daily = {
+        f"{view.name}__{feature}": types_of(view.table)[feature]
+        for view in DAILY_VIEWS
+        if view.name in SERVICES[service]
+        for feature in view.features
+    }
+    return daily | {f"{USER_RECENCY}__{name}": kind for name, kind in USER_RECENCY_FEATURES.items()}
+
+
+def test_the_training_set_is_the_sample_with_every_feature_of_its_service() -> None:
+    expected = types_of(NEXT_ITEM.samples) | feature_types(NEXT_ITEM.service)
+    assert list(types_of(NEXT_ITEM.table).items()) == list(expected.items())
+
+
+def test_the_training_set_keeps_the_sample_s_key_and_partition() -> None:
+    ours, theirs = load_contract(NEXT_ITEM.table), load_contract(NEXT_ITEM.samples)
+    assert (ours.key, ours.partition) == (theirs.key, theirs.partition)
+
+
+def test_every_view_has_a_string_key_and_the_time_from_which_a_row_may_be_used() -> None:
+    for view in DAILY_VIEWS:
+        types = types_of(view.table)
+        assert (types[view.entity.key], types[EVENT_TIME]) == ("string", "timestamp")
+        assert not {view.entity.key, EVENT_TIME, view.contract.partition} & set(view.features)

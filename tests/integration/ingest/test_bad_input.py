@@ -1,0 +1,208 @@
+"""Each kind of bad input: a message with file, row, rule and what to do; good rows go on; the counts add up."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.csv as pacsv
+import pyarrow.parquet as pq
+import pytest
+
+from infra.contracts import UNDATED
+from infra.errors import EXIT_DATA, DataError
+from spark_jobs.commit import JobReport
+from tests.landing_kit import GOOD, Shop, event, many_good_events
+
+TOMORROW = (datetime.now(UTC) + timedelta(days=1)).isoformat()
+BAD_ROWS: dict[str, tuple[dict[str, Any], str]] = {
+    "a price that is no number": (event(price="cheap"), "price_is_double"),
+    "a negative price": (event(price="-1"), "price_not_negative"),
+    "a price that is not a number by name": (event(price="NaN"), "price_is_double"),
+    "a time that cannot be parsed": (event(event_time="last Tuesday"), "event_time_is_timestamp"),
+    "a clock time without a day": (event(event_time="12:30"), "event_time_is_timestamp"),
+    "no time": (event(event_time=""), "event_time_present"),
+    "an event in the future": (event(event_time=TOMORROW), "event_time_not_in_future"),
+    "an event at the start of the epoch": (event(event_time="1970-01-01T00:00:00Z"), "event_time_plausible"),
+    "an item that is not in the catalogue": (event(item_id="i404"), "item_known"),
+    "no user": (event(user_id=" "), "user_id_present"),
+    "an unknown type of event": (event(event_type="stare"), "event_type_known"),
+    "six stars": (event(rating="6"), "rating_in_range"),
+}
+
+
+def balanced(report: JobReport) -> bool:
+    return all(w.rows_in == w.rows_out + w.rows_quarantined for w in report.published)
+
+
+def test_every_bad_row_is_refused_with_its_file_row_and_rule_while_good_rows_go_on(shop: Shop) -> None:
+    good = [{**row, "price": "1.5", "rating": "5"} for row in many_good_events(200)]
+    bad = [{"price": "", "rating": "", **row} for row, _ in BAD_ROWS.values()]
+    shop.put("events/monday.csv", [*good, *bad])
+
+    report = shop.ingest()
+
+    expected = {("events/monday.csv", 201 + n): rule for n, (_, rule) in enumerate(BAD_ROWS.values())}
+    assert shop.refused() == expected
+    assert len(shop.rows()) == 200
+    assert report.exit_code == 0
+    assert balanced(report)
+    assert sum(w.rows_in for w in report.published) == 200 + len(bad)
+    assert shop.ledger.reconcile() == []
+    lines = "\n".join(report.lines())
+    assert (
+        "1 refused by rule price_not_negative in events/monday.csv, first in row 202. A price is never below zero."
+        in lines
+    )
+
+
+def test_undated_rows_are_counted_in_the_partition_of_the_undated(shop: Shop) -> None:
+    shop.put("events.csv", [*many_good_events(), event(event_time="?")])
+    report = shop.ingest()
+    assert {w.partition: w.rows_quarantined for w in report.published} == {UNDATED: 1, date(2024, 3, 1): 0}
+
+
+def test_of_rows_with_one_key_the_first_by_file_and_row_stays(shop: Shop) -> None:
+    rated = [{**row, "rating": 5} for row in many_good_events()]
+    shop.put("events/a.jsonl", rated)
+    shop.put("events/b.jsonl", [{**event(user_id="u7"), "rating": 1}])
+    shop.ingest()
+    assert shop.refused() == {("events/b.jsonl", 1): "unique_key"}
+    assert {row["rating"] for row in shop.rows()} == {5.0}
+
+
+def test_a_bad_row_does_not_push_out_a_good_one_of_the_same_key(shop: Shop) -> None:
+    shop.put("events/a.jsonl", [{**event(user_id="u7"), "rating": 9}])
+    shop.put("events/b.jsonl", [{**row, "rating": 5} for row in many_good_events()])
+    shop.ingest()
+    assert shop.refused() == {("events/a.jsonl", 1): "rating_in_range"}
+    assert len(shop.rows()) == 30
+
+
+def test_a_broken_csv_line_and_a_broken_json_line_are_refused_by_row(shop: Shop) -> None:
+    header = ",".join(GOOD)
+    lines = [",".join(row.values()) for row in many_good_events()]
+    shop.put_text("events/a.csv", "\n".join([header, *lines, "only,three,values", ""]))
+    shop.put("events/b.jsonl", [event(user_id=f"v{n}") for n in range(30)])
+    with (shop.profile.landing / "events/b.jsonl").open("a") as stream:
+        stream.write('{"user_id": "v31", \n')
+    shop.ingest()
+    assert shop.refused() == {("events/a.csv", 31): "row_readable", ("events/b.jsonl", 31): "row_readable"}
+
+
+def test_the_refused_rows_are_also_a_csv_for_people(shop: Shop) -> None:
+    shop.put("events.csv", [*many_good_events(), event(item_id="i404")])
+    shop.ingest()
+    written = pacsv.read_csv(shop.profile.home / "report" / "quarantine" / "events-2024-03-01.csv").to_pylist()
+    assert [(row["rule"], row["source_file"], row["source_row"]) for row in written] == [
+        ("item_known", "events.csv", 31)
+    ]
+    assert '"item_id":"i404"' in written[0]["row_json"]
+
+
+FILES: dict[str, tuple[str, str, str]] = {
+    "an unknown column": (
+        "events/x.csv",
+        "user_id,item_id,event_time,event_type,mood\nu,i1,2024-03-01,view,good\n",
+        "mood",
+    ),
+    "a missing column": ("events/x.csv", "user_id,item_id,event_type\nu,i1,view\n", "lacks the column event_time"),
+    "semicolons for commas": (
+        "events/x.csv",
+        "user_id;item_id;event_time;event_type\nu;i1;2024-03-01;view\n",
+        "lacks the columns",
+    ),
+    "no byte": ("events/x.csv", "", "is empty"),
+    "a header and no row": ("events/x.csv", "user_id,item_id,event_time,event_type\n", "holds no row"),
+    "an unknown format": ("events/x.xlsx", "PK", "is not known"),
+    "a truncated Parquet file": ("events/x.parquet", "PAR1 and then the line went dead", "no readable Parquet"),
+}
+
+
+@pytest.mark.parametrize("case", FILES)
+def test_a_file_that_cannot_be_used_is_named_and_the_others_go_on(shop: Shop, case: str) -> None:
+    name, content, complaint = FILES[case]
+    shop.put_text(name, content)
+    shop.put("events/good.csv", many_good_events())
+
+    report = shop.ingest()
+
+    (problem,) = report.problems
+    assert name in problem
+    assert complaint in problem
+    assert "do:" in problem
+    assert report.exit_code == EXIT_DATA
+    assert len(shop.rows()) == 30
+
+
+@pytest.mark.parametrize("compression", ["snappy", "none"])
+@pytest.mark.parametrize("column", ["user_id", "event_time"])
+def test_a_damaged_page_behind_a_good_footer_is_named_and_the_other_files_go_on(
+    shop: Shop, compression: str, column: str
+) -> None:
+    damaged = shop.profile.landing / "events/x.parquet"
+    shop.put("events/good.parquet", many_good_events())
+    rows = pa.Table.from_pylist([event(user_id=f"x{n}", event_time="2024-03-02T08:00:00Z") for n in range(30)])
+    pq.write_table(rows, damaged, compression=compression, use_dictionary=False, write_page_checksum=True)
+    _spoil(damaged, rows.column_names.index(column))
+
+    report = shop.ingest()
+
+    (problem,) = report.problems
+    assert "events/x.parquet is no readable Parquet file" in problem
+    assert "damaged" in problem
+    assert "do:    Deliver it again" in problem
+    assert report.exit_code == EXIT_DATA
+    assert {row["event_date"] for row in shop.rows()} == {date(2024, 3, 1)}
+    assert [file.name for file in shop.ledger.landing_files("events")] == ["events/good.parquet"]
+
+    pq.write_table(rows, damaged)
+    assert [(w.partition, w.rows_out) for w in shop.ingest().published] == [(date(2024, 3, 2), 30)]
+
+
+def _spoil(path: Path, column: int) -> None:
+    """Change one byte in the middle of a column's data; the footer stays as it was."""
+    chunk = pq.ParquetFile(path).metadata.row_group(0).column(column)
+    content = bytearray(path.read_bytes())
+    content[chunk.data_page_offset + chunk.total_compressed_size - 3] ^= 0xFF
+    path.write_bytes(content)
+
+
+def test_above_the_contract_s_share_the_partition_stops_and_the_old_version_stays(shop: Shop) -> None:
+    shop.put("events/day1.csv", many_good_events(10))
+    shop.ingest()
+    shop.put("events/day1.csv", [*many_good_events(10), *(event(user_id=f"w{n}", item_id="i404") for n in range(5))])
+    shop.put("events/day2.csv", [event(event_time="2024-03-02T08:00:00Z")])
+
+    report = shop.ingest()
+
+    assert report.exit_code == EXIT_DATA
+    assert [stop.partition for stop in report.stopped] == [date(2024, 3, 1)]
+    assert "5 of 15 rows are bad (33.3%, at most 10.0%), most often by rule item_known (5)" in report.stopped[0].why
+    assert sorted(row["event_date"] for row in shop.rows()) == [date(2024, 3, 1)] * 10 + [date(2024, 3, 2)]
+
+
+def test_a_file_whose_times_are_all_wrong_stops(shop: Shop) -> None:
+    shop.put("events.csv", [event(user_id=f"u{n}", event_time="01/03/2024") for n in range(20)])
+    report = shop.ingest()
+    assert report.exit_code == EXIT_DATA
+    assert [stop.partition for stop in report.stopped] == [UNDATED]
+
+
+def test_without_items_events_say_that_items_come_first(tmp_path: Path, shop: Shop) -> None:
+    from infra.profile import load_profile
+
+    profile = load_profile(
+        "local", environ={"PLUMBLINE__HOME": str(tmp_path / "h2"), "PLUMBLINE__LANDING": str(shop.profile.landing)}
+    )
+    other = Shop(profile)
+    other.put("events.csv", many_good_events(1))
+    with pytest.raises(DataError, match="ingest items first"):
+        other.ingest()
+
+
+def test_a_landing_folder_without_events_says_what_to_put_there(shop: Shop) -> None:
+    with pytest.raises(DataError, match=r"events\.csv"):
+        shop.ingest()

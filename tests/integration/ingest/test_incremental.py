@@ -1,0 +1,171 @@
+"""Ingest reads only what changed, and gives the same tables whatever the format, order or repetition of files."""
+
+from __future__ import annotations
+
+from datetime import date
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import spark_jobs.ingest.run as ingest_run
+from infra.errors import EXIT_DATA
+from tests.landing_kit import Shop, event, many_good_events
+
+DAY1, DAY2 = date(2024, 3, 1), date(2024, 3, 2)
+
+
+def second_day(count: int = 3) -> list[dict[str, str]]:
+    return [event(user_id=f"u{n}", event_time="2024-03-02T09:00:00Z") for n in range(count)]
+
+
+def test_a_second_run_with_the_same_files_reads_nothing_and_says_so(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop.put("events/a.csv", many_good_events())
+    shop.ingest()
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("a landing file was read again")
+
+    monkeypatch.setattr(ingest_run, "read_raw", refuse)
+    report = shop.ingest()
+    assert report.published == ()
+    assert report.up_to_date == 1
+    assert "nothing new in 1 landing files; read nothing" in "\n".join(report.lines())
+
+
+def test_a_new_file_rebuilds_only_the_days_it_holds(shop: Shop) -> None:
+    shop.put("events/a.csv", [*many_good_events(), *second_day()])
+    shop.ingest()
+    shop.put("events/b.csv", [event(user_id="late", event_time="2024-03-02T23:00:00Z")])
+    report = shop.ingest()
+    assert [(w.partition, w.rows_in) for w in report.published] == [(DAY2, 4)]
+
+
+def test_a_quiet_day_of_a_range_is_committed_empty_and_one_after_the_newest_row_is_late(shop: Shop) -> None:
+    shop.put("events/a.csv", [*many_good_events(), event(event_time="2024-03-04T09:00:00Z")])
+    first, last = date(2024, 2, 29), date(2024, 3, 5)
+    report = shop.ingest(first=first, last=last)
+    assert [w.rows_in for w in report.published] == [0, 30, 0, 0, 1]
+    assert shop.ledger.missing("events", first, last) == [last]
+    assert shop.ingest(first=first, last=last).published == ()
+    shop.put("events/b.csv", second_day())
+    assert {w.partition: w.rows_in for w in shop.ingest(first=first, last=last).published} == {DAY2: 3}
+
+
+def test_a_day_is_not_called_quiet_while_a_file_cannot_be_read(shop: Shop) -> None:
+    shop.put("events/a.csv", [*many_good_events(), event(event_time="2024-03-04T09:00:00Z")])
+    shop.put_text("events/b.parquet", "torn")
+    shop.ingest(first=DAY1, last=date(2024, 3, 4))
+    assert shop.ledger.missing("events", DAY1, date(2024, 3, 4)) == [DAY2, date(2024, 3, 3)]
+
+
+def test_a_quiet_range_reads_no_file_at_all(shop: Shop) -> None:
+    shop.put("events/a.csv", [*many_good_events(), event(event_time="2024-03-04T09:00:00Z")])
+    shop.ingest()
+    assert [w.partition for w in shop.ingest(first=DAY2, last=DAY2).published] == [DAY2]
+
+
+def test_a_catalogue_has_the_days_of_its_deliveries_and_no_empty_ones_between(shop: Shop) -> None:
+    assert shop.ingest("items", first=DAY1, last=DAY2).published == ()
+
+
+def test_a_renamed_file_is_no_change(shop: Shop) -> None:
+    path = shop.put("events/a.csv", many_good_events())
+    shop.ingest()
+    path.rename(path.with_name("z.csv"))
+    assert shop.ingest().published == ()
+
+
+def test_a_replaced_file_takes_its_old_rows_with_it(shop: Shop) -> None:
+    shop.put("events/a.csv", [*many_good_events(), *second_day()])
+    shop.ingest()
+    shop.put("events/a.csv", many_good_events())
+    report = shop.ingest()
+    assert {w.partition: w.rows_out for w in report.published} == {DAY1: 30, DAY2: 0}
+    assert {row["event_date"] for row in shop.rows()} == {DAY1}
+
+
+def test_rows_of_a_file_that_is_gone_stay_and_a_rebuild_of_their_day_asks_for_it(shop: Shop) -> None:
+    shop.put("events/a.csv", many_good_events()).rename(shop.profile.landing / "events/a2.csv")
+    shop.ingest()
+    (shop.profile.landing / "events/a2.csv").unlink()
+    shop.put("events/b.csv", [event(user_id="late")])
+    report = shop.ingest()
+    assert report.exit_code == EXIT_DATA
+    assert "events/a2.csv holds rows of it and is gone" in report.stopped[0].why
+    assert len(shop.rows()) == 30
+
+
+def test_a_known_file_that_is_delivered_broken_changes_nothing(shop: Shop) -> None:
+    shop.put("events/a.csv", many_good_events())
+    shop.ingest()
+    shop.put_text("events/a.csv", "")
+    report = shop.ingest()
+    assert report.exit_code == EXIT_DATA
+    assert len(shop.rows()) == 30
+
+
+def test_csv_json_lines_a_json_array_and_parquet_give_the_same_rows(shop: Shop) -> None:
+    rows = [
+        {"user_id": name, "item_id": "i1", "event_time": "2024-03-01T10:00:00Z", "event_type": "review", "rating": 4.5}
+        for name in ("plain", 'a "quoted", name', "two\nlines", "ümlaut")
+    ]
+    shop.put("events/a.csv", [{**row, "user_id": f"csv {row['user_id']}"} for row in rows])
+    shop.put("events/b.jsonl", [{**row, "user_id": f"jsonl {row['user_id']}"} for row in rows])
+    shop.put("events/d.parquet", [{**row, "user_id": f"parquet {row['user_id']}"} for row in rows])
+    import json
+
+    shop.put_text(
+        "events/c.json", json.dumps([{**row, "user_id": f"array {row['user_id']}"} for row in rows], indent=1)
+    )
+    shop.ingest()
+    found = {tuple(row["user_id"].split(" ", 1)): (row["event_time"], row["rating"]) for row in shop.rows()}
+    assert set(found) == {(kind, row["user_id"]) for kind in ("csv", "jsonl", "array", "parquet") for row in rows}
+    assert len(set(found.values())) == 1
+
+
+def test_times_in_all_documented_shapes_are_the_same_moment(shop: Shop) -> None:
+    shapes = ["2024-03-01T10:00:00Z", "2024-03-01 10:00:00", "2024-03-01T11:00:00+01:00", "1709287200", "1709287200000"]
+    shop.put("events/a.csv", [event(user_id=f"u{n}", event_time=shape) for n, shape in enumerate(shapes)])
+    nanoseconds = pa.table(
+        {
+            "user_id": ["ns"],
+            "item_id": ["i1"],
+            "event_type": ["view"],
+            "event_time": pa.array([1709287200 * 10**9], pa.timestamp("ns")),
+        }
+    )
+    pq.write_table(nanoseconds, shop.profile.landing / "events" / "b.parquet")
+    shop.ingest()
+    assert {row["event_time"].timestamp() for row in shop.rows()} == {1709287200.0}
+    assert len(shop.rows()) == 6
+
+
+_TEXT = st.sampled_from(["", "u1", "u2", "x"])
+_TIME = st.sampled_from(["2024-03-01", "2024-03-02T01:00:00Z", "never", "", "2999-01-01"])
+_ROW = st.fixed_dictionaries(
+    {
+        "user_id": _TEXT,
+        "item_id": st.sampled_from(["i1", "i2", "i404"]),
+        "event_time": _TIME,
+        "event_type": st.sampled_from(["view", "cart", "stare"]),
+        "price": st.sampled_from(["", "1", "-1", "free"]),
+    }
+)
+
+
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(rows=st.lists(_ROW, min_size=1, max_size=12), data=st.data())
+def test_rows_in_are_rows_out_plus_rows_quarantined_whatever_lands(
+    shop: Shop, rows: list[dict[str, str]], data: st.DataObject
+) -> None:
+    name = f"events/{data.draw(st.uuids())}.csv"
+    path = shop.put(name, rows)
+    report = shop.ingest()
+    assert all(w.rows_in == w.rows_out + w.rows_quarantined for w in report.published)
+    assert shop.ledger.reconcile() == []
+    path.unlink()

@@ -1,0 +1,122 @@
+"""From a finished evaluation to a champion, its tables and the page: every step for real, and every step twice."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import duckdb
+import pytest
+
+from dags.steps import report
+from tests.registry_kit import MODEL
+
+GOOD, BETTER, BAD = 20, 40, 0
+
+
+def test_a_model_that_passes_its_gate_becomes_champion_by_flag(steps: Any) -> None:
+    steps.train(GOOD)
+    assert steps.register() == {"model": MODEL, "version": "1", "passed": True}
+    asked = steps.promote()
+    assert (asked["title"], asked["version"]) == ("toy version 1 (gate passed)", "1")
+    assert "Gate passed: toy version 1" in asked["text"]
+    (made,) = steps.decisions()
+    assert (made.decision, made.from_version, made.to_version, made.who) == ("promote", None, "1", "flag")
+    assert (made.override, made.reason) == (False, "approve_by_flag is set in the profile")
+    assert steps.aliases() == {"champion": "1"}
+
+
+def test_a_failed_gate_is_a_green_registration_and_its_approval_is_kept_as_a_rejection(steps: Any) -> None:
+    steps.train(BAD)
+    assert steps.register()["passed"] is False
+    assert steps.promote()["title"] == "toy version 1 (GATE FAILED)"
+    (made,) = steps.decisions()
+    assert (made.decision, made.to_version) == ("reject", "1")
+    assert made.reason.startswith("approved, but refused: ") and "ndcg@10 vs popularity" in made.reason
+    assert steps.aliases() == {}
+
+
+def test_a_person_may_override_a_failed_gate_and_says_why(steps: Any) -> None:
+    steps.train(BAD)
+    steps.register()
+    steps.promote(who="ada", override=True, reason="a demonstration")
+    (made,) = steps.decisions()
+    assert (made.decision, made.override, made.reason, made.who) == ("promote", True, "a demonstration", "ada")
+
+
+def test_a_rejection_without_words_says_so(steps: Any) -> None:
+    steps.train(GOOD)
+    steps.register()
+    steps.promote("Reject", who="ada", reason=" ")
+    (made,) = steps.decisions()
+    assert (made.decision, made.reason) == ("reject", "rejected without a reason")
+
+
+def test_a_worse_model_leaves_the_champion_and_a_better_one_follows_it(steps: Any) -> None:
+    for hits in (GOOD, BAD, BETTER):
+        steps.train(hits)
+        steps.register()
+        steps.promote()
+    assert [(made.decision, made.from_version, made.to_version) for made in steps.decisions()] == [
+        ("promote", None, "1"),
+        ("reject", "1", "2"),
+        ("promote", "1", "3"),
+    ]
+    assert steps.aliases() == {"champion": "3"}
+
+
+@pytest.mark.parametrize("hits", [GOOD, BAD])
+def test_a_second_run_on_the_same_data_finds_the_version_and_has_nothing_to_decide(
+    steps: Any, hits: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    steps.train(hits)
+    first = steps.register()
+    steps.promote()
+    steps.export()
+    before = steps.state()
+    # Another Airflow run, on a later day that brought no data.
+    again = steps.register("another run", steps.day + timedelta(days=3))
+    assert (again["model"], again["version"]) == (first["model"], first["version"])
+    capsys.readouterr()
+    asked = steps.promote()
+    assert asked == {"title": MODEL, "version": None, "text": "Every version of toy has been decided on."}
+    assert "There is nothing to decide." in capsys.readouterr().out
+    steps.export()
+    assert steps.state() == before
+
+
+def test_a_step_that_is_repeated_in_its_own_run_changes_nothing(steps: Any) -> None:
+    steps.train(GOOD)
+    first = steps.register()
+    before = steps.state()
+    assert steps.register() == first
+    assert steps.state() == before
+
+
+def test_registration_gives_the_runs_snapshots_free_and_keeps_the_models(steps: Any) -> None:
+    steps.train(GOOD)
+    steps.register()
+    assert steps.state()["tags"] == [("model-toy-v1",)]
+
+
+def test_metrics_and_decisions_reach_the_lake_and_the_analysts_page(steps: Any) -> None:
+    for hits in (GOOD, BAD):
+        steps.train(hits)
+        steps.register()
+        steps.promote()
+    steps.export()
+    told = {(row["to_version"], row["decision"], row["gate_passed"]) for row in steps.rows("ops_promotions")}
+    assert told == {("1", "promote", True), ("2", "reject", False)}
+    metrics = steps.rows("ops_model_metrics")
+    compared = [(row["version"], row["value"], row["lo"], row["n"]) for row in metrics if row["stage"] == "evaluate"]
+    assert sorted(compared) == [("1", 0.4, 0.3, 60), ("2", 0.4, 0.3, 60)]
+    final = {row["metric"]: row["value"] for row in metrics if row["stage"] == "sft"}
+    assert (final["loss"], final["sft.coverage@10"], final["seconds"]) == (1.0, 0.5, 2.5)
+    assert {row["version"] for row in metrics if row["stage"] == "sft"} == {None}
+
+    assert report.main() == 0
+    with duckdb.connect(str(steps.profile.home / "dbt" / "marts.duckdb"), read_only=True) as marts:
+        found = marts.execute("select to_version, decision, champion_until from fct_promotions order by decision_id")
+        assert found.fetchall() == [("1", "promote", None), ("2", "reject", None)]
+    page = (steps.profile.home / "report" / "index.html").read_text()
+    assert "approved, but refused" in page

@@ -1,0 +1,178 @@
+"""A model's whole life in a real MLflow: logged, registered, gated, promoted, rolled back, repaired after a kill."""
+
+from __future__ import annotations
+
+import json
+import sys
+from datetime import date
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from infra.errors import DataError
+from infra.lake import Lake
+from infra.profile import Profile
+from registry import aliases, decisions, packaging, runs
+from registry.__main__ import main
+from registry.promotions import GateNotPassed, Promotions
+from registry.store import connect
+from tests.registry_kit import MODEL, USERS, Toy, empty_store, finish_stage, profile, publish_day, train
+
+__all__ = ["empty_store", "profile"]
+
+
+def test_a_stage_run_is_logged_once_with_its_params_metrics_inputs_and_files(profile: Profile, tmp_path: Path) -> None:
+    out = finish_stage(tmp_path / "run", "sft", snapshot=7)
+    run_id = runs.log_stage(profile, out, out)
+    assert runs.log_stage(profile, out, out) == run_id
+    client = connect(profile)
+    run = client.get_run(run_id)
+    assert run.data.params == {"seed": "17", "loop.lr": "0.001", "loop.steps": "3", "layers": "[1, 2]"}
+    assert [(point.step, point.value) for point in client.get_metric_history(run_id, "loss")] == [
+        (1, 3.0),
+        (2, 2.0),
+        (3, 1.0),
+    ]
+    assert run.data.metrics["sft.coverage_at_10"] == 0.5
+    assert run.data.tags["plumbline.snapshot.user_stats"] == "7"
+    assert run.data.tags["plumbline.origin"] == "real"
+    (given,) = run.inputs.dataset_inputs
+    assert (given.dataset.name, json.loads(given.dataset.source)["snapshot"]) == ("user_stats", 7)
+    assert {file.path for file in client.list_artifacts(run_id)} >= {"config.yaml", "metrics.jsonl", "spec.json"}
+    assert run.info.artifact_uri.startswith(profile.home.joinpath("mlflow", "artifacts", "toy").as_uri())
+
+
+def test_logging_that_was_killed_half_way_is_completed_in_the_same_run(
+    profile: Profile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = finish_stage(tmp_path / "run", "sft", snapshot=7)
+    with monkeypatch.context() as broken:
+        broken.setattr(runs, "_manifest", lambda folder: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            runs.log_stage(profile, out, out)
+    run_id = runs.log_stage(profile, out, out)
+    client = connect(profile)
+    found = client.search_runs([client.get_experiment_by_name("toy").experiment_id])
+    assert [(run.info.run_id, run.info.status) for run in found] == [(run_id, "FINISHED")]
+    assert len(client.get_metric_history(run_id, "loss")) == 3
+
+
+def test_a_stage_that_has_not_finished_cannot_be_logged(profile: Profile, tmp_path: Path) -> None:
+    out = finish_stage(tmp_path / "run", "sft", snapshot=7)
+    (out / "result.json").unlink()
+    with pytest.raises(DataError, match=r"result\.json is not there"):
+        runs.log_stage(profile, out, out)
+
+
+def test_a_model_lives_from_registration_to_rollback(
+    profile: Profile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first_snapshot = publish_day(profile, date(2018, 1, 5), 3)
+    first = train(profile, tmp_path / "one", snapshot=first_snapshot, hits=20)
+    client, ledger = connect(profile), Promotions(profile)
+
+    # The lake keeps what the model was made from.
+    assert [version.tags for version in Lake(profile).history("user_stats")] == [(f"model-{MODEL}-v{first}",)]
+    # Registering again is the same version.
+    out = tmp_path / "one" / "evaluate"
+    assert packaging.register(profile, MODEL, runs.log_stage(profile, out, out), out, out) == first
+
+    # No gate, no promotion; a passed gate makes it the challenger; promoting makes it the champion.
+    with pytest.raises(GateNotPassed, match="never held"):
+        decisions.promote(profile, MODEL, who="ada")
+    report = decisions.hold_gate(profile, MODEL)
+    assert report.passed and report.champion is None
+    assert aliases.aliases(client, MODEL) == {"challenger": first}
+    decisions.promote(profile, MODEL, who="ada", reason="first")
+    assert aliases.aliases(client, MODEL) == {"champion": first}
+
+    # A better second version, on more data.
+    second = train(profile, tmp_path / "two", snapshot=publish_day(profile, date(2018, 1, 6), 4), hits=40)
+    assert decisions.hold_gate(profile, MODEL).passed
+    card = client.get_model_version(MODEL, second).description
+    assert "+4 rows; 1 partitions differ; 1 files new, 0 gone" in card
+    assert "| gain over the champion, paired | 0.3333" in card
+    assert "| all | 5.0 | 2000 |" in card  # two stages of 2.5 s and 1000 tokens
+    gain = decisions.compare(profile, MODEL)[0].gain
+    assert gain.value == pytest.approx(20 / USERS)
+    assert 0 < gain.lo < gain.value < gain.hi
+    decisions.promote(profile, MODEL, who="ada", reason="better")
+
+    # A kill between the ledger row and the alias: the next command repairs it.
+    client.set_registered_model_alias(MODEL, "champion", first)
+    monkeypatch.setattr(sys, "argv", ["registry", "gate", "--model", MODEL, "--version", first])
+    assert main() == 65  # the old version is worse than the champion
+    assert aliases.aliases(client, MODEL) == {"champion": second}
+    assert "gate failed: recall@10 vs champion" in capsys.readouterr().out.replace("\n", "")
+
+    # A worse third version fails its gate and is never the challenger.
+    third = train(profile, tmp_path / "three", snapshot=first_snapshot, hits=10)
+    assert not decisions.hold_gate(profile, MODEL).passed
+    assert client.get_model_version(MODEL, third).tags["plumbline.gate"] == "failed"
+    assert "challenger" not in aliases.aliases(client, MODEL)
+    with pytest.raises(GateNotPassed, match="recall@10 vs champion"):
+        decisions.promote(profile, MODEL, who="ada")
+    with pytest.raises(GateNotPassed, match="needs a reason"):
+        decisions.promote(profile, MODEL, who="ada", override=True)
+    assert decisions.promote(profile, MODEL, who="eve", override=True, reason="an experiment").override
+
+    back = decisions.rollback(profile, MODEL, who="ada", reason="it was a bad idea")
+    assert (back.from_version, back.to_version) == (third, second)
+    assert aliases.aliases(client, MODEL) == {"champion": second}
+    with pytest.raises(DataError, match="Every version"):
+        decisions.reject(profile, MODEL, who="ada", reason="late")
+    # Retries add nothing: the champion promoted again, the rejected rejected again.
+    assert decisions.promote(profile, MODEL, second, who="ada") == back
+    refused = decisions.reject(profile, MODEL, third, who="ada", reason="no")
+    assert decisions.reject(profile, MODEL, third, who="ada", reason="no") == refused
+    assert [row.decision for row in ledger.history(MODEL)] == ["promote", "promote", "promote", "rollback", "reject"]
+    monkeypatch.setattr(sys, "argv", ["registry", "history", "--model", MODEL])
+    assert main() == 0
+    assert f"(now): {second}" in capsys.readouterr().out
+
+
+def test_a_changed_weight_file_is_refused_at_load(profile: Profile, tmp_path: Path) -> None:
+    import mlflow
+
+    snapshot = publish_day(profile, date(2018, 1, 5), 3)
+    version = train(profile, tmp_path / "one", snapshot=snapshot, hits=20)
+    uri = f"models:/{MODEL}/{version}"
+    folder = Path(mlflow.artifacts.download_artifacts(uri))
+    assert mlflow.pyfunc.load_model(uri).predict(pd.DataFrame({"history": [["i1"]]}), params={"k": 2})[
+        "items"
+    ].tolist() == [["i0", "i1"]]
+    (kept,) = folder.rglob("items.json")
+    kept.write_text(json.dumps(["other"]))
+    with pytest.raises(ValueError, match="not the file that was registered"):
+        mlflow.pyfunc.load_model(uri)
+
+
+def test_a_model_that_cannot_answer_its_example_gets_no_version(
+    profile: Profile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Toy, "recommend", lambda self, histories, k, users=None: [[] for _ in histories])
+    snapshot = publish_day(profile, date(2018, 1, 5), 3)
+    with pytest.raises(DataError, match="does not answer its own example"):
+        train(profile, tmp_path / "one", snapshot=snapshot, hits=20)
+    with pytest.raises(DataError, match="No version"):
+        aliases.versions(connect(profile), MODEL)
+
+
+def test_a_run_is_named_after_its_stage_and_folder_and_lasted_as_long_as_the_stage(
+    profile: Profile, tmp_path: Path
+) -> None:
+    out = finish_stage(tmp_path / "2018-01-05-abc", "sft", snapshot=7)
+    info = connect(profile).get_run(runs.log_stage(profile, out, out)).info
+    assert info.run_name == "sft 2018-01-05-abc"
+    assert info.end_time == int((out / "result.json").stat().st_mtime * 1000)
+    assert info.end_time - info.start_time == 2500
+
+
+def test_the_pages_of_experiment_and_model_say_what_they_show_and_who_moves_the_aliases(
+    profile: Profile, tmp_path: Path
+) -> None:
+    train(profile, tmp_path / "one", snapshot=publish_day(profile, date(2018, 1, 5), 3), hits=20)
+    client = connect(profile)
+    assert "training/toy/pipeline.yaml" in client.get_experiment_by_name("toy").tags["mlflow.note.content"]
+    assert "python -m registry" in client.get_registered_model(MODEL).description

@@ -1,0 +1,115 @@
+"""What a task makes of its command: output to the log, the exit code to a decision about a retry."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from dags.builder import EVENTS, command
+from dags.operators import RunCommand, follow, judge
+from infra.errors import EXIT_BUG, EXIT_DATA, EXIT_SUPERSEDED, EXIT_TRANSIENT
+
+airflow = pytest.importorskip("airflow.sdk.exceptions")
+
+
+class Log(list[str]):
+    """A task's log: what was written with `info`."""
+
+    def info(self, text: str, *parts: object) -> None:
+        self.append(text % parts if parts else text)
+
+    def warning(self, text: str, *parts: object) -> None:
+        """Airflow's remark that `execute` was called outside of its runner."""
+
+
+@pytest.fixture
+def make(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """Make a task that runs a piece of Python, with a log that can be read."""
+
+    def task(code: str, **options: Any) -> tuple[RunCommand, Log]:
+        made, log = command("work", "-c", code, minutes=1, **options), Log()
+        monkeypatch.setattr(RunCommand, "log", log)
+        return made, log
+
+    yield task
+
+
+def test_the_log_has_the_command_and_then_its_output_line_by_line(make: Any) -> None:
+    task, log = make("import sys; print('out'); print('err', file=sys.stderr)")
+    assert task.execute({}) is None
+    assert log[0].startswith("$ python -c ")
+    assert sorted(log[1:]) == ["err", "out"]
+
+
+def test_what_a_command_hands_on_is_the_tasks_result(make: Any) -> None:
+    task, _ = make("from dags.results import hand_on; hand_on({'version': '3'})")
+    assert task.execute({}) == {"version": "3"}
+
+
+def test_outside_a_task_nothing_is_handed_on(tmp_path: Path) -> None:
+    code = "from dags.results import hand_on; hand_on(1)"
+    assert subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path).returncode == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_arguments_reach_the_command_as_they_are(make: Any) -> None:
+    task, log = make("import sys; print(sys.argv[1])")
+    task.arguments.append("a b; rm -rf $HOME `date`")
+    task.execute({})
+    assert log[-1] == "a b; rm -rf $HOME `date`"
+
+
+@pytest.mark.parametrize("code", [EXIT_TRANSIENT, -signal.SIGTERM, -signal.SIGKILL])
+def test_transient_and_preempted_may_be_retried(code: int) -> None:
+    with pytest.raises(airflow.AirflowException) as caught:
+        judge(code, ["-m", "x"])
+    assert not isinstance(caught.value, airflow.AirflowFailException)
+
+
+@pytest.mark.parametrize("code", [EXIT_DATA, EXIT_BUG, EXIT_SUPERSEDED, 1, 2, -signal.SIGSEGV])
+def test_everything_else_fails_at_once(code: int) -> None:
+    with pytest.raises(airflow.AirflowFailException):
+        judge(code, ["-m", "x"])
+
+
+@pytest.mark.parametrize(("retry", "retries"), [("transient", 2), ("preempted", 10), ("data", 0), ("bug", 0)])
+def test_a_retry_class_is_a_ceiling(retry: str, retries: int) -> None:
+    assert command("work", "-m", "x", minutes=1, retry=retry).retries == retries
+
+
+def test_an_asset_event_carries_the_range_of_the_run(make: Any) -> None:
+    task, _ = make("pass", outlets=[EVENTS])
+
+    class Event:
+        extra: dict[str, str] | None = None
+
+    events = {EVENTS: Event()}
+    context = {"partition_key": "2018-01-05", "params": {"from": "2018-01-01"}, "triggering_asset_events": {}}
+    task.execute({**context, "outlet_events": events})
+    assert events[EVENTS].extra == {"from": "2018-01-01", "to": "2018-01-05"}
+
+
+def test_a_killed_task_leaves_no_process_behind(make: Any) -> None:
+    """The command has a child of its own, as Spark and accelerate have."""
+    child = "import subprocess, sys; p = subprocess.Popen([sys.executable, '-c', 'input()'], stdin=subprocess.PIPE)"
+    task, _ = make("pass")
+    argv = [sys.executable, "-c", f"{child}; print(p.pid, flush=True); p.wait()"]
+    task._process = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True)
+    assert task._process.stdout is not None
+    grandchild = psutil.Process(int(task._process.stdout.readline()))
+    task.on_kill()
+    assert task._process.poll() is not None
+    assert not grandchild.is_running() or grandchild.status() == psutil.STATUS_ZOMBIE
+
+
+def test_a_signal_is_a_negative_exit_code() -> None:
+    argv = [sys.executable, "-c", "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"]
+    process = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True)
+    assert follow(process, lambda line: None) == -signal.SIGKILL

@@ -1,0 +1,60 @@
+"""Stage declarations."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from dags.pipelines import PipelineError, load_pipeline
+from infra.profile import CHECKOUT
+
+
+def stage(name: str, tables: list[str], artifacts: list[str], **more: Any) -> dict[str, Any]:
+    reads = {"tables": tables, "artifacts": artifacts}
+    base = {"name": name, "reads": reads, "writes": {"artifact": True}, "time_limit_minutes": 5, "retry": "transient"}
+    return {**base, "config": {"demo": {}}, **more}
+
+
+def declare(root: Path, *stages: dict[str, Any]) -> Path:
+    (root / "toy").mkdir()
+    (root / "toy" / "pipeline.yaml").write_text(yaml.safe_dump({"dag": "d", "model": "m", "stages": list(stages)}))
+    return root
+
+
+def test_every_declaration_of_the_checkout_is_sound() -> None:
+    systems = [path.parent.name for path in (CHECKOUT / "training").glob("*/pipeline.yaml")]
+    assert systems
+    for system in systems:
+        assert load_pipeline(system).stages
+
+
+def test_a_run_pins_the_tables_that_come_from_outside_and_no_others(tmp_path: Path) -> None:
+    first = stage("codes", ["items"], [], writes={"tables": ["item_codes"], "artifact": True})
+    root = declare(tmp_path, first, stage("fit", ["samples", "item_codes"], ["codes"]))
+    assert load_pipeline("toy", root).tables() == {"items", "samples"}
+
+
+def test_an_artifact_that_no_earlier_stage_writes_is_an_error(tmp_path: Path) -> None:
+    root = declare(tmp_path, stage("fit", [], ["codes"]), stage("codes", [], []))
+    with pytest.raises(PipelineError, match=r"stage fit reads .*codes.*, which no earlier stage writes"):
+        load_pipeline("toy", root)
+
+
+def test_an_unknown_key_is_an_error_that_names_it(tmp_path: Path) -> None:
+    root = declare(tmp_path, stage("fit", [], [], gpus=2))
+    with pytest.raises(PipelineError, match=r"stages.0.gpus"):
+        load_pipeline("toy", root)
+
+
+def test_an_unknown_retry_class_is_an_error(tmp_path: Path) -> None:
+    root = declare(tmp_path, stage("fit", [], [], retry="always"))
+    with pytest.raises(PipelineError, match=r"stages.0.retry"):
+        load_pipeline("toy", root)
+
+
+def test_a_system_without_a_declaration_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(PipelineError, match="no pipeline 'toy'"):
+        load_pipeline("toy", tmp_path)

@@ -1,0 +1,237 @@
+"""The glue: what a training run reads and where it lives, what is published, what the exports hold, what is stuck."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from dags.pipelines import Pipeline
+from dags.steps import clean_airflow, export_tables
+from dags.steps._folders import Run, close_run, open_run, write_spec
+from dags.steps._publish import publish_rows
+from dags.steps.run_stage import of_day
+from dags.steps.stuck_attempts import stuck_attempts
+from infra.contracts import arrow_schema, load_contract
+from infra.errors import DataError
+from infra.lake import Lake
+from infra.ledger import Ledger
+from infra.profile import Profile
+
+DAY = date(2018, 1, 5)
+
+
+def items(*rows: tuple[date, str]) -> pa.Table:
+    made = [{"snapshot_date": day, "item_id": item, "source": "shop", "title": f"Item {item}"} for day, item in rows]
+    return pa.Table.from_pylist(made, schema=arrow_schema(load_contract("items")))
+
+
+def codes(*rows: tuple[date, str]) -> pa.Table:
+    made = [{"run_date": day, "item_id": item, "codes": [1, 2, 3]} for day, item in rows]
+    return pa.Table.from_pylist(made, schema=arrow_schema(load_contract("item_codes")))
+
+
+@pytest.fixture
+def pipeline() -> Pipeline:
+    """Two stages: `codes` reads the catalogue, `fit` reads a table of days and the codes."""
+    common: dict[str, Any] = {"time_limit_minutes": 5, "retry": "transient", "config": {"demo": {"levels": 3}}}
+    first = {"name": "codes", "reads": {"tables": ["items"]}, "writes": {"artifact": True}, **common}
+    second = {"name": "fit", "reads": {"tables": ["item_codes"], "artifacts": ["codes"]}, "writes": {}, **common}
+    return Pipeline.model_validate({"system": "toy", "dag": "d", "model": "m", "stages": [first, second]})
+
+
+@pytest.fixture
+def filled(profile: Profile) -> Profile:
+    """A lake with two catalogues and three days of another table."""
+    publish_rows(profile, "items", items((date(2018, 1, 1), "a"), (date(2018, 1, 4), "a"), (date(2018, 1, 4), "b")))
+    publish_rows(profile, "item_codes", codes(*((DAY + timedelta(days=n), "a") for n in (-1, 0, 1))))
+    return profile
+
+
+def spec(profile: Profile, pipeline: Pipeline, stage: str, run: Run) -> dict[str, Any]:
+    return dict(json.loads(write_spec(profile, pipeline, pipeline.stage(stage), run).read_text()))
+
+
+def test_a_stage_reads_days_up_to_the_last_and_only_the_newest_catalogue(filled: Profile, pipeline: Pipeline) -> None:
+    run = open_run(filled, pipeline, "r1", DAY)
+    days = [Path(file).parts[-4] for file in spec(filled, pipeline, "fit", run)["tables"]["item_codes"]["files"]]
+    catalogues = [Path(file).parts[-4] for file in spec(filled, pipeline, "codes", run)["tables"]["items"]["files"]]
+    assert days == ["2018-01-04", "2018-01-05"]
+    assert catalogues == ["2018-01-04"]
+
+
+def test_a_spec_names_snapshots_origin_artifacts_and_the_presets_config(filled: Profile, pipeline: Pipeline) -> None:
+    run = open_run(filled, pipeline, "r1", DAY)
+    made = spec(filled, pipeline, "fit", run)
+    assert made["tables"]["item_codes"]["snapshot"] == Lake(filled).snapshot("item_codes")
+    assert made["tables"]["item_codes"]["origin"] == "real"
+    assert made["artifacts"] == {"codes": str(run.folder / "codes")}
+    assert made["config"] == {"levels": 3}
+    assert made["module"] == "fit"
+    assert Path(made["out"]) == run.folder / "fit"
+
+
+def test_a_run_keeps_what_it_pinned_whatever_is_published_meanwhile(filled: Profile, pipeline: Pipeline) -> None:
+    before = spec(filled, pipeline, "fit", open_run(filled, pipeline, "r1", DAY))
+    publish_rows(filled, "item_codes", codes((DAY, "a"), (DAY, "z")))
+    assert spec(filled, pipeline, "fit", open_run(filled, pipeline, "r1", DAY)) == before
+
+
+def test_another_run_on_the_same_data_finds_the_same_folder(filled: Profile, pipeline: Pipeline) -> None:
+    assert open_run(filled, pipeline, "r1", DAY) == open_run(filled, pipeline, "r2", DAY)
+
+
+def test_a_later_day_of_another_partition_does_not_move_the_folder(filled: Profile, pipeline: Pipeline) -> None:
+    before = open_run(filled, pipeline, "r1", DAY)
+    publish_rows(filled, "item_codes", codes((DAY + timedelta(days=2), "a")))
+    assert open_run(filled, pipeline, "r2", DAY).folder == before.folder
+
+
+def test_a_day_that_brought_no_data_trains_nothing_anew(filled: Profile, pipeline: Pipeline) -> None:
+    newest = DAY + timedelta(days=1)
+    run = open_run(filled, pipeline, "r1", newest)
+    assert open_run(filled, pipeline, "r2", newest + timedelta(days=7)) == run
+    assert run.last == newest
+
+
+@pytest.mark.parametrize("change", ["data", "config", "day"])
+def test_another_input_gives_another_folder(filled: Profile, pipeline: Pipeline, change: str) -> None:
+    before, day = open_run(filled, pipeline, "r1", DAY).folder, DAY
+    if change == "data":
+        publish_rows(filled, "item_codes", codes((DAY, "a"), (DAY, "z")))
+    if change == "config":
+        pipeline = pipeline.model_copy(update={"seed": 18})
+    if change == "day":
+        day += timedelta(days=1)
+    assert open_run(filled, pipeline, "r2", day).folder != before
+
+
+def test_an_open_run_keeps_its_snapshots_by_a_tag_and_a_closed_one_gives_them_free(
+    filled: Profile, pipeline: Pipeline
+) -> None:
+    run = open_run(filled, pipeline, "r1", DAY)
+    assert [version.tags for version in Lake(filled).history("items")] == [(run.tag,)]
+    close_run(filled, run)
+    assert [version.tags for version in Lake(filled).history("items")] == [()]
+
+
+def test_a_table_that_was_never_published_is_an_error_before_any_training(profile: Profile, pipeline: Pipeline) -> None:
+    with pytest.raises(DataError, match="Nothing was ever published to 'item_codes'"):
+        open_run(profile, pipeline, "r1", DAY)
+
+
+def test_the_same_rows_again_change_nothing_and_open_no_attempt(profile: Profile) -> None:
+    assert publish_rows(profile, "item_codes", codes((DAY, "a"), (DAY, "b"))) == (DAY,)
+    snapshot = Lake(profile).snapshot("item_codes")
+    assert publish_rows(profile, "item_codes", codes((DAY, "b"), (DAY, "a"))) == ()
+    assert Lake(profile).snapshot("item_codes") == snapshot
+    assert stuck_attempts(profile, datetime.now(UTC) + timedelta(days=1)) == []
+
+
+def test_only_the_days_that_changed_are_published(profile: Profile) -> None:
+    other = DAY + timedelta(days=1)
+    publish_rows(profile, "item_codes", codes((DAY, "a"), (other, "a")))
+    assert publish_rows(profile, "item_codes", codes((DAY, "a"), (other, "b"))) == (other,)
+
+
+def test_no_rows_are_no_publish(profile: Profile) -> None:
+    assert publish_rows(profile, "item_codes", codes()) == ()
+
+
+def _without_codes(rows: pa.Table) -> pa.Table:
+    return rows.drop_columns(["codes"])
+
+
+def _with_text_codes(rows: pa.Table) -> pa.Table:
+    return rows.drop_columns(["codes"]).append_column("codes", pa.array(["x"] * len(rows)))
+
+
+@pytest.mark.parametrize("spoil", [_without_codes, _with_text_codes])
+def test_rows_that_do_not_fit_the_contract_are_refused(profile: Profile, spoil: Callable[[pa.Table], pa.Table]) -> None:
+    with pytest.raises(DataError, match="do not fit 'item_codes'"):
+        publish_rows(profile, "item_codes", spoil(codes((DAY, "a"))))
+
+
+def test_a_repeated_key_is_refused(profile: Profile) -> None:
+    with pytest.raises(DataError, match="repeat a key"):
+        publish_rows(profile, "item_codes", codes((DAY, "a"), (DAY, "a")))
+
+
+def test_the_tables_of_a_stage_are_of_the_last_day_of_its_run_and_hold_no_row_twice() -> None:
+    rows = of_day(pa.table({"item_id": ["a", "a", "b"], "codes": [[1], [1], [2]]}), DAY)
+    assert sorted(rows["item_id"].to_pylist()) == ["a", "b"]
+    assert set(rows["run_date"].to_pylist()) == {DAY}
+
+
+def test_an_attempt_without_a_commit_is_stuck_until_a_newer_one_commits(profile: Profile) -> None:
+    later = datetime.now(UTC) + timedelta(days=1)
+    died = Ledger(profile).open_attempt("item_codes", [DAY])
+    assert [(token, day) for token, _, day, _ in stuck_attempts(profile, later)] == [(died.token, DAY)]
+    assert stuck_attempts(profile, died.started) == []
+    publish_rows(profile, "item_codes", codes((DAY, "a")))
+    assert stuck_attempts(profile, later) == []
+
+
+class Api:
+    """Answers as the API server does: one run with a task that failed once, one that succeeded, one that runs."""
+
+    run: ClassVar = {
+        "dag_id": "ingest",
+        "dag_run_id": "r1",
+        "queued_at": "2026-01-02T23:59:00Z",
+        "partition_key": "2018-01-05",
+    }
+
+    def runs(self, since: datetime) -> list[dict[str, Any]]:
+        old = {**self.run, "dag_run_id": "r0", "queued_at": "2025-12-01T00:00:00Z"}
+        return [{**run, "run_after": run["queued_at"]} for run in (old, self.run)]
+
+    def task_instances(self, dag_id: str, run_id: str) -> list[dict[str, Any]]:
+        return [self._try("events", "success", 2), self._try("catalogue", "success", 1), self._try("x", "running", 1)]
+
+    def tries(self, dag_id: str, run_id: str, task_id: str) -> list[dict[str, Any]]:
+        return [self._try(task_id, "failed", 1), self._try(task_id, "success", 2)]
+
+    def _try(self, task: str, state: str, number: int) -> dict[str, Any]:
+        times = {"queued_when": "2026-01-03T00:00:00Z", "start_date": "2026-01-03T00:00:04Z"}
+        end = None if state == "running" else "2026-01-03T00:01:04Z"
+        names = {"dag_id": "ingest", "dag_run_id": "r1", "task_id": task, "try_number": number}
+        return {**names, **times, "end_date": end, "state": state}
+
+
+def test_every_finished_try_is_a_row_of_the_day_on_which_its_run_was_queued(profile: Profile) -> None:
+    rows = list(export_tables.task_rows(Api(), date(2026, 1, 1)))  # type: ignore[arg-type]
+    found = {(row["task_id"], row["try_number"], row["state"]) for row in rows}
+    assert found == {("events", 1, "failed"), ("events", 2, "success"), ("catalogue", 1, "success")}
+    assert {(row["run_date"], row["queue_seconds"], row["run_seconds"]) for row in rows} == {
+        (date(2026, 1, 2), 4.0, 60.0)
+    }
+    schema = arrow_schema(load_contract("ops_task_instances"))
+    assert publish_rows(profile, "ops_task_instances", pa.Table.from_pylist(rows, schema=schema)) == (date(2026, 1, 2),)
+
+
+def test_the_comparison_table_of_an_evaluation_becomes_metric_rows(tmp_path: Path) -> None:
+    line = {"model": "sft", "metric": "recall@10", "slice": "all", "split": "time", "value": 0.1, "lo": 0.05, "hi": 0.2}
+    table = pa.Table.from_pylist([{**line, "n": 100, "as_of": datetime(2018, 1, 5, tzinfo=UTC)}])
+    pq.write_table(table, tmp_path / "m.parquet")
+    (tmp_path / "result.json").write_text(json.dumps({"tables": {"model_metrics": ["m.parquet"]}}))
+    assert export_tables.comparison(tmp_path) == [{**line, "n": 100}]
+
+
+def test_a_stage_without_a_comparison_has_no_such_rows(tmp_path: Path) -> None:
+    assert export_tables.comparison(tmp_path) == []
+
+
+def test_airflows_history_is_kept_for_a_quarter(profile: Profile, monkeypatch: pytest.MonkeyPatch) -> None:
+    command = clean_airflow.clean_command(datetime(2026, 4, 1, tzinfo=UTC))
+    options = ["--clean-before-timestamp", "2026-01-01T00:00:00+00:00", "--skip-archive", "--yes"]
+    assert command[1:] == ["-m", "airflow", "db", "clean", *options]
+    monkeypatch.setenv("AIRFLOW__DATABASE__SQL_ALCHEMY_CONN", "airflow-db-not-allowed:///")
+    opened = clean_airflow.clean_environment(profile)["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"]
+    assert opened == f"sqlite:///{profile.airflow.home}/airflow.db"

@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+from datetime import UTC, date, datetime
+from typing import Any
+
+import pytest
+
+from infra.airflow_client import AirflowApiError, AirflowClient
+from infra.demo.watch import Chain, RunFailed, follow
+
+SINCE = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+class FailedOnItsThirdTry(AirflowClient):
+    """A chain whose first task has failed for good, after two tries that failed for another reason."""
+
+    def __init__(self, log_answers: bool = True) -> None:
+        super().__init__("http://127.0.0.1:1", "admin", "")
+        self.log_answers = log_answers
+
+    def runs(self, dag_id: str = "~", since: datetime | None = None) -> list[dict[str, Any]]:
+        return [{"dag_id": "ingest", "partition_key": "2018-01-05", "state": "failed", "dag_run_id": "r1"}]
+
+    def task_instances(self, dag_id: str = "~", run_id: str = "~") -> list[dict[str, Any]]:
+        times = {"start_date": "2026-01-01T00:00:00+00:00", "end_date": "2026-01-01T00:01:00+00:00"}
+        return [{"task_id": "events", "state": "failed", "try_number": 3, **times}]
+
+    def log(self, dag_id: str, run_id: str, task_id: str, try_number: int = 1) -> list[str]:
+        if not self.log_answers:
+            raise AirflowApiError("Airflow did not answer.", where="GET", why="connection refused")
+        ours = ["$ python -m spark_jobs events", "error: There is no landing file.", "  do:    Put one there."]
+        return ["::group::Pre Execute", f"try {try_number}", "Worker startup", "::endgroup::", *ours, "::group::Post"]
+
+
+def _followed(client: AirflowClient) -> RunFailed:
+    with pytest.raises(RunFailed) as failure:
+        follow(client, Chain(SINCE, date(2018, 1, 5).isoformat()), lambda chain: None, lambda: None)
+    return failure.value
+
+
+def test_a_failed_task_is_explained_by_what_its_command_wrote() -> None:
+    failure = _followed(FailedOnItsThirdTry())
+    assert failure.what == "Task ingest.events failed."
+    assert [line.strip() for line in failure.why.splitlines()[1:]] == [
+        "$ python -m spark_jobs events",
+        "error: There is no landing file.",
+        "do:    Put one there.",
+    ]
+
+
+def test_a_failed_task_is_explained_by_its_last_try(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(FailedOnItsThirdTry, "log", lambda self, dag, run, task, number: [f"lines of try {number}"])
+    assert "lines of try 3" in _followed(FailedOnItsThirdTry()).why
+
+
+def test_a_log_that_cannot_be_read_does_not_hide_which_task_failed() -> None:
+    failure = _followed(FailedOnItsThirdTry(log_answers=False))
+    assert failure.what == "Task ingest.events failed."
+    assert "connection refused" in failure.why
+
+
+def test_the_exit_code_is_the_one_that_the_tasks_log_tells(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert _followed(FailedOnItsThirdTry()).exit_code == 70
+    told = [
+        "$ python -m spark_jobs events",
+        "python -m spark_jobs events: the data is wrong (exit code 65); not retried.",
+    ]
+    monkeypatch.setattr(FailedOnItsThirdTry, "log", lambda *asked: told)
+    assert _followed(FailedOnItsThirdTry()).exit_code == 65

@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Column, Integer, MetaData, Table, insert
+from sqlalchemy.exc import IntegrityError
+
+from infra.database import open_database, transaction
+from infra.errors import PlumblineError, TransientError
+
+TABLES = MetaData()
+numbers = Table("numbers", TABLES, Column("n", Integer, primary_key=True))
+
+
+@pytest.mark.parametrize("uri", ["nonsense", "nosuch://host/name", "postgresql+nosuch://host/name"])
+def test_an_address_that_cannot_be_opened_says_where_it_stands_and_how_to_write_it(uri: str) -> None:
+    with pytest.raises(PlumblineError, match="cannot be opened") as failure:
+        open_database(uri, TABLES)
+    assert "database_uri" in failure.value.where
+    assert "sqlite:////" in failure.value.do
+
+
+def test_a_file_that_is_no_database_is_named_and_not_retried(tmp_path: Path) -> None:
+    file = tmp_path / "state.db"
+    file.write_text("not a database, but long enough to be looked at\n" * 100)
+    with pytest.raises(PlumblineError, match="damaged") as failure:
+        open_database(f"sqlite:///{file}", TABLES)
+    assert not isinstance(failure.value, TransientError)
+    assert str(file) in failure.value.where
+
+
+def test_a_broken_constraint_stays_what_it_is_and_nothing_is_written(tmp_path: Path) -> None:
+    engine = open_database(f"sqlite:///{tmp_path / 'state.db'}", TABLES)
+    with pytest.raises(IntegrityError), transaction(engine) as connection:
+        connection.execute(insert(numbers).values([{"n": 1}, {"n": 2}]))
+        connection.execute(insert(numbers).values(n=1))
+    with transaction(engine) as connection:
+        assert connection.execute(numbers.select()).all() == []

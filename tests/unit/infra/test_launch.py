@@ -1,0 +1,151 @@
+"""How a stage is launched: the exact command, the pod, and whose exit code counts."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from infra import launch
+from infra.profile import Profile
+from training.core.environment import CPU_SETTINGS
+
+
+@pytest.fixture
+def cluster(profile: Profile) -> Profile:
+    """The local profile, with pods as its launcher."""
+    pods = {"kind": "kubernetes", "image": "registry.example/plumbline@sha256:abc", "namespace": "plumbline"}
+    launcher = profile.launcher.model_copy(update=pods)
+    return profile.model_copy(update={"launcher": launcher, "home": Path("/var/lib/plumbline")})
+
+
+def test_without_a_gpu_one_process_runs_on_the_cpu(profile: Profile) -> None:
+    assert launch.build_command("generative_rec.sft", "/a b/spec.json", profile) == [
+        sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "1", "--num_machines", "1",
+        "--mixed_precision", "no", "--dynamo_backend", "no",
+        "-m", "training", "generative_rec.sft", "--spec", "/a b/spec.json",
+    ]  # fmt: skip
+
+
+def test_with_four_gpus_four_processes_run(cluster: Profile) -> None:
+    assert launch.build_command("intent.rg_sft", "/s/spec.json", cluster, gpus=4) == [
+        "python", "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "4", "--num_machines", "1",
+        "--mixed_precision", "bf16", "--dynamo_backend", "no",
+        "-m", "training", "intent.rg_sft", "--spec", "/s/spec.json",
+    ]  # fmt: skip
+
+
+def test_a_training_process_keeps_its_memory_and_phones_nobody() -> None:
+    environment = launch.build_environment()
+    assert CPU_SETTINGS.items() <= environment.items()
+    assert environment["HF_HUB_OFFLINE"] == environment["DO_NOT_TRACK"] == "1"
+
+
+def test_launcher_and_training_room_agree_on_the_allocator() -> None:
+    assert launch.CPU_SETTINGS == CPU_SETTINGS
+
+
+def test_the_pod_of_a_two_gpu_stage(cluster: Profile) -> None:
+    pod = launch.pod_spec("generative_rec.sft", "/var/lib/plumbline/s/spec.json", cluster, gpus=2, gpu_class="large")
+    command = launch.build_command("generative_rec.sft", "/var/lib/plumbline/s/spec.json", cluster, 2)
+    non_root = {"runAsNonRoot": True, "runAsUser": 1000, "runAsGroup": 1000, "fsGroup": 1000}
+    amounts = {"memory": "128Gi", "nvidia.com/gpu": "2"}
+    labels = {"app.kubernetes.io/part-of": "plumbline", "plumbline/stage": "generative_rec.sft"}
+    assert pod == {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "generative-rec-sft", "namespace": "plumbline", "labels": labels},
+        "spec": {
+            "restartPolicy": "Never",
+            "automountServiceAccountToken": False,
+            "terminationGracePeriodSeconds": 120,
+            "securityContext": {**non_root, "seccompProfile": {"type": "RuntimeDefault"}},
+            "containers": [
+                {
+                    "name": "base",
+                    "image": "registry.example/plumbline@sha256:abc",
+                    "command": command,
+                    "env": [{"name": k, "value": v} for k, v in {**launch.build_environment(), "HOME": "/tmp"}.items()],
+                    "resources": {"requests": {"cpu": "16", **amounts}, "limits": amounts},
+                    "securityContext": {
+                        "allowPrivilegeEscalation": False,
+                        "readOnlyRootFilesystem": True,
+                        "capabilities": {"drop": ["ALL"]},
+                    },
+                    "volumeMounts": [
+                        {"name": "state", "mountPath": "/var/lib/plumbline"},
+                        {"name": "tmp", "mountPath": "/tmp"},
+                        {"name": "shm", "mountPath": "/dev/shm"},
+                    ],
+                }
+            ],
+            "volumes": [
+                {"name": "state", "persistentVolumeClaim": {"claimName": "plumbline-state"}},
+                {"name": "tmp", "emptyDir": {}},
+                {"name": "shm", "emptyDir": {"medium": "Memory"}},
+            ],
+            "nodeSelector": {"plumbline/gpu-class": "large"},
+            "tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}],
+        },
+    }
+
+
+def test_a_stage_without_a_gpu_asks_for_none_and_for_no_special_node(cluster: Profile) -> None:
+    pod = launch.pod_spec("generative_rec.semantic_ids", "/s.json", cluster, gpus=0, gpu_class="none")
+    assert "nvidia.com/gpu" not in str(pod["spec"]["containers"][0]["resources"])
+    assert not {"nodeSelector", "tolerations"} & set(pod["spec"])
+
+
+def script(code: int, left: str = "") -> list[str]:
+    """A stand-in for accelerate: prints, may leave the stage's own code in the current stage folder, and ends."""
+    return [sys.executable, "-c", f"import sys\nprint('one')\nprint('two')\n{left}\nsys.exit({code})"]
+
+
+def test_output_is_handed_on_line_by_line(tmp_path: Path) -> None:
+    lines: list[str] = []
+    assert launch.launch(script(0), tmp_path, lines.append) == 0
+    assert lines == ["one", "two"]
+
+
+@pytest.mark.parametrize("own", [65, 70, 75])
+def test_the_stages_own_exit_code_counts_where_the_launcher_hides_it(tmp_path: Path, own: int) -> None:
+    left = f"open({str(tmp_path / 'exit_code')!r}, 'w').write('{own}')"
+    assert launch.launch(script(1, left), tmp_path, lambda line: None) == own
+
+
+def test_a_launcher_that_fails_by_itself_is_heard(tmp_path: Path) -> None:
+    assert launch.launch(script(1), tmp_path, lambda line: None) == 1
+
+
+def _objects(value: Any, kind: str) -> None:
+    """Check a value of a Kubernetes object against its OpenAPI type, as the client's models carry it."""
+    import kubernetes.client as k8s
+
+    if kind.startswith("list["):
+        assert isinstance(value, list)
+        for member in value:
+            _objects(member, kind[5:-1])
+    elif kind.startswith("dict"):
+        assert all(isinstance(key, str) for key in value)
+    elif kind in ("str", "int", "bool"):
+        assert type(value).__name__ == kind
+    else:
+        model = getattr(k8s, kind)
+        names = {model.attribute_map[name]: declared for name, declared in model.openapi_types.items()}
+        assert set(value) <= set(names), f"{kind} has no {set(value) - set(names)}"
+        for name, member in value.items():
+            _objects(member, names[name])
+
+
+@pytest.mark.parametrize(("gpus", "gpu_class"), [(0, "none"), (1, "small"), (8, "large")])
+def test_every_pod_fits_the_kubernetes_schema(cluster: Profile, gpus: int, gpu_class: str) -> None:
+    _objects(launch.pod_spec("a.b", "/s.json", cluster, gpus=gpus, gpu_class=gpu_class), "V1Pod")
+
+
+def test_the_schema_check_finds_a_misspelt_field(cluster: Profile) -> None:
+    pod = launch.pod_spec("a.b", "/s.json", cluster, gpus=0, gpu_class="none")
+    pod["spec"]["restartpolicy"] = "Never"
+    with pytest.raises(AssertionError, match=r"V1PodSpec has no .*restartpolicy"):
+        _objects(pod, "V1Pod")

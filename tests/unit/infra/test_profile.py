@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from infra.profile import ProfileError, load_profile
+
+
+def test_a_value_is_overridden_by_its_environment_variable() -> None:
+    profile = load_profile("local", environ={"PLUMBLINE__LAKE__KEEP_DAYS": "7"})
+    assert profile.lake.keep_days == 7
+
+
+def test_moving_home_moves_all_state_also_to_a_path_with_spaces() -> None:
+    profile = load_profile("local", environ={"PLUMBLINE__HOME": "/tmp/a b"})
+    assert profile.home == Path("/tmp/a b")
+    assert profile.lake.warehouse == "/tmp/a b/lake/warehouse"
+    assert profile.airflow.home == Path("/tmp/a b/airflow")
+
+
+def test_spark_settings_may_be_added_by_environment() -> None:
+    profile = load_profile("local", environ={"PLUMBLINE__SPARK__MASTER": "local[1]"})
+    assert profile.spark.master == "local[1]"
+
+
+@pytest.mark.parametrize("variable", ["PLUMBLINE__LAKE__KEEP", "PLUMBLINE__LAK__KEEP_DAYS", "PLUMBLINE__COLOUR"])
+def test_an_unknown_key_is_named(variable: str) -> None:
+    with pytest.raises(ProfileError, match=variable):
+        load_profile("local", environ={variable: "1"})
+
+
+def test_a_value_of_the_wrong_type_is_named() -> None:
+    with pytest.raises(ProfileError, match=r"lake\.keep_days"):
+        load_profile("local", environ={"PLUMBLINE__LAKE__KEEP_DAYS": "soon"})
+
+
+def test_a_missing_cluster_value_is_named_with_its_variable() -> None:
+    with pytest.raises(ProfileError, match="PLUMBLINE_LANDING"):
+        load_profile("cluster", environ={})
+
+
+def test_the_cluster_profile_is_complete_once_its_variables_are_set() -> None:
+    names = [
+        "PLUMBLINE_LANDING",
+        "PLUMBLINE_CODE_COMMIT",
+        "PLUMBLINE_DATABASE_URI",
+        "PLUMBLINE_CATALOG_URI",
+        "PLUMBLINE_WAREHOUSE",
+        "PLUMBLINE_SPARK_MASTER",
+        "PLUMBLINE_REDIS",
+        "MLFLOW_TRACKING_URI",
+        "PLUMBLINE_MLFLOW_ARTIFACTS",
+        "PLUMBLINE_TRAINING_IMAGE",
+        "PLUMBLINE_AIRFLOW_URL",
+        "PLUMBLINE_AIRFLOW_USER",
+        "PLUMBLINE_AIRFLOW_PASSWORD",
+        "PLUMBLINE_ALERT_WEBHOOK",
+    ]
+    profile = load_profile("cluster", environ={name: f"value-of-{name}" for name in names})
+    assert profile.launcher.kind == "kubernetes"
+    assert profile.database_uri == "value-of-PLUMBLINE_DATABASE_URI"
+    assert profile.airflow.api is not None and profile.airflow.api.url == "value-of-PLUMBLINE_AIRFLOW_URL"
+    assert "PLUMBLINE_AIRFLOW_PASSWORD" not in repr(profile)
+
+
+def test_an_unknown_profile_lists_the_known_ones() -> None:
+    with pytest.raises(ProfileError, match="cluster, local"):
+        load_profile("moon", environ={})
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("PLUMBLINE__LAKE__KEEP_DAYS", "["),
+        ("PLUMBLINE__LAKE__KEEP_DAYS", "-1"),
+        ("PLUMBLINE__PORTS__AIRFLOW", "70000"),
+    ],
+)
+def test_a_value_that_makes_no_sense_is_named(variable: str, value: str) -> None:
+    with pytest.raises(ProfileError) as failure:
+        load_profile("local", environ={variable: value})
+    assert variable.removeprefix("PLUMBLINE__").lower().replace("__", ".") in str(failure.value).lower().replace(
+        "__", "."
+    )

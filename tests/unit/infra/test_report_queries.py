@@ -1,0 +1,34 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import duckdb
+import pytest
+
+from infra.report.queries import Marts, model_metrics
+
+EVALUATIONS = [
+    ("run_ff", "2026-01-01", "1"),
+    ("run_ee", "2026-01-02", "9"),
+    ("run_aa", "2026-01-02", "10"),  # the later one of its day, whatever the names of the runs
+    ("run_zz", "2026-01-02", None),  # never registered
+]
+
+
+@pytest.fixture
+def marts(tmp_path: Path) -> Marts:
+    with duckdb.connect(str(tmp_path / "marts.duckdb")) as connection:
+        connection.execute(
+            """create table fct_model_metrics (run_id varchar, logged_date date, version varchar, system varchar,
+               stage varchar, split varchar, slice varchar, metric varchar, value double)"""
+        )
+        for run, day, version in EVALUATIONS:
+            row = [run, day, version, "s", "evaluate", "time", "all", "recall@10", 0.1]
+            connection.execute("insert into fct_model_metrics values (?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
+    duckdb.connect(str(tmp_path / "lake.duckdb")).close()
+    return Marts(tmp_path / "marts.duckdb", tmp_path / "lake.duckdb")
+
+
+def test_of_two_evaluations_of_one_day_the_one_registered_last_is_shown(marts: Marts) -> None:
+    assert [row["run_id"] for row in model_metrics(marts)] == ["run_aa"]
+    marts.close()

@@ -1,0 +1,77 @@
+"""The arrows between the rooms, kept by reading the source."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+OURS = {"infra", "spark_jobs", "feature_store", "training", "registry", "dags"}
+ALLOWED = {
+    "infra": set(),
+    "spark_jobs": {"infra"},
+    "feature_store": {"infra"},
+    "mlflow/registry": {"infra"},
+    "training": set(),
+    "dags/steps": {"infra", "registry", "feature_store", "dags"},
+}
+HEAVY = {"torch", "transformers", "pyspark", "pandas", "feast", "mlflow", "great_expectations"}
+
+
+def imported(tree: ast.AST) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            yield node.module
+
+
+def foreign(source: str, room: str, allowed: set[str]) -> set[str]:
+    """Modules of ours that `source` in `room` imports without leave."""
+    own = "registry" if room == "mlflow/registry" else room.split("/")[0]
+    heads = {name.split(".")[0] for name in imported(ast.parse(source))}
+    return (heads & OURS) - allowed - {own}
+
+
+@pytest.mark.parametrize("room", ALLOWED)
+def test_a_room_imports_only_its_foundations(room: str) -> None:
+    faults = {
+        str(path.relative_to(ROOT)): names
+        for path in (ROOT / room).rglob("*.py")
+        if (names := foreign(path.read_text(), room, ALLOWED[room]))
+    }
+    assert not faults
+
+
+def test_the_check_can_fail() -> None:
+    assert foreign("from spark_jobs.job import run", "infra", set()) == {"spark_jobs"}
+    assert foreign("import registry.gates", "training", set()) == {"registry"}
+
+
+def test_no_system_room_imports_another() -> None:
+    systems = {path.parent.name for path in (ROOT / "training").glob("*/pipeline.yaml")} - {"core"}
+    for system in systems:
+        for path in (ROOT / "training" / system).rglob("*.py"):
+            heads = {".".join(name.split(".")[:2]) for name in imported(ast.parse(path.read_text()))}
+            assert not heads & {f"training.{other}" for other in systems - {system}}, path
+
+
+def test_core_imports_no_system_room() -> None:
+    for path in (ROOT / "training" / "core").rglob("*.py"):
+        parts = [name.split(".") for name in imported(ast.parse(path.read_text()))]
+        assert all(part[1] == "core" for part in parts if part[0] == "training" and len(part) > 1), path
+
+
+def test_dag_files_import_nothing_heavy_when_they_are_parsed() -> None:
+    for path in (ROOT / "dags").glob("*.py"):
+        tree = ast.parse(path.read_text())
+        heads = {name.split(".")[0] for node in tree.body for name in imported(node)}
+        assert not heads & HEAVY, path
+
+
+@pytest.mark.parametrize("name", ["mlflow", "dbt"])
+def test_a_folder_named_like_a_package_is_no_package_itself(name: str) -> None:
+    assert not (ROOT / name / "__init__.py").exists()

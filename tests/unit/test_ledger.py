@@ -1,0 +1,122 @@
+"""The ledger: attempts fence each other, the newest row counts, what is missing is known, rows add up."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import date, timedelta
+from typing import Any
+
+import pytest
+
+from infra.errors import EXIT_SUPERSEDED
+from infra.ledger import Ledger, StaleAttempt
+from infra.partitions import PartitionWrite, RuleResult
+from infra.profile import Profile
+from tests.lake_kit import day
+
+
+@pytest.fixture
+def ledger(profile: Profile) -> Ledger:
+    return Ledger(profile)
+
+
+def _write(number: int, key: str = "k1", **changes: Any) -> PartitionWrite:
+    return replace(PartitionWrite(day(number), key, (), rows_in=10, rows_out=10), **changes)
+
+
+def test_a_later_attempt_has_a_larger_token_and_the_earlier_one_is_stale(ledger: Ledger) -> None:
+    first = ledger.open_attempt("events", [day(0), day(1)])
+    ledger.check(first, day(0), day(1))
+    second = ledger.open_attempt("events", [day(1)])
+    assert second.token > first.token
+    ledger.check(first, day(0))
+    with pytest.raises(StaleAttempt, match=f"overtaken by attempt {second.token}") as caught:
+        ledger.check(first, day(0), day(1))
+    assert caught.value.exit_code == EXIT_SUPERSEDED
+    ledger.check(second, day(1))
+
+
+def test_attempts_on_other_assets_do_not_fence(ledger: Ledger) -> None:
+    attempt = ledger.open_attempt("events", [day(0)])
+    ledger.open_attempt("sessions", [day(0)])
+    ledger.check(attempt, day(0))
+
+
+def test_an_attempt_with_no_partitions_is_harmless(ledger: Ledger) -> None:
+    attempt = ledger.open_attempt("events", [])
+    ledger.check(attempt)
+    ledger.record(attempt, [], None)
+    assert ledger.history() == []
+
+
+def test_everything_that_was_recorded_is_read_back(ledger: Ledger) -> None:
+    attempt = ledger.open_attempt("events", [day(0)])
+    rules = (RuleResult("price", "fail", 2, "failed"), RuleResult("user", "warn", 0, "ok"))
+    write = _write(0, rows_in=12, rows_quarantined=2, inputs=("/a b.csv", "/c.csv"), config_hash="abc", rules=rules)
+    ledger.record(attempt, [write], 7)
+    commit = ledger.committed("events")[day(0)]
+    assert (commit.inputs, commit.config_hash, set(commit.rules)) == (write.inputs, "abc", set(rules))
+    assert (commit.rows_in, commit.rows_out, commit.rows_quarantined) == (12, 10, 2)
+    assert (commit.snapshot_id, commit.token, commit.action) == (7, attempt.token, "publish")
+    assert commit.started == attempt.started <= commit.committed
+    assert commit.committed.utcoffset() == timedelta(0)
+
+
+def test_the_newest_row_of_a_partition_counts_and_history_keeps_all(ledger: Ledger) -> None:
+    attempt = ledger.open_attempt("events", [day(0), day(1)])
+    ledger.record(attempt, [_write(0, "old"), _write(1, "other")], 1)
+    ledger.record(attempt, [_write(0, "new")], 2)
+    assert {d: c.run_key for d, c in ledger.committed("events").items()} == {day(0): "new", day(1): "other"}
+    assert [c.run_key for c in ledger.history("events", day(0))] == ["old", "new"]
+    assert ledger.committed("sessions") == {}
+
+
+def test_missing_are_the_days_of_the_range_without_a_commit(ledger: Ledger) -> None:
+    attempt = ledger.open_attempt("events", [day(1), day(3)])
+    ledger.record(attempt, [_write(1), _write(3)], 1)
+    assert day(2) == date(2024, 2, 29)
+    assert ledger.missing("events", day(0), day(4)) == [day(0), day(2), day(4)]
+    assert ledger.missing("events", day(1), day(1)) == []
+
+
+def test_a_withdrawn_partition_is_missing_again_and_can_be_restored(ledger: Ledger) -> None:
+    attempt = ledger.open_attempt("events", [day(0)])
+    ledger.record(attempt, [_write(0)], 1)
+    commit = ledger.committed("events")[day(0)]
+    ledger.correct([], [commit], 2)
+    assert ledger.missing("events", day(0), day(0)) == [day(0)]
+    ledger.correct([commit], [], 3)
+    assert ledger.committed("events")[day(0)].run_key == "k1"
+
+
+@pytest.mark.parametrize(("rows_out", "rows_quarantined", "lost"), [(9, 1, 0), (9, 0, 1), (10, 1, -1)])
+def test_reconcile_names_the_partitions_whose_rows_do_not_add_up(
+    ledger: Ledger, rows_out: int, rows_quarantined: int, lost: int
+) -> None:
+    attempt = ledger.open_attempt("events", [day(0), day(1)])
+    ledger.record(attempt, [_write(0), _write(1, rows_out=rows_out, rows_quarantined=rows_quarantined)], 1)
+    assert [(i.partition, i.lost) for i in ledger.reconcile()] == ([(day(1), lost)] if lost else [])
+
+
+def test_a_balance_that_was_put_right_by_a_later_commit_is_not_reported(ledger: Ledger) -> None:
+    attempt = ledger.open_attempt("events", [day(0)])
+    ledger.record(attempt, [_write(0, "bad", rows_out=1)], 1)
+    ledger.record(attempt, [_write(0, "good")], 2)
+    assert ledger.reconcile() == []
+
+
+def test_a_record_is_written_whole_or_not_at_all(ledger: Ledger) -> None:
+    attempt = ledger.open_attempt("events", [day(0), day(1)])
+    twice = (RuleResult("price", "fail", 0, "ok"),) * 2
+    with pytest.raises(Exception, match="UNIQUE"):
+        ledger.record(attempt, [_write(0), _write(1, rules=twice)], 1)
+    assert ledger.history() == []
+
+
+def test_a_landing_file_that_comes_again_replaces_what_was_known_of_it(ledger: Ledger) -> None:
+    ledger.record_landing_file("events", "b.csv", "s1", [day(1), day(0), day(1)])
+    ledger.record_landing_file("events", "a.csv", "s2", [])
+    ledger.record_landing_file("events", "b.csv", "s3", [day(2)])
+    ledger.record_landing_file("items", "b.csv", "s4", [day(9)])
+    found = ledger.landing_files("events")
+    assert [(f.name, f.sha256, f.partitions) for f in found] == [("a.csv", "s2", ()), ("b.csv", "s3", (day(2),))]

@@ -1,0 +1,81 @@
+"""The backbone: made from a config or loaded from a folder, and refused where it does not fit."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import PreTrainedModel
+
+from training.core.backbone import LoraSettings, build_backbone, load_backbone, save_backbone
+from training.core.errors import DataError
+from training.core.tokens import Vocabulary, train_text_tokenizer
+
+from .conftest import TINY
+
+IDS = torch.tensor([[5, 9, 270, 3]])
+
+
+def test_a_saved_backbone_gives_the_same_logits_when_loaded(
+    model: PreTrainedModel, vocabulary: Vocabulary, tmp_path: Path
+) -> None:
+    save_backbone(model, vocabulary, tmp_path)
+    loaded, loaded_vocabulary = load_backbone(tmp_path, expected=vocabulary)
+    assert torch.equal(loaded(IDS).logits, model.eval()(IDS).logits)
+    assert len(loaded_vocabulary) == len(vocabulary)
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others(vocabulary: Vocabulary) -> None:
+    one, two, other = (build_backbone(TINY, vocabulary, seed).get_input_embeddings().weight for seed in (1, 1, 2))
+    assert torch.equal(one, two) and not torch.equal(one, other)
+
+
+def test_a_backbone_by_path_gets_rows_for_the_new_tokens_and_keeps_the_old_ones(
+    model: PreTrainedModel, vocabulary: Vocabulary, tmp_path: Path
+) -> None:
+    save_backbone(model, vocabulary, tmp_path)
+    wider = Vocabulary.create(Vocabulary.load(tmp_path).tokenizer, {"item": (4, 4, 5)})
+    grown = build_backbone(replace(TINY, path=str(tmp_path)), wider, seed=1)
+    rows, old = grown.get_input_embeddings().weight, model.get_input_embeddings().weight
+    assert rows.shape[0] == len(wider) == len(vocabulary) + 5
+    assert torch.equal(rows[: len(old)], old)
+
+
+def test_lora_trains_adapters_and_embeddings_only_and_is_merged_when_saved(
+    vocabulary: Vocabulary, tmp_path: Path
+) -> None:
+    model = build_backbone(replace(TINY, lora=LoraSettings(rank=2)), vocabulary, seed=1)
+    trained = [name for name, weight in model.named_parameters() if weight.requires_grad]
+    assert trained and all("lora_" in name or "embed_tokens" in name for name in trained)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if "lora_B" in name or "modules_to_save" in name:
+                weight.add_(0.1)
+    expected = model.eval()(IDS).logits
+    save_backbone(model, vocabulary, tmp_path)
+    assert torch.allclose(load_backbone(tmp_path)[0](IDS).logits, expected, atol=1e-5)
+
+
+def test_a_checkpoint_of_another_vocabulary_is_refused(
+    model: PreTrainedModel, vocabulary: Vocabulary, tmp_path: Path
+) -> None:
+    save_backbone(model, vocabulary, tmp_path)
+    other = Vocabulary.create(train_text_tokenizer(["chair"], 270), {"item": (4, 4)})
+    with pytest.raises(DataError, match="another vocabulary"):
+        load_backbone(tmp_path, expected=other)
+
+
+def test_a_truncated_weights_file_is_named(model: PreTrainedModel, vocabulary: Vocabulary, tmp_path: Path) -> None:
+    save_backbone(model, vocabulary, tmp_path)
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-50])
+    with pytest.raises(DataError, match=r"(?s)truncated or broken.*model\.safetensors"):
+        load_backbone(tmp_path)
+
+
+def test_a_folder_without_weights_or_vocabulary_is_refused(vocabulary: Vocabulary, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no vocabulary"):
+        load_backbone(tmp_path)
+    vocabulary.save(tmp_path)
+    with pytest.raises(DataError, match="no safetensors"):
+        load_backbone(tmp_path)

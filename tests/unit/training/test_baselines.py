@@ -1,0 +1,112 @@
+"""Baselines against numbers worked by hand and a slow, obvious co-visit count."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections import Counter
+from datetime import date
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from training.core.errors import DataError
+from training.generative_rec.baselines.covisit import LAST, REACH, CoVisit
+from training.generative_rec.baselines.popularity import Popularity
+from training.generative_rec.baselines.sasrec import SASRec, SASRecConfig
+from training.generative_rec.samples import NextItem
+
+CATALOGUE = ["a", "b", "c", "d", "e"]
+SEQUENCES = st.lists(st.lists(st.sampled_from(CATALOGUE), max_size=9), max_size=8)
+HISTORY = st.lists(st.sampled_from(CATALOGUE), max_size=8)
+
+
+def test_popularity_ranks_by_count_then_by_place_in_the_catalogue() -> None:
+    ranked = Popularity(CATALOGUE, [["c", "c", "b"], ["a"]]).recommend([[]], 4)[0]
+    assert ranked == [("c", 2.0), ("a", 1.0), ("b", 1.0), ("d", 0.0)]
+
+
+@given(SEQUENCES, HISTORY)
+def test_covisit_equals_the_double_loop_over_its_definition(sequences: list[list[str]], history: list[str]) -> None:
+    together: Counter[tuple[str, str]] = Counter()
+    for sequence in sequences:
+        for i in range(len(sequence)):
+            for j in range(len(sequence)):
+                if i != j and abs(i - j) <= REACH:
+                    together[sequence[i], sequence[j]] += 1
+    expected = {
+        item: sum(
+            math.log1p(together[seen, item]) / math.log2(2 + place)
+            for place, seen in enumerate(reversed(history[-LAST:]))
+        )
+        for item in CATALOGUE
+    }
+    found = dict(CoVisit(CATALOGUE, sequences).recommend([history], len(CATALOGUE))[0])
+    assert found == pytest.approx(expected, rel=1e-5)
+
+
+def test_covisit_without_a_known_history_falls_back_to_popularity() -> None:
+    sequences = [["b", "c"], ["c", "d"]]
+    ranked = CoVisit(CATALOGUE, sequences).recommend([[], ["gone"]], 3)
+    assert [[item for item, _ in line] for line in ranked] == [["c", "b", "d"]] * 2
+
+
+@given(SEQUENCES, HISTORY)
+def test_own_items_are_left_out_where_they_may_not_be_ranked(sequences: list[list[str]], history: list[str]) -> None:
+    ranked = CoVisit(CATALOGUE, sequences).recommend([history], len(CATALOGUE), rank_own=False)[0]
+    assert {item for item, _ in ranked} == set(CATALOGUE) - set(history)
+
+
+CYCLE = [[CATALOGUE[(start + step) % 5] for step in range(6)] for start in range(5)] * 8
+SMALL = SASRecConfig(width=16, heads=2, layers=1, length=8, dropout=0.0, learning_rate=1e-2, epochs=30, patience=30)
+
+
+def _asked(history: tuple[str, ...], item: str) -> NextItem:
+    return NextItem("u", date(2018, 1, 1), item, history, "valid")
+
+
+VALID = [_asked((before, now), after) for before, now, after in zip("abcde", "bcdea", "cdeab", strict=True)]
+
+
+def test_sasrec_learns_what_follows_what() -> None:
+    model = SASRec(CATALOGUE, CYCLE, VALID, SMALL, seed=1)
+    best = [line[0][0] for line in model.recommend([sample.history for sample in VALID], 1)]
+    assert best == [sample.item_id for sample in VALID]
+
+
+def test_sasrec_knows_what_a_user_without_a_history_begins_with() -> None:
+    begun = [["a", *rest] for rest in ("b", "c", "d", "e")] * 20
+    config = dataclasses.replace(SMALL, epochs=20)
+    model = SASRec(CATALOGUE, begun, [_asked((), "a")], config, seed=1)
+    assert model.recommend([[]], 1)[0][0][0] == "a"
+
+
+@given(st.lists(st.integers(0, 3), min_size=5, max_size=5), st.integers(1, 6))
+def test_the_best_of_equal_scores_are_those_of_a_full_sort(scores: list[int], k: int) -> None:
+    model = Popularity(CATALOGUE, [["c", "c", "b"], ["a"]])
+    values = np.array(scores, dtype=np.float32)
+    model.scores = lambda histories: values[None].copy()  # type: ignore[method-assign]
+    expected = sorted(range(5), key=lambda row: (-scores[row], -model.popularity[row], row))[:k]
+    assert [item for item, _ in model.recommend([[]], k)[0]] == [CATALOGUE[row] for row in expected]
+
+
+def test_sasrec_is_the_same_for_the_same_seed_and_leaves_the_global_random_state_alone() -> None:
+    state = torch.random.get_rng_state()
+    first, second = (SASRec(CATALOGUE, CYCLE, VALID, SMALL, seed=3).recommend([["a"]], 5) for _ in range(2))
+    assert first == second
+    assert torch.equal(state, torch.random.get_rng_state())
+
+
+def test_sasrec_scores_a_history_the_same_alone_and_in_a_batch() -> None:
+    model = SASRec(CATALOGUE, CYCLE, VALID, SMALL, seed=1)
+    alone = model.scores([[0, 1]])[0]
+    together = model.scores([[2], [0, 1], [], [1, 2, 3, 4, 0, 1, 2, 3, 4]])[1]
+    assert together.tolist() == pytest.approx(alone.tolist(), abs=1e-5)
+
+
+def test_sasrec_without_validation_samples_is_refused() -> None:
+    with pytest.raises(DataError, match="nothing to validate"):
+        SASRec(CATALOGUE, CYCLE, [], SMALL, seed=1)

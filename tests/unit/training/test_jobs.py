@@ -1,0 +1,89 @@
+"""Bench jobs: the specs they make of a pipeline, what they skip, what they refuse, and going on when time is up."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import types
+from pathlib import Path
+
+import pytest
+import yaml
+
+from training import jobs
+from training.__main__ import main
+from training.core.errors import DataError, Preempted
+from training.core.stage import StageResult, StageSpec
+from training.jobs import Job, load_job, merged, stage_specs
+
+STAGES = [
+    {"name": "codes", "reads": {"tables": ["items"], "artifacts": []}, "config": {"demo": {}, "bench": {"levels": 3}}},
+    {"name": "easy", "module": "rung", "reads": {"tables": [], "artifacts": ["codes"]}, "config": {"bench": {}}},
+    {"name": "only_demo", "reads": {"tables": [], "artifacts": []}, "config": {"demo": {}}},
+]
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    folder = tmp_path / "root" / "shop"
+    (folder / "jobs").mkdir(parents=True)
+    (folder / "pipeline.yaml").write_text(yaml.safe_dump({"stages": STAGES}))
+    (folder / "jobs" / "ladder.yaml").write_text("system: shop\nconfig: {codes: {width: 8, loop: {rows: 2}}}\n")
+    (tmp_path / "items.parquet").touch()
+    return tmp_path / "root"
+
+
+def test_a_job_is_the_pipelines_preset_with_its_own_values_over_it(root: Path, tmp_path: Path) -> None:
+    first, second = stage_specs(load_job("ladder", root), tmp_path, tmp_path / "out", 5, root)
+    assert (first.stage, first.config) == ("codes", {"levels": 3, "width": 8, "loop": {"rows": 2}})
+    assert first.tables["items"].files == (str(tmp_path / "items.parquet"),)
+    assert (second.stage, second.module, second.seed) == ("easy", "rung", 5)
+    assert second.artifacts == {"codes": str(tmp_path / "out" / "codes")}
+
+
+def test_values_are_merged_to_any_depth() -> None:
+    assert merged({"a": {"b": 1, "c": {"d": 2}}, "e": 3}, {"a": {"c": {"d": 4}}, "e": {"f": 5}}) == {
+        "a": {"b": 1, "c": {"d": 4}},
+        "e": {"f": 5},
+    }
+
+
+def test_null_takes_a_value_out_and_keeps_the_others() -> None:
+    assert merged({"a": {"b": 1, "c": None}, "d": 2}, {"a": {"b": None}}) == {"a": {"c": None}, "d": 2}
+
+
+def test_an_unknown_job_stage_or_table_is_named(root: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"(?s)no job chess.*ladder"):
+        load_job("chess", root)
+    with pytest.raises(DataError, match="only_demo"):
+        stage_specs(Job("shop", config={"only_demo": {}}), tmp_path, tmp_path, 1, root)
+    with pytest.raises(DataError, match=r"items\.parquet"):
+        stage_specs(Job("shop"), tmp_path / "nowhere", tmp_path, 1, root)
+
+
+def test_a_job_whose_time_is_up_ends_with_75_and_goes_on_with_the_next_stage(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: list[str] = []
+
+    def stage(spec: StageSpec) -> StageResult:
+        ran.append(spec.stage)
+        if ran == ["codes", "easy"]:
+            jobs._out_of_time(signal.SIGALRM, None)  # what the timer does
+        return StageResult({"loss": 1.0})
+
+    for module in ("codes", "rung"):
+        fake = types.ModuleType(module)
+        fake.main = stage  # type: ignore[attr-defined]
+        monkeypatch.setitem(sys.modules, f"training.shop.{module}", fake)
+    monkeypatch.setattr(jobs, "_ROOT", root)
+    monkeypatch.setattr(jobs, "load_job", lambda name: load_job(name, root))
+    monkeypatch.setattr(jobs, "stage_specs", lambda *given: stage_specs(*given, root))
+    command = ["bench", "--job", "ladder", "--samples", str(tmp_path), "--out", str(tmp_path / "out")]
+    assert main(command) == Preempted.exit_code == 75
+    assert main(command) == 0
+    assert ran == ["codes", "easy", "easy"]
+    written = json.loads((tmp_path / "out" / "job.json").read_text())
+    assert list(written["stages"]) == ["codes", "easy"] and written["machine"]
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)

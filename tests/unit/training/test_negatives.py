@@ -1,0 +1,111 @@
+"""Rejected items: levels by shared leading codes, the truth left out, few negatives dropped, silence no dislike."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import PreTrainedModel
+
+from training.core.backbone import build_backbone
+from training.core.decoding import beam_search
+from training.core.tokens import Vocabulary, train_text_tokenizer
+from training.generative_rec.item_codes import ItemCodes
+from training.generative_rec.negatives import (
+    SHARED,
+    Choice,
+    depth_shared,
+    real_feedback,
+    self_play,
+    shared_codes,
+)
+from training.generative_rec.questions import Question
+
+from .conftest import TINY
+
+VOCABULARY = Vocabulary.create(train_text_tokenizer(["pen"], 260), {"item": (3, 3, 3, 2)})
+TABLE = VOCABULARY.code_table("item")
+# 26 items of three codes; the last pair of codes (2, 2, 2) is shared by two items, which have a fourth.
+NUMBERS = [*[(a, b, c) for a in range(3) for b in range(3) for c in range(3)][:26], (2, 2, 2, 0), (2, 2, 2, 1)]
+ITEMS = ItemCodes(
+    tuple(f"i{n}" for n in range(len(NUMBERS))),
+    tuple(tuple(TABLE[level][code] for level, code in enumerate(row)) for row in NUMBERS),
+    VOCABULARY,
+)
+BOS = VOCABULARY.tokenizer.bos_token_id
+QUESTIONS = [Question(f"u{n}", (BOS, *ITEMS.tokens[n]), (7 * n + 3) % len(NUMBERS)) for n in range(12)]
+
+
+@pytest.fixture(scope="module")
+def policy() -> PreTrainedModel:
+    return build_backbone(TINY, VOCABULARY, seed=2).eval()
+
+
+def leading(a: tuple[int, ...], b: tuple[int, ...]) -> int:
+    count = 0
+    for x, y in zip(a, b, strict=False):
+        if x != y:
+            return count
+        count += 1
+    return count
+
+
+@given(st.integers(0, 27), st.lists(st.integers(0, 27), min_size=1, max_size=9))
+def test_depth_counts_leading_codes_up_to_the_first_mismatch(truth: int, candidates: list[int]) -> None:
+    found = depth_shared(shared_codes(ITEMS), torch.tensor([candidates]), torch.tensor([truth]))[0].tolist()
+    for depth, candidate in zip(found, candidates, strict=True):
+        if candidate != truth:
+            assert depth == leading(NUMBERS[candidate], NUMBERS[truth])
+
+
+def test_equal_codes_after_a_mismatch_do_not_count() -> None:
+    truth, other = NUMBERS.index((0, 1, 2)), NUMBERS.index((1, 1, 2))
+    assert depth_shared(shared_codes(ITEMS), torch.tensor([[other]]), torch.tensor([truth])).item() == 0
+
+
+@pytest.mark.parametrize("level", ["easy", "medium", "hard", "mixed"])
+def test_negatives_are_the_policys_own_wrong_answers_of_that_level_in_its_order(
+    policy: PreTrainedModel, level: str
+) -> None:
+    found = self_play(policy, ITEMS, QUESTIONS, level, Choice(most=4, least=1, beams=20))  # type: ignore[arg-type]
+    by_prompt = {sample.prompt: sample for sample in found}
+    beams = beam_search(policy, ITEMS.trie, [one.prompt for one in QUESTIONS], 20)
+    low, high = SHARED[level]  # type: ignore[index]
+    for question, row in zip(QUESTIONS, beams.items.tolist(), strict=True):
+        truth = NUMBERS[question.item]
+        wrong = [n for n in row if n != question.item and low <= leading(NUMBERS[n], truth) < high]
+        if wrong:
+            sample = by_prompt[question.prompt]
+            assert sample.chosen == ITEMS.tokens[question.item]
+            assert sample.rejected == tuple(ITEMS.tokens[n] for n in wrong[:4])
+        else:
+            assert question.prompt not in by_prompt
+
+
+def test_an_item_that_shares_all_codes_but_the_last_is_hard(policy: PreTrainedModel) -> None:
+    first, second = len(NUMBERS) - 2, len(NUMBERS) - 1
+    asked = [Question("u", (BOS,), first)]
+    (sample,) = self_play(policy, ITEMS, asked, "hard", Choice(least=1, beams=len(NUMBERS)))
+    assert ITEMS.tokens[second] in sample.rejected and ITEMS.tokens[first] not in sample.rejected
+
+
+def test_a_question_with_too_few_negatives_is_dropped(policy: PreTrainedModel) -> None:
+    kept = self_play(policy, ITEMS, QUESTIONS, "hard", Choice(least=2, beams=28))
+    assert kept and all(len(sample.rejected) >= 2 for sample in kept)
+    assert self_play(policy, ITEMS, QUESTIONS, "hard", Choice(least=4, beams=28)) == []
+
+
+def test_easy_feedback_rejects_what_was_disliked_and_hard_what_left_cold() -> None:
+    said = [("u0", "i3", "liked"), ("u0", "i5", "disliked"), ("u0", "i6", "neutral"), ("u0", "i7", "unknown")]
+    choice = Choice(least=1)
+    (easy,) = real_feedback(ITEMS, QUESTIONS, said, "easy", choice)
+    (hard,) = real_feedback(ITEMS, QUESTIONS, said, "hard", choice)
+    assert (easy.chosen, easy.rejected) == (ITEMS.tokens[3], (ITEMS.tokens[5],))
+    assert (hard.chosen, hard.rejected) == (ITEMS.tokens[3], (ITEMS.tokens[6],))
+
+
+def test_what_was_ever_liked_is_rejected_nowhere_and_a_target_not_liked_is_no_choice() -> None:
+    said = [("u0", "i3", "liked"), ("u0", "i5", "disliked"), ("u0", "i5", "liked"), ("u1", "i10", "neutral")]
+    assert real_feedback(ITEMS, QUESTIONS, said, "easy", Choice(least=1)) == []
+    assert real_feedback(ITEMS, QUESTIONS, [*said, ("u1", "i4", "disliked")], "easy", Choice(least=1)) == []

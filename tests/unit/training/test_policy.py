@@ -1,0 +1,328 @@
+"""Rewards, advantages and the surrogate: hand-worked numbers, properties, and TRL's loss on the same batch."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from datasets import Dataset
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from trl import GRPOConfig, GRPOTrainer
+
+from training.core.errors import DataError
+from training.core.policy.advantages import GroupAdvantage, standardise
+from training.core.policy.groups import Group, Request, Response, Reward, Tally
+from training.core.policy.rewards import RANKING, Term, log_rewards, rewarded
+from training.core.policy.surrogate import (
+    Aggregation,
+    Clip,
+    Episode,
+    Surrogate,
+    clipped_gain,
+    k3,
+    linear,
+    uncertainty_threshold,
+)
+from training.core.policy.variant import Difficulty
+from training.core.sequences import Tree
+
+from .peers import gradients, relative_gap, tiny_qwen, word_tokenizer
+
+numbers = st.floats(-100, 100)
+columns = st.lists(numbers, min_size=2, max_size=8)
+
+
+def group(*responses: tuple[int, ...], truth: tuple[int, ...] = (), **values: list[float]) -> Group:
+    rewards = {name: Reward(torch.tensor(value), 1.0) for name, value in values.items()}
+    return Group(Request((1,), truth), tuple(Response(tokens, (1,)) for tokens in responses), rewards)
+
+
+def rewards(*values: float) -> Group:
+    return group(*[(n,) for n in range(len(values))], reward=list(values))
+
+
+# Rewards
+
+
+def test_the_ranking_reward_pays_the_hit_and_charges_a_miss_the_more_the_higher_it_stands() -> None:
+    beams = rewarded(group((7,), (8,), (9,), truth=(8,)), RANKING)
+    # 1 / log2(i + 2) is 1, 0.63093, 0.5; their sum is 2.13093
+    assert beams.rewards["hit"].value.tolist() == [0.0, 1.0, 0.0]
+    assert beams.rewards["rank_penalty"].value.tolist() == pytest.approx([-1 / 2.13093, 0.0, -0.5 / 2.13093], rel=1e-5)
+    assert beams.total().tolist() == pytest.approx([-0.469279, 1.0, -0.234639], rel=1e-5)
+
+
+def test_without_a_hit_the_ranking_reward_is_zero_for_all() -> None:
+    assert rewarded(group((7,), (8,), truth=(9,)), RANKING).total().tolist() == [0.0, 0.0]
+
+
+def test_a_term_is_logged_weighted_and_one_of_weight_zero_is_logged_as_it_is_and_not_added() -> None:
+    terms = [Term("paid", 0.5, lambda g: torch.tensor([1.0, 3.0])), Term("watched", 0.0, lambda g: torch.ones(2))]
+    tally, judged = Tally(), rewarded(group((7,), (8,)), terms)
+    log_rewards(judged, tally)
+    assert judged.total().tolist() == [0.5, 1.5]
+    assert tally.means() == {"reward": 1.0, "reward/paid": 1.0, "reward/watched": 1.0}
+
+
+def test_a_term_that_does_not_judge_a_group_leaves_no_trace() -> None:
+    judged = rewarded(group((7,), (8,)), [Term("some", 1.0, lambda g: None), Term("all", 1.0, lambda g: torch.ones(2))])
+    assert (judged.total().tolist(), set(judged.rewards)) == ([1.0, 1.0], {"all"})
+
+
+@pytest.mark.parametrize("values", [[1.0], [1.0, math.nan], [1.0, math.inf]])
+def test_a_reward_that_is_not_one_finite_value_per_response_is_named(values: list[float]) -> None:
+    with pytest.raises(DataError, match="reward term 'odd'"):
+        rewarded(group((7,), (8,)), [Term("odd", 1.0, lambda g: torch.tensor(values))])
+
+
+@pytest.mark.parametrize(("reward", "kept"), [(0.05, False), (0.1, True), (0.95, True), (0.99, False)])
+def test_groups_that_are_hopeless_or_learnt_already_are_filtered_out(reward: float, kept: bool) -> None:
+    assert Difficulty(0.1, 0.95)(rewards(reward - 0.01, reward + 0.01)) is kept
+
+
+# Advantages
+
+
+def test_grpo_divides_by_the_sample_deviation_plus_eps() -> None:
+    # mean 2, sample deviation sqrt((1 + 0 + 1) / 2) = 1
+    advantage = GroupAdvantage()(rewards(1.0, 2.0, 3.0), Tally())
+    assert advantage.tolist() == pytest.approx([-1 / 1.0001, 0.0, 1 / 1.0001])
+
+
+def test_population_deviation_and_an_eps_inside_the_root_are_other_numbers() -> None:
+    values = torch.tensor([1.0, 2.0, 3.0])
+    inside = standardise(values, ddof=0, eps=0.25, inside_root=True)
+    assert inside.tolist() == pytest.approx([-1 / math.sqrt(2 / 3 + 0.25), 0.0, 1 / math.sqrt(2 / 3 + 0.25)])
+
+
+def test_a_missing_slot_counts_nowhere_and_a_slot_that_only_one_response_has_is_not_compared() -> None:
+    nan = math.nan
+    values = torch.tensor([[1.0, 5.0, nan], [nan, 7.0, nan], [3.0, 9.0, 4.0]])
+    found = standardise(values, ddof=0, eps=0.0)
+    third = math.sqrt(8 / 3)
+    assert found.flatten().tolist() == pytest.approx([-1.0, -2 / third, 0.0, 0.0, 0.0, 0.0, 1.0, 2 / third, 0.0])
+
+
+@given(columns, st.sampled_from([0, 1]), st.booleans())
+def test_advantages_of_a_group_sum_to_zero(values: list[float], ddof: int, inside: bool) -> None:
+    found = standardise(torch.tensor(values).double(), ddof=ddof, eps=1e-4, inside_root=inside)
+    assert found.sum().item() == pytest.approx(0.0, abs=1e-6)
+
+
+@given(columns, numbers, st.floats(0.1, 10))
+def test_advantages_do_not_change_when_all_rewards_are_shifted(values: list[float], shift: float, scale: float) -> None:
+    column = torch.tensor(values).double()
+    assume(column.std() > 1e-3)
+    plain = standardise(column, ddof=1, eps=0.0)
+    assert torch.allclose(standardise(column * scale + shift, ddof=1, eps=0.0), plain, atol=1e-6)
+
+
+@given(numbers, st.integers(1, 6))
+def test_a_group_with_equal_rewards_has_no_advantage(value: float, size: int) -> None:
+    tally = Tally()
+    assert GroupAdvantage()(rewards(*[value] * size), tally).abs().max() < 0.2
+    assert standardise(torch.tensor([value] * size).double(), ddof=1, eps=1e-4).abs().max() < 1e-6
+
+
+# The surrogate
+
+
+@pytest.mark.parametrize(
+    ("ratio", "advantage", "gain"),
+    [(1.1, 2.0, 2.2), (1.5, 2.0, 2.6), (1.5, -2.0, -3.0), (0.7, 2.0, 1.4), (0.7, -2.0, -1.6), (1.0, 5.0, 5.0)],
+)
+def test_the_clip_stops_a_gain_and_never_a_loss(ratio: float, advantage: float, gain: float) -> None:
+    found = clipped_gain(torch.tensor(ratio), torch.tensor(advantage), torch.tensor(0.2), torch.tensor(0.3))
+    assert found.item() == pytest.approx(gain)
+
+
+@given(numbers, st.floats(0.01, 0.9), st.floats(0.01, 0.9))
+def test_at_ratio_one_no_clip_acts(advantage: float, low: float, high: float) -> None:
+    ratio = torch.ones((), requires_grad=True)
+    gain = clipped_gain(ratio, torch.tensor(advantage), torch.tensor(low), torch.tensor(high))
+    gain.backward()
+    assert gain.item() == pytest.approx(advantage)
+    assert ratio.grad is not None and ratio.grad.item() == pytest.approx(advantage)
+
+
+@given(st.floats(-5, 0), st.floats(-5, 0))
+def test_k3_is_zero_at_the_reference_and_positive_elsewhere(log_prob: float, reference: float) -> None:
+    now, before = torch.tensor([log_prob, reference], dtype=torch.float64)
+    found = k3(now, before).item()
+    assert found == pytest.approx(math.exp(reference - log_prob) - (reference - log_prob) - 1, abs=1e-9)
+    assert found >= -1e-12
+
+
+def test_the_uncertain_tokens_are_those_at_or_above_the_percentile_of_the_entropies() -> None:
+    assert uncertainty_threshold(torch.tensor([0.0, 1.0, 2.0, 3.0, 4.0]), 0.8) == pytest.approx(3.2)
+    assert uncertainty_threshold(torch.zeros(0), 0.8) == math.inf
+
+
+def test_a_schedule_goes_straight_from_its_start_to_its_end() -> None:
+    assert [linear(0.01, 0.0, progress) for progress in (0.0, 0.25, 1.0)] == pytest.approx([0.01, 0.0075, 0.0])
+
+
+EPISODES = [
+    Episode(
+        Tree((5, 6), ((4, 5, 2), (6, 2))),
+        advantage=torch.tensor([1.0, 1.0, 1.0, -1.0, -1.0]),
+        old=torch.tensor([-1.0, -4.0, -0.4, -2.0, -3.0]),
+        reference=torch.tensor([-1.5, -3.0, -0.6, -2.5, -2.0]),
+        uncertain=torch.zeros(5),
+    ),
+    Episode(
+        Tree((7, 8, 9), ((9, 9, 9), (8, 2))),
+        advantage=torch.tensor([0.5, 0.5, 0.5, -0.5, -0.5]),
+        old=torch.tensor([-2.0, -2.0, -1.0, -5.0, -0.2]),
+        reference=torch.tensor([-2.5, -1.0, -1.0, -4.0, -0.3]),
+        uncertain=torch.zeros(5),
+    ),
+]
+
+
+def loss_of(
+    surrogate: Surrogate, episodes: Sequence[Episode] = EPISODES, progress: float = 0.0
+) -> tuple[float, Tensor, dict[str, float]]:
+    """Mean loss, its gradients and what is logged, for a fresh model."""
+    model = tiny_qwen(seed=0)
+    batch = surrogate.collate([[episode] for episode in episodes], pad=0, progress=progress)
+    value, terms = surrogate.loss(model, batch)
+    (value / batch.learnt).backward()
+    return value.item() / batch.learnt, gradients(model), {n: t.item() / batch.learnt for n, t in terms.items()}
+
+
+# TRL sums the entropy bonus by token whatever its loss does, so the bonus is compared where ours does too.
+@pytest.mark.parametrize(
+    ("aggregate", "peer_name", "entropy"), [("response", "grpo", 0.0), ("token", "bnpo", 0.0), ("token", "bnpo", 0.02)]
+)
+def test_loss_and_gradients_are_those_of_the_grpo_trainer_of_trl(
+    tmp_path: Path, aggregate: Aggregation, peer_name: str, entropy: float
+) -> None:
+    tiny_qwen(seed=0).save_pretrained(tmp_path / "base")
+    arguments = GRPOConfig(
+        str(tmp_path),
+        beta=0.05,
+        epsilon=0.1,
+        epsilon_high=0.3,
+        temperature=0.7,
+        use_bias_correction_kl=False,  # the plain k3 of the papers, not weighed by the ratio
+        entropy_coef=entropy,
+        loss_type=peer_name,
+        num_generations=4,
+        per_device_train_batch_size=4,
+        report_to=[],
+        use_cpu=True,
+        bf16=False,
+        gradient_checkpointing=False,
+    )
+    peer = GRPOTrainer(
+        str(tmp_path / "base"),
+        reward_funcs=lambda completions, **_: [0.0] * len(completions),
+        args=arguments,
+        train_dataset=Dataset.from_list([{"prompt": "a b"}] * 4),
+        processing_class=word_tokenizer(),
+    )
+    expected = peer.compute_loss(peer.model.eval(), trl_batch(EPISODES))
+    expected.backward()
+    surrogate = Surrogate(
+        Clip(0.1, 0.3), kl=0.05, aggregate=aggregate, temperature=0.7, entropy_start=entropy, entropy_end=entropy
+    )
+    value, gradient, logged = loss_of(surrogate)
+    assert value == pytest.approx(expected.item(), abs=1e-5)
+    assert relative_gap(gradient, gradients(peer.model)) < 1e-5
+    if aggregate == "token":
+        assert logged["kl"] == pytest.approx(peer._metrics["eval"]["kl"][0], abs=1e-5)
+        assert logged["entropy"] == pytest.approx(peer._metrics["eval"]["entropy"][0], abs=1e-5)
+        assert logged["clipped_low"] == pytest.approx(peer._metrics["eval"]["clip_ratio/low_mean"][0])
+        assert logged["clipped_high"] == pytest.approx(peer._metrics["eval"]["clip_ratio/high_mean"][0])
+        assert logged["clipped_low"] > 0
+
+
+def trl_batch(episodes: Sequence[Episode]) -> dict[str, Tensor]:
+    """The same episodes, one row per response, prompts padded on the left and responses on the right."""
+    pairs = [(episode.tree.prompt, response) for episode in episodes for response in episode.tree.responses]
+    tails = [len(response) for _, response in pairs]
+
+    def rows(values: Sequence[Sequence[float]]) -> Tensor:
+        return torch.tensor([[*value, *[0] * (max(tails) - len(value))] for value in values])
+
+    def by_response(name: str) -> Tensor:
+        joined = torch.cat([getattr(episode, name) for episode in episodes])
+        return rows([part.tolist() for part in torch.split(joined, tails)])
+
+    left = max(len(prompt) for prompt, _ in pairs)
+    return {
+        "prompt_ids": torch.tensor([[*[0] * (left - len(prompt)), *prompt] for prompt, _ in pairs]),
+        "prompt_mask": torch.tensor([[0] * (left - len(prompt)) + [1] * len(prompt) for prompt, _ in pairs]),
+        "completion_ids": rows([response for _, response in pairs]),
+        "completion_mask": rows([[1] * len(response) for _, response in pairs]),
+        "advantages": by_response("advantage")[:, 0],
+        "old_per_token_logps": by_response("old"),
+        "ref_per_token_logps": by_response("reference"),
+        "num_items_in_batch": torch.tensor(float(sum(tails))),
+    }
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.integers(0, 3), st.sampled_from(["token", "response"]))
+def test_what_stands_at_masked_places_has_no_influence(token: int, aggregate: Aggregation) -> None:
+    surrogate = Surrogate(kl=0.05, entropy_start=0.01, aggregate=aggregate)
+    model, batch = tiny_qwen(seed=0), surrogate.collate([EPISODES], pad=0, progress=0.0)
+    trees = batch.trees
+    padding = trees.segments == 0
+    changed = replace(
+        trees,
+        input_ids=trees.input_ids.masked_fill(padding, token),
+        tokens=trees.tokens.masked_fill(~trees.mask, token),
+        source=trees.source.masked_fill(~trees.mask, token),
+    )
+    before, after = surrogate.loss(model, batch)[0], surrogate.loss(model, replace(batch, trees=changed))[0]
+    assert after.item() == before.item()
+
+
+@pytest.mark.parametrize("aggregate", ["token", "response"])
+def test_a_batch_is_the_sum_of_its_parts_whatever_is_packed_together(aggregate: Aggregation) -> None:
+    surrogate = Surrogate(kl=0.05, aggregate=aggregate)
+    model = tiny_qwen(seed=0)
+    together = surrogate.collate([EPISODES, []], pad=0, progress=0.0)
+    alone = [surrogate.collate([[episode]], pad=0, progress=0.0) for episode in EPISODES]
+    assert together.learnt == sum(batch.learnt for batch in alone) == (10 if aggregate == "token" else 4)
+    losses = [surrogate.loss(model, batch)[0].item() for batch in alone]
+    assert surrogate.loss(model, together)[0].item() == pytest.approx(sum(losses), abs=1e-5)
+
+
+def test_an_unknown_old_policy_is_the_one_that_learns_and_the_ratio_is_one() -> None:
+    fresh = [replace(episode, old=torch.full_like(episode.old, math.nan)) for episode in EPISODES]
+    value, gradient, logged = loss_of(Surrogate(), fresh)
+    advantages = torch.cat([episode.advantage for episode in fresh])
+    assert value == pytest.approx(-advantages.mean().item(), abs=1e-6)
+    assert (logged["ratio"], logged["clipped_low"], logged["clipped_high"]) == (pytest.approx(1.0), 0.0, 0.0)
+    assert gradient.norm() > 0.1
+
+
+def test_without_a_weight_of_the_kl_nothing_depends_on_a_reference() -> None:
+    unknown = [replace(episode, reference=torch.full_like(episode.reference, math.inf)) for episode in EPISODES]
+    value, gradient, logged = loss_of(Surrogate(), unknown)
+    assert value == loss_of(Surrogate())[0]
+    assert gradient.isfinite().all() and "kl" not in logged
+
+
+def test_uncertain_tokens_may_move_further_than_the_others() -> None:
+    marked = [replace(episode, uncertain=torch.ones(5)) for episode in EPISODES]
+    narrow, wide = Clip(0.1, 0.1), Clip(0.4, 0.6)
+    mixed = Surrogate(narrow, uncertain_clip=wide)
+    assert loss_of(mixed, marked)[0] == pytest.approx(loss_of(Surrogate(wide))[0])
+    assert loss_of(mixed)[0] == pytest.approx(loss_of(Surrogate(narrow))[0])
+    assert loss_of(Surrogate(wide))[0] != pytest.approx(loss_of(Surrogate(narrow))[0])
+
+
+def test_the_entropy_bonus_fades_with_the_progress_of_the_training() -> None:
+    bonus = Surrogate(entropy_start=0.1, entropy_end=0.0)
+    plain, _, logged = loss_of(Surrogate())
+    assert loss_of(bonus)[0] == pytest.approx(plain - 0.1 * logged["entropy"], abs=1e-5)
+    assert loss_of(bonus, progress=0.5)[0] == pytest.approx(plain - 0.05 * logged["entropy"], abs=1e-5)
+    assert loss_of(bonus, progress=1.0)[0] == pytest.approx(plain, abs=1e-5)

@@ -1,0 +1,216 @@
+"""The policy trainer: it learns, and equal ways of learning the same thing give the same trajectory."""
+
+import json
+import math
+import os
+import signal
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from training.core.backbone import LoraSettings, build_backbone
+from training.core.checkpoint import trainable
+from training.core.config import parse_config
+from training.core.errors import DataError, Preempted
+from training.core.policy.groups import Group
+from training.core.policy.reference import Reference
+from training.core.policy.rewards import Term
+from training.core.policy.surrogate import Clip, Episode, Surrogate
+from training.core.policy.trainer import PolicyConfig
+from training.core.policy.variant import Difficulty, Variant
+from training.core.sequences import Tree
+from training.core.tokens import Vocabulary
+
+from .alignment_runs import (
+    GOLDEN,
+    GOLDEN_RUNS,
+    POLICY,
+    REQUESTS,
+    Lines,
+    many_high_tokens,
+    optimise,
+    ranked_beams,
+    sampled,
+    trajectory,
+)
+from .conftest import TINY
+from .peers import tiny_qwen
+
+TIMES = {"tokens_per_second", "rollout_seconds"}
+
+
+def assert_same(one: Lines, other: Lines, **how: float) -> None:
+    assert len(one) == len(other)
+    for left, right in zip(one, other, strict=True):
+        assert left.keys() == right.keys()
+        for name in left.keys() - TIMES:
+            assert left[name] == pytest.approx(right[name], **how), name
+
+
+@pytest.mark.parametrize("name", GOLDEN_RUNS)
+def test_the_pinned_trajectory_has_not_moved(tmp_path: Path, name: str) -> None:
+    pinned = json.loads((GOLDEN / f"{name}.json").read_text())
+    found = trajectory(GOLDEN_RUNS[name](tmp_path))
+    assert len(found["loss"]) >= 12
+    for key, values in found.items():
+        assert values == pytest.approx(pinned[key], rel=1e-5, abs=1e-6), f"{key}, recorded with {pinned['versions']}"
+
+
+def test_the_policy_learns_to_put_the_true_item_first(tmp_path: Path) -> None:
+    config = replace(POLICY, rounds=30, prompts=10, minibatch=10, learning_rate=0.005)
+    trained, lines = optimise(tmp_path, ranked_beams(kl=0.0), config)
+    hits = [line["reward/hit"] for line in lines if "reward/hit" in line]
+    assert trained.rounds == 30
+    assert hits[-1] > hits[0] + 0.03
+    assert [line["clipped_low"] + line["clipped_high"] for line in lines if "clipped_low" in line] == [0.0] * 30
+
+
+def test_free_samples_earn_more_and_more_reward(tmp_path: Path) -> None:
+    _, lines = optimise(tmp_path, sampled(), replace(POLICY, rounds=25, learning_rate=0.01))
+    rewards = [line["reward"] for line in lines if "reward" in line]
+    assert sum(rewards[-5:]) / 5 > sum(rewards[:5]) / 5 + 0.2
+
+
+@pytest.mark.parametrize("variant", [ranked_beams(), sampled()], ids=["beams", "sampled"])
+def test_accumulating_micro_batches_is_the_same_as_one_large_batch(tmp_path: Path, variant: Variant) -> None:
+    # In float64: where all groups are flat the gradient is rounding noise, and Adam makes whole steps of float32's.
+    one, other = (tiny_qwen(seed=0).double() for _ in range(2))
+    _, parts = optimise(tmp_path / "parts", variant, replace(POLICY, rounds=3, rows=1, row_tokens=20), model=one)
+    _, batch = optimise(tmp_path / "batch", variant, replace(POLICY, rounds=3, rows=50, row_tokens=40), model=other)
+    assert_same(parts, batch, rel=1e-5, abs=1e-6)
+
+
+def test_the_first_mini_batch_of_a_round_is_on_policy_and_later_ones_are_not(tmp_path: Path) -> None:
+    _, lines = optimise(tmp_path, sampled(), replace(POLICY, reuse=2, rounds=2))
+    ratios = [line["ratio"] for line in lines if "ratio" in line]
+    assert len(ratios) == 2 * 2 * 2
+    assert [ratio == pytest.approx(1.0, abs=1e-5) for ratio in ratios] == [True, False, False, False] * 2
+
+
+def test_one_step_per_round_needs_no_old_log_probs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("training.core.policy.trainer.with_old", None)
+    _, lines = optimise(tmp_path, sampled(), replace(POLICY, minibatch=4, rounds=2))
+    assert [line["ratio"] for line in lines if "ratio" in line] == pytest.approx([1.0, 1.0])
+
+
+@pytest.mark.parametrize("killed_at", [1, 5])
+def test_a_run_that_was_killed_and_resumed_ends_with_the_bits_of_a_straight_one(tmp_path: Path, killed_at: int) -> None:
+    models = [tiny_qwen(seed=0) for _ in range(3)]
+    straight, expected = optimise(tmp_path / "straight", sampled(), model=models[0], judge=counted_down())
+    with pytest.raises(Preempted, match="checkpoint saved"):
+        optimise(tmp_path / "killed", sigterm_in_round(killed_at, sampled()), model=models[1], judge=counted_down())
+    resumed, lines = optimise(tmp_path / "killed", sampled(), model=models[2], judge=counted_down(1 + (killed_at >= 3)))
+    assert resumed.resumed_from == killed_at + 1
+    assert replace(resumed, resumed_from=None, tokens_per_second=0) == replace(straight, tokens_per_second=0)
+    assert_same(lines, expected, rel=0, abs=0)
+    for name, weight in trainable(models[0]).items():
+        assert torch.equal(weight, trainable(models[2])[name]), name
+
+
+def counted_down(asked: int = 0) -> Callable[[], float]:
+    answers = iter([3.0, 2.0, 1.0, 2.5][asked:])
+    return lambda: next(answers)
+
+
+def sigterm_in_round(number: int, variant: Variant) -> Variant:
+    rounds = iter(range(number + 1))
+
+    def replay(groups: Sequence[Group], *_: object) -> Sequence[Group]:
+        if next(rounds) == number:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return groups
+
+    return replace(variant, replay=replay)
+
+
+def test_the_model_ends_with_the_weights_that_the_judge_liked_best_the_first_ones_included(tmp_path: Path) -> None:
+    model, before = tiny_qwen(seed=0), trainable(tiny_qwen(seed=0))
+    answers = iter([1.0, 3.0, 2.0, 4.0])
+    trained, _ = optimise(tmp_path, ranked_beams(), model=model, judge=lambda: next(answers))
+    assert (trained.best, trained.best_round) == (1.0, 0)
+    assert all(torch.equal(weight, before[name]) for name, weight in trainable(model).items())
+
+
+def test_without_a_judge_the_last_weights_stay(tmp_path: Path) -> None:
+    model, before = tiny_qwen(seed=0), trainable(tiny_qwen(seed=0))
+    trained, _ = optimise(tmp_path, ranked_beams(), model=model)
+    assert math.isnan(trained.best)
+    assert not all(torch.equal(weight, before[name]) for name, weight in trainable(model).items())
+
+
+def test_groups_that_the_filter_drops_are_not_learnt_from(tmp_path: Path) -> None:
+    model, before = tiny_qwen(seed=0), trainable(tiny_qwen(seed=0))
+    variant = replace(sampled(), keep=Difficulty(5.0, 6.0))
+    _, lines = optimise(tmp_path, variant, replace(POLICY, rounds=2), model=model)
+    assert [line["kept_groups"] for line in lines] == [0.0, 0.0]
+    assert all(torch.equal(weight, before[name]) for name, weight in trainable(model).items())
+
+
+def test_every_request_is_rolled_out_once_in_each_pass(tmp_path: Path) -> None:
+    seen: list[tuple[int, ...]] = []
+
+    def replay(groups: Sequence[Group], *_: object) -> Sequence[Group]:
+        seen.extend(group.request.prompt + group.request.context for group in groups)
+        return groups
+
+    optimise(tmp_path, replace(ranked_beams(), replay=replay), replace(POLICY, rounds=5))
+    everything = sorted(request.prompt + request.context for request in REQUESTS)
+    assert [sorted(seen[:10]), sorted(seen[10:])] == [everything, everything]
+    assert seen[:10] != seen[10:]
+
+
+def test_training_on_nothing_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no request"):
+        optimise(tmp_path, ranked_beams(), requests=[])
+
+
+def test_the_kl_holds_the_policy_at_its_reference(tmp_path: Path) -> None:
+    config = replace(POLICY, rounds=12, learning_rate=0.01)
+    free, held = (replace(sampled(), surrogate=Surrogate(kl=kl, temperature=0.9)) for kl in (1e-9, 1.0))
+    drift = [
+        [line["kl"] for line in optimise(tmp_path / name, variant, config)[1] if "kl" in line][-1]
+        for name, variant in (("free", free), ("held", held))
+    ]
+    assert drift[1] < 0.3 * drift[0]
+
+
+def test_the_reference_does_not_move_with_the_policy_not_even_with_adapters(vocabulary: Vocabulary) -> None:
+    zeros = torch.zeros(3)
+    episode = Episode(Tree((270, 271), ((272, 273, 2),)), zeros, zeros, zeros, zeros)
+    for lora in (None, LoraSettings(rank=2)):
+        model = build_backbone(replace(TINY, lora=lora), vocabulary, seed=7)
+        reference = Reference(model)
+        before = reference.score([episode], 0, 64, 1.0)[0].reference
+        with torch.no_grad():
+            for weight in trainable(model).values():
+                weight.add_(0.5 * torch.randn_like(weight))
+        assert torch.equal(reference.score([episode], 0, 64, 1.0)[0].reference, before)
+        assert not torch.allclose(Reference(model).score([episode], 0, 64, 1.0)[0].reference, before) or lora
+
+
+def test_the_next_stage_starts_at_a_reference_of_its_own(tmp_path: Path) -> None:
+    model = tiny_qwen(seed=0).double()
+    _, first = optimise(tmp_path / "first", sampled(), model=model)
+    _, second = optimise(tmp_path / "second", sampled(), model=model)
+    assert first[-2]["kl"] > 1e-3
+    assert second[0]["kl"] == pytest.approx(0.0, abs=1e-9)
+
+
+def test_the_parts_of_a_variant_are_read_from_a_config() -> None:
+    surrogate = {"clip": {"low": 0.1}, "uncertain_clip": {"high": 0.28}, "kl": 0.02, "aggregate": "response"}
+    assert parse_config(Surrogate, surrogate) == Surrogate(
+        Clip(0.1, 0.2), uncertain_clip=Clip(0.2, 0.28), kl=0.02, aggregate="response"
+    )
+    assert parse_config(PolicyConfig, {"prompts": 100, "minibatch": 30, "reuse": 2}).steps_per_round == 8
+    with pytest.raises(DataError, match="not allowed"):
+        parse_config(Surrogate, {"aggregate": "batch"})
+
+
+def test_dropout_is_off_because_ratios_would_be_noise(tmp_path: Path, vocabulary: Vocabulary) -> None:
+    model = build_backbone(replace(TINY, dropout=0.5), vocabulary, seed=7)
+    variant = replace(sampled(), rewards=(Term("high", 1.0, many_high_tokens),))
+    _, lines = optimise(tmp_path, variant, replace(POLICY, rounds=1), model=model)
+    assert next(line["ratio"] for line in lines if "ratio" in line) == pytest.approx(1.0, abs=1e-5)

@@ -1,0 +1,110 @@
+"""Public data sets as the stages' tables: order, days, levels of feedback, profiles from the days before."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from training.core.errors import DataError
+from training.core.stage import StageSpec, TableRef
+from training.generative_rec.public_sets import HISTORY, Event, feedback, profile, samples, write_tables
+from training.generative_rec.samples import of_part, read_samples
+
+START = date(2018, 1, 1)
+events = st.lists(
+    st.builds(
+        Event,
+        st.sampled_from(["u", "v"]),
+        st.integers(0, 5).map(lambda n: START + timedelta(days=n)),
+        st.sampled_from([f"i{n}" for n in range(6)]),
+        st.none(),
+    ),
+    max_size=30,
+)
+
+
+@given(events)
+def test_a_history_is_the_users_items_of_the_days_before_oldest_first(drawn: list[Event]) -> None:
+    rows = list(samples(drawn, {}, timed=True))
+    assert sorted((row["user_id"], row["sample_date"], row["item_id"]) for row in rows) == sorted(
+        (event.user_id, event.day, event.item_id) for event in drawn
+    )
+    for row in rows:
+        before = [event for event in drawn if event.user_id == row["user_id"] and event.day < row["sample_date"]]
+        ordered = [event.item_id for event in sorted(before, key=lambda event: (event.day, event.item_id))]
+        assert row["history_item_ids"] == ordered[-HISTORY:]
+
+
+def test_levels_of_feedback() -> None:
+    assert [feedback(rating) for rating in (1.0, 2.0, 3.0, 4.0, 5.0, None)] == [
+        *["disliked"] * 2,
+        *["neutral"] * 2,
+        "liked",
+        "unknown",
+    ]
+
+
+def test_a_profile_names_what_stands_most_often_and_what_came_last() -> None:
+    items = {
+        "a": {"title": "red pen", "brand": "Ace", "category": "Office > Pens"},
+        "b": {"title": "blue pen", "brand": "Zed", "category": "Office > Pens"},
+        "c": {"title": None, "brand": "Zed", "category": None},
+    }
+    past = [Event("u", START, item, None) for item in ("a", "b", "c", "gone")]
+    assert profile(past, items) == "brands: Zed, Ace; kinds: Pens; lately: blue pen | red pen"
+    assert profile(past[3:], items) is None
+
+
+def test_a_set_without_times_is_read_by_its_order_and_its_last_item_is_the_test(tmp_path: Path) -> None:
+    folder = tmp_path / "amazon-beauty"
+    folder.mkdir()
+    sequences = {"user_id": [7, 8], "item_ids": [[3, 1, 2, 0], [2, 3, 1]]}
+    pq.write_table(pa.table(sequences), folder / "sequences.parquet")
+    items = {
+        "item_id": [0, 1, 2, 3],
+        "short_text": [f"title {n}" for n in range(4)],
+        "attributes": [["OPI", "Makeup", "Nails"], ["Unknown", "Hair"], ["Unknown"], None],
+    }
+    pq.write_table(pa.table(items), folder / "items.parquet")
+    write_tables("beauty", tmp_path, tmp_path / "out")
+    made = pq.read_table(tmp_path / "out" / "items.parquet").to_pylist()
+    assert [(row["brand"], row["category"]) for row in made] == [
+        ("OPI", "Makeup > Nails"),
+        (None, "Hair"),
+        (None, None),
+        (None, None),
+    ]
+    table = TableRef((str(tmp_path / "out" / "next_item_training_set.parquet"),))
+    spec = StageSpec("generative_rec", "sft", str(tmp_path), 1, tables={"next_item_training_set": table})
+    rows = read_samples(spec, "leave_one_out")
+    assert [(row.item_id, row.history) for row in of_part(rows, "test")] == [
+        ("0", ("3", "1", "2")),
+        ("1", ("2", "3")),
+    ]
+
+
+def test_office_keeps_its_times_and_ratings(tmp_path: Path) -> None:
+    folder = tmp_path / "amazon-office"
+    folder.mkdir()
+    times = [datetime(2018, 4, day, tzinfo=UTC) for day in (10, 11)]
+    rows = {"user_id": ["u", "u"], "item_id": [0, 0], "rating": [1.0, 5.0], "event_time": times}
+    pq.write_table(pa.table(rows), folder / "interactions.parquet")
+    items = {"item_id": [0], "title": ["pen"], "brand": [""], "description": ["blue"]}
+    pq.write_table(pa.table(items), folder / "items.parquet")
+    write_tables("office", tmp_path, tmp_path)
+    made = pq.read_table(tmp_path / "next_item_training_set.parquet").to_pylist()
+    assert [(row["split_time"], row["feedback"], row["history_item_ids"]) for row in made] == [
+        ("train", "disliked", []),
+        ("valid", "liked", ["0"]),
+    ]
+
+
+def test_a_set_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="amazon-instruments"):
+        write_tables("instruments", tmp_path, tmp_path)

@@ -1,0 +1,105 @@
+"""The sample table as the stages see it: order, splits, sequences, and what is refused."""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import UTC, date, datetime
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from training.core.errors import DataError
+from training.core.stage import StageSpec, TableRef
+from training.generative_rec.samples import (
+    NextItem,
+    check_known,
+    leave_one_out,
+    of_part,
+    read_samples,
+    training_sequences,
+)
+
+Row = tuple[str, int, str, list[str], str]
+
+
+def table(folder: Path, rows: list[Row]) -> StageSpec:
+    """Rows are user, day of January 2018, item, history, part."""
+    columns = {
+        "user_id": pa.array([row[0] for row in rows], pa.string()),
+        "sample_date": pa.array([date(2018, 1, row[1]) for row in rows], pa.date32()),
+        "event_time": pa.array([datetime(2018, 1, row[1], tzinfo=UTC) for row in rows], pa.timestamp("us", "UTC")),
+        "item_id": pa.array([row[2] for row in rows], pa.string()),
+        "history_item_ids": pa.array([row[3] for row in rows], pa.list_(pa.string())),
+        "split_time": pa.array([row[4] for row in rows], pa.string()),
+    }
+    pq.write_table(pa.table(columns), folder / "samples.parquet")
+    tables = {"next_item_training_set": TableRef((str(folder / "samples.parquet"),))}
+    return StageSpec("generative_rec", "sft", str(folder), 1, tables=tables)
+
+
+ROWS: list[Row] = [
+    ("u", 9, "d", ["a", "b", "c"], "test"),
+    ("u", 5, "c", ["a"], "train"),
+    ("u", 5, "b", ["a"], "train"),
+    ("v", 2, "a", [], "train"),
+]
+
+
+def test_samples_come_in_the_order_of_user_time_and_item(tmp_path: Path) -> None:
+    found = read_samples(table(tmp_path, ROWS), "time")
+    assert [(sample.user_id, sample.item_id) for sample in found] == [("u", "b"), ("u", "c"), ("u", "d"), ("v", "a")]
+
+
+def test_training_sequences_begin_with_the_past_and_hold_nothing_of_the_other_parts(tmp_path: Path) -> None:
+    assert training_sequences(read_samples(table(tmp_path, ROWS), "time")) == [["a", "b", "c"], ["a"]]
+
+
+def test_a_user_with_one_event_is_a_test_sample_of_leave_one_out(tmp_path: Path) -> None:
+    found = read_samples(table(tmp_path, ROWS), "leave_one_out")
+    assert [(sample.item_id, sample.part) for sample in found] == [
+        ("b", "train"), ("c", "valid"), ("d", "test"), ("a", "test"),
+    ]  # fmt: skip
+
+
+@given(st.lists(st.integers(1, 6), min_size=1, max_size=8))
+def test_leave_one_out_takes_the_last_two_of_every_user(sizes: list[int]) -> None:
+    samples = [
+        NextItem(f"{user:02}", date(2018, 1, day + 1), "a", (), "train")
+        for user, size in enumerate(sizes)
+        for day in range(size)
+    ]
+    parts = Counter((sample.user_id, sample.part) for sample in leave_one_out(samples))
+    for user, size in enumerate(sizes):
+        expected = {"test": 1, "valid": min(1, size - 1), "train": max(0, size - 2)}
+        assert {part: parts[f"{user:02}", part] for part in expected} == expected
+    assert all(
+        earlier.as_of < later.as_of
+        for earlier in of_part(leave_one_out(samples), "train")
+        for later in of_part(leave_one_out(samples), "test")
+        if earlier.user_id == later.user_id
+    )
+
+
+def test_a_split_without_training_samples_or_with_unknown_parts_is_refused(tmp_path: Path) -> None:
+    for part in ("test", "holdout"):
+        with pytest.raises(DataError, match=f"the time split(.|\n)*it has {part}"):
+            read_samples(table(tmp_path, [("u", 1, "a", [], part)]), "time")
+
+
+def test_a_table_of_another_schema_version_is_refused(tmp_path: Path) -> None:
+    spec = table(tmp_path, ROWS)
+    old = pq.read_table(tmp_path / "samples.parquet").drop_columns(["split_time"])
+    pq.write_table(old, tmp_path / "samples.parquet")
+    with pytest.raises(DataError, match="no column 'split_time'"):
+        read_samples(spec, "time")
+
+
+def test_items_that_the_catalogue_does_not_have_are_named(tmp_path: Path) -> None:
+    samples = read_samples(table(tmp_path, ROWS), "time")
+    check_known(samples, ["a", "b", "c", "d"])
+    with pytest.raises(DataError, match=r"2 items of the samples(.|\n)*items b, d"):
+        check_known(samples, ["a", "c"])

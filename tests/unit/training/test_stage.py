@@ -1,0 +1,155 @@
+"""A stage's spec, its config, its result, its exit codes."""
+
+import json
+import os
+import signal
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+import yaml
+
+from training.__main__ import main
+from training.core.config import parse_config
+from training.core.errors import DataError, Preempted
+from training.core.preemption import deferred
+from training.core.stage import MetricsLog, StageResult, StageSpec, resolve_config, run_stage
+
+
+def spec_file(folder: Path, **changes: Any) -> Path:
+    spec = {"system": "generative_rec", "stage": "sft", "out": str(folder / "out"), "seed": 17}
+    path = folder / "spec.json"
+    path.write_text(json.dumps({**spec, **changes}))
+    return path
+
+
+def test_a_spec_file_is_read_with_its_tables(tmp_path: Path) -> None:
+    tables = {"items": {"files": ["/a.parquet"], "snapshot": 3, "origin": "simulated"}}
+    spec = StageSpec.load(spec_file(tmp_path, tables=tables, config={"x": 1}))
+    assert (spec.seed, spec.tables["items"].files, spec.tables["items"].origin) == (17, ("/a.parquet",), "simulated")
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"sedd": 1}, "unknown config key 'sedd'"),
+        ({"seed": "x"}, "wrong type"),
+        ({"tables": {"items": {"file": []}}}, "unknown config key 'file'"),
+    ],
+)
+def test_a_spec_that_does_not_fit_is_refused_by_name(tmp_path: Path, changes: dict[str, Any], reason: str) -> None:
+    with pytest.raises(DataError, match=reason):
+        StageSpec.load(spec_file(tmp_path, **changes))
+
+
+def test_a_spec_without_a_seed_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "spec.json"
+    path.write_text('{"system": "s", "stage": "t", "out": "o"}')
+    with pytest.raises(DataError, match="'seed' is missing"):
+        StageSpec.load(path)
+
+
+def test_the_hash_of_a_spec_ignores_only_its_place(tmp_path: Path) -> None:
+    spec = StageSpec.load(spec_file(tmp_path))
+    assert StageSpec.load(spec_file(tmp_path, out="/elsewhere")).hash == spec.hash
+    assert StageSpec.load(spec_file(tmp_path, seed=18)).hash != spec.hash
+
+
+def test_a_finished_stage_is_not_run_again_and_a_changed_spec_is(tmp_path: Path) -> None:
+    runs = []
+
+    def stage(spec: StageSpec) -> StageResult:
+        runs.append(spec.seed)
+        return StageResult({"loss": 1.5}, {"scores": ("tables/scores/part-0.parquet",)})
+
+    spec = StageSpec.load(spec_file(tmp_path))
+    assert [run_stage(spec, stage), run_stage(spec, stage)] == [True, False]
+    assert run_stage(StageSpec.load(spec_file(tmp_path, seed=18)), stage)
+    assert runs == [17, 18]
+    result = json.loads((tmp_path / "out/result.json").read_text())
+    assert result["metrics"] == {"loss": 1.5} and result["tables"] == {"scores": ["tables/scores/part-0.parquet"]}
+    assert result["resumed_from"] is None and result["seconds"] >= 0
+
+
+def test_a_stage_that_fails_leaves_no_result(tmp_path: Path) -> None:
+    def stage(spec: StageSpec) -> StageResult:
+        raise DataError("bad rows")
+
+    with pytest.raises(DataError):
+        run_stage(StageSpec.load(spec_file(tmp_path)), stage)
+    assert not (tmp_path / "out/result.json").exists()
+
+
+def test_sigterm_ends_a_stage_with_the_exit_code_of_a_retry(tmp_path: Path) -> None:
+    def stage(spec: StageSpec) -> StageResult:
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise AssertionError("the stage went on after SIGTERM")
+
+    with pytest.raises(Preempted) as caught:
+        run_stage(StageSpec.load(spec_file(tmp_path)), stage)
+    assert caught.value.exit_code == 75
+
+
+def test_a_deferred_sigterm_only_raises_a_flag() -> None:
+    with deferred() as stop:
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.wait(5)
+
+
+@dataclass(frozen=True)
+class Inner:
+    rate: float = 0.1
+
+
+@dataclass(frozen=True)
+class Outer:
+    mode: Literal["a", "b"]
+    inner: Inner = field(default_factory=Inner)
+    sizes: tuple[int, ...] = ()
+    path: str | None = None
+
+
+def test_a_config_is_read_with_nested_parts_and_written_resolved(tmp_path: Path) -> None:
+    values = {"mode": "b", "inner": {"rate": 1}, "sizes": [2, 3], "path": None}
+    config = resolve_config(StageSpec.load(spec_file(tmp_path, config=values)), Outer)
+    assert config == Outer("b", Inner(1.0), (2, 3), None)
+    assert yaml.safe_load((tmp_path / "out/config.yaml").read_text())["sizes"] == [2, 3]
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        ({"mode": "c"}, "'c' is not allowed"),
+        ({"mode": "a", "inner": {"rte": 1}}, "unknown config key 'rte'"),
+        ({"mode": "a", "sizes": [True]}, "wrong type"),
+        ({}, "'mode' is missing"),
+    ],
+)
+def test_a_config_that_does_not_fit_is_refused_by_name(values: dict[str, Any], reason: str) -> None:
+    with pytest.raises(DataError, match=reason):
+        parse_config(Outer, values)
+
+
+def test_the_metrics_log_forgets_the_steps_after_the_one_it_goes_back_to(tmp_path: Path) -> None:
+    log = MetricsLog(tmp_path / "metrics.jsonl")
+    for step in (1, 2, 3):
+        log.append(step, loss=float(step))
+    log.rewind(2)
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == [{"step": 1, "loss": 1.0}, {"step": 2, "loss": 2.0}]
+
+
+def test_the_command_answers_bad_input_with_four_lines_and_exit_code_65(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["generative_rec.sft", "--spec", str(tmp_path / "none.json")]) == 65
+    assert main(["generative_rec.nothing", "--spec", str(spec_file(tmp_path, stage="nothing"))]) == 65
+    assert main(["generative_rec.sft", "--spec", str(spec_file(tmp_path, stage="evaluate"))]) == 65
+    assert "there is no stage generative_rec.nothing" in capsys.readouterr().err
+
+
+def test_a_stage_runs_the_module_that_its_spec_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    named = spec_file(tmp_path, stage="sp_easy", module="nowhere")
+    assert main(["generative_rec.sp_easy", "--spec", str(named)]) == 65
+    assert "there is no stage generative_rec.nowhere" in capsys.readouterr().err

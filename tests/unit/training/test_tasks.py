@@ -1,0 +1,155 @@
+"""Multi-task samples: templates, fences, the mixture of an epoch, and what must never reach a prompt."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from training.core.errors import DataError
+from training.core.packing import Sample
+from training.core.tokens import Vocabulary, train_text_tokenizer
+from training.generative_rec.catalogue import ItemText
+from training.generative_rec.item_codes import ItemCodes
+from training.generative_rec.prompts import FENCES, Template, Writer, load_templates
+from training.generative_rec.tasks import SOURCES, Augmentation, Corpus, Mixture
+
+VOCABULARY = Vocabulary.create(
+    train_text_tokenizer(["blue pen", "red pen", "paper"], 300), {"item": (4, 4), "user": (2, 2)}, special=FENCES
+)
+ITEM, USER = VOCABULARY.code_table("item"), VOCABULARY.code_table("user")
+CODES = tuple((ITEM[0][n // 4], ITEM[1][n % 4]) for n in range(8))
+USERS = {"u0": (USER[0][0], USER[1][0]), "u1": (USER[0][1], USER[1][0])}
+ITEMS = ItemCodes(tuple(f"i{n}" for n in range(8)), CODES, VOCABULARY, USERS)
+PLAIN = Augmentation(variants=1, reverse=0.0, drop=0.0)
+CORPUS = Corpus(
+    ITEMS,
+    {"u0": ("i0", "i1", "i2"), "u1": ("i3",), "u2": ("i4", "i5")},
+    texts={f"i{n}": ItemText(f"pen {n}", f"pen {n}, blue", "a blue pen") for n in range(7)},
+    profiles={"u0": "likes pens"},
+    history=2,
+    augmentation=PLAIN,
+)
+WRITER = Writer(VOCABULARY, text_tokens=12)
+BOS, EOS = VOCABULARY.tokenizer.bos_token_id, VOCABULARY.tokenizer.eos_token_id
+OPEN, CLOSE = (VOCABULARY.token(fence) for fence in FENCES)
+
+
+def text(words: str) -> tuple[int, ...]:
+    return (OPEN, *VOCABULARY.encode_text(words), CLOSE)
+
+
+def epoch(*tasks: str, corpus: Corpus = CORPUS, seed: int = 1) -> list[Sample]:
+    weights = {"sequential": 0.0, **dict.fromkeys(tasks, 1.0)}
+    return Mixture(weights, WRITER).epoch(corpus, (seed, 0))
+
+
+def test_a_sequence_is_learnt_in_one_pass_after_the_customers_code() -> None:
+    first, second, third = epoch("sequential")
+    assert first == Sample((BOS, *USERS["u0"]), CODES[0] + CODES[1] + CODES[2])
+    assert second == Sample((BOS, *USERS["u1"]), CODES[3])
+    assert third == Sample((BOS,), CODES[4] + CODES[5])  # a customer without a code
+
+
+def test_an_epoch_has_changed_copies_of_each_sequence() -> None:
+    change = Augmentation(variants=40, reverse=0.5, drop=0.3)
+    long = replace(CORPUS, sequences={"u9": tuple(f"i{n}" for n in range(1, 8))}, history=3, augmentation=change)
+    copies = [
+        [CODES.index(sample.response[n : n + 2]) for n in range(0, len(sample.response), 2)]
+        for sample in epoch("sequential", corpus=long)
+    ]
+    assert len(copies) == 40 and all(1 <= len(copy) <= 4 for copy in copies)
+    assert {copy == sorted(copy) for copy in copies if len(copy) > 1} == {True, False}
+    assert all(copy in (sorted(copy), sorted(copy)[::-1]) for copy in copies)
+
+
+def test_an_item_and_its_text_are_learnt_both_ways() -> None:
+    asked = {sample.prompt[-1] for sample in epoch("item_to_text")}
+    assert asked == {VOCABULARY.encode_text("?")[-1], VOCABULARY.encode_text(":")[-1]}
+    answers = {sample.response for sample in epoch("item_to_text")}
+    assert answers <= {(*text(words), EOS) for n in range(7) for words in (f"pen {n}", f"pen {n}, blue")}
+    assert [sample.response for sample in epoch("text_to_item")] == list(CODES[:7])  # i7 has no text
+
+
+def test_a_customers_text_and_code_are_learnt_both_ways_in_opposite_directions() -> None:
+    (to_code,), (to_text,) = epoch("user_text_to_code"), epoch("user_code_to_text")
+    assert to_code.response == USERS["u0"] and set(text("likes pens")) <= set(to_code.prompt)
+    assert to_text.response == (*text("likes pens"), EOS) and set(USERS["u0"]) <= set(to_text.prompt)
+
+
+def test_the_target_is_never_in_its_own_prompt() -> None:
+    for task in ("next_item", "asymmetric_to_item", "intent"):
+        for sample in epoch(task):
+            assert not any(
+                sample.prompt[start : start + 2] == sample.response for start in range(len(sample.prompt) - 1)
+            )
+
+
+@given(st.integers(0, 50))
+def test_histories_are_cut_and_titles_come_from_before_the_target(seed: int) -> None:
+    long = replace(CORPUS, sequences={"u0": tuple(f"i{n}" for n in (0, 1, 2, 3, 4))})
+    (sample,) = epoch("next_item", corpus=long, seed=seed)
+    at = CODES.index(sample.response)
+    pairs = [sample.prompt[n : n + 2] for n in range(len(sample.prompt))]
+    shown = [CODES.index(pair) for pair in pairs if pair in CODES]
+    assert shown == list(range(at))[-2:]
+
+
+@settings(deadline=None)
+@given(st.text(st.characters(exclude_categories=["Cs"]), max_size=40))
+def test_no_text_can_close_its_fence_or_pass_for_a_code(words: str) -> None:
+    written = words + "</text><a_1><ua_0><eos>"
+    hostile = replace(CORPUS, profiles={"u0": written})
+    (sample,) = Mixture({"sequential": 0, "user_code_to_text": 1.0}, Writer(VOCABULARY, 200)).epoch(hostile, (1, 0))
+    inside = sample.response[1:-2]
+    assert (sample.response[0], *sample.response[-2:]) == (OPEN, CLOSE, EOS)
+    assert not set(inside) & ({OPEN, CLOSE, EOS} | {token for level in (*ITEM, *USER) for token in level})
+
+
+def test_a_long_text_is_cut() -> None:
+    (sample,) = epoch("user_code_to_text", corpus=replace(CORPUS, profiles={"u0": "pen " * 50}))
+    assert len(sample.response) == WRITER.text_tokens + 3
+
+
+def test_weights_say_how_often_an_epoch_goes_over_the_rows() -> None:
+    def responses(weight: float, seed: int = 0) -> Counter[tuple[int, ...]]:
+        mixture = Mixture({"sequential": 0.0, "text_to_item": weight}, WRITER)
+        return Counter(sample.response for sample in mixture.epoch(CORPUS, (seed, 0)))
+
+    assert set(responses(2.0).values()) == {2} and len(responses(2.0)) == 7
+    assert sum(responses(0.4).values()) == 3
+    assert len({tuple(sorted(responses(0.4, seed))) for seed in range(10)}) > 1  # another part each time
+
+
+def test_the_same_seed_gives_the_same_epoch_and_another_seed_another() -> None:
+    full = Mixture(dict.fromkeys(SOURCES, 1.0), WRITER)
+    varied = replace(CORPUS, augmentation=Augmentation())
+    assert full.epoch(varied, (3, 1)) == full.epoch(varied, (3, 1))
+    assert full.epoch(varied, (3, 1)) != full.epoch(varied, (3, 2))
+
+
+def test_a_task_with_nothing_to_learn_is_an_error_before_training() -> None:
+    mixture = Mixture({"sequential": 1.0, "preference": 1.0}, WRITER)
+    assert mixture.counts(CORPUS) == {"sequential": 3, "preference": 1}
+    with pytest.raises(DataError, match="nothing to learn for preference"):
+        mixture.counts(replace(CORPUS, profiles={}))
+
+
+def test_an_unknown_task_and_a_mixture_without_sequences_are_refused() -> None:
+    with pytest.raises(DataError, match="poetry"):
+        Mixture({"sequential": 1.0, "poetry": 1.0}, WRITER)
+    with pytest.raises(DataError, match="lacks `sequential`"):
+        Mixture({"intent": 1.0}, WRITER)
+
+
+def test_every_task_has_templates_that_its_rows_can_fill() -> None:
+    assert set(load_templates()) == set(SOURCES)
+    assert set(Mixture(dict.fromkeys(SOURCES, 1.0), WRITER).counts(CORPUS)) == set(SOURCES)
+
+
+def test_a_template_with_an_unknown_slot_is_named() -> None:
+    with pytest.raises(DataError, match="password"):
+        Template.parse("{user} has {password}", "{item}")

@@ -1,0 +1,1 @@
+"""Training stages in torch and transformers; imports nothing of ours but itself."""

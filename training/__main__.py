@@ -1,0 +1,53 @@
+"""`python -m training <system>.<stage> --spec spec.json`: run one stage. `python -m training bench --job ...`: several.
+
+Exit codes: 0 done; 65 bad data; 75 preempted with a checkpoint saved; anything else is a bug.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import importlib.util
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from training.core.errors import DataError, TrainingError
+from training.core.stage import StageSpec, run_stage
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the stage; returns the exit code."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if given[:1] == ["bench"]:
+        from training import jobs
+
+        return jobs.main(given[1:])
+    parser = argparse.ArgumentParser(prog="python -m training", description=__doc__.splitlines()[0])
+    parser.add_argument("stage", help="system and stage, such as generative_rec.sft")
+    parser.add_argument("--spec", type=Path, required=True, help="the stage's spec.json")
+    options = parser.parse_args(given)
+    try:
+        return _run(options.stage, StageSpec.load(options.spec))
+    except TrainingError as error:
+        sys.stderr.write(f"error: {error}\n")
+        # `accelerate launch` turns every failure into 1: whoever launched this finds the real code beside the spec.
+        options.spec.with_name("exit_code").write_text(str(error.exit_code))
+        return error.exit_code
+
+
+def _run(stage: str, spec: StageSpec) -> int:
+    if stage != f"{spec.system}.{spec.stage}":
+        raise DataError(f"the spec is for {spec.system}.{spec.stage}, not for {stage}", do="pass the right spec")
+    name = f"training.{spec.system}.{spec.module or spec.stage}"
+    if importlib.util.find_spec(f"training.{spec.system}") is None or importlib.util.find_spec(name) is None:
+        known = "see training/*/pipeline.yaml for the stages"
+        raise DataError(f"there is no stage {name.removeprefix('training.')}", do=known)
+    # Imported only if it has to run: torch and transformers cost seconds, and a finished stage needs neither.
+    ran = run_stage(spec, lambda spec: importlib.import_module(name).main(spec))
+    sys.stdout.write(f"{stage}: {'done' if ran else 'already done'} -> {spec.out}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Mechanisms shared by the training systems: backbone, tokens, decoding, loop, checkpoints, metrics."""

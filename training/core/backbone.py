@@ -1,0 +1,134 @@
+"""The language model: a small Qwen3 made from a config, or any Hugging Face causal LM by local path; optional LoRA."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors import SafetensorError, safe_open
+from transformers import AutoModelForCausalLM, PreTrainedModel, Qwen3Config, Qwen3ForCausalLM
+
+from training.core.device import accelerator
+from training.core.errors import DataError
+from training.core.tokens import Vocabulary, fit_embeddings
+
+
+@dataclass(frozen=True)
+class LoraSettings:
+    """LoRA on all linear layers of attention and MLP; embeddings are trained in full beside it, for the new tokens."""
+
+    rank: int = 8
+    alpha: int = 16
+    dropout: float = 0.05
+
+
+@dataclass(frozen=True)
+class BackboneConfig:
+    """`path`: a local checkpoint folder; without one, a Qwen3 of the given sizes with fresh weights."""
+
+    path: str | None = None
+    hidden_size: int = 128
+    layers: int = 4
+    heads: int = 4
+    kv_heads: int = 4
+    head_size: int = 32
+    intermediate_size: int = 384
+    max_positions: int = 512
+    dropout: float = 0.0
+    lora: LoraSettings | None = None
+    gradient_checkpointing: bool = False
+
+
+def build_backbone(config: BackboneConfig, vocabulary: Vocabulary, seed: int) -> PreTrainedModel:
+    """A model with one embedding row per token of `vocabulary`, fresh rows seeded; float32, on the process's device."""
+    torch.manual_seed(seed)
+    model = _from_sizes(config, vocabulary) if config.path is None else _from_folder(Path(config.path))
+    fit_embeddings(model, vocabulary)
+    if config.gradient_checkpointing:
+        model.gradient_checkpointing_enable()
+    adapted = model if config.lora is None else _with_lora(model, config.lora)
+    return adapted.to(accelerator().device)
+
+
+def _from_sizes(config: BackboneConfig, vocabulary: Vocabulary) -> PreTrainedModel:
+    return Qwen3ForCausalLM(
+        Qwen3Config(
+            vocab_size=len(vocabulary),
+            hidden_size=config.hidden_size,
+            intermediate_size=config.intermediate_size,
+            num_hidden_layers=config.layers,
+            num_attention_heads=config.heads,
+            num_key_value_heads=config.kv_heads,
+            head_dim=config.head_size,
+            attention_dropout=config.dropout,
+            max_position_embeddings=config.max_positions,
+            tie_word_embeddings=True,
+            pad_token_id=vocabulary.tokenizer.pad_token_id,
+            bos_token_id=vocabulary.tokenizer.bos_token_id,
+            eos_token_id=vocabulary.tokenizer.eos_token_id,
+        )
+    )
+
+
+def _with_lora(model: PreTrainedModel, settings: LoraSettings) -> PreTrainedModel:
+    tied = model.config.tie_word_embeddings
+    lora = LoraConfig(
+        r=settings.rank,
+        lora_alpha=settings.alpha,
+        lora_dropout=settings.dropout,
+        target_modules="all-linear",
+        modules_to_save=["embed_tokens"] if tied else ["embed_tokens", "lm_head"],
+        ensure_weight_tying=tied,
+        task_type="CAUSAL_LM",
+    )
+    return get_peft_model(model, lora)
+
+
+def save_backbone(model: PreTrainedModel, vocabulary: Vocabulary, folder: Path) -> None:
+    """Write weights (safetensors, LoRA merged in), model config and vocabulary into `folder`."""
+    plain = model.merge_and_unload() if isinstance(model, PeftModel) else model
+    plain.save_pretrained(folder)
+    vocabulary.save(folder)
+
+
+def load_backbone(folder: Path, expected: Vocabulary | None = None) -> tuple[PreTrainedModel, Vocabulary]:
+    """Read what `save_backbone` wrote, onto the device of the process (its own GPU where there is one).
+
+    Raises DataError for truncated or missing weights, and for a vocabulary other than `expected` or than the weights'.
+    """
+    vocabulary = Vocabulary.load(folder)
+    if expected is not None and expected.fingerprint != vocabulary.fingerprint:
+        raise DataError(
+            "the checkpoint has another vocabulary",
+            where=str(folder),
+            why=f"it has {len(vocabulary)} tokens, expected are {len(expected)}, or their ids differ",
+            do="use the checkpoint that was trained with these semantic ids",
+        )
+    model = _from_folder(folder)
+    rows = model.get_input_embeddings().num_embeddings
+    if rows < len(vocabulary):
+        raise DataError(f"{rows} embedding rows for {len(vocabulary)} tokens", where=str(folder), do="train it again")
+    return model.to(accelerator().device), vocabulary
+
+
+def _from_folder(folder: Path) -> PreTrainedModel:
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise DataError(
+            "the checkpoint has no safetensors file", where=str(folder), do="give a local checkpoint folder"
+        )
+    for file in files:
+        _check_safetensors(file)
+    return AutoModelForCausalLM.from_pretrained(folder, local_files_only=True, dtype=torch.float32)
+
+
+def _check_safetensors(file: Path) -> None:
+    try:
+        with safe_open(file, framework="pt"):
+            pass
+    except SafetensorError as error:
+        raise DataError(
+            "a weights file is truncated or broken", where=str(file), why=str(error), do="copy or train it again"
+        ) from error

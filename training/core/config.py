@@ -1,0 +1,68 @@
+"""Stage configs: frozen dataclasses read from plain mappings; what does not fit is an error that names it."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin
+
+from training.core.errors import DataError
+
+T = TypeVar("T")
+V = TypeVar("V")
+
+
+def parse_config(cls: type[T], values: Mapping[str, Any], where: str = "config") -> T:
+    """Build the dataclass `cls` from `values`, nested dataclasses included.
+
+    Raises DataError for an unknown key, a missing value without default, or a value of another type.
+    """
+    fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    unknown = sorted(set(values) - set(fields))
+    if unknown:
+        raise DataError(f"unknown config key {unknown[0]!r}", where=where, do=f"use one of: {', '.join(fields)}")
+    missing = sorted(name for name, field in fields.items() if name not in values and _required(field))
+    if missing:
+        raise DataError(f"config value {missing[0]!r} is missing", where=where, do="add it; it has no default")
+    hints = typing.get_type_hints(cls)
+    return cls(**{name: _convert(hints[name], value, f"{where}.{name}") for name, value in values.items()})
+
+
+def _required(field: dataclasses.Field[Any]) -> bool:
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+
+
+def _convert(kind: object, value: object, where: str) -> object:
+    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+        return parse_config(kind, _expect(dict, value, where), where)
+    if kind is Any:
+        return value
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin in (Union, types.UnionType):
+        return None if value is None else _convert(next(a for a in arguments if a is not type(None)), value, where)
+    if origin is Literal:
+        return _one_of(arguments, value, where)
+    if origin is Mapping:
+        pairs = _expect(dict, value, where).items()
+        return {key: _convert(arguments[1], element, f"{where}.{key}") for key, element in pairs}
+    if origin is tuple:
+        return tuple(_convert(arguments[0], element, where) for element in _expect(list, value, where))
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    return _expect(cast(type, kind), value, where)
+
+
+def _one_of(allowed: tuple[object, ...], value: object, where: str) -> object:
+    if value not in allowed:
+        raise DataError(f"config value {value!r} is not allowed", where=where, do=f"use one of: {allowed}")
+    return value
+
+
+def _expect(kind: type[V], value: object, where: str) -> V:
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise DataError(
+            f"config value {value!r} has the wrong type", where=where, do=f"give a value of type {kind.__name__}"
+        )
+    return value

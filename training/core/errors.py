@@ -1,0 +1,37 @@
+"""Errors for people, in the shape of the spine's own: what happened, where, why, what to do, and an exit code.
+
+Training runs in a bare GPU image without the rest of the project, so it has its own family. The exit code decides
+about a retry: 65 (the data is wrong) and 70 (a bug) do not retry, 75 (preempted or transient) does.
+"""
+
+from __future__ import annotations
+
+EXIT_DATA = 65
+EXIT_BUG = 70
+EXIT_TRANSIENT = 75
+
+
+class TrainingError(Exception):
+    """An error with a reader in mind; `exit_code` tells the scheduler whether a retry can help."""
+
+    exit_code: int = EXIT_BUG
+
+    def __init__(self, what: str, *, where: str = "", why: str = "", do: str = "") -> None:
+        self.what, self.where, self.why, self.do = what, where, why, do
+        super().__init__(self.__str__())
+
+    def __str__(self) -> str:
+        parts = (("", self.what), ("  where: ", self.where), ("  why:   ", self.why), ("  do:    ", self.do))
+        return "\n".join(label + text for label, text in parts if text)
+
+
+class DataError(TrainingError):
+    """The data, a checkpoint or the config is wrong: the same run fails again, so nothing retries it."""
+
+    exit_code = EXIT_DATA
+
+
+class Preempted(TrainingError):
+    """The machine was taken away (SIGTERM): a retry goes on from the last checkpoint."""
+
+    exit_code = EXIT_TRANSIENT

@@ -1,0 +1,170 @@
+"""One optimizer step, whatever is learnt: micro-batches, gradients over all processes, the metrics log, checkpoints.
+
+A loss function gives the sum over a batch, and further sums to log. A step divides the sums of its micro-batches and
+processes by their common count, so accumulating and distributing equal one large batch.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Generic, Protocol, Self, TypeVar
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from training.core.checkpoint import load_checkpoint, load_weights, read_cursor, save_checkpoint, save_weights
+from training.core.device import accelerator
+from training.core.stage import MetricsLog
+from training.core.throughput import flops_per_token, peak_flops
+
+Loss = tuple[Tensor, dict[str, Tensor]]
+
+
+class Batch(Protocol):
+    """What a step needs to know of a batch."""
+
+    @property
+    def learnt(self) -> int:
+        """By how much the summed loss is divided."""
+
+    @property
+    def useful(self) -> int:
+        """How many tokens are not padding."""
+
+    @property
+    def sequences(self) -> int:
+        """How many sequences these tokens are in."""
+
+    def to(self, device: torch.device) -> Self:
+        """The same batch on another device."""
+
+
+B = TypeVar("B", bound=Batch)
+LossFunction = Callable[[PreTrainedModel, B], Loss]
+
+
+class _Summed(nn.Module, Generic[B]):
+    """The loss as a module, so that the wrappers of several processes see its forward."""
+
+    def __init__(self, model: PreTrainedModel, loss: LossFunction[B]) -> None:
+        super().__init__()
+        self.model, self._loss = model, loss
+
+    def forward(self, batch: B) -> Loss:
+        return self._loss(self.model, batch)
+
+
+class Learner(Generic[B]):
+    """A model in training, in `folder`; `run` names the run: a checkpoint there of another one is not gone on from.
+
+    The loss function gives the loss summed over `batch.learnt` units, and values to log, summed over the same units.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        loss: LossFunction[B],
+        folder: Path,
+        run: str,
+        *,
+        weight_decay: float,
+        max_grad_norm: float,
+    ) -> None:
+        self.accelerator = accelerator()
+        self.model, self._run, self._max_grad_norm = model, run, max_grad_norm
+        weights = [weight for weight in model.parameters() if weight.requires_grad]
+        optimizer = torch.optim.AdamW(weights, weight_decay=weight_decay, fused=True)
+        self._summed, self._optimizer = self.accelerator.prepare(_Summed(model, loss), optimizer)
+        self._checkpoint, self._best = folder / "checkpoint", folder / "best.safetensors"
+        self.log = MetricsLog(folder / "metrics.jsonl")
+        self.tokens, self.seconds = 0, 0.0
+
+    def resume(self) -> dict[str, Any] | None:
+        """Go on from this run's checkpoint: its cursor, or None if there is none. Later lines leave the log."""
+        cursor = read_cursor(self._checkpoint)
+        if cursor is None or cursor.pop("run") != self._run:
+            self.log.rewind(0)
+            return None
+        load_checkpoint(self._checkpoint, self.model, self._optimizer)
+        self.log.rewind(cursor["step"])
+        return cursor
+
+    def save(self, cursor: Mapping[str, Any]) -> None:
+        """Write a checkpoint; `cursor` must hold the `step`."""
+        if self.accelerator.is_main_process:
+            save_checkpoint(self._checkpoint, self.model, self._optimizer, {"run": self._run, **cursor})
+
+    def save_best(self) -> None:
+        """Keep the weights as they are now as the best ones."""
+        if self.accelerator.is_main_process:
+            save_weights(self.model, self._best)
+
+    def load_best(self) -> None:
+        """Put the best weights into the model."""
+        self.accelerator.wait_for_everyone()
+        load_weights(self.model, self._best)
+
+    def total(self, value: float) -> float:
+        """Sum over the processes."""
+        return float(self.accelerator.reduce(torch.tensor(value, device=self.accelerator.device), "sum"))
+
+    def most(self, value: int) -> int:
+        """Maximum over the processes."""
+        return int(self.accelerator.gather(torch.tensor([value], device=self.accelerator.device)).max())
+
+    def gathered(self, values: Tensor) -> Tensor:
+        """The `values` [n], none of them negative, of all processes end to end, on the CPU."""
+        padded = self.accelerator.pad_across_processes(values.to(self.accelerator.device), pad_index=-1)
+        everywhere: Tensor = self.accelerator.gather(padded)
+        return everywhere[everywhere >= 0].cpu()
+
+    def step(self, batches: Sequence[B], rate: float) -> dict[str, float]:
+        """One optimizer step at this learning rate. All processes must bring as many batches.
+
+        Returns loss, gradient norm, rate, throughput and what the loss function logs, over all processes.
+        """
+        started = time.monotonic()
+        learnt = self.total(sum(batch.learnt for batch in batches))
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate
+        self._summed.train()
+        sums: dict[str, Tensor] = {}
+        for batch in batches:
+            value, terms = self._summed(batch.to(self.accelerator.device))
+            # Processes average their gradients; the sum is wanted.
+            self.accelerator.backward(value / learnt * self.accelerator.num_processes)
+            for name, term in {"loss": value, **terms}.items():
+                sums[name] = sums.get(name, 0.0) + term.detach() / learnt
+        norm = self.accelerator.clip_grad_norm_(self._summed.parameters(), self._max_grad_norm)
+        self._optimizer.step()
+        self._optimizer.zero_grad()
+        means = self.accelerator.reduce(torch.stack([value.float() for value in sums.values()]), "sum")
+        logged = dict(zip(sums, means.tolist(), strict=True))
+        return {**logged, "grad_norm": float(norm), "learning_rate": rate, **self._throughput(batches, started)}
+
+    def _throughput(self, batches: Sequence[B], started: float) -> dict[str, float]:
+        tokens = self.total(sum(batch.useful for batch in batches))
+        length = tokens / max(self.total(sum(batch.sequences for batch in batches)), 1.0)
+        seconds = time.monotonic() - started
+        self.tokens, self.seconds = self.tokens + int(tokens), self.seconds + seconds
+        values = {"tokens_per_second": tokens / seconds}
+        peak = peak_flops(self.accelerator.device)
+        if peak is not None:
+            done = tokens * flops_per_token(self.model, length)
+            values["mfu"] = done / seconds / (peak * self.accelerator.num_processes)
+        return values
+
+    @torch.no_grad()
+    def evaluate(self, batches: Sequence[B]) -> dict[str, float]:
+        """The loss of batches and what the loss function logs, without learning from them; in this process alone."""
+        self._summed.eval()
+        sums: Counter[str] = Counter()
+        for batch in batches:
+            value, terms = self._summed(batch.to(self.accelerator.device))
+            sums.update({name: float(term) for name, term in {"loss": value, **terms}.items()})
+        learnt = sum(batch.learnt for batch in batches)
+        return {name: value / learnt for name, value in sums.items()}

@@ -1,0 +1,31 @@
+"""Attention masks in the form that a model's attention takes them."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+
+def attention_mask(allowed: Tensor, model: PreTrainedModel) -> Tensor:
+    """`allowed` [B, Q, K] as the 4-D mask of `model`: boolean for sdpa, additive for the others."""
+    if model.config._attn_implementation == "sdpa":
+        return allowed[:, None]
+    mask = torch.zeros(allowed.shape, dtype=model.dtype, device=allowed.device)
+    return mask.masked_fill_(~allowed, torch.finfo(model.dtype).min)[:, None]
+
+
+def block_causal(segments: Tensor) -> Tensor:
+    """Which tokens see which, [B, L, L]: earlier ones and themselves, of the same segment ([B, L]) only."""
+    length = segments.shape[1]
+    causal = torch.ones(length, length, dtype=torch.bool, device=segments.device).tril()
+    return (segments[:, :, None] == segments[:, None, :]) & causal
+
+
+def tree_causal(segments: Tensor, branches: Tensor) -> Tensor:
+    """As `block_causal`, where a segment is a tree: a trunk (branch 0) from which all `branches` [B, L] (1, ...) go on.
+
+    A token sees the trunk and the earlier tokens of its own branch, and no other branch.
+    """
+    trunk, own = branches[:, None, :] == 0, branches[:, :, None] == branches[:, None, :]
+    return block_causal(segments) & (trunk | own)

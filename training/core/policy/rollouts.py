@@ -1,0 +1,112 @@
+"""Rollouts: several responses to each request, sampled freely, or the beams of a catalogue trie.
+
+Samples of a request are queries of one forward pass under a tree mask, as the beams of `decoding` are: the prompt's
+cache is kept once and never copied. Each request draws from its own numbers, so what is sampled for it does not depend
+on the other requests, their order, or the number of processes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from training.core.decoding import beam_search, check_room, left_padded
+from training.core.masks import attention_mask
+from training.core.policy.groups import Group, Request, Response
+from training.core.sequences import Tokens
+from training.core.trie import NO_ITEM, Trie
+
+Seed = tuple[int, ...]
+Rollout = Callable[[PreTrainedModel, Sequence[Request], Seed], list[Group]]
+"""Gives one group per request, in their order; all randomness comes from the seed and the requests' numbers."""
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """`responses` samples per request, each until the token `end` (it is kept) or `max_tokens` tokens."""
+
+    responses: int
+    max_tokens: int
+    end: int
+    temperature: float = 1.0
+    top_k: int | None = None
+    batch_size: int = 64
+
+    def __call__(self, model: PreTrainedModel, requests: Sequence[Request], seed: Seed) -> list[Group]:
+        """One group per request, in their order."""
+        order = sorted(range(len(requests)), key=lambda row: len(requests[row].prompt))
+        groups: dict[int, Group] = {}
+        for start in range(0, len(order), self.batch_size):
+            rows = order[start : start + self.batch_size]
+            batch = [requests[row] for row in rows]
+            groups |= dict(zip(rows, self._sample(model, batch, seed), strict=True))
+        return [groups[row] for row in range(len(requests))]
+
+    @torch.inference_mode()
+    def _sample(self, model: PreTrainedModel, requests: Sequence[Request], seed: Seed) -> list[Group]:
+        prompts, shape = [request.prompt for request in requests], (self.responses, self.max_tokens)
+        check_room(model, prompts, self.responses, self.max_tokens - 1)
+        numbers = [np.random.default_rng((*seed, request.number)).random(shape) for request in requests]
+        draws = torch.from_numpy(np.stack(numbers)).to(model.device)
+        ids, visible = left_padded(prompts, model.device)
+        positions = (visible.cumsum(dim=1) - 1).clamp(min=0)
+        output = model(
+            input_ids=ids, attention_mask=visible.long(), position_ids=positions, use_cache=True, logits_to_keep=1
+        )
+        written = self._draw(output.logits.expand(-1, self.responses, -1), draws[..., 0])[..., None]
+        while (steps := written.shape[2]) < self.max_tokens and not (written == self.end).any(dim=2).all():
+            output = model(
+                input_ids=written[..., -1],
+                attention_mask=attention_mask(_own_branch(visible, self.responses, steps), model),
+                position_ids=(positions[:, -1:] + steps).expand(-1, self.responses),
+                past_key_values=output.past_key_values,
+                use_cache=True,
+            )
+            written = torch.cat([written, self._draw(output.logits, draws[..., steps])[..., None]], dim=2)
+        pairs = zip(requests, written.tolist(), strict=True)
+        return [_group(request, [_until(row, self.end) for row in rows]) for request, rows in pairs]
+
+    def _draw(self, logits: Tensor, uniform: Tensor) -> Tensor:
+        """Tokens [B, G] at the places `uniform` [B, G] of the cumulated probabilities of `logits` [B, G, V]."""
+        kept, tokens = (logits.double() / self.temperature).topk(self.top_k or logits.shape[-1], dim=-1)
+        places = torch.searchsorted(kept.softmax(dim=-1).cumsum(dim=-1), uniform[..., None].contiguous(), right=True)
+        return tokens.gather(-1, places.clamp(max=kept.shape[-1] - 1))[..., 0]
+
+
+def _own_branch(visible: Tensor, responses: int, steps: int) -> Tensor:
+    """What the newest token of each response sees, [B, G, P + G * steps]: its prompt and the tokens of its own."""
+    own = torch.eye(responses, dtype=torch.bool, device=visible.device).repeat(1, steps)
+    return torch.cat([visible[:, None].expand(-1, responses, -1), own.expand(len(visible), -1, -1)], dim=2)
+
+
+def _until(tokens: Sequence[int], end: int) -> Tokens:
+    return tuple(tokens[: tokens.index(end) + 1] if end in tokens else tokens)
+
+
+def _group(request: Request, responses: Iterable[Tokens]) -> Group:
+    return Group(request, tuple(Response(tokens, request.prompt) for tokens in responses))
+
+
+@dataclass(frozen=True)
+class Beams:
+    """The `beams` best items of the catalogue, best first; item i of the trie is written as `items[i]`."""
+
+    trie: Trie
+    items: Sequence[Tokens]
+    beams: int
+    batch_size: int = 64
+
+    def __call__(self, model: PreTrainedModel, requests: Sequence[Request], seed: Seed) -> list[Group]:
+        """One group per request, smaller where the catalogue has fewer items; nothing is drawn."""
+        if not requests:
+            return []
+        found = beam_search(model, self.trie, [request.prompt for request in requests], self.beams, self.batch_size)
+        return [
+            _group(request, [self.items[item] for item in row if item != NO_ITEM])
+            for request, row in zip(requests, found.items.tolist(), strict=True)
+        ]

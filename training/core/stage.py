@@ -1,0 +1,155 @@
+"""What a training stage is: a spec in, a folder out.
+
+A stage is a module `training.<system>.<stage>` with `main(spec) -> StageResult`. The folder `spec.out` gets the
+stage's own files, `config.yaml` (resolved), `metrics.jsonl`, and last of all `result.json`: its presence is what
+makes the stage done, and a stage that is done with the same spec is not run again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pyarrow as pa
+import yaml
+
+from training.core.config import parse_config
+from training.core.errors import DataError
+from training.core.files import write_json, write_text
+from training.core.preemption import preemptible
+from training.core.tables import read_parquet
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class TableRef:
+    """The data files of one table at one snapshot; `origin` is `real` or `simulated`."""
+
+    files: tuple[str, ...]
+    snapshot: int | None = None
+    origin: str = "real"
+
+
+@dataclass(frozen=True)
+class StageSpec:
+    """The whole input of a stage run: `spec.json`. `module` is the stage's code; without one, the stage's own name."""
+
+    system: str
+    stage: str
+    out: str
+    seed: int
+    tables: Mapping[str, TableRef] = field(default_factory=dict)
+    artifacts: Mapping[str, str] = field(default_factory=dict)
+    config: Mapping[str, Any] = field(default_factory=dict)
+    module: str | None = None
+
+    @classmethod
+    def load(cls, path: Path) -> StageSpec:
+        """Read a spec file; unknown keys, missing keys and values of another type are DataErrors."""
+        try:
+            values = json.loads(path.read_text())
+        except (OSError, json.JSONDecodeError) as error:
+            raise DataError("the spec cannot be read", where=str(path), why=str(error)) from error
+        return parse_config(cls, values, str(path))
+
+    @property
+    def hash(self) -> str:
+        """sha256 of everything but the place of the output: a result may be moved and is still the same result."""
+        values = dataclasses.asdict(self)
+        del values["out"]
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def out_dir(self) -> Path:
+        """The folder that the stage writes."""
+        return Path(self.out)
+
+    def artifact(self, name: str) -> Path:
+        """The folder of an earlier stage; DataError if the spec does not name it or it is not there."""
+        if name not in self.artifacts:
+            raise DataError(f"the spec names no artifact {name!r}", where=f"{self.system}.{self.stage}")
+        folder = Path(self.artifacts[name])
+        if not folder.is_dir():
+            raise DataError(f"the artifact {name!r} is not there", where=str(folder), do="run its stage first")
+        return folder
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """What a stage reports: final metrics, its output tables (name -> paths below `out`), where it resumed from."""
+
+    metrics: Mapping[str, float]
+    tables: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    resumed_from: int | None = None
+
+
+def run_stage(spec: StageSpec, main: Callable[[StageSpec], StageResult]) -> bool:
+    """Run `main` unless `spec.out` already holds the result of this very spec; True if it ran.
+
+    SIGTERM raises `Preempted` (exit code 75); a training loop first saves a checkpoint.
+    """
+    if _finished(spec):
+        return False
+    spec.out_dir.mkdir(parents=True, exist_ok=True)
+    started = time.monotonic()
+    with preemptible():
+        result = main(spec)
+    if is_main_process():
+        seconds = round(time.monotonic() - started, 3)
+        write_json(
+            spec.out_dir / "result.json", {**dataclasses.asdict(result), "seconds": seconds, "spec_hash": spec.hash}
+        )
+    return True
+
+
+def _finished(spec: StageSpec) -> bool:
+    path = spec.out_dir / "result.json"
+    return path.is_file() and json.loads(path.read_text()).get("spec_hash") == spec.hash
+
+
+def is_main_process() -> bool:
+    """True in the one process of a launch that writes files."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def resolve_config(spec: StageSpec, cls: type[T]) -> T:
+    """The stage's config as its frozen dataclass; the resolved values go to `config.yaml`."""
+    config = parse_config(cls, spec.config, f"{spec.system}.{spec.stage}")
+    if is_main_process():
+        values = json.loads(json.dumps(dataclasses.asdict(config)))  # type: ignore[call-overload]
+        write_text(spec.out_dir / "config.yaml", yaml.safe_dump(values, sort_keys=False))
+    return config
+
+
+def read_table(spec: StageSpec, name: str, columns: Mapping[str, pa.DataType]) -> pa.Table:
+    """Read `columns` (name -> Arrow type) of one of the spec's tables; see `tables.read_parquet` for the errors."""
+    if name not in spec.tables:
+        raise DataError(f"the spec names no table {name!r}", where=f"{spec.system}.{spec.stage}")
+    return read_parquet(name, [Path(file) for file in spec.tables[name].files], columns)
+
+
+class MetricsLog:
+    """`metrics.jsonl`: one JSON object per line, each with its step."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def append(self, step: int, **values: float) -> None:
+        """Add one line; nothing in processes that do not write."""
+        if is_main_process():
+            with self._path.open("a") as stream:
+                stream.write(json.dumps({"step": step, **values}) + "\n")
+
+    def rewind(self, step: int) -> None:
+        """Drop the lines after `step`: a resumed run logs those steps again."""
+        if is_main_process() and self._path.exists():
+            lines = self._path.read_text().splitlines(keepends=True)
+            write_text(self._path, "".join(line for line in lines if json.loads(line)["step"] <= step))

@@ -1,0 +1,73 @@
+"""Sample tables: Parquet files named by a stage's spec, read with their schema checked before any training time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from training.core.errors import DataError
+
+
+def read_parquet(name: str, files: Sequence[Path], columns: Mapping[str, pa.DataType]) -> pa.Table:
+    """Read `columns` (name -> expected type) of `files` as one table, in file order.
+
+    Raises DataError for no file, a missing or truncated file, a missing column, a column of another type, or no row.
+    """
+    if not files:
+        raise DataError(f"table {name} has no data file", do="run the job that fills it, for a range that has data")
+    table = pa.concat_tables([_read_file(name, file, columns) for file in files])
+    if table.num_rows == 0:
+        raise DataError(f"table {name} is empty", where=str(files[0]), do="run the job that fills it")
+    return table
+
+
+def _read_file(name: str, file: Path, columns: Mapping[str, pa.DataType]) -> pa.Table:
+    if not file.is_file():
+        raise DataError(f"a data file of table {name} is missing", where=str(file), do="resolve the snapshot again")
+    try:
+        with pq.ParquetFile(file) as source:
+            schema = source.schema_arrow
+            _check_columns(name, file, schema, columns)
+            table = source.read(columns=list(columns))
+    except (pa.ArrowInvalid, OSError) as error:
+        raise DataError(
+            f"a data file of table {name} cannot be read as Parquet",
+            where=str(file),
+            why=str(error).splitlines()[0],
+            do="the file is truncated or not Parquet: write the partition again",
+        ) from error
+    return table.select(list(columns)).cast(pa.schema(list(columns.items())))
+
+
+def _check_columns(name: str, file: Path, schema: pa.Schema, columns: Mapping[str, pa.DataType]) -> None:
+    for column, expected in columns.items():
+        if column not in schema.names:
+            raise DataError(
+                f"table {name} has no column {column!r}",
+                where=str(file),
+                why=f"it has: {', '.join(schema.names)}",
+                do="the file is of another schema version: rebuild the table with the current job",
+            )
+        actual = schema.field(column).type
+        if _kind(actual) != _kind(expected):
+            raise DataError(
+                f"column {column!r} of table {name} has type {actual}, not {expected}",
+                where=str(file),
+                do="the file is of another schema version: rebuild the table with the current job",
+            )
+
+
+def _kind(kind: pa.DataType) -> str:
+    """Types that hold the same values have the same kind (string and large_string, all integers, all lists of them)."""
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        return "string"
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        return f"list<{_kind(kind.value_type)}>"
+    if pa.types.is_integer(kind):
+        return "integer"
+    if pa.types.is_floating(kind):
+        return "float"
+    return str(kind)

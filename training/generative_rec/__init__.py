@@ -1,0 +1,1 @@
+"""Generative recommendation: semantic ids, next-item training, evaluation."""

@@ -1,0 +1,1 @@
+"""Plain recommenders that stand beside every learned model, on the same split and candidates."""

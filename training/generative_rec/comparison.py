@@ -1,0 +1,155 @@
+"""From the lists of every row to the tables of a comparison: means with intervals by slice, ranks by sample."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from training.core.metrics import METRICS, Floats, Interval, coverage, gains, intervals, paired_difference
+from training.generative_rec.samples import NextItem, Protocol
+
+HISTORY_BUCKETS = {"0": (0, 0), "1-2": (1, 2), "3-5": (3, 5), "6+": (6, 10**9)}
+COVERAGE_AT = 10
+COMPARED = "ndcg@10"
+RANKS_SCHEMA = pa.schema(
+    {
+        "model": pa.string(),
+        "user_id": pa.string(),
+        "as_of": pa.date32(),
+        "item_id": pa.string(),
+        "rank": pa.int32(),
+        "split": pa.string(),
+        "slices": pa.list_(pa.string()),
+    }
+)
+_METRICS_SCHEMA = {
+    "model": pa.string(),
+    "metric": pa.string(),
+    "slice": pa.string(),
+    "value": pa.float64(),
+    "lo": pa.float64(),
+    "hi": pa.float64(),
+    "n": pa.int64(),
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One model's lists for the test samples, and the ranks of the truth in them (`inf`: absent)."""
+
+    model: str
+    lists: list[list[str]]
+    ranks: Floats
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Rows fitted on the same training part of a `split` and measured on the same `test` samples.
+
+    `warm` are the items that training saw, `catalogue` counts all, `kinds` are the categories of those that have one.
+    """
+
+    split: Protocol
+    rows: Sequence[Row]
+    test: Sequence[NextItem]
+    warm: frozenset[str]
+    catalogue: int
+    kinds: Mapping[str, str]
+    seed: int
+    resamples: int
+
+    def lines(self) -> list[dict[str, Any]]:
+        """One line per model, metric and slice, with its interval; coverage and kinds are counts and have none.
+
+        `kinds@10` is the mean number of different categories among the first 10 of a list.
+        """
+        users = np.array([sample.user_id for sample in self.test])
+        values = np.concatenate([gains(row.ranks) for row in self.rows], axis=1)
+        columns = [(row.model, metric) for row in self.rows for metric in METRICS]
+        lines = []
+        for name, chosen in slices(self.test, self.warm).items():
+            found = intervals(values[chosen], users[chosen].tolist(), seed=self.seed, resamples=self.resamples)
+            lines += [_line(*column, name, interval) for column, interval in zip(columns, found, strict=True)]
+        for row in self.rows:
+            counts = {"coverage": coverage(row.lists, self.catalogue, COVERAGE_AT)}
+            if self.kinds:
+                counts["kinds"] = float(np.mean([self._kinds_of(ranked) for ranked in row.lists]))
+            for name, value in counts.items():
+                line = _line(row.model, f"{name}@{COVERAGE_AT}", "all", Interval(value, value, value, len(self.test)))
+                lines.append({**line, "lo": None, "hi": None})
+        return lines
+
+    def _kinds_of(self, ranked: Sequence[str]) -> int:
+        return len({self.kinds[item] for item in ranked[:COVERAGE_AT] if item in self.kinds})
+
+    def differences(self) -> dict[str, float]:
+        """Each row minus the one above, and the last row minus each other, paired, on NDCG@10.
+
+        `sft.minus.covisit.ndcg@10`, with `.lo` and `.hi`.
+        """
+        users, column = [sample.user_id for sample in self.test], [METRICS.index(COMPARED)]
+        steps = list(zip(self.rows[1:], self.rows[:-1], strict=True))
+        pairs = [*steps, *((self.rows[-1], row) for row in self.rows[:-2])]
+        found: dict[str, float] = {}
+        for higher, lower in pairs:
+            pair = paired_difference(
+                gains(higher.ranks)[:, column],
+                gains(lower.ranks)[:, column],
+                users,
+                seed=self.seed,
+                resamples=self.resamples,
+            )[0]
+            name = f"{higher.model}.minus.{lower.model}.{COMPARED}"
+            found |= {name: pair.value, f"{name}.lo": pair.lo, f"{name}.hi": pair.hi}
+        return found
+
+    def ranks_table(self) -> pa.Table:
+        """One line per model and sample, with the slices it is in; a null rank is a truth that is not in the list."""
+        flags = slices(self.test, self.warm)
+        within = [[name for name, chosen in flags.items() if chosen[place]] for place in range(len(self.test))]
+        lines = [
+            (row.model, s.user_id, s.as_of, s.item_id, int(rank) if np.isfinite(rank) else None, self.split, names)
+            for row in self.rows
+            for s, rank, names in zip(self.test, row.ranks, within, strict=True)
+        ]
+        return pa.Table.from_pylist(
+            [dict(zip(RANKS_SCHEMA.names, line, strict=True)) for line in lines], schema=RANKS_SCHEMA
+        )
+
+    def metrics_table(self, lines: Sequence[Mapping[str, Any]], origin: str) -> pa.Table:
+        """`lines`, with where they come from; `as_of` is the day of the newest test sample."""
+        table = pa.Table.from_pylist(list(lines), schema=pa.schema(_METRICS_SCHEMA))
+        newest = max(sample.as_of for sample in self.test)
+        for name, value in (("origin", origin), ("split", self.split), ("as_of", newest)):
+            table = table.append_column(name, pa.array([value] * len(table)))
+        return table
+
+
+def slices(test: Sequence[NextItem], warm: frozenset[str]) -> dict[str, list[bool]]:
+    """Which samples belong to each slice: all, by length of the history, by whether training saw the item."""
+    lengths = [len(sample.history) for sample in test]
+    found = {"all": [True] * len(test)}
+    found |= {f"history={name}": [lo <= n <= hi for n in lengths] for name, (lo, hi) in HISTORY_BUCKETS.items()}
+    found["item=warm"] = [sample.item_id in warm for sample in test]
+    found["item=cold"] = [sample.item_id not in warm for sample in test]
+    return {name: flags for name, flags in found.items() if any(flags)}
+
+
+def flat(lines: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """`sft.recall@10`, `sft.recall@10.lo`, `sft.recall@10.hi` for the slice of all samples."""
+    found: dict[str, float] = {}
+    for line in lines:
+        if line["slice"] == "all":
+            name = f"{line['model']}.{line['metric']}"
+            ends = {name: line["value"], f"{name}.lo": line["lo"], f"{name}.hi": line["hi"]}
+            found |= {key: value for key, value in ends.items() if value is not None}
+    return found
+
+
+def _line(model: str, metric: str, name: str, interval: Interval) -> dict[str, Any]:
+    values = (model, metric, name, interval.value, interval.lo, interval.hi, interval.n)
+    return dict(zip(_METRICS_SCHEMA, values, strict=True))

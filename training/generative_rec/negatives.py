@@ -1,0 +1,105 @@
+"""Rejected items for preference training, from easy to hard: self-play (SP) and real feedback (RF) of Align3GR.
+
+Self-play takes what the policy itself would have recommended instead of the truth, sorted by how much of the truth's
+semantic id it shares: leading codes up to the FIRST mismatch, not equal codes anywhere. The truth is never a negative.
+Real feedback takes what the customer is known to have disliked (easy) or received with indifference (hard); an item
+without a word from the customer is neither.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from training.core.decoding import beam_search
+from training.core.preference import Preference
+from training.core.progress import Progress
+from training.core.trie import NO_ITEM
+from training.generative_rec.item_codes import ItemCodes
+from training.generative_rec.questions import Question
+
+Level = Literal["easy", "medium", "hard", "mixed"]
+# Leading codes shared with the truth: at least, and fewer than. `mixed` is self-play without an order of levels.
+SHARED: Mapping[Level, tuple[int, int]] = {"easy": (0, 1), "medium": (1, 2), "hard": (2, 10**9), "mixed": (0, 10**9)}
+REJECTED_BY: Mapping[Level, str] = {"easy": "disliked", "hard": "neutral"}
+_CHUNK = 256
+
+
+@dataclass(frozen=True)
+class Choice:
+    """`most` and `least`: how many rejected items a sample has; with fewer it is dropped, never filled with repeats.
+
+    `beams`: how many recommendations self-play takes the negatives from.
+    """
+
+    most: int = 20
+    least: int = 5
+    beams: int = 100
+
+
+def shared_codes(items: ItemCodes) -> Tensor:
+    """Codes of the catalogue as a matrix [items, depth] of token ids, -1 after the end; see `depth_shared`."""
+    depth = max(map(len, items.tokens))
+    return torch.tensor([[*tokens, *[-1] * (depth - len(tokens))] for tokens in items.tokens])
+
+
+def depth_shared(codes: Tensor, candidates: Tensor, truth: Tensor) -> Tensor:
+    """How many leading codes each candidate [B, K] shares with the truth [B] of its row, up to the first mismatch."""
+    same = codes[candidates] == codes[truth][:, None]
+    return same.long().cumprod(dim=2).sum(dim=2)
+
+
+def self_play(
+    model: PreTrainedModel, items: ItemCodes, questions: Sequence[Question], level: Level, choice: Choice
+) -> list[Preference]:
+    """The policy's own best wrong answers of this level, in its order; questions with too few are dropped."""
+    codes, found = shared_codes(items), []
+    least, below = SHARED[level]
+    with Progress(len(questions), f"self-play {level}", "question") as progress:
+        for start in range(0, len(questions), _CHUNK):
+            part = questions[start : start + _CHUNK]
+            beams = beam_search(model, items.trie, [one.prompt for one in part], choice.beams).items.cpu()
+            truth = torch.tensor([one.item for one in part])
+            depth = depth_shared(codes, beams.clamp(min=0), truth)
+            fits = (beams != NO_ITEM) & (beams != truth[:, None]) & (depth >= least) & (depth < below)
+            rejected = [row[mask].tolist() for row, mask in zip(beams, fits, strict=True)]
+            found += _preferences(items, zip(part, rejected, strict=True), choice)
+            progress.advance(len(part))
+    return found
+
+
+def real_feedback(
+    items: ItemCodes,
+    questions: Sequence[Question],
+    feedback: Iterable[tuple[str, str, str]],
+    level: Level,
+    choice: Choice,
+) -> list[Preference]:
+    """`feedback`: (user, item, level) of the training part. Chosen are liked items, rejected those of `REJECTED_BY`.
+
+    A customer's best word on an item counts: what was ever liked is rejected nowhere.
+    """
+    said: dict[str, dict[str, set[int]]] = defaultdict(lambda: defaultdict(set))
+    for user, item, word in feedback:
+        said[user][word].add(items.row[item])
+    pairs = []
+    for question in questions:
+        words = said[question.user_id]
+        if question.item in words["liked"]:
+            better = words["liked"] | (words["neutral"] if level == "easy" else set())
+            pairs.append((question, sorted(words[REJECTED_BY[level]] - better)))
+    return _preferences(items, pairs, choice)
+
+
+def _preferences(items: ItemCodes, pairs: Iterable[tuple[Question, Sequence[int]]], choice: Choice) -> list[Preference]:
+    return [
+        Preference(question.prompt, items.tokens[question.item], tuple(items.tokens[n] for n in rows[: choice.most]))
+        for question, rows in pairs
+        if len(rows) >= choice.least
+    ]

@@ -1,0 +1,95 @@
+"""Templates: a prompt and a response with slots for semantic ids and for text, turned into token ids.
+
+Text from outside (titles, profiles) stands between two fence tokens that no text can spell (`Vocabulary.encode_text`),
+so what a customer or a supplier wrote cannot pass for an instruction or for a code.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import yaml
+
+from training.core.errors import DataError
+from training.core.packing import Sample
+from training.core.tokens import Vocabulary
+
+FENCES = ("<text>", "</text>")
+CODE_SLOTS = frozenset({"user", "history", "item"})
+TEXT_SLOTS = frozenset({"titles", "title", "text", "profile", "intent"})
+_FILE = Path(__file__).with_name("templates.yaml")
+_SLOT = re.compile(r"\{(\w+)\}")
+
+Codes = tuple[int, ...]
+Bindings = Mapping[str, Codes | str]
+
+
+@dataclass(frozen=True)
+class Template:
+    """One way to put a task. `prompt` and `response` alternate literal text and slot names: text at even places."""
+
+    prompt: tuple[str, ...]
+    response: tuple[str, ...]
+
+    @classmethod
+    def parse(cls, prompt: str, response: str) -> Template:
+        """Split at the slots; DataError for a slot that nothing fills."""
+        parts = tuple(_SLOT.split(prompt)), tuple(_SLOT.split(response))
+        unknown = {slot for part in parts for slot in part[1::2]} - CODE_SLOTS - TEXT_SLOTS
+        if unknown:
+            raise DataError(
+                f"a template has the unknown slot {{{min(unknown)}}}",
+                where=f"{prompt!r} in {_FILE.name}",
+                do=f"use {', '.join(sorted(CODE_SLOTS | TEXT_SLOTS))}",
+            )
+        return cls(*parts)
+
+    @property
+    def slots(self) -> frozenset[str]:
+        """The slots of both sides."""
+        return frozenset((*self.prompt[1::2], *self.response[1::2]))
+
+
+@cache
+def load_templates(path: Path = _FILE) -> Mapping[str, tuple[Template, ...]]:
+    """The templates of every task, by its name."""
+    raw = yaml.safe_load(path.read_text())
+    return {task: tuple(Template.parse(**one) for one in templates) for task, templates in raw.items()}
+
+
+@dataclass(frozen=True)
+class Writer:
+    """Turns bound templates into samples; a text is cut to `text_tokens` tokens."""
+
+    vocabulary: Vocabulary
+    text_tokens: int = 32
+
+    def sample(self, template: Template, bindings: Bindings) -> Sample:
+        """The sample of a template whose slots are all bound. A response that ends in text ends with the end token."""
+        response = self._side(template.response, bindings)
+        ends = template.response[-1] == "" and template.response[-2] in CODE_SLOTS
+        end = () if ends else (self.vocabulary.tokenizer.eos_token_id,)
+        return Sample(self.prompt(template, bindings), (*response, *end))
+
+    def prompt(self, template: Template, bindings: Bindings) -> Codes:
+        """The token ids of the prompt alone, the begin token first."""
+        return (self.vocabulary.tokenizer.bos_token_id, *self._side(template.prompt, bindings))
+
+    def _side(self, side: tuple[str, ...], bindings: Bindings) -> Codes:
+        tokens: list[int] = []
+        for place, part in enumerate(side):
+            tokens += self._slot(bindings[part]) if place % 2 else self._literal(part)
+        return tuple(tokens)
+
+    def _literal(self, text: str) -> list[int]:
+        return self.vocabulary.encode_text(text) if text else []
+
+    def _slot(self, value: Codes | str) -> list[int]:
+        if not isinstance(value, str):
+            return list(value)
+        start, end = (self.vocabulary.token(fence) for fence in FENCES)
+        return [start, *self.vocabulary.encode_text(value)[: self.text_tokens], end]

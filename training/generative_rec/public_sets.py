@@ -1,0 +1,171 @@
+"""Public data sets as the tables that the stages read, for evaluations on a machine without Spark or a lake.
+
+`python -m training.generative_rec.public_sets beauty --data DIR --out DIR` writes `items.parquet` and
+`next_item_training_set.parquet`, with the same meaning as the lake's: what a user did on one day is not history of that
+day. Beauty and Instruments tell only the order of a user's items: each place in it is made a day of its own, from
+2000-01-01 on, and the leave-one-out split is the only one that means anything. Ratings are known for Office alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from itertools import groupby
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from training.core.errors import DataError
+
+Name = Literal["beauty", "instruments", "office"]
+FOLDERS: Mapping[Name, str] = {
+    "beauty": "amazon-beauty",
+    "instruments": "amazon-instruments",
+    "office": "amazon-office",
+}
+OFFICE_CUTS = (date(2018, 4, 11), date(2018, 5, 9))
+HISTORY, PROFILE_ITEMS, PROFILE_NAMES, PROFILE_TITLES = 50, 50, 3, 3
+ITEMS_SCHEMA = pa.schema(
+    [(name, pa.string()) for name in ("item_id", "source", "title", "brand", "category", "description", "features")]
+)
+SAMPLES_SCHEMA = pa.schema(
+    {
+        "user_id": pa.string(),
+        "sample_date": pa.date32(),
+        "event_time": pa.timestamp("us", "UTC"),
+        "item_id": pa.string(),
+        "history_item_ids": pa.list_(pa.string()),
+        "split_time": pa.string(),
+        "feedback": pa.string(),
+        "user_profile__profile_text": pa.string(),
+    }
+)
+
+
+@dataclass(frozen=True)
+class Event:
+    """One user took one item on one day; `rating` 1 to 5, None where it is not known."""
+
+    user_id: str
+    day: date
+    item_id: str
+    rating: float | None
+
+
+def write_tables(name: Name, data: Path, out: Path) -> None:
+    """Read the set from its folder below `data`, write both tables into `out`; DataError where it is not there."""
+    folder = data / FOLDERS[name]
+    if not (folder / "items.parquet").is_file():
+        raise DataError(f"the data set {name} is not there", where=str(folder), do="name the folder of the data sets")
+    items = [_item(name, row) for row in pq.read_table(folder / "items.parquet").to_pylist()]
+    events = _office_events(folder) if name == "office" else _ordered_events(folder)
+    out.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.Table.from_pylist(items, schema=ITEMS_SCHEMA), out / "items.parquet")
+    rows = list(samples(events, {str(item["item_id"]): item for item in items}, name == "office"))
+    pq.write_table(pa.Table.from_pylist(rows, schema=SAMPLES_SCHEMA), out / "next_item_training_set.parquet")
+
+
+def samples(
+    events: Sequence[Event], items: Mapping[str, Mapping[str, str | None]], timed: bool
+) -> Iterator[dict[str, Any]]:
+    """A row per event, its history and profile from the days before; `timed`: the days are real and the cuts hold."""
+    ordered = sorted(events, key=lambda event: (event.user_id, event.day, event.item_id))
+    for user, own in groupby(ordered, key=lambda event: event.user_id):
+        past: list[Event] = []
+        for day, of_day in groupby(own, key=lambda event: event.day):
+            today = list(of_day)
+            known = [event.item_id for event in past[-HISTORY:]]
+            text = profile(past[-PROFILE_ITEMS:], items)
+            for event in today:
+                yield {
+                    "user_id": user,
+                    "sample_date": day,
+                    "event_time": datetime(day.year, day.month, day.day, tzinfo=UTC),
+                    "item_id": event.item_id,
+                    "history_item_ids": known,
+                    "split_time": _part(day) if timed else "train",
+                    "feedback": feedback(event.rating),
+                    "user_profile__profile_text": text,
+                }
+            past += today
+
+
+def feedback(rating: float | None) -> str:
+    """1 and 2 are disliked, 3 and 4 neutral, 5 is liked; a rating that nobody gave is unknown, not disliked."""
+    if rating is None:
+        return "unknown"
+    return "disliked" if rating < 3 else "neutral" if rating < 5 else "liked"
+
+
+def profile(past: Sequence[Event], items: Mapping[str, Mapping[str, str | None]]) -> str | None:
+    """What the items of the past say of their user; None where they say nothing."""
+    known = [items[event.item_id] for event in past if event.item_id in items]
+    brands = _most_frequent([item["brand"] for item in known])
+    kinds = _most_frequent([(item["category"] or "").rpartition(" > ")[2] for item in known])
+    titles = list(dict.fromkeys(item["title"] for item in reversed(known) if item["title"]))[:PROFILE_TITLES]
+    parts = {"brands": ", ".join(brands), "kinds": ", ".join(kinds), "lately": " | ".join(titles)}
+    return "; ".join(f"{name}: {text}" for name, text in parts.items() if text) or None
+
+
+def _most_frequent(values: Sequence[str | None]) -> list[str]:
+    counts = Counter(value for value in values if value)
+    return sorted(counts, key=lambda value: (-counts[value], value))[:PROFILE_NAMES]
+
+
+def _part(day: date) -> str:
+    valid_from, test_from = OFFICE_CUTS
+    return "train" if day < valid_from else "valid" if day < test_from else "test"
+
+
+def _item(name: Name, row: Mapping[str, Any]) -> dict[str, str | None]:
+    """Beauty's attributes name the brand first and then the path of categories."""
+    attributes = [None if one == "Unknown" else one for one in row.get("attributes") or []]
+    own = {
+        "beauty": {
+            "title": row.get("short_text"),
+            "brand": attributes[0] if attributes else None,
+            "category": " > ".join(one for one in attributes[1:] if one) or None,
+        },
+        "instruments": {},
+        "office": {key: row.get(key) or None for key in ("title", "brand", "description")},
+    }
+    return {**dict.fromkeys(ITEMS_SCHEMA.names), "item_id": str(row["item_id"]), "source": name, **own[name]}
+
+
+def _ordered_events(folder: Path) -> list[Event]:
+    start = date(2000, 1, 1)
+    return [
+        Event(str(row["user_id"]), start + timedelta(days=place), str(item), None)
+        for row in pq.read_table(folder / "sequences.parquet").to_pylist()
+        for place, item in enumerate(row["item_ids"])
+    ]
+
+
+def _office_events(folder: Path) -> list[Event]:
+    rows = pq.read_table(folder / "interactions.parquet").to_pylist()
+    return [Event(row["user_id"], row["event_time"].date(), str(row["item_id"]), row["rating"]) for row in rows]
+
+
+def main() -> int:
+    """Write the tables of one data set."""
+    parser = argparse.ArgumentParser(prog="python -m training.generative_rec.public_sets", description=__doc__)
+    parser.add_argument("name", choices=sorted(FOLDERS))
+    parser.add_argument("--data", type=Path, required=True, help="the folder that holds the data sets")
+    parser.add_argument("--out", type=Path, required=True, help="where the tables are written")
+    options = parser.parse_args()
+    try:
+        write_tables(options.name, options.data, options.out)
+    except DataError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

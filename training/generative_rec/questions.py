@@ -1,0 +1,99 @@
+"""What a policy is asked while it is aligned, and how well it answers: shared by the preference and policy stages."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from transformers import PreTrainedModel
+
+from training.core.decoding import beam_search, legal_share
+from training.core.metrics import ndcg_at
+from training.generative_rec.item_codes import ItemCodes
+from training.generative_rec.prompts import Codes
+from training.generative_rec.samples import NextItem
+
+JUDGED_AT = 10
+
+
+@dataclass(frozen=True)
+class Question:
+    """What the policy is asked and what the customer took: the prompt, and the row of the item in the catalogue."""
+
+    user_id: str
+    prompt: Codes
+    item: int
+
+
+def draw_questions(
+    samples: Sequence[NextItem], items: ItemCodes, history: int, limit: int, seed: int
+) -> list[Question]:
+    """At most `limit` of the samples, drawn with the seed, in their order; each asks with its last `history` items."""
+    chosen = np.sort(np.random.default_rng(seed).permutation(len(samples))[:limit])
+    drawn = [samples[n] for n in chosen]
+    return [
+        Question(one.user_id, items.prompt(one.history, history, one.user_id), items.row[one.item_id]) for one in drawn
+    ]
+
+
+@dataclass(frozen=True)
+class Judge:
+    """The policy on validation questions: what it recommends, and what it would write if it were free."""
+
+    model: PreTrainedModel
+    items: ItemCodes
+    questions: Sequence[Question]
+
+    def ndcg(self) -> float:
+        """NDCG@10 under the trie."""
+        found = beam_search(self.model.eval(), self.items.trie, [one.prompt for one in self.questions], 2 * JUDGED_AT)
+        truth = np.array([one.item for one in self.questions])
+        hits = found.items.cpu().numpy() == truth[:, None]
+        ranks = np.where(hits.any(axis=1), hits.argmax(axis=1) + 1.0, np.inf)
+        return float(ndcg_at(ranks, JUDGED_AT).mean())
+
+    def legal(self) -> float:
+        """The share of questions that are answered with an item without the trie."""
+        return legal_share(self.model.eval(), self.items.trie, [one.prompt for one in self.questions])
+
+
+@dataclass(frozen=True)
+class Gate:
+    """`max_loss`: the share of NDCG@10 that a stage may lose. `legal`: the least share of questions that are answered
+    with an item without the trie, greedily. Both INFERRED; judged on at most `samples` validation samples.
+    """
+
+    max_loss: float = 0.01
+    legal: float = 0.95
+    samples: int = 1000
+
+    def hold(self, before: float, judge: Judge) -> Verdict:
+        """Judge the policy as it is now against the NDCG@10 `before`."""
+        after, legal = judge.ndcg(), judge.legal()
+        reasons = []
+        if after < before * (1 - self.max_loss):
+            reasons.append(f"NDCG@10 fell from {before:.4f} to {after:.4f}, by more than {self.max_loss:.0%}")
+        if legal < self.legal:
+            reasons.append(f"{legal:.1%} of the answers without the trie are items, fewer than {self.legal:.0%}")
+        return Verdict(before, after, legal, "; ".join(reasons))
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a gate saw; `reason` is empty where the stage stands."""
+
+    ndcg_before: float
+    ndcg_after: float
+    legal: float
+    reason: str
+
+    @property
+    def stands(self) -> bool:
+        """Whether the stage's model goes on; else the one that it started from does."""
+        return not self.reason
+
+    def metrics(self) -> dict[str, float]:
+        """The figures, for the stage's result."""
+        values = {name: value for name, value in asdict(self).items() if name != "reason"}
+        return {"stands": float(self.stands), **values}

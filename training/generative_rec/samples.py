@@ -1,0 +1,122 @@
+"""Next-item samples as the stages see them: who, what came next, what came before; split by time or leave-one-out.
+
+In the time split two cut dates, the same for all users, part the rows (`split_time`). Leave-one-out takes each user's
+last sample for test and the one before for validation, as the papers do; what is a user's last changes with every
+day, and training looks ahead of other users' tests, so it is no column of the table and for comparison only. A model
+that was trained on one split has seen test items of the other: each split needs models of its own.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import date
+from typing import Literal
+
+import pyarrow as pa
+
+from training.core.errors import DataError
+from training.core.stage import StageSpec, read_table
+
+Protocol = Literal["time", "leave_one_out"]
+PARTS = ("train", "valid", "test")
+TABLE = "next_item_training_set"
+_COLUMNS = {
+    "user_id": pa.string(),
+    "sample_date": pa.date32(),
+    "event_time": pa.timestamp("us", "UTC"),
+    "item_id": pa.string(),
+    "history_item_ids": pa.list_(pa.string()),
+    "split_time": pa.string(),
+}
+_WORDS = ("user_id", "sample_date", "item_id", "feedback")
+_ORDER = ("user_id", "event_time", "item_id")
+
+
+@dataclass(frozen=True)
+class NextItem:
+    """`history`: what the user did strictly before the day `as_of`, oldest first; `item_id`: what the user did then."""
+
+    user_id: str
+    as_of: date
+    item_id: str
+    history: tuple[str, ...]
+    part: str
+
+
+def read_samples(spec: StageSpec, protocol: Protocol, table: str = TABLE) -> list[NextItem]:
+    """All samples by user, event time and item, whatever the order of the files.
+
+    Raises DataError for a part other than train, valid and test, and for a split without training samples.
+    """
+    rows = read_table(spec, table, _COLUMNS).sort_by([(name, "ascending") for name in _ORDER]).to_pylist()
+    samples = [
+        NextItem(row["user_id"], row["sample_date"], row["item_id"], tuple(row["history_item_ids"]), row["split_time"])
+        for row in rows
+    ]
+    parted = leave_one_out(samples) if protocol == "leave_one_out" else samples
+    found = {sample.part for sample in parted}
+    if "train" not in found or not found <= set(PARTS):
+        raise DataError(
+            f"the {protocol} split has no training samples, or parts other than {', '.join(PARTS)}",
+            where=table,
+            why=f"it has {', '.join(sorted(found))}",
+            do="check the cut dates of the split against the days of the data",
+        )
+    return parted
+
+
+def leave_one_out(samples: Sequence[NextItem]) -> list[NextItem]:
+    """The same samples, ordered by user and time, each user's last as `test` and the one before as `valid`."""
+    after = [0] * len(samples)
+    for row in range(len(samples) - 2, -1, -1):
+        after[row] = after[row + 1] + 1 if samples[row].user_id == samples[row + 1].user_id else 0
+    part = {0: "test", 1: "valid"}
+    return [replace(sample, part=part.get(n, "train")) for sample, n in zip(samples, after, strict=True)]
+
+
+def model_folder(protocol: Protocol) -> str:
+    """Where a stage puts the model that it trained on this split; the time split's is the one that is served."""
+    return "model" if protocol == "time" else f"model_{protocol}"
+
+
+def of_part(samples: Sequence[NextItem], part: str) -> list[NextItem]:
+    """The samples of one part, in their order."""
+    return [sample for sample in samples if sample.part == part]
+
+
+def sequences_by_user(samples: Sequence[NextItem]) -> dict[str, list[str]]:
+    """Each user's items of the training part, oldest first: the past of the first sample, then every target."""
+    by_user: dict[str, list[NextItem]] = defaultdict(list)
+    for sample in of_part(samples, "train"):
+        by_user[sample.user_id].append(sample)
+    return {user: [*rows[0].history, *(row.item_id for row in rows)] for user, rows in by_user.items()}
+
+
+def training_sequences(samples: Sequence[NextItem]) -> list[list[str]]:
+    """The sequences of `sequences_by_user`, in the order of the users."""
+    return list(sequences_by_user(samples).values())
+
+
+def training_feedback(spec: StageSpec, samples: Sequence[NextItem]) -> list[tuple[str, str, str]]:
+    """User, item and level (`liked`, `neutral`, `disliked`, `unknown`) of the training part."""
+    train = {(sample.user_id, sample.as_of, sample.item_id) for sample in of_part(samples, "train")}
+    rows = read_table(spec, TABLE, {name: _COLUMNS.get(name, pa.string()) for name in _WORDS}).to_pylist()
+    return [
+        (row["user_id"], row["item_id"], row["feedback"])
+        for row in rows
+        if (row["user_id"], row["sample_date"], row["item_id"]) in train
+    ]
+
+
+def check_known(samples: Sequence[NextItem], catalogue: Sequence[str]) -> None:
+    """DataError if a sample names an item that the catalogue does not have."""
+    known = set(catalogue)
+    unknown = sorted({item for s in samples for item in (s.item_id, *s.history) if item not in known})
+    if unknown:
+        raise DataError(
+            f"{len(unknown)} items of the samples are not in the catalogue",
+            where=f"items {', '.join(unknown[:5])}",
+            do="build the samples and the catalogue from snapshots of the same day",
+        )

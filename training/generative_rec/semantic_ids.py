@@ -1,0 +1,72 @@
+"""Stage: a short code for every item of the catalogue, from what its text says.
+
+Writes `codes.parquet` (item_id, codes: variable length, one trie leaf per item; also the table `item_codes`) and
+`quantizer.safetensors`. The collision rate is counted before the leftovers get their further code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import save_file
+
+from training.core.embeddings import embed_texts
+from training.core.stage import MetricsLog, StageResult, StageSpec, resolve_config
+from training.generative_rec.catalogue import item_texts, read_catalogue, refuse_broken
+from training.generative_rec.quantizers import QUANTIZERS, codebook_report, unique_leaves
+
+CODES_FILE = "codes.parquet"
+CODES_SCHEMA = {"item_id": pa.string(), "codes": pa.list_(pa.int32())}
+
+
+@dataclass(frozen=True)
+class Config:
+    """Settings of the stage.
+
+    `sources`: the catalogues to recommend from; empty: those that the training set's items are from. `encoder`: a
+    sentence-transformers folder, null is the embedded one; it reads `max_tokens` of a text. `fallback_text`: what
+    stands for an item without any text, with `{item_id}` in it; null makes such an item an error.
+    """
+
+    sources: tuple[str, ...] = ()
+    quantizer: str = "rq_kmeans"
+    levels: int = 3
+    codes: int = 256
+    width: int = 32
+    encoder: str | None = None
+    max_tokens: int = 128
+    fallback_text: str | None = None
+
+
+def main(spec: StageSpec) -> StageResult:
+    """Embed the text of every item, quantize the vectors, tell the leftovers apart."""
+    config = resolve_config(spec, Config)
+    items = read_catalogue(spec, config.sources)
+    ids = [item["item_id"] for item in items]
+    texts = item_texts(items, config.fallback_text)
+    encoder = Path(config.encoder) if config.encoder else None
+    vectors = embed_texts(texts, spec.out_dir / "embeddings", encoder=encoder, max_tokens=config.max_tokens)
+    return _quantize(spec, config, ids, vectors)
+
+
+def _quantize(spec: StageSpec, config: Config, ids: Sequence[str], vectors: NDArray[np.float32]) -> StageResult:
+    refuse_broken(ids, vectors)
+    quantizer = QUANTIZERS[config.quantizer](config.levels, config.codes, config.width, spec.seed)
+    points = torch.from_numpy(vectors)
+    quantizer.fit(points)
+    codes = quantizer.encode(points)
+    leaves = unique_leaves(codes, ids)
+    report = codebook_report(codes, config.codes)
+    MetricsLog(spec.out_dir / "metrics.jsonl").append(0, **report)
+    save_file(quantizer.state(), spec.out_dir / "quantizer.safetensors")
+    pq.write_table(pa.table([ids, leaves], schema=pa.schema(list(CODES_SCHEMA.items()))), spec.out_dir / CODES_FILE)
+    longest = max(leaf[-1] + 1 for leaf in leaves if len(leaf) > config.levels) if report["collision_rate"] else 0
+    metrics = {"items": float(len(ids)), "largest_collision": float(longest), **report}
+    return StageResult(metrics=metrics, tables={"item_codes": (CODES_FILE,)})

@@ -1,0 +1,112 @@
+"""Stage: multi-task SFT. The backbone learns to write the semantic id of the next item, and what the ids mean.
+
+The mixture of `tasks` (see `tasks`) is drawn anew for each epoch. Its core is `sequential`: each user's training items
+are one sequence, and every item in it is learnt after the ones before (one pass instead of one sample per prefix).
+Sequences are short and few, so each pass sees them changed: some items left out, half of them backwards. Items of one
+day have no order anyway, and what goes with what holds both ways.
+
+Reads `next_item_training_set` and `items` (texts), and the semantic ids of the stage that `codes` names; writes
+weights, tokenizer and vocabulary to `model/`, or to `model_leave_one_out/` for that split. Lost on a kill: the steps
+since the last checkpoint. A retry goes on from it. Safe to run twice: a finished run is not repeated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pyarrow as pa
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from training.core.backbone import BackboneConfig, build_backbone, save_backbone
+from training.core.files import new_folder
+from training.core.loop import Loop, LoopConfig, Trained
+from training.core.packing import Sample
+from training.core.stage import StageResult, StageSpec, is_main_process, read_table, resolve_config
+from training.core.tokens import Vocabulary, train_text_tokenizer
+from training.generative_rec.catalogue import read_item_texts
+from training.generative_rec.item_codes import ItemCodes, codebooks, start_from_text
+from training.generative_rec.prompts import FENCES, Writer
+from training.generative_rec.samples import NextItem, Protocol, model_folder, of_part, read_samples, sequences_by_user
+from training.generative_rec.scid.inputs import profiles
+from training.generative_rec.tasks import PROFILE_TASKS, TEXT_TASKS, Augmentation, Corpus, Mixture
+
+
+@dataclass(frozen=True)
+class Config:
+    """Histories are cut to their last `history` items. A backbone without a path has a text tokenizer of `text_tokens`.
+
+    `codes`: the stage that made the semantic ids. `protocols`: the splits to train for, one model each, both from the
+    start; leave-one-out is for the comparison with papers. `tasks`: the weights of the mixture; a text in a prompt is
+    cut to `slot_tokens`. `text_start`: how much the codes' embeddings start from what the codes stand for.
+    """
+
+    codes: str = "semantic_ids"
+    protocols: tuple[Protocol, ...] = ("time",)
+    tasks: Mapping[str, float] = field(default_factory=lambda: {"sequential": 1.0})
+    history: int = 20
+    text_tokens: int = 1024
+    slot_tokens: int = 32
+    text_start: float = 1.0
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    loop: LoopConfig = field(default_factory=LoopConfig)
+
+
+def main(spec: StageSpec) -> StageResult:
+    """Train, and write the weights with the lowest validation loss to `model/`."""
+    config = resolve_config(spec, Config)
+    special = FENCES if set(config.tasks) - {"sequential"} else ()
+    vocabulary = Vocabulary.create(_tokenizer(spec, config), codebooks(spec.artifact(config.codes)), special)
+    results = {protocol: _train(spec, config, vocabulary, protocol) for protocol in config.protocols}
+    metrics = {
+        name if protocol == "time" else f"{protocol}.{name}": value
+        for protocol, result in results.items()
+        for name, value in result.metrics.items()
+    }
+    return StageResult(metrics, resumed_from=next(iter(results.values())).resumed_from)
+
+
+def _train(spec: StageSpec, config: Config, vocabulary: Vocabulary, protocol: Protocol) -> StageResult:
+    """One run on the training part of a split, with its checkpoint and log in a folder of its own."""
+    folder = spec.out_dir if protocol == "time" else spec.out_dir / protocol
+    folder.mkdir(parents=True, exist_ok=True)
+    items, rows = ItemCodes.load(spec.artifact(config.codes), vocabulary), read_samples(spec, protocol)
+    mixture, corpus = Mixture(config.tasks, Writer(vocabulary, config.slot_tokens)), _corpus(spec, config, items, rows)
+    sizes = {f"rows.{task}": float(count) for task, count in mixture.counts(corpus).items()}
+    valid = [items.next_item(row.history, row.item_id, config.history, row.user_id) for row in of_part(rows, "valid")]
+    model = build_backbone(config.backbone, vocabulary, spec.seed)
+    start_from_text(model, vocabulary, spec.artifact(config.codes), config.text_start, spec.seed)
+    loop: Loop[Sample] = Loop(model, vocabulary.tokenizer.pad_token_id, config.loop, spec.seed, folder, run=spec.hash)
+    trained = loop.train(lambda epoch: mixture.epoch(corpus, (spec.seed, epoch)), valid)
+    parameters = sum(weight.numel() for weight in model.parameters())
+    if is_main_process():
+        with new_folder(spec.out_dir / model_folder(protocol)) as scratch:
+            save_backbone(model, vocabulary, scratch)
+    return StageResult({**_metrics(trained, parameters), **sizes}, resumed_from=trained.resumed_from)
+
+
+def _corpus(spec: StageSpec, config: Config, items: ItemCodes, rows: Sequence[NextItem]) -> Corpus:
+    """The training part, with the texts that the tasks ask for."""
+    texts = read_item_texts(spec, items.item_ids) if set(config.tasks) & TEXT_TASKS else {}
+    told = profiles(spec, rows) if set(config.tasks) & PROFILE_TASKS else {}
+    return Corpus(items, sequences_by_user(rows), texts, told, config.history, config.augmentation)
+
+
+def _tokenizer(spec: StageSpec, config: Config) -> PreTrainedTokenizerBase:
+    """The backbone's own tokenizer, or a small one trained on the item titles."""
+    if config.backbone.path is not None:
+        return AutoTokenizer.from_pretrained(Path(config.backbone.path), local_files_only=True)
+    titles = read_table(spec, "items", {"title": pa.string()})["title"].drop_null().to_pylist()
+    return train_text_tokenizer(sorted(titles), config.text_tokens)
+
+
+def _metrics(trained: Trained, parameters: int) -> dict[str, float]:
+    return {
+        "valid_loss": trained.valid_loss,
+        "best_step": float(trained.best_step),
+        "steps": float(trained.steps),
+        "tokens_per_second": trained.tokens_per_second,
+        "parameters": float(parameters),
+    }

@@ -1,0 +1,162 @@
+"""The tasks of multi-task SFT: where each finds its samples, and the mixture that one epoch is made of.
+
+Base tasks after LC-Rec; the customer's semantic id in every prompt and the two ways between a customer's text and id
+are Align3GR's (section 1.4). Everything here is made from the training part alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from training.core.errors import DataError
+from training.core.packing import Sample
+from training.generative_rec.catalogue import ItemText
+from training.generative_rec.item_codes import ItemCodes
+from training.generative_rec.prompts import Bindings, Codes, Writer, load_templates
+
+Rng = np.random.Generator
+TITLES_OF_HISTORY = 5
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """An epoch has `variants` copies of a sequence, a share `reverse` backwards, a share `drop` of items left out."""
+
+    variants: int = 4
+    reverse: float = 0.5
+    drop: float = 0.2
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """The training part: `sequences` of item ids by user, oldest first; texts and profiles where there are any."""
+
+    items: ItemCodes
+    sequences: Mapping[str, Sequence[str]]
+    texts: Mapping[str, ItemText] = field(default_factory=dict)
+    profiles: Mapping[str, str] = field(default_factory=dict)
+    history: int = 20
+    augmentation: Augmentation = field(default_factory=Augmentation)
+
+    def codes(self, items: Sequence[str], last: int | None = None) -> Codes:
+        """The tokens of the `last` of these items; of a history if it is not said how many."""
+        kept = items[-(last or self.history) :]
+        return tuple(token for item in kept for token in self.items.of(item))
+
+    def text(self, item: str) -> dict[str, str]:
+        """The text slots of an item; empty where the shop says nothing of it."""
+        found = self.texts.get(item)
+        return {} if found is None else {"title": found.title, "text": found.text, "intent": found.intent}
+
+    def profile(self, user: str) -> dict[str, str]:
+        """The profile slot of a user; empty where there is none."""
+        return {"profile": self.profiles[user]} if user in self.profiles else {}
+
+
+def changed(sequence: Sequence[str], corpus: Corpus, rng: Rng) -> list[str]:
+    """A copy with some items left out, half of the time backwards; never empty, at most `history` items and one."""
+    change = corpus.augmentation
+    keep = rng.random(len(sequence)) >= change.drop
+    kept = [item for item, stays in zip(sequence, keep, strict=True) if stays] or list(sequence)
+    direction = -1 if rng.random() < change.reverse else 1
+    return kept[::direction][-corpus.history - 1 :]
+
+
+def _whole_sequences(corpus: Corpus, rng: Rng) -> Iterator[Bindings]:
+    """Every item of a sequence after the ones before it, in one pass: the history is empty, the items all come next."""
+    for user, sequence in corpus.sequences.items():
+        for _ in range(corpus.augmentation.variants):
+            items = changed(sequence, corpus, rng)
+            yield {"user": corpus.items.of_user(user), "history": (), "item": corpus.codes(items, corpus.history + 1)}
+
+
+def _next_items(corpus: Corpus, rng: Rng) -> Iterator[Bindings]:
+    for user, sequence in corpus.sequences.items():
+        if len(sequence) > 1:
+            cut = int(rng.integers(1, len(sequence)))
+            past, target = sequence[:cut], sequence[cut]
+            known = [corpus.texts[item].title for item in past[-TITLES_OF_HISTORY:] if item in corpus.texts]
+            titles = {"titles": "; ".join(known)} if known else {}
+            codes = {"user": corpus.items.of_user(user), "history": corpus.codes(past), "item": corpus.items.of(target)}
+            yield {**codes, **titles, **corpus.text(target)}
+
+
+def _items(corpus: Corpus, rng: Rng) -> Iterator[Bindings]:
+    for item in corpus.items.item_ids:
+        yield {"item": corpus.items.of(item), **corpus.text(item)}
+
+
+def _users(corpus: Corpus, rng: Rng) -> Iterator[Bindings]:
+    for user, sequence in corpus.sequences.items():
+        if corpus.items.of_user(user):
+            yield {"user": corpus.items.of_user(user), "history": corpus.codes(sequence), **corpus.profile(user)}
+
+
+SOURCES: Mapping[str, Callable[[Corpus, Rng], Iterator[Bindings]]] = {
+    "sequential": _whole_sequences,
+    "next_item": _next_items,
+    "item_to_text": _items,
+    "text_to_item": _items,
+    "asymmetric_to_text": _next_items,
+    "asymmetric_to_item": _next_items,
+    "intent": _next_items,
+    "preference": _users,
+    "user_text_to_code": _users,
+    "user_code_to_text": _users,
+}
+
+TEXT_TASKS = frozenset({"item_to_text", "text_to_item", "asymmetric_to_text", "asymmetric_to_item", "intent"})
+PROFILE_TASKS = frozenset({"preference", "user_text_to_code", "user_code_to_text"})
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """`weights`: how often an epoch goes over each task's rows; 0.5 is half of them, drawn anew each epoch."""
+
+    weights: Mapping[str, float]
+    writer: Writer
+
+    def __post_init__(self) -> None:
+        unknown = set(self.weights) - set(SOURCES)
+        if unknown or "sequential" not in self.weights:
+            raise DataError(
+                f"the mixture has unknown tasks ({', '.join(sorted(unknown)) or 'none'}) or lacks `sequential`",
+                do=f"choose from {', '.join(SOURCES)}",
+            )
+
+    def epoch(self, corpus: Corpus, seed: tuple[int, int]) -> list[Sample]:
+        """The samples of one epoch, the same for the same seed. A row that a template cannot put is left to others."""
+        samples: list[Sample] = []
+        for number, (task, weight) in enumerate(sorted(self.weights.items())):
+            rng = np.random.default_rng((*seed, number))
+            samples += self._task(task, weight, corpus, rng)
+        return samples
+
+    def counts(self, corpus: Corpus) -> dict[str, int]:
+        """How many rows each task has; DataError for a task of the mixture without any."""
+        found = {task: len(self._rows(task, corpus, np.random.default_rng(0))) for task in self.weights}
+        empty = sorted(task for task, count in found.items() if count == 0)
+        if empty:
+            raise DataError(
+                f"there is nothing to learn for {', '.join(empty)}",
+                why="no item has a text, or no user a profile or a semantic id",
+                do="leave these tasks out of the mixture, or give the stage what they need",
+            )
+        return found
+
+    def _rows(self, task: str, corpus: Corpus, rng: Rng) -> list[Bindings]:
+        templates = load_templates()[task]
+        return [row for row in SOURCES[task](corpus, rng) if any(one.slots <= row.keys() for one in templates)]
+
+    def _task(self, task: str, weight: float, corpus: Corpus, rng: Rng) -> list[Sample]:
+        rows = self._rows(task, corpus, rng)
+        whole, rest = divmod(round(weight * len(rows)), max(1, len(rows)))
+        chosen = [*list(range(len(rows))) * whole, *rng.permutation(len(rows))[:rest].tolist()]
+        return [self._sample(task, rows[row], rng) for row in chosen]
+
+    def _sample(self, task: str, row: Bindings, rng: Rng) -> Sample:
+        fitting = [one for one in load_templates()[task] if one.slots <= row.keys()]
+        return self.writer.sample(fitting[int(rng.integers(len(fitting)))], row)

@@ -1,0 +1,141 @@
+"""`python -m training bench --job NAME --samples DIR --out DIR`: the stages of a pipeline in order, on one machine.
+
+For a machine that has the code and a folder of sample tables (`<table>.parquet`) and nothing else: no lake, no Spark,
+no scheduler. A job is `training/<system>/jobs/<name>.yaml`: the system, the preset, and what differs from it by stage.
+Each run ends after `--minutes`, with exit code 75 and a checkpoint if it is not done: run it again and it goes on. The
+results are `<out>/<stage>/result.json` and `metrics.jsonl`, and `<out>/job.json` over all.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+import yaml
+
+from training.core.config import parse_config
+from training.core.errors import DataError, TrainingError
+from training.core.files import write_json
+from training.core.preemption import preemptible
+from training.core.stage import StageSpec, TableRef, run_stage
+
+_ROOT = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Job:
+    """`config`: by stage, over the preset's. `stages`: those to run, in the pipeline's order; empty: all."""
+
+    system: str
+    pipeline: str = "pipeline"
+    preset: str = "bench"
+    config: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    stages: tuple[str, ...] = ()
+
+
+def load_job(name: str, root: Path = _ROOT) -> Job:
+    """Read a job by its name; DataError that lists the known ones."""
+    known = {path.stem: path for path in sorted(root.glob("*/jobs/*.yaml"))}
+    if name not in known:
+        raise DataError(f"there is no job {name}", do=f"choose one of: {', '.join(known) or '(none)'}")
+    return parse_config(Job, yaml.safe_load(known[name].read_text()), str(known[name]))
+
+
+def stage_specs(job: Job, samples: Path, out: Path, seed: int, root: Path = _ROOT) -> list[StageSpec]:
+    """The spec of every stage of the job, in order; DataError for a stage or a table that is not there."""
+    declared = yaml.safe_load((root / job.system / f"{job.pipeline}.yaml").read_text())["stages"]
+    stages = [stage for stage in declared if job.preset in stage["config"]]
+    names = [stage["name"] for stage in stages]
+    unknown = (set(job.config) | set(job.stages)) - set(names)
+    if unknown:
+        raise DataError(f"the job names unknown stages: {', '.join(sorted(unknown))}", do=f"use {', '.join(names)}")
+    chosen = [stage for stage in stages if not job.stages or stage["name"] in job.stages]
+    return [_spec(job, stage, names, samples, out, seed) for stage in chosen]
+
+
+def _spec(job: Job, stage: Mapping[str, Any], names: Sequence[str], samples: Path, out: Path, seed: int) -> StageSpec:
+    files = {table: samples / f"{table}.parquet" for table in stage["reads"]["tables"]}
+    missing = sorted(str(file) for file in files.values() if not file.is_file())
+    if missing:
+        raise DataError("a sample table is missing", where=missing[0], do="copy the whole folder of sample tables")
+    return StageSpec(
+        job.system,
+        stage["name"],
+        str(out / stage["name"]),
+        seed,
+        module=stage.get("module") or stage["name"],
+        tables={table: TableRef((str(file),)) for table, file in files.items()},
+        artifacts={name: str(out / name) for name in stage["reads"]["artifacts"] if name in names},
+        config=merged(stage["config"][job.preset], job.config.get(stage["name"], {})),
+    )
+
+
+def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` with the values of `over`, mappings within merged the same way; null takes a value out."""
+    both = {
+        key: merged(base[key], over[key])
+        for key in base.keys() & over.keys()
+        if isinstance(base[key], Mapping) and isinstance(over[key], Mapping)
+    }
+    taken_out = {key for key, value in over.items() if value is None}
+    return {key: value for key, value in {**base, **over, **both}.items() if key not in taken_out}
+
+
+def run(specs: Sequence[StageSpec], out: Path) -> None:
+    """Run the stages that are not done; `job.json` grows with each."""
+    done: dict[str, Any] = {"machine": machine(), "stages": {}}
+    for number, spec in enumerate(specs, start=1):
+        started = time.monotonic()
+        sys.stdout.write(f"[{number}/{len(specs)}] {spec.stage}\n")
+        sys.stdout.flush()
+        module = importlib.import_module(f"training.{spec.system}.{spec.module}")
+        spec.out_dir.mkdir(parents=True, exist_ok=True)
+        write_json(spec.out_dir / "spec.json", asdict(spec))
+        ran = run_stage(spec, module.main)
+        seconds = time.monotonic() - started
+        sys.stdout.write(f"    {f'{seconds:.0f} s' if ran else 'done before'}\n")
+        done["stages"][spec.stage] = json.loads((spec.out_dir / "result.json").read_text())
+        write_json(out / "job.json", done)
+
+
+def machine() -> str:
+    """The device that the stages run on."""
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {os.cpu_count()} cores"
+
+
+def _out_of_time(signum: int, frame: FrameType | None) -> None:
+    # As if the machine were taken away: the stage saves a checkpoint and ends.
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run a job; 75 where its time is up and another run goes on with it."""
+    parser = argparse.ArgumentParser(prog="python -m training bench", description=__doc__)
+    parser.add_argument("--job", required=True)
+    parser.add_argument("--samples", type=Path, required=True, help="folder of <table>.parquet")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--seed", type=int, default=17)
+    parser.add_argument("--minutes", type=float, default=9.0)
+    options = parser.parse_args(arguments)
+    signal.signal(signal.SIGALRM, _out_of_time)
+    signal.setitimer(signal.ITIMER_REAL, 60 * options.minutes)
+    try:
+        with preemptible():
+            run(stage_specs(load_job(options.job), options.samples, options.out, options.seed), options.out)
+    except TrainingError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return error.exit_code
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+    return 0
