@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 from pyiceberg.catalog.sql import SqlCatalog
@@ -80,11 +81,12 @@ def _partition_spec(contract: Contract, schema: Schema) -> PartitionSpec:
 
 
 def _open(uri: str, warehouse: str) -> SqlCatalog:
-    # Two processes may both find the catalogue empty and make its tables; the second one finds them when it asks again.
-    try:
-        return _prepared(uri, warehouse)
-    except (OperationalError, ProgrammingError, IntegrityError):
-        return _prepared(uri, warehouse)
+    # Two processes may both find a new catalogue without its two tables or its namespace and make them: the second one
+    # to do so fails, and finds what it missed when it asks again. It can lose once over each of them.
+    for _ in range(3):
+        with contextlib.suppress(OperationalError, ProgrammingError, IntegrityError):
+            return _prepared(uri, warehouse)
+    return _prepared(uri, warehouse)
 
 
 def _prepared(uri: str, warehouse: str) -> SqlCatalog:

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import sqlite3
+import threading
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Column, Integer, MetaData, Table, insert
+from sqlalchemy import Column, Integer, MetaData, Table, insert, text
 from sqlalchemy.exc import IntegrityError
 
 from infra.database import open_database, transaction
@@ -37,3 +39,20 @@ def test_a_broken_constraint_stays_what_it_is_and_nothing_is_written(tmp_path: P
         connection.execute(insert(numbers).values(n=1))
     with transaction(engine) as connection:
         assert connection.execute(numbers.select()).all() == []
+
+
+def test_a_new_database_that_another_process_holds_is_waited_for(tmp_path: Path) -> None:
+    """Only the switch to the write-ahead log is in question: SQLite lets every other statement wait by itself."""
+    file = tmp_path / "state.db"
+    other = sqlite3.connect(file, isolation_level=None, check_same_thread=False)
+    other.execute("CREATE TABLE theirs (n INTEGER)")
+    other.execute("BEGIN IMMEDIATE")
+    release = threading.Timer(0.3, other.execute, ["COMMIT"])
+    release.start()
+    try:
+        engine = open_database(f"sqlite:///{file}", TABLES)
+    finally:
+        release.join()
+        other.close()
+    with transaction(engine) as connection:
+        assert connection.execute(text("PRAGMA journal_mode")).scalar() == "wal"
