@@ -38,7 +38,6 @@ class Job:
     """`config`: by stage, over the preset's. `stages`: those to run, in the pipeline's order; empty: all."""
 
     system: str
-    pipeline: str = "pipeline"
     preset: str = "bench"
     config: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     stages: tuple[str, ...] = ()
@@ -54,7 +53,7 @@ def load_job(name: str, root: Path = _ROOT) -> Job:
 
 def stage_specs(job: Job, samples: Path, out: Path, seed: int, root: Path = _ROOT) -> list[StageSpec]:
     """The spec of every stage of the job, in order; DataError for a stage or a table that is not there."""
-    declared = yaml.safe_load((root / job.system / f"{job.pipeline}.yaml").read_text())["stages"]
+    declared = yaml.safe_load((root / job.system / "pipeline.yaml").read_text())["stages"]
     stages = [stage for stage in declared if job.preset in stage["config"]]
     names = [stage["name"] for stage in stages]
     unknown = (set(job.config) | set(job.stages)) - set(names)

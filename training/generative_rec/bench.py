@@ -66,5 +66,5 @@ def _chosen(result: StageResult) -> dict[str, float]:
 
 def _presets() -> dict[str, dict[str, Any]]:
     """The demo settings of the stages, as the pipeline declares them."""
-    declared = yaml.safe_load((Path(__file__).parent / "align.yaml").read_text())["stages"]
+    declared = yaml.safe_load((Path(__file__).parent / "pipeline.yaml").read_text())["stages"]
     return {stage["name"]: stage["config"]["demo"] for stage in declared if stage["name"] in _STAGES}

@@ -1,4 +1,4 @@
-"""The pipeline files against the code: every preset is a config that its stage takes, every stage's inputs exist."""
+"""The pipeline file against the code: every preset is a config that its stage takes, every stage's inputs exist."""
 
 from __future__ import annotations
 
@@ -15,9 +15,8 @@ from training.core.config import parse_config
 from training.jobs import load_job, stage_specs
 
 FOLDER = Path(training.generative_rec.__file__).parent
-PIPELINES = {name: yaml.safe_load((FOLDER / f"{name}.yaml").read_text())["stages"] for name in ("pipeline", "align")}
-STAGES = [(pipeline, stage) for pipeline, stages in PIPELINES.items() for stage in stages]
-PRESETS = [(pipeline, stage, preset) for pipeline, stage in STAGES for preset in stage["config"]]
+STAGES = yaml.safe_load((FOLDER / "pipeline.yaml").read_text())["stages"]
+PRESETS = [(stage, preset) for stage in STAGES for preset in stage["config"]]
 JOBS = sorted(path.stem for path in (FOLDER / "jobs").glob("*.yaml"))
 
 
@@ -26,27 +25,25 @@ def parsed(stage: dict[str, Any], config: dict[str, Any]) -> Any:
     return parse_config(module.Config, config)
 
 
-@pytest.mark.parametrize(("pipeline", "stage", "preset"), PRESETS, ids=[f"{p}-{s['name']}-{k}" for p, s, k in PRESETS])
-def test_every_preset_is_a_config_of_its_stage(pipeline: str, stage: dict[str, Any], preset: str) -> None:
+@pytest.mark.parametrize(("stage", "preset"), PRESETS, ids=[f"{stage['name']}-{key}" for stage, key in PRESETS])
+def test_every_preset_is_a_config_of_its_stage(stage: dict[str, Any], preset: str) -> None:
     assert dataclasses.is_dataclass(parsed(stage, stage["config"][preset]))
 
 
-@pytest.mark.parametrize("pipeline", PIPELINES)
 @pytest.mark.parametrize("preset", ["demo", "bench", "production"])
-def test_what_is_served_reads_as_much_history_as_was_trained(pipeline: str, preset: str) -> None:
-    stages = {stage["name"]: stage for stage in PIPELINES[pipeline]}
+def test_what_is_served_reads_as_much_history_as_was_trained(preset: str) -> None:
+    stages = {stage["name"]: stage for stage in STAGES}
     trained = parsed(stages["sft"], stages["sft"]["config"][preset])
     served = parsed(stages["evaluate"], stages["evaluate"]["config"][preset])
     assert served.serving.history == trained.history
     assert served.depth <= served.serving.beams
 
 
-@pytest.mark.parametrize("pipeline", PIPELINES)
 @pytest.mark.parametrize("preset", ["demo", "bench", "production"])
-def test_a_stage_reads_only_what_stages_of_its_preset_wrote_before_it(pipeline: str, preset: str) -> None:
-    everywhere = {stage["name"] for stage in PIPELINES[pipeline]}
+def test_a_stage_reads_only_what_stages_of_its_preset_wrote_before_it(preset: str) -> None:
+    everywhere = {stage["name"] for stage in STAGES}
     before: set[str] = set()
-    for stage in PIPELINES[pipeline]:
+    for stage in STAGES:
         if preset in stage["config"]:
             config = parsed(stage, stage["config"][preset])
             named = {getattr(config, name, None) for name in ("start", "codes")} & everywhere
@@ -56,7 +53,7 @@ def test_a_stage_reads_only_what_stages_of_its_preset_wrote_before_it(pipeline: 
         assert set(stage["reads"]["artifacts"]) <= everywhere
 
 
-@pytest.mark.parametrize("stage", [stage for _, stage in STAGES], ids=[f"{p}-{s['name']}" for p, s in STAGES])
+@pytest.mark.parametrize("stage", STAGES, ids=[stage["name"] for stage in STAGES])
 def test_every_stage_says_all_that_the_builder_needs(stage: dict[str, Any]) -> None:
     assert set(stage) - {"module"} == {"name", "reads", "writes", "gpu", "time_limit_minutes", "retry", "config"}
     assert stage["gpu"]["class"] in {"none", "small", "large"}
