@@ -41,8 +41,8 @@ PROFILE = load_profile()
 EVENTS = Asset("events", uri="plumbline://lake/events")
 SAMPLES = Asset("next_item_samples", uri="plumbline://lake/next_item_samples")
 TRAINING_SET = Asset("next_item_training_set", uri="plumbline://lake/next_item_training_set")
-CHALLENGER = Asset("next_item_challenger", uri="plumbline://registry/next_item/challenger")
-DECISION = Asset("next_item_decision", uri="plumbline://registry/next_item/decision")
+CHALLENGER = Asset("generative_rec_challenger", uri="plumbline://registry/generative_rec/challenger")
+DECISION = Asset("generative_rec_decision", uri="plumbline://registry/generative_rec/decision")
 
 _SPAN = "days(partition_key, params, triggering_asset_events)"
 FIRST = f"{{{{ {_SPAN}.first }}}}"
@@ -134,7 +134,7 @@ def approval(task_id: str, subject: str, body: str, version: str) -> Approval:
 
 def training_dag(doc: str, system: str, *, schedule: Any, outlet: Asset, deadline_minutes: int) -> DAG:
     """The stages of `training/<system>/pipeline.yaml` in their order, then the model's registration and gate."""
-    pipeline = load_pipeline(system)
+    pipeline = load_pipeline(system, PROFILE.training_preset)
     facts: dict[str, Any] = {"owner": "ml-engineering", "tags": ["training"], "deadline_minutes": deadline_minutes}
     dag = new_dag(pipeline.dag, doc, schedule=schedule, **facts)
     with dag:

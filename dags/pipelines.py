@@ -1,4 +1,7 @@
-"""Stage declarations: `training/<system>/pipeline.yaml`, typed. The builder makes tasks of them, the steps run them."""
+"""Stage declarations: `training/<system>/pipeline.yaml`, typed. The builder makes tasks of them, the steps run them.
+
+A preset has the stages that name it: the others are no part of its DAG, and nobody reads what they would have written.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +14,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from infra.errors import PlumblineError
 from infra.profile import CHECKOUT
 
+Preset = Literal["demo", "bench", "production"]
 RetryClass = Literal["transient", "preempted", "data", "bug"]
 
 
 class PipelineError(PlumblineError):
-    """A pipeline.yaml is missing, has an unknown key, or names an artifact that no earlier stage writes."""
+    """A pipeline.yaml is missing, has an unknown key, lacks a preset, or reads what no earlier stage writes."""
 
 
 class _Declaration(BaseModel):
@@ -56,7 +60,7 @@ class Stage(_Declaration):
     gpu: Gpu = Gpu.model_validate({})
     time_limit_minutes: int
     retry: RetryClass
-    config: dict[Literal["demo", "bench", "production"], dict[str, Any]]
+    config: dict[Preset, dict[str, Any]]
 
 
 class Pipeline(_Declaration):
@@ -77,6 +81,14 @@ class Pipeline(_Declaration):
             seen |= {stage.name} if stage.writes.artifact else set()
         return self
 
+    def under(self, preset: Preset) -> Pipeline:
+        """The pipeline as the preset has it; PipelineError where no stage names it."""
+        kept = {stage.name for stage in self.stages if preset in stage.config}
+        if not kept:
+            raise PipelineError(f"{self.system} has no stage under the preset {preset!r}.", do="Choose another preset.")
+        stages = tuple(_under(stage, preset, kept) for stage in self.stages if stage.name in kept)
+        return self.model_copy(update={"stages": stages})
+
     def stage(self, name: str) -> Stage:
         """The stage of that name. Raises PipelineError if there is none."""
         for stage in self.stages:
@@ -91,14 +103,22 @@ class Pipeline(_Declaration):
         return {table for stage in self.stages for table in stage.reads.tables} - written
 
 
-def load_pipeline(system: str, root: Path = CHECKOUT / "training") -> Pipeline:
-    """Read `<root>/<system>/pipeline.yaml`. Raises PipelineError with the first fault."""
+def _under(stage: Stage, preset: Preset, kept: set[str]) -> Stage:
+    """With the one preset's config, so that a change of another is not a change of this run."""
+    artifacts = tuple(name for name in stage.reads.artifacts if name in kept)
+    reads = stage.reads.model_copy(update={"artifacts": artifacts})
+    return stage.model_copy(update={"reads": reads, "config": {preset: stage.config[preset]}})
+
+
+def load_pipeline(system: str, preset: Preset, root: Path = CHECKOUT / "training") -> Pipeline:
+    """Read `<root>/<system>/pipeline.yaml` as the preset has it. Raises PipelineError with the first fault."""
     path = root / system / "pipeline.yaml"
     if not path.is_file():
         raise PipelineError(f"There is no pipeline {system!r}.", where=str(path))
     try:
-        return Pipeline(system=system, **yaml.safe_load(path.read_text()))
+        declared = Pipeline(system=system, **yaml.safe_load(path.read_text()))
     except ValidationError as error:
         fault = error.errors()[0]
         place = ".".join(str(part) for part in fault["loc"])
         raise PipelineError("The pipeline does not fit.", where=str(path), why=f"{place}: {fault['msg']}") from error
+    return declared.under(preset)

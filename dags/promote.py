@@ -22,12 +22,12 @@ _VERSION = f"{{{{ {_REPORT}['version'] or '' }}}}"
 with new_dag(
     "promote", __doc__, schedule=after(CHALLENGER), owner="ml-engineering", tags=["registry"], deadline_minutes=720
 ):
-    report = module("gate_report", "dags.steps.gate_report", "--model", "next_item", minutes=10)
+    report = module("gate_report", "dags.steps.gate_report", "--model", "generative_rec", minutes=10)
     question = (f"Promote {{{{ {_REPORT}['title'] }}}}?", f"{{{{ {_REPORT}['text'] }}}}", _VERSION)
     approve = approval("approve", *question)
     answer = ("--answer", f"{{{{ {_ANSWER}['chosen_options'][0] }}}}")
     form = ("--form", f"{{{{ {_ANSWER}['params_input'] | tojson }}}}")
     who = ("--who", f"{{{{ ({_ANSWER}['responded_by_user'] or {{}}).get('name', 'nobody') }}}}")
-    facts = ("--model", "next_item", "--version", _VERSION, *answer, *form, *who)
+    facts = ("--model", "generative_rec", "--version", _VERSION, *answer, *form, *who)
     decide = module("decide", "dags.steps.decide", *facts, minutes=10, outlets=[DECISION])
     chain(report, approve, decide)

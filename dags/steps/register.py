@@ -22,7 +22,8 @@ def main() -> int:
     from registry.packaging import register
     from registry.runs import log_stage
 
-    profile, pipeline = load_profile(), load_pipeline(arguments.system)
+    profile = load_profile()
+    pipeline = load_pipeline(arguments.system, profile.training_preset)
     run = open_run(profile, pipeline, arguments.run_id, arguments.partition)
     out = run.stage(pipeline.stages[-1].name)
     version = register(profile, pipeline.model, log_stage(profile, out, out), out, out)

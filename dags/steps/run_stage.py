@@ -31,7 +31,8 @@ def main() -> int:
     parser.add_argument("action", choices=("run", "prepare", "finish"))
     parser.add_argument("--stage", required=True)
     arguments = of_run(parser).parse_args()
-    profile, pipeline = load_profile(), load_pipeline(arguments.system)
+    profile = load_profile()
+    pipeline = load_pipeline(arguments.system, profile.training_preset)
     stage = pipeline.stage(arguments.stage)
     run = open_run(profile, pipeline, arguments.run_id, arguments.partition)
     code = 0

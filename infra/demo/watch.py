@@ -13,7 +13,7 @@ from infra.airflow_client import AirflowApiError, AirflowClient
 from infra.errors import EXIT_BUG, PlumblineError
 from infra.processes import COMMAND_MARK
 
-CHAIN = ("ingest", "build_samples", "features", "train_next_item", "promote", "quality_report")
+CHAIN = ("ingest", "build_samples", "features", "align_generative_rec", "promote", "quality_report")
 _LINES = 25
 _TOLD_CODE = re.compile(r"\(exit code (\d+)\)")
 

@@ -110,7 +110,7 @@ def _parser() -> ArgumentParser:
     for command in (gate, promote, reject, rollback, history, compare):
         sub = commands.add_parser(command.__name__, help=command.__doc__)
         sub.set_defaults(command=command)
-        sub.add_argument("--model", default="next_item")
+        sub.add_argument("--model", default="generative_rec")
         if command in (gate, promote, reject, compare):
             sub.add_argument("--version", help="default: the newest version that no decision has named")
         if command in (promote, reject, rollback):

@@ -14,7 +14,7 @@ import pytest
 from infra.profile import CHECKOUT
 
 DAGS = CHECKOUT / "dags"
-CHAIN = ("ingest", "build_samples", "features", "train_next_item", "promote", "quality_report")
+CHAIN = ("ingest", "build_samples", "features", "align_generative_rec", "promote", "quality_report")
 RANGE = [
     "--from",
     "{{ days(partition_key, params, triggering_asset_events).first }}",
@@ -65,9 +65,9 @@ def test_each_dag_of_the_chain_is_set_off_by_the_one_before(bag: Any) -> None:
     assert before == {
         "build_samples": {"ingest"},
         "features": {"build_samples"},
-        "train_next_item": {"features"},
-        "promote": {"train_next_item"},
-        "quality_report": {"train_next_item", "promote"},
+        "align_generative_rec": {"features"},
+        "promote": {"align_generative_rec"},
+        "quality_report": {"align_generative_rec", "promote"},
     }
 
 
@@ -77,8 +77,8 @@ def test_each_dag_of_the_chain_is_set_off_by_the_one_before(bag: Any) -> None:
         ("ingest", "events", ["-m", "spark_jobs", "events", *RANGE]),
         ("build_samples", "next_item_samples", ["-m", "spark_jobs", "next_item_samples", *RANGE]),
         ("features", "training_set", ["-m", "feature_store", "training-set", *RANGE]),
-        ("train_next_item", "sft", ["-m", "dags.steps.run_stage", "run", "--stage", "sft", *RUN]),
-        ("train_next_item", "register", ["-m", "dags.steps.register", *RUN]),
+        ("align_generative_rec", "sft", ["-m", "dags.steps.run_stage", "run", "--stage", "sft", *RUN]),
+        ("align_generative_rec", "register", ["-m", "dags.steps.register", *RUN]),
         ("quality_report", "report", ["-m", "dags.steps.report"]),
         ("maintenance", "reconcile", ["-m", "infra.ledger", "reconcile"]),
     ],
@@ -88,8 +88,8 @@ def test_a_task_runs_exactly_this_command(bag: Any, dag_id: str, task_id: str, a
 
 
 def test_a_stage_of_the_declaration_is_a_task_with_its_limit_and_its_retries(bag: Any) -> None:
-    task = bag.dags["train_next_item"].get_task("sft")
-    assert (task.execution_timeout.total_seconds() / 60, task.retries, task.pool) == (20, 10, "heavy")
+    task = bag.dags["align_generative_rec"].get_task("sft")
+    assert (task.execution_timeout.total_seconds() / 60, task.retries, task.pool) == (120, 10, "heavy")
 
 
 def test_dag_files_import_nothing_but_the_builder() -> None:
@@ -117,7 +117,7 @@ def test_parsing_loads_no_heavy_package() -> None:
     """In a process of its own: this one has loaded them all."""
     code = (
         "import sys, airflow.sdk, airflow.providers.standard.operators.hitl; before = set(sys.modules)\n"
-        "import dags.ingest, dags.promote, dags.train_next_item, dags.quality_report, dags.maintenance\n"
+        "import dags.ingest, dags.promote, dags.align_generative_rec, dags.quality_report, dags.maintenance\n"
         f"print([name for name in {HEAVY!r} if name in set(sys.modules) - before])"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=CHECKOUT, capture_output=True, text=True, check=True)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from dags.pipelines import load_pipeline
 from infra.launch import pod_spec
 
 
@@ -18,28 +20,25 @@ def dag(bag: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
 
     pods = {"kind": "kubernetes", "image": "registry.example/plumbline:1", "namespace": "plumbline", "gpu_slots": 8}
     launcher = builder.PROFILE.launcher.model_copy(update=pods)
-    monkeypatch.setattr(builder, "PROFILE", builder.PROFILE.model_copy(update={"launcher": launcher}))
+    cluster = builder.PROFILE.model_copy(update={"launcher": launcher, "training_preset": "bench"})
+    monkeypatch.setattr(builder, "PROFILE", cluster)
     facts = {"schedule": None, "outlet": builder.CHALLENGER, "deadline_minutes": 240}
     return builder.training_dag("notes", "generative_rec", **facts)
 
 
 def test_every_stage_is_a_group_that_prepares_trains_and_finishes(dag: Any) -> None:
-    assert set(dag.task_ids) == {
-        *(
-            f"{stage}.{step}"
-            for stage in ("semantic_ids", "sft", "evaluate")
-            for step in ("prepare", "train", "finish")
-        ),
-        "register",
-    }
+    stages = [stage.name for stage in load_pipeline("generative_rec", "bench").stages]
+    steps = ("prepare", "train", "finish")
+    assert set(dag.task_ids) == {*(f"{stage}.{step}" for stage in stages for step in steps), "register"}
     assert dag.get_task("sft.train").upstream_task_ids == {"sft.prepare"}
-    assert dag.get_task("evaluate.prepare").upstream_task_ids == {"sft.finish"}
+    for below, stage in pairwise(stages):
+        assert dag.get_task(f"{stage}.prepare").upstream_task_ids == {f"{below}.finish"}
 
 
 def test_a_gpu_stage_waits_deferred_and_holds_its_slots_of_the_gpu_pool(dag: Any) -> None:
     pod = dag.get_task("sft.train")
     assert (pod.deferrable, pod.reattach_on_restart, pod.pool, pod.pool_slots) == (True, True, "gpu", 1)
-    assert (pod.retries, pod.execution_timeout.total_seconds()) == (10, 20 * 60)
+    assert (pod.retries, pod.execution_timeout.total_seconds()) == (10, 120 * 60)
 
 
 def test_a_stage_without_a_gpu_takes_no_slot_of_the_gpu_pool(dag: Any) -> None:
@@ -50,7 +49,7 @@ def test_the_pod_is_the_launchers_with_the_spec_that_prepare_wrote(dag: Any) -> 
     from dags.builder import PROFILE
 
     path = "{{ ti.xcom_pull(task_ids='sft.prepare')['spec'] }}"
-    expected = pod_spec("generative_rec.sft", path, PROFILE, gpus=1, gpu_class="small")
+    expected = pod_spec("generative_rec.sft", path, PROFILE, gpus=1, gpu_class="large")
     assert dag.get_task("sft.train").pod_template_dict == expected
 
 

@@ -21,7 +21,7 @@ def _load(name: str) -> Any:
 
 policies = _load("policies")
 EXPECTED = {
-    "ingest", "build_samples", "features", "train_next_item", "promote", "quality_report", "maintenance",
+    "ingest", "build_samples", "features", "align_generative_rec", "promote", "quality_report", "maintenance",
 }  # fmt: skip
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
 
-from dags.pipelines import PipelineError, load_pipeline
+from dags.pipelines import PipelineError, Preset, load_pipeline
 from infra.profile import CHECKOUT
 
 
@@ -24,37 +24,62 @@ def declare(root: Path, *stages: dict[str, Any]) -> Path:
     return root
 
 
-def test_every_declaration_of_the_checkout_is_sound() -> None:
+@pytest.mark.parametrize("preset", get_args(Preset))
+def test_every_declaration_of_the_checkout_is_sound_under_every_preset(preset: Preset) -> None:
     systems = [path.parent.name for path in (CHECKOUT / "training").glob("*/pipeline.yaml")]
     assert systems
     for system in systems:
-        assert load_pipeline(system).stages
+        assert load_pipeline(system, preset).stages
 
 
 def test_a_run_pins_the_tables_that_come_from_outside_and_no_others(tmp_path: Path) -> None:
     first = stage("codes", ["items"], [], writes={"tables": ["item_codes"], "artifact": True})
     root = declare(tmp_path, first, stage("fit", ["samples", "item_codes"], ["codes"]))
-    assert load_pipeline("toy", root).tables() == {"items", "samples"}
+    assert load_pipeline("toy", "demo", root).tables() == {"items", "samples"}
 
 
 def test_an_artifact_that_no_earlier_stage_writes_is_an_error(tmp_path: Path) -> None:
     root = declare(tmp_path, stage("fit", [], ["codes"]), stage("codes", [], []))
     with pytest.raises(PipelineError, match=r"stage fit reads .*codes.*, which no earlier stage writes"):
-        load_pipeline("toy", root)
+        load_pipeline("toy", "demo", root)
+
+
+def test_a_stage_that_does_not_name_the_preset_is_left_out_and_so_is_the_reading_of_it(tmp_path: Path) -> None:
+    written = {"tables": ["item_codes"], "artifact": True}
+    old = stage("old", ["past"], [], writes=written, config={"bench": {}})
+    new = stage("new", ["items"], [], writes=written, config={"bench": {}, "demo": {"levels": 3}})
+    root = declare(tmp_path, old, new, stage("fit", ["samples", "item_codes"], ["old", "new"], config={"demo": {}}))
+    demo, bench = load_pipeline("toy", "demo", root), load_pipeline("toy", "bench", root)
+    assert [one.name for one in demo.stages] == ["new", "fit"]
+    assert demo.stage("fit").reads.artifacts == ("new",)
+    assert demo.tables() == {"items", "samples"}
+    assert [one.name for one in bench.stages] == ["old", "new"]
+    assert bench.tables() == {"past", "items"}
+
+
+def test_the_config_of_another_preset_is_no_part_of_a_preset(tmp_path: Path) -> None:
+    root = declare(tmp_path, stage("fit", [], [], config={"demo": {"levels": 3}, "bench": {"levels": 4}}))
+    assert load_pipeline("toy", "demo", root).stage("fit").config == {"demo": {"levels": 3}}
+
+
+def test_a_preset_that_no_stage_names_is_an_error(tmp_path: Path) -> None:
+    root = declare(tmp_path, stage("fit", [], []))
+    with pytest.raises(PipelineError, match="no stage under the preset 'production'"):
+        load_pipeline("toy", "production", root)
 
 
 def test_an_unknown_key_is_an_error_that_names_it(tmp_path: Path) -> None:
     root = declare(tmp_path, stage("fit", [], [], gpus=2))
     with pytest.raises(PipelineError, match=r"stages.0.gpus"):
-        load_pipeline("toy", root)
+        load_pipeline("toy", "demo", root)
 
 
 def test_an_unknown_retry_class_is_an_error(tmp_path: Path) -> None:
     root = declare(tmp_path, stage("fit", [], [], retry="always"))
     with pytest.raises(PipelineError, match=r"stages.0.retry"):
-        load_pipeline("toy", root)
+        load_pipeline("toy", "demo", root)
 
 
 def test_a_system_without_a_declaration_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(PipelineError, match="no pipeline 'toy'"):
-        load_pipeline("toy", tmp_path)
+        load_pipeline("toy", "demo", tmp_path)
