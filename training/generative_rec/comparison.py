@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 from typing import Any
 
 import numpy as np
@@ -121,12 +122,28 @@ class Comparison:
         )
 
     def metrics_table(self, lines: Sequence[Mapping[str, Any]], origin: str) -> pa.Table:
-        """`lines`, with where they come from; `as_of` is the day of the newest test sample."""
-        table = pa.Table.from_pylist(list(lines), schema=pa.schema(_METRICS_SCHEMA))
-        newest = max(sample.as_of for sample in self.test)
-        for name, value in (("origin", origin), ("split", self.split), ("as_of", newest)):
-            table = table.append_column(name, pa.array([value] * len(table)))
-        return table
+        """`lines`, with where they come from."""
+        return metrics_table(lines, origin, self.split, max(sample.as_of for sample in self.test))
+
+
+def metrics_table(lines: Sequence[Mapping[str, Any]], origin: str, split: str, as_of: date) -> pa.Table:
+    """The table `model_metrics`; `as_of` is the day of the newest test sample."""
+    table = pa.Table.from_pylist(list(lines), schema=pa.schema(_METRICS_SCHEMA))
+    constants = (("origin", origin, pa.string()), ("split", split, pa.string()), ("as_of", as_of, pa.date32()))
+    for name, value, kind in constants:
+        table = table.append_column(name, pa.array([value] * len(table), kind))
+    return table
+
+
+def rung_lines(records: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """One line per figure of each rung's record; `stands` is 1 where its model went on, 0 where it was left out."""
+    nothing = {"slice": "all", "lo": None, "hi": None, "n": None}
+    return [
+        {"model": rung, "metric": name, "value": float(value), **nothing}
+        for rung, record in records.items()
+        for name, value in record.items()
+        if not isinstance(value, str)
+    ]
 
 
 def slices(test: Sequence[NextItem], warm: frozenset[str]) -> dict[str, list[bool]]:

@@ -7,13 +7,18 @@ truth per model and sample, null where it is not among the first `depth`: what g
 Both tables name the split of each line. The time split decides. Leave-one-out stands beside it for the comparison with
 papers, with every row fitted anew on its training part: a model of the time split has seen leave-one-out's test items,
 so a trained model has a row there only where its stage trained one for it (`protocols` of `sft`).
+
+What the rungs' own gates decided is in `model_metrics` too, as split `training`: a row whose rungs were left out has the
+weights of the row that they started from, and so its figures.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
+from pathlib import Path
 from typing import Literal, get_args
 
 import numpy as np
@@ -29,8 +34,9 @@ from training.generative_rec.baselines.covisit import CoVisit
 from training.generative_rec.baselines.popularity import Popularity
 from training.generative_rec.baselines.sasrec import SASRec, SASRecConfig
 from training.generative_rec.catalogue import read_kinds
-from training.generative_rec.comparison import Comparison, Row, flat
+from training.generative_rec.comparison import Comparison, Row, flat, metrics_table, rung_lines
 from training.generative_rec.item_codes import read_codes
+from training.generative_rec.rungs import read_rungs
 from training.generative_rec.samples import (
     NextItem,
     Protocol,
@@ -101,14 +107,29 @@ def chosen_samples(test: Sequence[NextItem], limit: int | None, seed: int) -> li
 
 
 def _trained(spec: StageSpec, config: Config, protocol: Protocol) -> dict[str, Recommender]:
-    """The models that were trained on this split, packaged into the folder that they have in their stage."""
+    """The models that were trained on this split, packaged into the folder that they have in their stage.
+
+    Models with the same weights and ids are one recommender, under each of their names.
+    """
     name, found = model_folder(protocol), dict[str, Recommender]()
+    loaded: dict[tuple[str, str], Recommender] = {}
     for model, codes in config.models.items():
         folder = spec.artifact(model) / name
         if protocol == next(iter(config.baselines)) or folder.is_dir():
             package(folder, spec.artifact(codes), config.serving, spec.out_dir / name)
-            found[model] = Generative.load(spec.out_dir / name)
+            same = (codes, _hash_of_weights(folder))
+            if same not in loaded:
+                loaded[same] = Generative.load(spec.out_dir / name)
+            found[model] = loaded[same]
     return found
+
+
+def _hash_of_weights(folder: Path) -> str:
+    digest = hashlib.sha256()
+    for path in sorted(folder.glob("*.safetensors")):
+        with path.open("rb") as stream:
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()
 
 
 def _compare(
@@ -124,7 +145,11 @@ def _compare(
     test = chosen_samples(of_part(samples, "test"), config.samples, spec.seed)
     models = ((name, _baseline(name, catalogue, samples, config, spec.seed)) for name in baselines)
     known = frozenset(catalogue)
-    rows = [_measure(name, model, test, config, known) for name, model in chain(models, trained.items())]
+    measured, rows = dict[Recommender, Row](), list[Row]()
+    for name, model in chain(models, trained.items()):
+        if model not in measured:
+            measured[model] = _measure(name, model, test, config, known)
+        rows.append(replace(measured[model], model=name))
     warm = frozenset(sample.item_id for sample in of_part(samples, "train"))
     kinds = read_kinds(spec, catalogue)
     return Comparison(protocol, rows, test, warm, len(catalogue), kinds, spec.seed, config.resamples)
@@ -171,6 +196,10 @@ def _write(spec: StageSpec, found: Sequence[Comparison]) -> StageResult:
         own = {**flat(lines), **comparison.differences(), **sizes}
         prefix = "" if comparison.split == "time" else f"{comparison.split}."
         metrics |= {f"{prefix}{name}": value for name, value in own.items()}
+    rungs = rung_lines(read_rungs(spec))
+    metrics |= {f"{line['model']}.{line['metric']}": line["value"] for line in rungs}
+    newest = max(sample.as_of for comparison in found for sample in comparison.test)
+    means.append(metrics_table(rungs, origin, "training", newest))
     tables = {"model_metrics": pa.concat_tables(means), "eval_ranks": pa.concat_tables(ranks)}
     return StageResult(metrics, {name: (_write_table(spec, name, table),) for name, table in tables.items()})
 

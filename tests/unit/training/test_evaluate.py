@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import shutil
 from collections import Counter, defaultdict
@@ -158,6 +159,34 @@ def test_each_row_stands_against_the_one_above_and_lists_say_how_many_kinds_they
     assert steps <= metrics.keys()
     line = [row for row in _table(spec, "model_metrics") if (row["model"], row["metric"]) == ("popularity", "kinds@10")]
     assert [row["value"] for row in line] == [metrics["popularity.kinds@10"]] and 1 <= line[0]["value"] <= 3
+
+
+def test_a_rung_that_was_left_out_has_the_figures_of_its_start_and_its_record_is_told(
+    spec: StageSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(tmp_path / "sft", tmp_path / "rf_hard")
+    record = {"stands": False, "reason": "0 preferences", "ndcg_before": 0.2, "ndcg_after": 0.2, "preferences": 0.0}
+    (tmp_path / "rf_hard" / "gate.json").write_text(json.dumps(record))
+    artifacts = {**spec.artifacts, "rf_hard": str(tmp_path / "rf_hard"), "sp": str(tmp_path / "never_run")}
+    models = {"models": {"sft": "semantic_ids", "rf_hard": "semantic_ids"}, "baselines": {"time": ["popularity"]}}
+    asked = list[str]()
+    measure = evaluate._measure
+
+    def counting(name: str, *rest: Any) -> Any:
+        asked.append(name)
+        return measure(name, *rest)
+
+    monkeypatch.setattr(evaluate, "_measure", counting)
+    ladder = dataclasses.replace(spec, artifacts=artifacts, config={**spec.config, **models})
+    result = evaluate.main(ladder)
+    assert asked == ["popularity", "sft"]
+    figures = {(row["model"], row["metric"], row["slice"]): row["value"] for row in _table(ladder, "model_metrics")}
+    of_sft = {key[1:]: value for key, value in figures.items() if key[0] == "sft"}
+    assert of_sft == {key[1:]: value for key, value in figures.items() if key[0] == "rf_hard"} != {}
+    told = {(row["model"], row["metric"]): row["value"] for row in _table(ladder, "model_metrics", "training")}
+    expected = {"stands": 0.0, "ndcg_before": 0.2, "ndcg_after": 0.2, "preferences": 0.0}
+    assert told == {("rf_hard", name): value for name, value in expected.items()}
+    assert result.metrics["rf_hard.stands"] == 0.0
 
 
 def test_own_items_are_left_out_for_all_rows_alike(spec: StageSpec) -> None:
