@@ -1,4 +1,4 @@
-"""### Build samples: events to sessions, histories, statistics and `next_item_samples`
+"""### Build samples: events to sessions, histories, statistics, profiles and `next_item_samples`
 
 **Healthy when** a run is green for every partition that `ingest` committed; its last task audits every sample.
 
@@ -19,9 +19,8 @@ from dags.builder import EVENTS, RANGE, SAMPLES, after, chain, heavy, new_dag
 with new_dag(
     "build_samples", __doc__, schedule=after(EVENTS), owner="data-engineering", tags=["samples"], deadline_minutes=180
 ):
-    # One Spark process for what only reads events: starting one costs as much as two of these tables.
-    behaviour = heavy(
-        "behaviour", "spark_jobs", "sessions", "histories", "user_stats", "item_stats", *RANGE, minutes=120
-    )
+    # One Spark process for what reads landed tables alone: starting one costs as much as two of these tables.
+    tables = ("sessions", "histories", "user_stats", "item_stats", "user_profiles")
+    behaviour = heavy("behaviour", "spark_jobs", *tables, *RANGE, minutes=120)
     samples = heavy("next_item_samples", "spark_jobs", "next_item_samples", *RANGE, minutes=60, outlets=[SAMPLES])
     chain(behaviour, samples)

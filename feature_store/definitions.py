@@ -31,7 +31,7 @@ class Entity:
 
 @dataclass(frozen=True)
 class DailyView:
-    """A view over a daily lake table. Counters reach back 365 days: a row older than `ttl` has nothing left to say."""
+    """A view over a daily lake table. A row older than `ttl` has nothing left to say: counters reach back 365 days."""
 
     name: str
     entity: Entity
@@ -55,10 +55,12 @@ ITEM = Entity("item", "item_id")
 ENTITIES = (USER, ITEM)
 USER_DAILY = DailyView("user_daily", USER, "user_stats")
 ITEM_DAILY = DailyView("item_daily", ITEM, "item_stats")
-DAILY_VIEWS = (USER_DAILY, ITEM_DAILY)
+# As old as the oldest event of a history: who has a history has a profile.
+USER_PROFILE = DailyView("user_profile", USER, "user_profiles", ttl=timedelta(days=730))
+DAILY_VIEWS = (USER_DAILY, ITEM_DAILY, USER_PROFILE)
 USER_RECENCY = "user_recency"
 USER_RECENCY_FEATURES = {"days_since_last_event": "double", "is_cold": "boolean"}
-SERVICES: Mapping[str, tuple[str, ...]] = {"next_item_v1": ("user_daily", "item_daily", USER_RECENCY)}
+SERVICES: Mapping[str, tuple[str, ...]] = {"next_item_v1": ("user_daily", "item_daily", "user_profile", USER_RECENCY)}
 
 # Names of feast.types, by contract type; arrays are Array(<name>).
 _FEAST_TYPES = {

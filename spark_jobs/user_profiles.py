@@ -26,31 +26,38 @@ def build(
     """Profiles of the users active on the asked days; `frames` holds `events` and `items`."""
     past = last_events(frames["events"], partitions, config, up_to=0)
     told = past.select("user_id", "event_date", F.posexplode("past").alias("place", "event")).select(
-        "user_id", "event_date", "place", "event.item_id", "event.rating"
+        "user_id", "event_date", "place", "event.item_id", "event.rating", "event.event_time"
     )
-    known = told.join(_catalogue(frames["items"], past), ["event_date", "item_id"], "left")
+    # The catalogue's delivery is found per day, never its items per day, which would be millions of rows.
+    dated = told.join(F.broadcast(_newest_delivery(frames["items"], past)), "event_date", "left")
+    known = dated.join(_described(frames["items"]), ["snapshot_date", "item_id"], "left")
     said = F.struct("place", "brand", "kind", "title", "rating")
-    lines = known.groupBy("user_id", "event_date").agg(F.array_sort(F.collect_list(said)).alias("said"))
+    lines = known.groupBy("user_id", "event_date").agg(
+        F.array_sort(F.collect_list(said)).alias("said"), F.max("event_time").alias("last_event_time")
+    )
     return lines.select(
         F.col("event_date").alias("profile_date"),
         "user_id",
         F.date_add("event_date", 1).cast("timestamp").alias("available_at"),
-        F.size("said").alias("events_read"),
         _text(config).alias("profile_text"),
+        "last_event_time",
     )
 
 
-def _catalogue(items: DataFrame, past: DataFrame) -> DataFrame:
-    """The items as of each day: those of the newest delivery up to it."""
+def _newest_delivery(items: DataFrame, past: DataFrame) -> DataFrame:
+    """For each day the newest delivery of the catalogue up to it; days before the first have no row."""
     deliveries = items.select("snapshot_date").distinct()
     days = past.select("event_date").distinct()
-    newest = (
+    return (
         days.join(F.broadcast(deliveries), F.col("snapshot_date") <= F.col("event_date"))
         .groupBy("event_date")
         .agg(F.max("snapshot_date").alias("snapshot_date"))
     )
+
+
+def _described(items: DataFrame) -> DataFrame:
     kind = F.element_at(F.split("category", " > "), -1).alias("kind")
-    return items.select("snapshot_date", "item_id", "brand", kind, "title").join(newest, "snapshot_date")
+    return items.select("snapshot_date", "item_id", "brand", kind, "title")
 
 
 def _text(config: Mapping[str, Any]) -> Column:
@@ -89,7 +96,7 @@ def _last_titles(said: Column, config: Mapping[str, Any]) -> Column:
 
 JOB = Job(
     "user_profiles",
-    version=1,
+    version=2,
     inputs=(Input("events", lookback_days=CONFIG["lookback_days"]), Input("items", latest=True)),
     config=CONFIG,
     build=build,

@@ -17,7 +17,7 @@ from pyspark.sql import functions as F
 
 from infra.contracts import load_contract
 from infra.profile import load_profile
-from spark_jobs import histories, item_stats, next_item_samples, sessions, user_stats
+from spark_jobs import histories, item_stats, next_item_samples, sessions, user_profiles, user_stats
 from spark_jobs.job import Job
 
 Row = dict[str, Any]
@@ -25,6 +25,13 @@ Row = dict[str, Any]
 FIRST = date(2018, 1, 1)
 DAYS = [FIRST + timedelta(n) for n in range(5)]
 MIDNIGHT = datetime(2018, 1, 1, tzinfo=UTC)
+# Two deliveries of the catalogue, the second from the third day on.
+CATALOGUE = [
+    {"snapshot_date": FIRST + timedelta(days), "source": "shop", "item_id": item, "title": f"{item} of {days}"}
+    | {"brand": item.upper(), "category": f"all > {item}"}
+    for days, items in ((0, "ab"), (2, "bcd"))
+    for item in items
+]
 few = settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
@@ -165,15 +172,16 @@ def test_statistics_are_those_of_a_plain_count(
 def test_days_built_in_any_order_and_range_give_the_same_rows(
     rows: list[Row], order: list[date], pairs: bool, spark: SparkSession, make_frame: Any
 ) -> None:
-    everything = make_frame("events", rows)
+    everything, items = make_frame("events", rows), make_frame("items", CATALOGUE)
     ranges = [order[:2], order[2:]] if pairs else [[day] for day in order]
-    for job in (sessions.JOB, histories.JOB, user_stats.JOB, item_stats.JOB):
+    for job in (sessions.JOB, histories.JOB, user_stats.JOB, item_stats.JOB, user_profiles.JOB):
         in_parts: dict[Any, Row] = {}
         for days in ranges:
             # What the runner hands over: nothing after the last day of the range.
             known = everything.where(F.col("event_date") <= max(days))
-            in_parts |= build(job, spark, {"events": known}, days)
-        assert in_parts == build(job, spark, {"events": everything}, DAYS)
+            described = items.where(F.col("snapshot_date") <= max(days))
+            in_parts |= build(job, spark, {"events": known, "items": described}, days)
+        assert in_parts == build(job, spark, {"events": everything, "items": items}, DAYS)
 
 
 @few
@@ -182,11 +190,11 @@ def test_late_events_change_no_day_before_theirs_and_sessions_only_on_theirs(
     rows: list[Row], late: list[Row], spark: SparkSession, make_frame: Any
 ) -> None:
     late = [event for event in late[:2] if position(event) not in {position(e) for e in rows}]
-    before, after = make_frame("events", rows), make_frame("events", rows + late)
+    before, after, items = make_frame("events", rows), make_frame("events", rows + late), make_frame("items", CATALOGUE)
     touched = {day_of(event) for event in late}
-    for job in (sessions.JOB, histories.JOB, user_stats.JOB):
-        old = build(job, spark, {"events": before}, DAYS)
-        new = build(job, spark, {"events": after}, DAYS)
+    for job in (sessions.JOB, histories.JOB, user_stats.JOB, user_profiles.JOB):
+        old = build(job, spark, {"events": before, "items": items}, DAYS)
+        new = build(job, spark, {"events": after, "items": items}, DAYS)
         changed = {key[0] for key in old.keys() | new.keys() if old.get(key) != new.get(key)}
         assert all(any(day >= cause for cause in touched) for day in changed)
         if job is sessions.JOB:

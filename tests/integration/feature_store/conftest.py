@@ -22,6 +22,7 @@ from infra.profile import Profile, load_profile
 
 Rows = list[dict[str, Any]]
 FIRST = date(2018, 1, 1)
+DAILY = {"user_stats": "user_id", "item_stats": "item_id", "user_profiles": "user_id"}  # table to the id that it is of
 
 
 class Shop:
@@ -29,7 +30,7 @@ class Shop:
 
     def __init__(self, profile: Profile) -> None:
         self.profile, self.lake, self.ledger = profile, Lake(profile), Ledger(profile)
-        self.rows: dict[str, dict[date, Rows]] = {"user_stats": {}, "item_stats": {}, "next_item_samples": {}}
+        self.rows: dict[str, dict[date, Rows]] = {table: {} for table in (*DAILY, "next_item_samples")}
 
     def publish(self, table: str, days: Mapping[date, Rows], edition: int = 1) -> None:
         """Publish whole partitions; another `edition` is what a job does when its inputs have changed."""
@@ -69,6 +70,22 @@ def stat(key: str, name: str, day: date, random: Random) -> dict[str, Any]:
     }
 
 
+def profile(user: str, day: date, random: Random) -> dict[str, Any]:
+    """A profile whose words tell the day that it is of; every fifth has none, as where the catalogue knows no item."""
+    return {
+        "profile_date": day,
+        "user_id": user,
+        "available_at": at(day + timedelta(days=1)),
+        "profile_text": f"lately: {day}" if random.randrange(5) else "",
+        "last_event_time": at(day, random.randrange(86_400)),
+    }
+
+
+def daily(table: str, name: str, day: date, random: Random) -> dict[str, Any]:
+    """A row of a daily table."""
+    return profile(name, day, random) if table == "user_profiles" else stat(DAILY[table], name, day, random)
+
+
 def sample(user: str, item: str, day: date, random: Random) -> dict[str, Any]:
     return {
         "sample_date": day,
@@ -88,12 +105,12 @@ def sample(user: str, item: str, day: date, random: Random) -> dict[str, Any]:
 
 
 def random_days(random: Random, days: int, step: int = 1, names: int = 9) -> dict[str, dict[date, Rows]]:
-    """Statistics and samples of random users and items on `days` days, `step` apart; some names are never seen."""
-    made: dict[str, dict[date, Rows]] = {"user_stats": {}, "item_stats": {}, "next_item_samples": {}}
+    """Statistics, profiles and samples of random users and items on `days` days, `step` apart; some are never seen."""
+    made: dict[str, dict[date, Rows]] = {table: {} for table in (*DAILY, "next_item_samples")}
     for day in (FIRST + timedelta(days=n * step) for n in range(days)):
-        for table, key in (("user_stats", "user_id"), ("item_stats", "item_id")):
+        for table in DAILY:
             active = random.sample(range(names), random.randrange(names // 2))
-            made[table][day] = [stat(key, str(name), day, random) for name in active]
+            made[table][day] = [daily(table, str(name), day, random) for name in active]
         pairs = {(random.randrange(names), random.randrange(names)) for _ in range(random.randrange(names))}
         made["next_item_samples"][day] = [sample(str(u), str(i), day, random) for u, i in sorted(pairs)]
     return made
@@ -103,11 +120,11 @@ def plant_future(made: dict[str, dict[date, Rows]], random: Random) -> None:
     """For every sample, rows of its user and its item for its own day and for later days, where there are none yet."""
     for day, rows in list(made["next_item_samples"].items()):
         for row in rows:
-            for table, key in (("user_stats", "user_id"), ("item_stats", "item_id")):
+            for table, key in DAILY.items():
                 for later in (day, day + timedelta(days=random.randrange(1, 9))):
                     there = made[table].setdefault(later, [])
                     if all(old[key] != row[key] for old in there):
-                        there.append(stat(key, row[key], later, random))
+                        there.append(daily(table, row[key], later, random))
 
 
 @pytest.fixture

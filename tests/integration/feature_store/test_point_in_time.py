@@ -89,9 +89,9 @@ def test_the_join_is_the_as_of_join_and_no_value_is_of_as_of_or_later(
         stats = frame(view.table, [row for day in made[view.table].values() for row in day])
         expected = as_of_join(view, samples, stats)
         assert rows.select(list(expected[0])).to_pylist() == expected
-        told = [(row["as_of"].toordinal(), row[f"{view.name}__events_7d"]) for row in rows.to_pylist()]
-        assert all(day is None or day < as_of for as_of, day in told)
-        assert {day is None for _, day in told} == {True, False}, "the case must hold both cold and warm entities"
+        told = [(row["as_of"], row[f"{view.name}__last_event_time"]) for row in rows.to_pylist()]
+        assert all(time is None or time < as_of for as_of, time in told)
+        assert {time is None for _, time in told} == {True, False}, "the case must hold both cold and warm entities"
 
 
 def test_yesterday_is_known_at_midnight_and_today_is_not(shop_rows: Any, profiles: Profiles, tmp_path: Path) -> None:
@@ -100,11 +100,13 @@ def test_yesterday_is_known_at_midnight_and_today_is_not(shop_rows: Any, profile
     made = {
         "user_stats": {day: [shop_rows.stat("user_id", "u", day, random)] for day in (yesterday, today, tomorrow)},
         "item_stats": {today: [shop_rows.stat("item_id", "i", today, random)]},
+        "user_profiles": {day: [shop_rows.profile("u", day, Random(1))] for day in (yesterday, today, tomorrow)},
         NEXT_ITEM.samples: {today: [shop_rows.sample("u", "i", today, random)]},
     }
     (row,) = joined(profiles["duckdb"], tmp_path, made).to_pylist()
     assert row["user_daily__events_7d"] == yesterday.toordinal()
     assert row["item_daily__events_7d"] is None
+    assert row["user_profile__profile_text"] == f"lately: {yesterday}"
     last_event = made["user_stats"][yesterday][0]["last_event_time"]
     assert row["user_recency__days_since_last_event"] == (row["as_of"] - last_event) / timedelta(days=1)
     assert row["user_recency__is_cold"] is False
@@ -118,6 +120,7 @@ def test_a_row_is_forgotten_after_the_ttl_and_the_user_is_cold_again(
     made = {
         "user_stats": {d: [shop_rows.stat("user_id", str(n), d, random)] for n, d in old.items()},
         "item_stats": {},
+        "user_profiles": {},
         NEXT_ITEM.samples: {day: [shop_rows.sample(str(n), "i", day, random) for n in old]},
     }
     rows = joined(profiles["duckdb"], tmp_path, made).to_pylist()

@@ -12,7 +12,7 @@ import pyarrow.dataset as ds
 import pytest
 
 from feature_store import store
-from feature_store.definitions import DAILY_VIEWS, USER_DAILY, feast_objects
+from feature_store.definitions import DAILY_VIEWS, USER_DAILY, USER_PROFILE, DailyView, feast_objects
 from feature_store.materialize import Materialised, materialize
 from feature_store.online import ReconciliationError, newest_rows, online_rows, reconcile
 from feature_store.serve import apply_definitions
@@ -43,7 +43,9 @@ def opened(shop: Any) -> Iterator[Any]:
         yield feast_store
 
 
-def test_a_training_set_is_built_once_and_again_only_where_its_inputs_changed(filled: Any, days: list[date]) -> None:
+def test_a_training_set_is_built_once_and_again_only_where_its_inputs_changed(
+    filled: Any, shop_rows: Any, days: list[date]
+) -> None:
     build_training_set(filled.profile, NEXT_ITEM, days[0], days[3])
     first = build_training_set(filled.profile, NEXT_ITEM, days[0], days[-1])
     assert first is not None
@@ -52,10 +54,10 @@ def test_a_training_set_is_built_once_and_again_only_where_its_inputs_changed(fi
     rows = ds.dataset([file.path for file in filled.lake.files(NEXT_ITEM.table)]).to_table()
     assert rows.num_rows == sum(map(len, filled.rows[NEXT_ITEM.samples].values())) > 0
     assert filled.ledger.reconcile() == []
-    filled.publish("user_stats", {days[4]: filled.rows["user_stats"][days[4]]}, edition=2)
+    filled.publish("user_profiles", {days[4]: [shop_rows.profile("0", days[4], Random(0))]}, edition=2)
     again = build_training_set(filled.profile, NEXT_ITEM, days[0], days[-1])
     assert again is not None
-    assert again.recorded == tuple(days[5:]), "statistics of a day are features of the days after it"
+    assert again.recorded == tuple(days[5:]), "what a day tells is a feature of the days after it"
 
 
 def test_days_without_samples_in_the_ledger_are_refused_by_name(filled: Any, days: list[date]) -> None:
@@ -65,8 +67,8 @@ def test_days_without_samples_in_the_ledger_are_refused_by_name(filled: Any, day
     assert f"--from {after} --partition {after}" in refusal.value.do
 
 
-def newest(shop: Any, last: date) -> dict[str, dict[str, Any]]:
-    return newest_rows(USER_DAILY, pin(shop.lake, USER_DAILY.table, last=last).files)
+def newest(shop: Any, last: date, view: DailyView = USER_DAILY) -> dict[str, dict[str, Any]]:
+    return newest_rows(view, pin(shop.lake, view.table, last=last).files)
 
 
 def test_materialisation_day_by_day_and_in_one_go_end_alike(filled: Any, days: list[date]) -> None:
@@ -76,10 +78,11 @@ def test_materialisation_day_by_day_and_in_one_go_end_alike(filled: Any, days: l
         with opened(filled) as feast_store:
             assert online_rows(feast_store, USER_DAILY, sorted(expected)) == expected
     materialize(filled.profile, days[0], days[-1])
-    expected = newest(filled, days[-1])
-    with opened(filled) as feast_store:
-        assert online_rows(feast_store, USER_DAILY, sorted(expected)) == expected
-    assert sorted(filled.ledger.committed("online.user_daily")) == days
+    for view in DAILY_VIEWS:
+        expected = newest(filled, days[-1], view)
+        with opened(filled) as feast_store:
+            assert online_rows(feast_store, view, sorted(expected)) == expected != {}
+        assert sorted(filled.ledger.committed(f"online.{view.name}")) == days
     assert filled.ledger.reconcile() == []
     assert materialize(filled.profile, days[0], days[-1]) == [Materialised(v.name, (), 0) for v in DAILY_VIEWS]
 
@@ -92,8 +95,9 @@ def test_late_data_is_materialised_again_and_older_rows_never_replace_newer_ones
     changed = [shop_rows.stat("user_id", name, days[2], random) for name in ("0", "1", "late")]
     vanished = filled.rows["user_stats"][days[-1]][1:]
     filled.publish("user_stats", {days[2]: changed, days[-1]: vanished}, edition=2)
-    users, items = materialize(filled.profile, days[2], days[-1])
-    assert (users.partitions, items.partitions) == ((days[2], days[-1]), ())
+    users, *others = materialize(filled.profile, days[2], days[-1])
+    assert users.partitions == (days[2], days[-1])
+    assert [view.partitions for view in others] == [(), ()]
     expected = newest(filled, days[-1])
     with opened(filled) as feast_store:
         assert online_rows(feast_store, USER_DAILY, sorted(expected)) == expected
@@ -108,7 +112,8 @@ def test_a_rolled_back_day_gives_way_to_older_rows_when_the_next_day_comes(
     filled.publish(
         "user_stats", {extra: [shop_rows.stat("user_id", name, extra, random) for name in newest(filled, extra)]}
     )
-    filled.publish("item_stats", {extra: []})
+    for table in ("item_stats", "user_profiles"):
+        filled.publish(table, {extra: []})
     materialize(filled.profile, days[0], extra)
     rollback(filled.lake, filled.ledger, "user_stats", before)
     filled.publish("user_stats", {days[0]: []}, edition=2)
@@ -180,6 +185,8 @@ def test_the_server_answers_with_stored_and_on_demand_features(filled: Any, shop
         answer = client.post("/get-online-features", json=body).raise_for_status().json()
     values = {n: r["values"] for n, r in zip(answer["metadata"]["feature_names"], answer["results"], strict=True)}
     assert values["user_daily__events_30d"] == [row["events_30d"], None]
+    text = newest(filled, days[-1], USER_PROFILE).get(user, {}).get("profile_text")
+    assert values["user_profile__profile_text"] == [text, None]
     assert values["user_recency__is_cold"] == [False, True]
     days_ago = (asked - row["last_event_time"].timestamp()) / 86_400
     assert values["user_recency__days_since_last_event"][0] == pytest.approx(days_ago)

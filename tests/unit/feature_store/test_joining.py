@@ -34,12 +34,15 @@ def samples(*pairs: tuple[str, str]) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=pa.schema([f.with_nullable(True) for f in arrow_schema(SAMPLES)]))
 
 
-def features(*pairs: tuple[str, str, int | None], last_event: datetime | None = None) -> pa.Table:
+def features(
+    *pairs: tuple[str, str, int | None], last_event: datetime | None = None, profile_event: datetime | None = None
+) -> pa.Table:
     names = [name for name in TRAINING.names if "__" in name]
     rows = [
         dict.fromkeys(names)
         | {"user_id": u, "item_id": i, "event_timestamp": AS_OF.replace(tzinfo=None), "user_daily__events_7d": n}
         | {"user_daily__last_event_time": last_event, "user_recency__is_cold": last_event is None}
+        | {"user_profile__last_event_time": profile_event, "user_profile__profile_text": "lately: A"}
         for u, i, n in pairs
     ]
     return pa.Table.from_pylist(rows)
@@ -62,22 +65,27 @@ def test_a_join_that_loses_or_multiplies_rows_is_an_error(answer: list[tuple[str
         attach(samples(("u", "i"), ("v", "i")), features(*answer), TRAINING, ("user_id", "item_id"))
 
 
-def attached(last_event: datetime | None) -> pa.Table:
-    answer = features(("u", "i", 1), last_event=last_event)
+def attached(last_event: datetime | None, profile_event: datetime | None = None) -> pa.Table:
+    answer = features(("u", "i", 1), last_event=last_event, profile_event=profile_event)
     return attach(samples(("u", "i")), answer, TRAINING, ("user_id", "item_id"))
 
 
 @pytest.mark.parametrize("last_event", [None, datetime(2018, 4, 30, 23, 59, 59, tzinfo=UTC)])
 def test_features_of_the_past_pass_the_rules(last_event: datetime | None) -> None:
-    (row,) = checks.aggregate(attached(last_event), TRAINING)
+    (row,) = checks.aggregate(attached(last_event, last_event), TRAINING)
     assert {name: count for name, count in row.items() if name.startswith("rule_") and count} == {}
     assert (row["rows_in"], row["duplicate_keys"], row["bad_share"]) == (1, 0, 0)
 
 
-def test_a_feature_of_as_of_itself_stops_the_training_set(profile: Profile, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("user", "told", "rule"), [(AS_OF, None, "user_features_before_as_of"), (None, AS_OF, "profile_before_as_of")]
+)
+def test_a_feature_of_as_of_itself_stops_the_training_set(
+    user: datetime | None, told: datetime | None, rule: str, profile: Profile, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(checks, "judge_partitions", lambda profile, contract, rows: {DAY: ()})
-    with pytest.raises(DataError, match="user_features_before_as_of"):
-        checks.check(profile, attached(AS_OF), TRAINING)
+    with pytest.raises(DataError, match=rule):
+        checks.check(profile, attached(user, told), TRAINING)
 
 
 def test_duplicate_keys_are_counted() -> None:
