@@ -136,12 +136,15 @@ def metrics_table(lines: Sequence[Mapping[str, Any]], origin: str, split: str, a
 
 
 def rung_lines(records: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """One line per figure of each rung's record; `stands` is 1 where its model went on, 0 where it was left out."""
+    """One line per figure of each rung's record, and its `place` on the ladder.
+
+    `stands` is 1 where the rung's model went on, 0 where it was left out.
+    """
     nothing = {"slice": "all", "lo": None, "hi": None, "n": None}
     return [
         {"model": rung, "metric": name, "value": float(value), **nothing}
-        for rung, record in records.items()
-        for name, value in record.items()
+        for place, (rung, record) in enumerate(records.items(), start=1)
+        for name, value in {"place": place, **record}.items()
         if not isinstance(value, str)
     ]
 

@@ -8,8 +8,8 @@ Both tables name the split of each line. The time split decides. Leave-one-out s
 papers, with every row fitted anew on its training part: a model of the time split has seen leave-one-out's test items,
 so a trained model has a row there only where its stage trained one for it (`protocols` of `sft`).
 
-What the rungs' own gates decided is in `model_metrics` too, as split `training`: a row whose rungs were left out has the
-weights of the row that they started from, and so its figures.
+What the rungs' own gates decided is in `model_metrics` too, as split `training`: a row whose rungs were left out has
+the weights of the row that they started from, and so its figures.
 """
 
 from __future__ import annotations
