@@ -16,7 +16,7 @@ from infra.contracts import all_contracts
 from infra.dbt import marts_path
 from infra.demo.watch import Chain
 from infra.profile import Profile
-from infra.report.queries import Marts, model_metrics, promotions, table_quality
+from infra.report.queries import TRAINING, Marts, model_metrics, promotions, rungs, table_quality
 
 
 def collect(profile: Profile, chain: Chain, started: float, seconds: float) -> dict[str, Any]:
@@ -46,7 +46,8 @@ def collect(profile: Profile, chain: Chain, started: float, seconds: float) -> d
             }
             for t in tables
         },
-        "metrics": [{k: row[k] for k in _METRIC_FIELDS} for row in metrics],
+        "metrics": [{k: row[k] for k in _METRIC_FIELDS} for row in metrics if row["split"] != TRAINING],
+        "rungs": rungs(metrics),
         "champion": champion
         and {"model": champion["model"], "version": champion["to_version"], "who": champion["who"]},
         "tasks": [
@@ -79,6 +80,8 @@ def show(summary: dict[str, Any], path: Path, console: Console) -> None:
     console.print(_rows(summary))
     for split in sorted({row["split"] for row in summary["metrics"]}, reverse=True):  # the time split decides: first
         console.print(_metrics(summary, split))
+    if summary["rungs"]:
+        console.print(_rungs(summary["rungs"]))
     console.print(_times(summary))
     console.print(_champion(summary), markup=False, soft_wrap=True)
     if summary["reused"]:
@@ -119,6 +122,17 @@ def _metrics(summary: dict[str, Any], split: str) -> Table:
     cells = {(row["model"], row["metric"]): row for row in rows}
     for model in sorted({row["model"] for row in rows}, key=lambda name: -_value(cells.get((name, "recall@10")))):
         table.add_row(model, *(_cell(cells.get((model, metric))) for metric in _SHOWN))
+    return table
+
+
+def _rungs(rungs: list[dict[str, Any]]) -> Table:
+    table = Table(title="Rungs, each held by a gate on validation samples", title_justify="left")
+    for name in ("rung", "preferences", "NDCG@10 before", "after", "legal ids", "outcome"):
+        table.add_column(name, justify="left" if name in ("rung", "outcome") else "right")
+    for one in rungs:
+        figures = (f"{one['ndcg_before']:.4f}", f"{one['ndcg_after']:.4f}", f"{one['legal']:.0%}")
+        outcome = "stands" if one["stands"] else "left out: the model of the rung above goes on"
+        table.add_row(one["rung"], f"{one['preferences']:,.0f}" if "preferences" in one else "", *figures, outcome)
     return table
 
 

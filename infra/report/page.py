@@ -45,14 +45,15 @@ def _environment() -> Environment:
 def _context(marts: queries.Marts, folder: Path) -> dict[str, Any]:
     contracts = all_contracts()
     tables = queries.table_quality(marts, contracts)
-    landing = queries.task_landing(marts)
+    landing, metrics = queries.task_landing(marts), queries.model_metrics(marts)
     return {
         "made_at": datetime.now(UTC),
         "tables": [(table, Markup(charts.rows_per_day(table.days)) if len(table.days) > 1 else "") for table in tables],  # noqa: S704
         "totals": _totals(tables),
         "origins": sorted({table.origin for table in tables}),
         "failures": queries.failing_partitions(marts, contracts, folder / "quarantine"),
-        "comparisons": _comparisons(queries.model_metrics(marts)),
+        "comparisons": _comparisons([row for row in metrics if row["split"] != queries.TRAINING]),
+        "rungs": queries.rungs(metrics),
         "promotions": queries.promotions(marts),
         "landing": landing,
         "landing_chart": Markup(charts.landing(landing)) if landing else "",  # noqa: S704  (our own SVG)

@@ -11,6 +11,8 @@ import duckdb
 
 from infra.contracts import Contract
 
+TRAINING = "training"  # the split of what a stage measured while it trained
+
 
 @dataclass(frozen=True)
 class TableQuality:
@@ -143,6 +145,16 @@ def model_metrics(marts: Marts) -> list[dict[str, Any]]:
            select m.* from fct_model_metrics m join newest using (system, split, run_id)
            order by system, split, slice, metric, value desc"""
     )
+
+
+def rungs(metrics: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Of `model_metrics`: one row per stage that held a gate of its own, its figures by name, in their order."""
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    for row in metrics:
+        if row["split"] == TRAINING:
+            one = found.setdefault((row["system"], row["model"]), {"system": row["system"], "rung": row["model"]})
+            one |= {row["metric"]: row["value"]}
+    return sorted(found.values(), key=lambda one: (one["system"], one["place"]))
 
 
 def promotions(marts: Marts) -> list[dict[str, Any]]:

@@ -5,7 +5,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from infra.report.queries import Marts, model_metrics
+from infra.report.queries import Marts, model_metrics, rungs
 
 EVALUATIONS = [
     ("run_ff", "2026-01-01", "1"),
@@ -32,3 +32,15 @@ def marts(tmp_path: Path) -> Marts:
 def test_of_two_evaluations_of_one_day_the_one_registered_last_is_shown(marts: Marts) -> None:
     assert [row["run_id"] for row in model_metrics(marts)] == ["run_aa"]
     marts.close()
+
+
+def test_rungs_come_in_their_order_with_their_figures() -> None:
+    told = {"sp_easy": {"place": 1.0, "stands": 1.0}, "rf_easy": {"stands": 0.0, "place": 2.0}}
+    rows = [
+        {"system": "s", "split": "training", "model": rung, "metric": name, "value": value}
+        for rung in sorted(told)
+        for name, value in told[rung].items()
+    ]
+    rows.append({"system": "s", "split": "time", "model": "sft", "metric": "recall@10", "value": 0.1})
+    expected = [{"system": "s", "rung": rung, **figures} for rung, figures in told.items()]
+    assert rungs(rows) == expected
