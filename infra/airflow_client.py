@@ -19,7 +19,7 @@ from infra.profile import Profile
 
 Json = dict[str, Any]
 _PAGE = 100
-_SECONDS = 30
+_SECONDS = 90  # longer than Airflow waits for its database
 
 
 class AirflowApiError(TransientError):
