@@ -1,4 +1,4 @@
-"""How a training stage runs: as a local process under `accelerate launch`, or as a Kubernetes pod.
+"""How a training stage runs: as a local process, under `accelerate launch` where it has GPUs, or as a Kubernetes pod.
 
 A stage needs nothing but its spec file and the folders that the spec names; both launchers run the same module.
 """
@@ -33,14 +33,16 @@ _USER = 1000
 def build_command(stage: str, spec_path: str | Path, profile: Profile, gpus: int = 0) -> list[str]:
     """The command line of `stage` (`system.stage`), the interpreter first.
 
-    One process per GPU; without a GPU one process on the CPU. On Kubernetes `python` is the image's own.
+    One process per GPU; without a GPU one process on the CPU, started as it is: a launcher would cost it seconds. On
+    Kubernetes `python` is the image's own.
     """
     python = sys.executable if profile.launcher.kind == "local" else "python"
-    processes = max(1, gpus)
-    placement = ["--multi_gpu"] if processes > 1 else ["--cpu"] if gpus == 0 else []
-    launch = [python, "-m", "accelerate.commands.launch", *placement, "--num_processes", str(processes)]
-    machine = ["--num_machines", "1", "--mixed_precision", "no" if gpus == 0 else "bf16", "--dynamo_backend", "no"]
-    return [*launch, *machine, "-m", "training", stage, "--spec", str(spec_path)]
+    train = ["-m", "training", stage, "--spec", str(spec_path)]
+    if gpus == 0:
+        return [python, *train]
+    placement = ["--multi_gpu"] if gpus > 1 else []
+    launch = [python, "-m", "accelerate.commands.launch", *placement, "--num_processes", str(gpus)]
+    return [*launch, "--num_machines", "1", "--mixed_precision", "bf16", "--dynamo_backend", "no", *train]
 
 
 def local_gpus() -> int:
@@ -48,22 +50,23 @@ def local_gpus() -> int:
     return len(list(Path("/proc/driver/nvidia/gpus").glob("*")))
 
 
-def build_environment() -> dict[str, str]:
-    """What a training process needs on top of its machine's environment."""
-    return {**TELEMETRY_OFF, **CPU_SETTINGS, "PYTHONUNBUFFERED": "1"}
+def build_environment(gpus: int = 0) -> dict[str, str]:
+    """What a training process needs on top of its machine's environment; one without a GPU sees none."""
+    hidden = {} if gpus else {"CUDA_VISIBLE_DEVICES": ""}
+    return {**TELEMETRY_OFF, **CPU_SETTINGS, **hidden, "PYTHONUNBUFFERED": "1"}
 
 
-def pod_environment() -> dict[str, str]:
+def pod_environment(gpus: int) -> dict[str, str]:
     """As `build_environment`, where nothing but `/tmp` may be written: compilers and caches look for a home."""
-    return {**build_environment(), "HOME": "/tmp"}  # noqa: S108 - in the pod
+    return {**build_environment(gpus), "HOME": "/tmp"}  # noqa: S108 - in the pod
 
 
-def launch(argv: Sequence[str], out: Path, emit: Callable[[str], object]) -> int:
+def launch(argv: Sequence[str], out: Path, emit: Callable[[str], object], gpus: int = 0) -> int:
     """Run a stage's command, hand on its output line by line, and return the STAGE's exit code.
 
     An exit code that an earlier try left in `out` must be gone.
     """
-    environment = {**os.environ, **build_environment()}
+    environment = {**os.environ, **build_environment(gpus)}
     pipe, merged = subprocess.PIPE, subprocess.STDOUT
     with subprocess.Popen(argv, cwd=CHECKOUT, env=environment, stdout=pipe, stderr=merged, text=True) as process:
         assert process.stdout is not None
@@ -85,7 +88,7 @@ def pod_spec(stage: str, spec_path: str, profile: Profile, *, gpus: int, gpu_cla
         "name": "base",
         "image": profile.launcher.image,
         "command": build_command(stage, spec_path, profile, gpus),
-        "env": [{"name": name, "value": value} for name, value in pod_environment().items()],
+        "env": [{"name": name, "value": value} for name, value in pod_environment(gpus).items()],
         "resources": _resources(gpus),
         "securityContext": {
             "allowPrivilegeEscalation": False,

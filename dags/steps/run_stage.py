@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 from pathlib import Path
 
@@ -47,11 +48,23 @@ def main() -> int:
 
 
 def train(profile: Profile, pipeline: Pipeline, stage: Stage, run: Run) -> int:
-    """Launch the stage on this machine, with no more GPUs than it asks for."""
+    """Launch the stage on this machine, with no more GPUs than it asks for.
+
+    The store of runs is opened meanwhile: importing MLflow takes a core for seconds, and the stage begins with imports
+    on another. What is wrong with the store is said when the stage is logged.
+    """
     out = run.stage(stage.name)
     gpus = min(stage.gpu.count, local_gpus())
     command = build_command(f"{pipeline.system}.{stage.name}", out / "spec.json", profile, gpus)
-    return launch(command, out, _say)
+    with ThreadPoolExecutor(1) as meanwhile:
+        meanwhile.submit(_open_store, profile, pipeline.system)
+        return launch(command, out, _say, gpus)
+
+
+def _open_store(profile: Profile, system: str) -> None:
+    from registry.store import connect, experiment
+
+    experiment(connect(profile), profile, system)
 
 
 def finish(profile: Profile, stage: Stage, run: Run) -> None:

@@ -137,5 +137,5 @@ def steps(profile: Profile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     evaluate = {"name": "evaluate", "reads": {"artifacts": ["sft"]}, "writes": {"artifact": True}, **common}
     facts = {"system": "toy", "dag": "train_toy", "model": MODEL, "stages": [sft, evaluate]}
     pipeline = Pipeline.model_validate(facts)
-    monkeypatch.setattr(register, "load_pipeline", lambda system: pipeline)
+    monkeypatch.setattr(register, "load_pipeline", lambda system, preset: pipeline)
     return Steps(profile, pipeline, monkeypatch, tmp_path)

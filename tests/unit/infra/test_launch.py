@@ -23,9 +23,7 @@ def cluster(profile: Profile) -> Profile:
 
 def test_without_a_gpu_one_process_runs_on_the_cpu(profile: Profile) -> None:
     assert launch.build_command("generative_rec.sft", "/a b/spec.json", profile) == [
-        sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "1", "--num_machines", "1",
-        "--mixed_precision", "no", "--dynamo_backend", "no",
-        "-m", "training", "generative_rec.sft", "--spec", "/a b/spec.json",
+        sys.executable, "-m", "training", "generative_rec.sft", "--spec", "/a b/spec.json",
     ]  # fmt: skip
 
 
@@ -41,6 +39,11 @@ def test_a_training_process_keeps_its_memory_and_phones_nobody() -> None:
     environment = launch.build_environment()
     assert CPU_SETTINGS.items() <= environment.items()
     assert environment["HF_HUB_OFFLINE"] == environment["DO_NOT_TRACK"] == "1"
+
+
+def test_a_stage_that_asks_for_no_gpu_sees_none() -> None:
+    assert launch.build_environment()["CUDA_VISIBLE_DEVICES"] == ""
+    assert "CUDA_VISIBLE_DEVICES" not in launch.build_environment(gpus=1)
 
 
 def test_launcher_and_training_room_agree_on_the_allocator() -> None:
@@ -67,7 +70,9 @@ def test_the_pod_of_a_two_gpu_stage(cluster: Profile) -> None:
                     "name": "base",
                     "image": "registry.example/plumbline@sha256:abc",
                     "command": command,
-                    "env": [{"name": k, "value": v} for k, v in {**launch.build_environment(), "HOME": "/tmp"}.items()],
+                    "env": [
+                        {"name": k, "value": v} for k, v in {**launch.build_environment(gpus=2), "HOME": "/tmp"}.items()
+                    ],
                     "resources": {"requests": {"cpu": "16", **amounts}, "limits": amounts},
                     "securityContext": {
                         "allowPrivilegeEscalation": False,
