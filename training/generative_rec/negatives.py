@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -43,6 +43,13 @@ class Choice:
     beams: int = 100
 
 
+class Preferences(NamedTuple):
+    """What there is to learn from, and how many samples were dropped for having too few rejected items."""
+
+    kept: list[Preference]
+    dropped: int
+
+
 def shared_codes(items: ItemCodes) -> Tensor:
     """Codes of the catalogue as a matrix [items, depth] of token ids, -1 after the end; see `depth_shared`."""
     depth = max(map(len, items.tokens))
@@ -57,9 +64,9 @@ def depth_shared(codes: Tensor, candidates: Tensor, truth: Tensor) -> Tensor:
 
 def self_play(
     model: PreTrainedModel, items: ItemCodes, questions: Sequence[Question], level: Level, choice: Choice
-) -> list[Preference]:
-    """The policy's own best wrong answers of this level, in its order; questions with too few are dropped."""
-    codes, found = shared_codes(items), []
+) -> Preferences:
+    """The policy's own best wrong answers of this level, in its order."""
+    codes, found = shared_codes(items), list[tuple[Question, Sequence[int]]]()
     least, below = SHARED[level]
     with Progress(len(questions), f"self-play {level}", "question") as progress:
         for start in range(0, len(questions), _CHUNK):
@@ -68,10 +75,9 @@ def self_play(
             truth = torch.tensor([one.item for one in part])
             depth = depth_shared(codes, beams.clamp(min=0), truth)
             fits = (beams != NO_ITEM) & (beams != truth[:, None]) & (depth >= least) & (depth < below)
-            rejected = [row[mask].tolist() for row, mask in zip(beams, fits, strict=True)]
-            found += _preferences(items, zip(part, rejected, strict=True), choice)
+            found += ((asked, row[mask].tolist()) for asked, row, mask in zip(part, beams, fits, strict=True))
             progress.advance(len(part))
-    return found
+    return _preferences(items, found, choice)
 
 
 def real_feedback(
@@ -80,7 +86,7 @@ def real_feedback(
     feedback: Iterable[tuple[str, str, str]],
     level: Level,
     choice: Choice,
-) -> list[Preference]:
+) -> Preferences:
     """`feedback`: (user, item, level) of the training part. Chosen are liked items, rejected those of `REJECTED_BY`.
 
     A customer's best word on an item counts: what was ever liked is rejected nowhere.
@@ -97,9 +103,10 @@ def real_feedback(
     return _preferences(items, pairs, choice)
 
 
-def _preferences(items: ItemCodes, pairs: Iterable[tuple[Question, Sequence[int]]], choice: Choice) -> list[Preference]:
-    return [
+def _preferences(items: ItemCodes, pairs: Sequence[tuple[Question, Sequence[int]]], choice: Choice) -> Preferences:
+    kept = [
         Preference(question.prompt, items.tokens[question.item], tuple(items.tokens[n] for n in rows[: choice.most]))
         for question, rows in pairs
         if len(rows) >= choice.least
     ]
+    return Preferences(kept, len(pairs) - len(kept))

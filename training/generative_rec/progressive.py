@@ -10,82 +10,53 @@ DPO from easy to hard, with an auxiliary next-token term.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Literal
 
-from transformers import PreTrainedModel
-
-from training.core.backbone import load_backbone
 from training.core.loop import Loop, LoopConfig, Trained
 from training.core.preference import Preference, PreferenceObjective, with_reference
 from training.core.stage import StageResult, StageSpec, resolve_config
-from training.generative_rec.item_codes import ItemCodes
-from training.generative_rec.negatives import Choice, Level, real_feedback, self_play
-from training.generative_rec.questions import Gate, Judge, Question, Verdict, draw_questions
-from training.generative_rec.rungs import write_rung
-from training.generative_rec.samples import NextItem, Protocol, model_folder, of_part, read_samples, training_feedback
+from training.generative_rec.negatives import Choice, Level, Preferences, real_feedback, self_play
+from training.generative_rec.rungs import Rung, RungConfig
+from training.generative_rec.samples import training_feedback
 
 
-@dataclass(frozen=True)
-class Config:
-    """`start`: the stage whose model this rung starts from; `codes`: the stage whose semantic ids it speaks.
+@dataclass(frozen=True, kw_only=True)
+class Config(RungConfig):
+    """`source`, `level`: of the rejected items. With fewer than `least` preferences the rung is left out."""
 
-    `questions`: how many training samples are asked at most; with fewer than `least` preferences the rung is left out.
-    """
-
-    start: str
     source: Literal["self_play", "real_feedback"]
     level: Level
-    codes: str = "semantic_ids"
-    protocol: Protocol = "time"
-    history: int = 20
-    questions: int = 20_000
     least: int = 50
     choice: Choice = field(default_factory=Choice)
     objective: PreferenceObjective = field(default_factory=lambda: PreferenceObjective(ntp_weight=0.3))
     loop: LoopConfig = field(default_factory=LoopConfig)
-    gate: Gate = field(default_factory=Gate)
 
 
 def main(spec: StageSpec) -> StageResult:
     """Train the rung, hold its gate, write `model/` and `gate.json`."""
     config = resolve_config(spec, Config)
-    start = spec.artifact(config.start) / model_folder(config.protocol)
-    model, vocabulary = load_backbone(start)
-    items, rows = ItemCodes.load(spec.artifact(config.codes), vocabulary), read_samples(spec, config.protocol)
-    valid = draw_questions(of_part(rows, "valid"), items, config.history, config.gate.samples, spec.seed)
-    asked = draw_questions(of_part(rows, "train"), items, config.history, config.questions, spec.seed)
-    judge = Judge(model, items, valid)
-    before, found = judge.ndcg(), _preferences(spec, config, model, items, asked, rows)
-    finish = partial(write_rung, spec, config.protocol, start, model, vocabulary)
-    sizes = {"questions": float(len(asked)), "preferences": float(len(found))}
-    if len(found) < config.least:
-        reason = f"{len(found)} preferences from {len(asked)} questions, fewer than {config.least}"
-        return finish(Verdict(before, before, judge.legal(), reason), sizes)
-    trained = _train(spec, config, model, vocabulary.tokenizer.pad_token_id, found, judge)
+    rung = Rung.start(spec, config)
+    found = _preferences(rung, config)
+    kept, asked = len(found.kept), len(rung.asked)
+    sizes = {"questions": float(asked), "preferences": float(kept), "dropped": float(found.dropped)}
+    if kept < config.least:
+        return rung.leave_out(f"{kept} preferences from {asked} questions, fewer than {config.least}", sizes)
+    trained = _train(rung, config, found.kept)
     steps = {"steps": float(trained.steps), "best_step": float(trained.best_step)}
-    return finish(config.gate.hold(before, judge), {**sizes, **steps}, trained.resumed_from)
+    return rung.end({**sizes, **steps}, trained.resumed_from)
 
 
-def _preferences(
-    spec: StageSpec,
-    config: Config,
-    model: PreTrainedModel,
-    items: ItemCodes,
-    asked: Sequence[Question],
-    rows: Sequence[NextItem],
-) -> list[Preference]:
+def _preferences(rung: Rung, config: Config) -> Preferences:
     if config.source == "self_play":
-        return self_play(model.eval(), items, asked, config.level, config.choice)
-    return real_feedback(items, asked, training_feedback(spec, rows), config.level, config.choice)
+        return self_play(rung.model.eval(), rung.items, rung.asked, config.level, config.choice)
+    feedback = training_feedback(rung.spec, rung.samples)
+    return real_feedback(rung.items, rung.asked, feedback, config.level, config.choice)
 
 
-def _train(
-    spec: StageSpec, config: Config, model: PreTrainedModel, pad: int, found: Sequence[Preference], judge: Judge
-) -> Trained:
-    known = with_reference(model, found, pad, config.loop.row_tokens)
+def _train(rung: Rung, config: Config, found: list[Preference]) -> Trained:
+    spec = rung.spec
+    known = with_reference(rung.model, found, rung.pad, config.loop.row_tokens)
     held_out = max(1, len(known) // 20)
-    loop = Loop(model, pad, config.loop, spec.seed, spec.out_dir, run=spec.hash, objective=config.objective)
-    return loop.train(lambda epoch: known[held_out:], known[:held_out], judge=lambda: -judge.ndcg())
+    loop = Loop(rung.model, rung.pad, config.loop, spec.seed, spec.out_dir, spec.hash, objective=config.objective)
+    return loop.train(lambda epoch: known[held_out:], known[:held_out], judge=lambda: -rung.judge.ndcg())

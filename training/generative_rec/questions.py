@@ -9,6 +9,7 @@ import numpy as np
 from transformers import PreTrainedModel
 
 from training.core.decoding import beam_search, legal_share
+from training.core.errors import DataError
 from training.core.metrics import ndcg_at
 from training.generative_rec.item_codes import ItemCodes
 from training.generative_rec.prompts import Codes
@@ -29,7 +30,16 @@ class Question:
 def draw_questions(
     samples: Sequence[NextItem], items: ItemCodes, history: int, limit: int, seed: int
 ) -> list[Question]:
-    """At most `limit` of the samples, drawn with the seed, in their order; each asks with its last `history` items."""
+    """At most `limit` of the samples, drawn with the seed, in their order; each asks with its last `history` items.
+
+    Raises DataError where there is none.
+    """
+    if not samples:
+        raise DataError(
+            "a part of the split has no samples to ask",
+            why="a model is aligned on training samples and judged on validation samples",
+            do="move the cut dates of the split, or choose another `protocol`",
+        )
     chosen = np.sort(np.random.default_rng(seed).permutation(len(samples))[:limit])
     drawn = [samples[n] for n in chosen]
     return [
@@ -72,9 +82,9 @@ class Gate:
         """Judge the policy as it is now against the NDCG@10 `before`."""
         after, legal = judge.ndcg(), judge.legal()
         reasons = []
-        if after < before * (1 - self.max_loss):
+        if not after >= before * (1 - self.max_loss):  # so that a NaN fails, too
             reasons.append(f"NDCG@10 fell from {before:.4f} to {after:.4f}, by more than {self.max_loss:.0%}")
-        if legal < self.legal:
+        if not legal >= self.legal:
             reasons.append(f"{legal:.1%} of the answers without the trie are items, fewer than {self.legal:.0%}")
         return Verdict(before, after, legal, "; ".join(reasons))
 

@@ -15,7 +15,7 @@ TINY = BackboneConfig(
 )
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="module")
 def one_thread() -> Iterator[None]:
     """Matrices this small run faster on one thread, and the tests do not compete with others for the cores."""
     before = torch.get_num_threads()

@@ -69,7 +69,7 @@ def test_negatives_are_the_policys_own_wrong_answers_of_that_level_in_its_order(
     policy: PreTrainedModel, level: str
 ) -> None:
     found = self_play(policy, ITEMS, QUESTIONS, level, Choice(most=4, least=1, beams=20))  # type: ignore[arg-type]
-    by_prompt = {sample.prompt: sample for sample in found}
+    by_prompt = {sample.prompt: sample for sample in found.kept}
     beams = beam_search(policy, ITEMS.trie, [one.prompt for one in QUESTIONS], 20)
     low, high = SHARED[level]  # type: ignore[index]
     for question, row in zip(QUESTIONS, beams.items.tolist(), strict=True):
@@ -86,26 +86,28 @@ def test_negatives_are_the_policys_own_wrong_answers_of_that_level_in_its_order(
 def test_an_item_that_shares_all_codes_but_the_last_is_hard(policy: PreTrainedModel) -> None:
     first, second = len(NUMBERS) - 2, len(NUMBERS) - 1
     asked = [Question("u", (BOS,), first)]
-    (sample,) = self_play(policy, ITEMS, asked, "hard", Choice(least=1, beams=len(NUMBERS)))
+    ((sample,), _) = self_play(policy, ITEMS, asked, "hard", Choice(least=1, beams=len(NUMBERS)))
     assert ITEMS.tokens[second] in sample.rejected and ITEMS.tokens[first] not in sample.rejected
 
 
-def test_a_question_with_too_few_negatives_is_dropped(policy: PreTrainedModel) -> None:
-    kept = self_play(policy, ITEMS, QUESTIONS, "hard", Choice(least=2, beams=28))
+def test_a_question_with_too_few_negatives_is_dropped_and_counted(policy: PreTrainedModel) -> None:
+    kept, dropped = self_play(policy, ITEMS, QUESTIONS, "hard", Choice(least=2, beams=28))
     assert kept and all(len(sample.rejected) >= 2 for sample in kept)
-    assert self_play(policy, ITEMS, QUESTIONS, "hard", Choice(least=4, beams=28)) == []
+    assert len(kept) + dropped == len(QUESTIONS)
+    assert self_play(policy, ITEMS, QUESTIONS, "hard", Choice(least=4, beams=28)) == ([], len(QUESTIONS))
 
 
 def test_easy_feedback_rejects_what_was_disliked_and_hard_what_left_cold() -> None:
     said = [("u0", "i3", "liked"), ("u0", "i5", "disliked"), ("u0", "i6", "neutral"), ("u0", "i7", "unknown")]
     choice = Choice(least=1)
-    (easy,) = real_feedback(ITEMS, QUESTIONS, said, "easy", choice)
-    (hard,) = real_feedback(ITEMS, QUESTIONS, said, "hard", choice)
+    ((easy,), _) = real_feedback(ITEMS, QUESTIONS, said, "easy", choice)
+    ((hard,), _) = real_feedback(ITEMS, QUESTIONS, said, "hard", choice)
     assert (easy.chosen, easy.rejected) == (ITEMS.tokens[3], (ITEMS.tokens[5],))
     assert (hard.chosen, hard.rejected) == (ITEMS.tokens[3], (ITEMS.tokens[6],))
 
 
 def test_what_was_ever_liked_is_rejected_nowhere_and_a_target_not_liked_is_no_choice() -> None:
     said = [("u0", "i3", "liked"), ("u0", "i5", "disliked"), ("u0", "i5", "liked"), ("u1", "i10", "neutral")]
-    assert real_feedback(ITEMS, QUESTIONS, said, "easy", Choice(least=1)) == []
-    assert real_feedback(ITEMS, QUESTIONS, [*said, ("u1", "i4", "disliked")], "easy", Choice(least=1)) == []
+    # One question has a liked target, and nothing to reject; the others are none to learn from.
+    assert real_feedback(ITEMS, QUESTIONS, said, "easy", Choice(least=1)) == ([], 1)
+    assert real_feedback(ITEMS, QUESTIONS, [*said, ("u1", "i4", "disliked")], "easy", Choice(least=1)) == ([], 1)

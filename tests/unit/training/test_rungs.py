@@ -1,123 +1,189 @@
-"""Preference rungs and GRPO as stages: the model that goes on, the record of the gate, and a retry that ends alike."""
+"""Preference rungs and GRPO as stages: where they start, what they learn from, a kill, the gate, what goes on."""
 
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
-from safetensors.torch import load_file
 
-from training.core.backbone import build_backbone, save_backbone
-from training.core.stage import StageSpec, TableRef
-from training.core.tokens import Vocabulary, train_text_tokenizer
+from training.core.errors import Preempted
+from training.core.preference import Preference, with_reference
+from training.core.stage import StageResult, StageSpec, run_stage
 from training.generative_rec import grpo, progressive
-from training.generative_rec.item_codes import codebooks
+from training.generative_rec.negatives import Choice, self_play
+from training.generative_rec.questions import Gate, draw_questions
+from training.generative_rec.samples import of_part, read_samples
 
-from .conftest import TINY
+from .rung_kit import Killed, after, killed_in_step, load, logged, named, weights, write_start
 
-ITEMS = [f"i{n}" for n in range(12)]
-LOOP = {"epochs": 1, "rows": 2, "row_tokens": 128, "learning_rate": 0.01}
 OPEN = {"max_loss": 1.0, "legal": 0.0, "samples": 20}
-SELF_PLAY = {"source": "self_play", "level": "mixed", "least": 3, "choice": {"least": 2, "beams": 12}}
-
-
-def samples(path: Path) -> Path:
-    """30 users of four days; the third item of a user is liked, the others are disliked."""
-    rows = []
-    for user in range(30):
-        items = [ITEMS[(user + 5 * step) % 12] for step in range(4)]
-        for step, item in enumerate(items):
-            day = date(2024, 1, 1) + timedelta(days=step)
-            part = "train" if step < 3 else "valid"
-            word = "liked" if step == 2 else "disliked"
-            time = datetime(day.year, day.month, day.day, tzinfo=UTC)
-            rows.append((f"u{user}", day, time, item, items[:step], part, word))
-    kinds = {
-        "user_id": pa.string(),
-        "sample_date": pa.date32(),
-        "event_time": pa.timestamp("us", "UTC"),
-        "item_id": pa.string(),
-        "history_item_ids": pa.list_(pa.string()),
-        "split_time": pa.string(),
-        "feedback": pa.string(),
-    }
-    columns = [
-        pa.array(list(values), kind) for values, kind in zip(zip(*rows, strict=True), kinds.values(), strict=True)
-    ]
-    pq.write_table(pa.table(columns, names=list(kinds)), path)
-    return path
+LOOP = {"epochs": 2, "rows": 4, "row_tokens": 128, "learning_rate": 0.01, "log_steps": 1, "checkpoint_steps": 2}
+CHOICE = {"least": 2, "beams": 12}
+SELF_PLAY = {"source": "self_play", "level": "mixed", "choice": CHOICE, "least": 3, "loop": LOOP, "gate": OPEN}
+FEEDBACK = {**SELF_PLAY, "source": "real_feedback", "level": "easy", "loop": {**LOOP, "rows": 1}}
+POLICY: dict[str, Any] = {
+    "rounds": 24, "prompts": 30, "minibatch": 30, "rows": 4, "row_tokens": 128, "learning_rate": 0.005,
+    "judge_rounds": 4, "checkpoint_rounds": 3,
+}  # fmt: skip
+GRPO = {"beams": 12, "policy": POLICY, "gate": OPEN}
+SHORT = {**GRPO, "policy": {**POLICY, "rounds": 6}}
 
 
 @pytest.fixture
 def spec(tmp_path: Path) -> StageSpec:
-    codes, start = tmp_path / "ids", tmp_path / "sft"
-    codes.mkdir()
-    (start / "model").mkdir(parents=True)
-    leaves = pa.array([[n // 4, n % 4] for n in range(12)], pa.list_(pa.int32()))
-    pq.write_table(pa.table({"item_id": ITEMS, "codes": leaves}), codes / "codes.parquet")
-    vocabulary = Vocabulary.create(train_text_tokenizer(["pen"], 270), codebooks(codes))
-    save_backbone(build_backbone(TINY, vocabulary, seed=5), vocabulary, start / "model")
-    table = TableRef((str(samples(tmp_path / "samples.parquet")),), origin="simulated")
-    artifacts = {"semantic_ids": str(codes), "sft": str(start)}
-    return StageSpec(
-        "generative_rec",
-        "rung",
-        str(tmp_path / "out"),
-        3,
-        {"next_item_training_set": table},
-        artifacts,
-        {"start": "sft"},
-    )
+    return write_start(tmp_path)
 
 
-def given(spec: StageSpec, tmp_path: Path, name: str, config: dict[str, Any]) -> StageSpec:
-    (tmp_path / name).mkdir()
-    return replace(spec, out=str(tmp_path / name), config={**spec.config, **config})
+@pytest.fixture(scope="module")
+def good(tmp_path_factory: pytest.TempPathFactory) -> StageSpec:
+    """A finished run of GRPO: a start that recommends well."""
+    stage = named(write_start(tmp_path_factory.mktemp("good")), "good", {**GRPO, "gate": {**OPEN, "max_loss": 0.0}})
+    run_stage(stage, grpo.main)
+    return stage
 
 
-def weights(folder: Path) -> dict[str, Any]:
-    return {name: value.tolist() for name, value in load_file(folder / "model" / "model.safetensors").items()}
+def metrics(spec: StageSpec) -> dict[str, float]:
+    return dict(json.loads((spec.out_dir / "result.json").read_text())["metrics"])
 
 
-def test_a_rung_that_stands_hands_on_a_trained_model_the_same_each_time(spec: StageSpec, tmp_path: Path) -> None:
-    first, second = (given(spec, tmp_path, n, {**SELF_PLAY, "loop": LOOP, "gate": OPEN}) for n in ("a", "b"))
-    result = progressive.main(first)
-    assert result.metrics["stands"] == 1.0 and result.metrics["preferences"] > 3 and result.metrics["steps"] > 0
+def record(spec: StageSpec) -> dict[str, Any]:
+    return dict(json.loads((spec.out_dir / "gate.json").read_text()))
+
+
+def own_answers(spec: StageSpec, folder: str) -> list[Preference]:
+    """What self-play of the model in `folder` gives to learn from, after the held-out part."""
+    model, items = load(spec, folder)
+    asked = draw_questions(of_part(read_samples(spec, "time"), "train"), items, 20, 1000, spec.seed)
+    kept, _ = self_play(model, items, asked, "mixed", Choice(**CHOICE))
+    known = with_reference(model, kept, 0, LOOP["row_tokens"])
+    return known[len(known) // 20 :]
+
+
+def mean_of_rejected(preferences: list[Preference]) -> float:
+    """Mean log-prob of the rejected answers of each preference, over all."""
+    means = [sum(one.reference[1:]) / len(one.rejected) for one in preferences]
+    return sum(means) / len(means)
+
+
+def test_the_same_rung_ends_with_the_same_bits_and_not_where_it_started(spec: StageSpec) -> None:
+    one, two = (named(spec, name, SELF_PLAY) for name in ("one", "two"))
+    result = progressive.main(one)
+    progressive.main(two)
+    assert result.metrics["stands"] == 1.0 and result.metrics["steps"] > 0
+    assert weights(one.out) == weights(two.out) != weights(spec.artifacts["sft"])
+
+
+def test_the_end_of_a_rung_is_start_and_reference_of_the_next_which_asks_it_for_its_own_answers(
+    spec: StageSpec,
+) -> None:
+    whole_epoch = {**SELF_PLAY, "loop": {**LOOP, "rows": 200}}
+    first = named(spec, "first", whole_epoch)
+    second = after(named(spec, "second", whole_epoch), first)
+    progressive.main(first)
     progressive.main(second)
-    start = weights(Path(spec.artifacts["sft"]))
-    assert weights(first.out_dir) == weights(second.out_dir) != start
+    for rung, start in ((first, spec.artifacts["sft"]), (second, first.out)):
+        expected = own_answers(spec, start)
+        guess = sum(math.log(1 + len(one.rejected)) for one in expected) / len(expected)
+        # Before the first update the policy is the reference: all candidates are equally good, d(y) = 0.
+        assert logged(rung, "dpo_loss")[0] == pytest.approx(guess, rel=1e-4)
+        assert logged(rung, "reward_margin")[0] == pytest.approx(0.0, abs=1e-4)
+        assert logged(rung, "rejected_log_prob")[0] == pytest.approx(mean_of_rejected(expected), rel=1e-4)
+    stale = mean_of_rejected(own_answers(spec, spec.artifacts["sft"]))
+    assert logged(second, "rejected_log_prob")[0] != pytest.approx(stale, rel=1e-2)
 
 
-def test_a_rung_that_fails_its_gate_hands_on_what_it_started_from_and_says_why(spec: StageSpec, tmp_path: Path) -> None:
-    strict = given(spec, tmp_path, "c", {**SELF_PLAY, "loop": LOOP, "gate": {**OPEN, "legal": 1.01}})
-    assert progressive.main(strict).metrics["stands"] == 0.0
-    assert "answers without the trie" in json.loads((strict.out_dir / "gate.json").read_text())["reason"]
-    assert weights(strict.out_dir) == weights(Path(spec.artifacts["sft"]))
+def test_self_play_prefers_the_truth_to_what_the_policy_would_have_said(spec: StageSpec) -> None:
+    rung = named(spec, "rung", {**SELF_PLAY, "loop": {**LOOP, "epochs": 8, "patience": 8}})
+    progressive.main(rung)
+    margins = logged(rung, "reward_margin")
+    assert margins[-1] > margins[0] + 1.0
+    assert logged(rung, "reward_accuracy")[-1] > 0.7
 
 
-def test_a_rung_with_too_few_preferences_is_left_out_with_a_record(spec: StageSpec, tmp_path: Path) -> None:
-    few = given(spec, tmp_path, "d", {"source": "real_feedback", "level": "easy", "loop": LOOP, "gate": OPEN})
+def test_five_negatives_are_asked_for_and_questions_with_fewer_are_counted(spec: StageSpec) -> None:
+    loose = progressive.main(named(spec, "loose", {**SELF_PLAY, "level": "medium", "choice": {"least": 3}}))
+    assert (loose.metrics["preferences"], loose.metrics["dropped"]) == (90.0, 0.0)  # 4 items share the first code
+    plain = progressive.main(named(spec, "plain", {**SELF_PLAY, "level": "medium", "choice": {}}))
+    assert (plain.metrics["preferences"], plain.metrics["dropped"]) == (0.0, 90.0)
+
+
+def test_a_rung_with_too_few_preferences_hands_on_what_it_started_from_with_a_record(spec: StageSpec) -> None:
+    few = named(spec, "few", {**FEEDBACK, "choice": {"least": 5}})
     result = progressive.main(few)
-    assert (result.metrics["stands"], result.metrics["preferences"]) == (0.0, 0.0)
-    assert json.loads((few.out_dir / "gate.json").read_text())["reason"].startswith("0 preferences from 90 questions")
-    assert weights(few.out_dir) == weights(Path(spec.artifacts["sft"]))
+    assert result.metrics["stands"] == 0.0 and "steps" not in result.metrics
+    assert record(few)["reason"].startswith("0 preferences from 90 questions")
+    assert weights(few.out) == weights(spec.artifacts["sft"])
 
 
-def test_real_feedback_learns_from_what_was_liked_against_what_was_not(spec: StageSpec, tmp_path: Path) -> None:
-    words = {"source": "real_feedback", "level": "easy", "least": 10, "choice": {"least": 2}}
-    result = progressive.main(given(spec, tmp_path, "e", {**words, "loop": LOOP, "gate": OPEN}))
-    assert result.metrics["preferences"] == 30.0  # one liked item and two disliked ones of each user
+def test_feedback_counts_if_it_was_said_in_the_training_part(spec: StageSpec) -> None:
+    result = progressive.main(named(spec, "said", FEEDBACK))
+    assert (result.metrics["preferences"], result.metrics["stands"]) == (30.0, 1.0)  # a liked one, two disliked ones
+    # The third disliked item of each user is of the validation part.
+    later = progressive.main(named(spec, "later", {**FEEDBACK, "choice": {"least": 3}}))
+    assert (later.metrics["preferences"], later.metrics["dropped"]) == (0.0, 30.0)
 
 
-def test_grpo_learns_to_recommend_what_was_taken(spec: StageSpec, tmp_path: Path) -> None:
-    policy = {"rounds": 12, "prompts": 30, "minibatch": 30, "rows": 4, "row_tokens": 128, "learning_rate": 0.01}
-    config = {"beams": 8, "policy": {**policy, "judge_rounds": 4}, "gate": {**OPEN, "max_loss": 0.0}}
-    result = grpo.main(given(spec, tmp_path, "f", config))
-    assert result.metrics["rounds"] == 12.0
-    assert result.metrics["ndcg_after"] > result.metrics["ndcg_before"] and result.metrics["stands"] == 1.0
+def test_without_neutral_words_there_is_nothing_to_learn_on_the_hard_level(spec: StageSpec) -> None:
+    result = progressive.main(named(spec, "hard", {**FEEDBACK, "level": "hard"}))
+    assert (result.metrics["preferences"], result.metrics["stands"]) == (0.0, 0.0)
+
+
+def test_a_policy_that_cannot_write_ids_by_itself_is_refused(spec: StageSpec) -> None:
+    assert Gate().legal == 0.95
+    rung = named(spec, "rung", {**SELF_PLAY, "gate": {"max_loss": 1.0}})
+    assert progressive.main(rung).metrics["stands"] == 0.0
+    assert "answers without the trie are items, fewer than 95%" in record(rung)["reason"]
+    assert weights(rung.out) == weights(spec.artifacts["sft"])
+
+
+def test_a_policy_that_recommends_worse_than_it_did_is_refused_and_the_next_rung_starts_below_it(
+    good: StageSpec,
+) -> None:
+    spoilt = {"loop": {**LOOP, "learning_rate": 3.0}, "gate": {**OPEN, "max_loss": 0.01}}
+    wild = after(named(good, "wild_rung", {**SELF_PLAY, **spoilt}), good)
+    result = progressive.main(wild)
+    assert result.metrics["ndcg_after"] < 0.9 * result.metrics["ndcg_before"] and result.metrics["stands"] == 0.0
+    assert record(wild)["reason"].startswith("NDCG@10 fell from")
+    assert weights(wild.out) == weights(good.out)
+    onward = progressive.main(after(named(good, "onward", FEEDBACK), wild))
+    assert onward.metrics["ndcg_before"] == result.metrics["ndcg_before"]
+
+
+@pytest.mark.parametrize(
+    ("main", "config"), [(progressive.main, SELF_PLAY), (progressive.main, FEEDBACK), (grpo.main, SHORT)]
+)
+@pytest.mark.parametrize("softly", [True, False])
+def test_a_rung_that_was_killed_and_started_again_ends_with_the_bits_of_a_straight_one(
+    spec: StageSpec, main: Callable[[StageSpec], StageResult], config: dict[str, Any], softly: bool
+) -> None:
+    straight = named(spec, "rung", config)
+    killed = replace(straight, out=str(straight.out_dir.with_name("killed")))
+    run_stage(straight, main)
+    with killed_in_step(4, softly=softly), pytest.raises(Preempted if softly else Killed):
+        run_stage(killed, main)
+    assert not (killed.out_dir / "result.json").exists()
+    run_stage(killed, main)
+    result, expected = (json.loads((one.out_dir / "result.json").read_text()) for one in (killed, straight))
+    assert result["resumed_from"] > 0 and expected["resumed_from"] is None
+    assert result["metrics"] == expected["metrics"]
+    assert weights(killed.out) == weights(straight.out)
+    assert logged(killed, "loss") == logged(straight, "loss")
+
+
+def test_grpo_learns_to_recommend_what_was_taken(good: StageSpec) -> None:
+    rewards, found = logged(good, "reward"), metrics(good)
+    assert sum(rewards[-3:]) > 1.3 * sum(rewards[:3])
+    assert found["rounds"] == len(rewards) == 24
+    assert found["ndcg_after"] > found["ndcg_before"] + 0.2 and found["stands"] == 1.0
+
+
+def test_grpo_hands_on_its_first_weights_where_no_later_ones_are_better(good: StageSpec) -> None:
+    wild = after(named(good, "wild_grpo", {**GRPO, "policy": {**POLICY, "rounds": 4, "learning_rate": 3.0}}), good)
+    result = grpo.main(wild)
+    assert result.metrics["best_round"] == 0.0 and result.metrics["stands"] == 1.0
+    assert weights(wild.out) == weights(good.out)
