@@ -18,7 +18,8 @@ from training.core.decoding import beam_search
 from training.core.errors import DataError
 from training.core.files import new_folder, write_json
 from training.core.trie import NO_ITEM
-from training.generative_rec.baselines.base import Ranking
+from training.generative_rec.baselines import base
+from training.generative_rec.baselines.base import Query, Ranking
 from training.generative_rec.item_codes import CODES_FILE, USER_CODES_FILE, ItemCodes
 
 _SERVING_FILE = "serving.json"
@@ -42,7 +43,7 @@ def package(trained: Path, codes: Path, serving: Serving, folder: Path) -> None:
         write_json(scratch / _SERVING_FILE, asdict(serving))
 
 
-class Recommender:
+class Recommender(base.Recommender):
     """Constrained beam search over the catalogue; every recommendation is an item (see `core.decoding`)."""
 
     def __init__(self, model: PreTrainedModel, items: ItemCodes, serving: Serving) -> None:
@@ -62,31 +63,17 @@ class Recommender:
         """The items that can be recommended."""
         return self._items.item_ids
 
-    def recommend(
-        self,
-        histories: Sequence[Sequence[str]],
-        k: int,
-        *,
-        users: Sequence[str] | None = None,
-        rank_own: bool = True,
-    ) -> list[Ranking]:
-        """The `k` best items and their log-probabilities for each history (item ids, oldest first; may be empty).
-
-        `users`: whose histories they are, for models that know users. Items of a history that the catalogue does not
-        have (any more) are read over. With `rank_own` false the items of the history are left out, and the beam is
-        widened by as many.
-        """
-        known = [[item for item in history if item in self._items.row] for history in histories]
-        asking: Sequence[str | None] = users or [None] * len(known)
-        prompts = [
-            self._items.prompt(history, self._serving.history, user)
-            for history, user in zip(known, asking, strict=True)
-        ]
-        spare = 0 if rank_own else max((len(set(history)) for history in known), default=0)
+    def answer(self, asked: Sequence[Query], k: int) -> list[Ranking]:
+        """See `base.Recommender.answer`; scores are log-probabilities. What is left out widens the beam."""
+        prompts = [self._items.prompt(self._known(one), self._serving.history, one.user) for one in asked]
+        spare = max((len(one.left_out) for one in asked), default=0)
         found = beam_search(self._model, self._items.trie, prompts, max(k, self._serving.beams) + spare)
-        lines = zip(histories, found.items.tolist(), found.log_probs.tolist(), strict=True)
-        return [self._ranking([] if rank_own else own, rows, scores)[:k] for own, rows, scores in lines]
+        lines = zip(asked, found.items.tolist(), found.log_probs.tolist(), strict=True)
+        return [self._ranking(one, rows, scores)[:k] for one, rows, scores in lines]
 
-    def _ranking(self, own: Sequence[str], rows: Sequence[int], scores: Sequence[float]) -> Ranking:
+    def _known(self, one: Query) -> list[str]:
+        return [item for item in one.history if item in self._items.row]
+
+    def _ranking(self, one: Query, rows: Sequence[int], scores: Sequence[float]) -> Ranking:
         ids = ((self.catalogue[row], score) for row, score in zip(rows, scores, strict=True) if row != NO_ITEM)
-        return [(item, score) for item, score in ids if item not in own]
+        return [(item, score) for item, score in ids if item not in one.left_out]

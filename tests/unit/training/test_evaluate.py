@@ -7,6 +7,7 @@ import json
 import math
 import shutil
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from training.core.metrics import METRICS, recall_at
 from training.core.stage import StageSpec, TableRef, run_stage
 from training.core.tokens import Vocabulary, train_text_tokenizer
 from training.generative_rec import evaluate
-from training.generative_rec.baselines.base import Ranking
+from training.generative_rec.baselines import base
 from training.generative_rec.item_codes import codebook_sizes
 from training.generative_rec.samples import NextItem
 from training.generative_rec.serve import Recommender
@@ -214,11 +215,9 @@ def test_a_finished_evaluation_is_not_run_again(spec: StageSpec) -> None:
     assert not run_stage(spec, evaluate.main)
 
 
-class _Inventor:
-    def recommend(
-        self, histories: list[list[str]], k: int, *, users: list[str], rank_own: bool = True
-    ) -> list[Ranking]:
-        return [[("invented", 0.0)] for _ in histories]
+class _Inventor(base.Recommender):
+    def answer(self, asked: Sequence[base.Query], k: int) -> list[base.Ranking]:
+        return [[("invented", 0.0)] for _ in asked]
 
 
 def test_an_item_outside_of_the_catalogue_is_a_bug_that_stops_the_stage(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Protocol
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,16 @@ Ranking = list[tuple[str, float]]
 _HISTORIES_AT_ONCE = 512
 
 
-class Recommender(Protocol):
+@dataclass(frozen=True)
+class Query:
+    """One history (item ids, oldest first), whose it is where that is known, and what may not be ranked for it."""
+
+    history: Sequence[str]
+    user: str | None
+    left_out: frozenset[str]
+
+
+class Recommender(ABC):
     """Item ids with scores for each history, best first; the same call for baselines and generative models."""
 
     def recommend(
@@ -25,13 +34,21 @@ class Recommender(Protocol):
         users: Sequence[str] | None = None,
         rank_own: bool = True,
     ) -> list[Ranking]:
-        """The first `k` items for each history (item ids, oldest first); fewer where the catalogue ends.
+        """The first `k` items for each history (item ids, oldest first; may be empty); fewer where the catalogue ends.
 
-        `users` says whose histories they are. `rank_own` says whether the items of the history itself may be ranked.
+        Items of a history that the catalogue does not have (any more) are read over. `users` says whose histories they
+        are, for models that know users. `rank_own` says whether the items of the history itself may be ranked.
         """
+        asking = users or [None] * len(histories)
+        pairs = zip(histories, asking, strict=True)
+        return self.answer([Query(own, user, frozenset(() if rank_own else own)) for own, user in pairs], k)
+
+    @abstractmethod
+    def answer(self, asked: Sequence[Query], k: int) -> list[Ranking]:
+        """The first `k` items for each that is asked."""
 
 
-class Baseline(ABC):
+class Baseline(Recommender):
     """A recommender that scores the whole catalogue. Equal scores rank by popularity, then by catalogue order."""
 
     def __init__(self, catalogue: Sequence[str], sequences: Sequence[Sequence[str]]) -> None:
@@ -51,22 +68,14 @@ class Baseline(ABC):
         """Places in the catalogue of the items that it has."""
         return [self._row[item] for item in items if item in self._row]
 
-    def recommend(
-        self,
-        histories: Sequence[Sequence[str]],
-        k: int,
-        *,
-        users: Sequence[str] | None = None,
-        rank_own: bool = True,
-    ) -> list[Ranking]:
-        """See `Recommender.recommend`."""
+    def answer(self, asked: Sequence[Query], k: int) -> list[Ranking]:
+        """See `Recommender.answer`."""
         found: list[Ranking] = []
-        for start in range(0, len(histories), _HISTORIES_AT_ONCE):
-            rows = [self.rows(history) for history in histories[start : start + _HISTORIES_AT_ONCE]]
-            scores = self.scores(rows)
-            if not rank_own:
-                for line, own in zip(scores, rows, strict=True):
-                    line[own] = -np.inf
+        for start in range(0, len(asked), _HISTORIES_AT_ONCE):
+            part = asked[start : start + _HISTORIES_AT_ONCE]
+            scores = self.scores([self.rows(one.history) for one in part])
+            for line, one in zip(scores, part, strict=True):
+                line[self.rows(tuple(one.left_out))] = -np.inf
             found += [self._best(line, k) for line in scores]
         return found
 
