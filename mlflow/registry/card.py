@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from infra.lake import DataFile, Lake
@@ -16,6 +19,7 @@ from registry.runs import lineage, tag
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Run
 
 _ALWAYS = ("recall@10", "ndcg@10", "mrr")
 _LIMITS = (
@@ -28,16 +32,18 @@ _LIMITS = (
 def write(profile: Profile, client: MlflowClient, gate: Gate, version: str) -> str:
     """The card of a registered version as markdown, beside the champion of this moment."""
     champion = Promotions(profile).champion(gate.model)
+    runs = lineage(client, client.get_model_version(gate.model, version).run_id)
     other = champion if champion != version else None
     new = candidate(client, gate.model, version)
     sections = (
         _head(client, gate, new, other),
         _data(Lake(profile), client, gate.model, version, other),
         _metrics(gate, new, candidate(client, gate.model, other) if other else None),
-        _cost(client, gate.model, version),
+        _gates(client, runs),
+        _cost(runs),
         "## Limits\n\n" + "\n".join(f"* {limit}" for limit in _LIMITS),
     )
-    return "\n\n".join(sections) + "\n"
+    return "\n\n".join(section for section in sections if section) + "\n"
 
 
 def metrics_of(gate: Gate) -> list[str]:
@@ -110,9 +116,20 @@ def _levels(metrics: Sequence[str], rows: object, bootstrap: Bootstrap) -> list[
     return [show(level(metric, rows, bootstrap)) for metric in metrics]
 
 
-def _cost(client: MlflowClient, model: str, version: str) -> str:
+def _gates(client: MlflowClient, runs: Sequence[Run]) -> str:
+    """What the stages' own gates decided (`gate.json`); empty where no stage has one."""
+    rows = []
+    for run in runs:
+        if "stands" in run.data.metrics:
+            with TemporaryDirectory() as scratch:
+                record = json.loads(Path(client.download_artifacts(run.info.run_id, "gate.json", scratch)).read_text())
+            rows.append([run.data.tags[tag("stage")], "stands" if record["stands"] else "left out", record["reason"]])
+    text = "A stage that was left out has handed on the model that it started from."
+    return f"## Gates of the stages\n\n{text}\n\n{table(('stage', 'outcome', 'why'), rows)}" if rows else ""
+
+
+def _cost(runs: Sequence[Run]) -> str:
     """Seconds of each stage, and tokens where a stage counts them."""
-    runs = lineage(client, client.get_model_version(model, version).run_id)
     costs = [
         (run.data.tags[tag("stage")], run.data.metrics["seconds"], run.data.metrics.get("tokens", 0.0)) for run in runs
     ]

@@ -65,6 +65,19 @@ def test_a_stage_that_has_not_finished_cannot_be_logged(profile: Profile, tmp_pa
         runs.log_stage(profile, out, out)
 
 
+def test_a_card_says_which_stages_their_own_gates_left_out(profile: Profile, tmp_path: Path) -> None:
+    snapshot = publish_day(profile, date(2018, 1, 5), 3)
+    rung = finish_stage(tmp_path / "run", "rf_hard", snapshot=snapshot)
+    result = json.loads((rung / "result.json").read_text())
+    (rung / "result.json").write_text(json.dumps({**result, "metrics": {"stands": 0.0}}))
+    (rung / "gate.json").write_text(json.dumps({"stands": False, "reason": "NDCG@10 fell from 0.2 to 0.1"}))
+    runs.log_stage(profile, rung, rung)
+    out = finish_stage(tmp_path / "run", "evaluate", snapshot=snapshot, hits=20, artifacts={"rf_hard": str(rung)})
+    version = packaging.register(profile, MODEL, runs.log_stage(profile, out, out), out, out)
+    card = connect(profile).get_model_version(MODEL, version).description
+    assert "| rf_hard | left out | NDCG@10 fell from 0.2 to 0.1 |" in card
+
+
 def test_a_model_lives_from_registration_to_rollback(
     profile: Profile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
