@@ -16,7 +16,7 @@ class TrainingError(Exception):
 
     exit_code: int = EXIT_BUG
 
-    def __init__(self, what: str, *, where: str = "", why: str = "", do: str = "") -> None:
+    def __init__(self, what: str, *, where: str = "", why: str = "", do: str) -> None:
         self.what, self.where, self.why, self.do = what, where, why, do
         super().__init__(self.__str__())
 
@@ -35,3 +35,6 @@ class Preempted(TrainingError):
     """The machine was taken away (SIGTERM): a retry goes on from the last checkpoint."""
 
     exit_code = EXIT_TRANSIENT
+
+    def __init__(self, what: str, *, where: str = "") -> None:
+        super().__init__(what, where=where, do="start the stage again: it goes on from its last checkpoint")

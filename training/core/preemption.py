@@ -12,7 +12,7 @@ from training.core.errors import Preempted
 
 
 def _preempted(signum: int, frame: FrameType | None) -> None:
-    raise Preempted("preempted by SIGTERM", do="start the stage again: it goes on from its last checkpoint")
+    raise Preempted("preempted by SIGTERM")
 
 
 @contextmanager

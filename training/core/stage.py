@@ -57,7 +57,9 @@ class StageSpec:
         try:
             values = json.loads(path.read_text())
         except (OSError, json.JSONDecodeError) as error:
-            raise DataError("the spec cannot be read", where=str(path), why=str(error)) from error
+            raise DataError(
+                "the spec cannot be read", where=str(path), why=str(error), do="give a spec.json that a stage was given"
+            ) from error
         return parse_config(cls, values, str(path))
 
     @property
@@ -75,7 +77,12 @@ class StageSpec:
     def artifact(self, name: str) -> Path:
         """The folder of an earlier stage; DataError if the spec does not name it or it is not there."""
         if name not in self.artifacts:
-            raise DataError(f"the spec names no artifact {name!r}", where=f"{self.system}.{self.stage}")
+            raise DataError(
+                f"the spec names no artifact {name!r}",
+                where=f"{self.system}.{self.stage}",
+                why=f"it names {', '.join(sorted(self.artifacts)) or 'none'}",
+                do="name a stage of the artifacts in the config, or add it to what the stage `reads` in pipeline.yaml",
+            )
         folder = Path(self.artifacts[name])
         if not folder.is_dir():
             raise DataError(f"the artifact {name!r} is not there", where=str(folder), do="run its stage first")
@@ -132,7 +139,12 @@ def resolve_config(spec: StageSpec, cls: type[T]) -> T:
 def read_table(spec: StageSpec, name: str, columns: Mapping[str, pa.DataType]) -> pa.Table:
     """Read `columns` (name -> Arrow type) of one of the spec's tables; see `tables.read_parquet` for the errors."""
     if name not in spec.tables:
-        raise DataError(f"the spec names no table {name!r}", where=f"{spec.system}.{spec.stage}")
+        raise DataError(
+            f"the spec names no table {name!r}",
+            where=f"{spec.system}.{spec.stage}",
+            why=f"it names {', '.join(sorted(spec.tables)) or 'none'}",
+            do="add it to what the stage `reads` in pipeline.yaml",
+        )
     return read_parquet(name, [Path(file) for file in spec.tables[name].files], columns)
 
 

@@ -108,7 +108,7 @@ class Vocabulary:
 
 def _code_names(kind: str, sizes: Sequence[int]) -> list[str]:
     if len(sizes) > len(LEVELS):
-        raise DataError(f"{len(sizes)} code levels, at most {len(LEVELS)} have letters")
+        raise DataError(f"{len(sizes)} code levels, at most {len(LEVELS)} have letters", do="quantize to fewer levels")
     return [f"<{PREFIX[kind]}{letter}_{n}>" for letter, size in zip(LEVELS, sizes, strict=False) for n in range(size)]
 
 
