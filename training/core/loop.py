@@ -17,9 +17,10 @@ import torch
 from transformers import PreTrainedModel
 
 from training.core.errors import DataError, Preempted
+from training.core.hidden import hidden_at
 from training.core.learner import Batch as Learnable
 from training.core.learner import Learner, Loss
-from training.core.masks import attention_mask, block_causal
+from training.core.masks import block_causal
 from training.core.packing import IGNORED, Batch, Sample, collate, plan_rows
 from training.core.preemption import deferred
 from training.core.progress import Progress
@@ -113,15 +114,11 @@ class NextToken:
 
     def loss(self, model: PreTrainedModel, batch: Batch) -> Loss:
         """Summed over the learnt tokens, in nats."""
-        hidden = model.get_decoder()(
-            input_ids=batch.input_ids,
-            attention_mask=attention_mask(block_causal(batch.segments), model),
-            position_ids=batch.positions,
-            use_cache=False,
-        ).last_hidden_state
-        learnt = batch.targets != IGNORED
-        logits = model.get_output_embeddings()(hidden[learnt])
-        return torch.nn.functional.cross_entropy(logits.float(), batch.targets[learnt], reduction="sum"), {}
+        targets = batch.targets.flatten()
+        learnt = (targets != IGNORED).nonzero()[:, 0]
+        hidden = hidden_at(model, batch.input_ids, block_causal(batch.segments), batch.positions, learnt)
+        logits = model.get_output_embeddings()(hidden)
+        return torch.nn.functional.cross_entropy(logits.float(), targets[learnt], reduction="sum"), {}
 
 
 class Loop(Generic[S]):

@@ -6,6 +6,8 @@ Samples of a row do not see each other: positions restart at each sample and the
 
 from __future__ import annotations
 
+from bisect import bisect_left, insort
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,7 +18,6 @@ from torch import Tensor
 from training.core.errors import DataError
 
 IGNORED = -100
-_OPEN_ROWS = 16
 
 
 @dataclass(frozen=True)
@@ -61,28 +62,35 @@ class Batch:
 
 
 def plan_rows(lengths: Sequence[int], width: int, seed: tuple[int, int] | None) -> list[list[int]]:
-    """Put samples of these lengths into rows of at most `width` tokens, first fit; `seed` shuffles them before.
+    """Put samples of these lengths into rows of at most `width` tokens; `seed` shuffles equal lengths and the rows.
 
-    Raises DataError for a sample longer than a row.
+    Best fit, longest first (Johnson 1974): rows of mixed lengths are full to a percent. DataError for a sample longer
+    than a row.
     """
     if lengths and max(lengths) > width:
         raise DataError(
             f"a sample has {max(lengths)} tokens, a row {width}", do="raise row_tokens or shorten histories"
         )
-    order = range(len(lengths)) if seed is None else np.random.default_rng(seed).permutation(len(lengths)).tolist()
-    done: list[list[int]] = []
-    open_rows: list[tuple[list[int], int]] = []
-    for sample in order:
-        place = next((i for i, (_, room) in enumerate(open_rows) if room >= lengths[sample]), None)
-        if place is None:
-            if len(open_rows) == _OPEN_ROWS:
-                done.append(open_rows.pop(0)[0])
-            open_rows.append(([sample], width - lengths[sample]))
+    rng = None if seed is None else np.random.default_rng(seed)
+    order = list(range(len(lengths))) if rng is None else rng.permutation(len(lengths)).tolist()
+    rows: list[list[int]] = []
+    rooms = [width]  # how much room there is, ascending; an empty row is always at hand
+    rows_with: defaultdict[int, list[list[int]]] = defaultdict(list)
+    for sample in sorted(order, key=lambda sample: -lengths[sample]):
+        place = bisect_left(rooms, lengths[sample])
+        room = rooms[place]
+        if room == width:
+            rows.append(row := [])
         else:
-            row, room = open_rows[place]
-            row.append(sample)
-            open_rows[place] = (row, room - lengths[sample])
-    return done + [row for row, _ in open_rows]
+            row = rows_with[room].pop()
+            if not rows_with[room]:
+                rooms.pop(place)
+        row.append(sample)
+        left = room - lengths[sample]
+        if not rows_with[left]:
+            insort(rooms, left)
+        rows_with[left].append(row)
+    return rows if rng is None else [rows[row] for row in rng.permutation(len(rows))]
 
 
 def collate(rows: Sequence[Sequence[Sample]], width: int, pad: int, response_only: bool = True) -> Batch:

@@ -17,7 +17,8 @@ from transformers import PreTrainedModel
 
 from training.core.device import accelerator
 from training.core.errors import DataError
-from training.core.masks import attention_mask, tree_causal
+from training.core.hidden import hidden_at
+from training.core.masks import tree_causal
 from training.core.packing import plan_rows
 
 Tokens = tuple[int, ...]
@@ -129,13 +130,9 @@ def _padded(rows: Sequence[Sequence[int]]) -> Tensor:
 
 def response_logits(model: PreTrainedModel, batch: TreeBatch) -> Tensor:
     """Logits [n, V], float32 at least, of the n real response tokens of a batch, row by row of `batch.mask`."""
-    hidden = model.get_decoder()(
-        input_ids=batch.input_ids,
-        attention_mask=attention_mask(tree_causal(batch.segments, batch.branches), model),
-        position_ids=batch.positions,
-        use_cache=False,
-    ).last_hidden_state
-    logits: Tensor = model.get_output_embeddings()(hidden.flatten(0, 1)[batch.source[batch.mask]])
+    allowed, places = tree_causal(batch.segments, batch.branches), batch.source[batch.mask]
+    hidden = hidden_at(model, batch.input_ids, allowed, batch.positions, places)
+    logits: Tensor = model.get_output_embeddings()(hidden)
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 

@@ -24,8 +24,8 @@ CONFIG = LoopConfig(epochs=3, rows=2, row_tokens=16, learning_rate=0.01, checkpo
 DROPOUT = replace(TINY, dropout=0.1)
 
 # Loss of steps 1, 5 and 9 and validation loss of each epoch; record again only with the reason in the commit message.
-GOLDEN_LOSS = [5.55441, 4.7431, 4.32615]
-GOLDEN_VALID_LOSS = [4.92316, 4.38539, 4.34131]
+GOLDEN_LOSS = [5.56829, 4.83454, 4.43378]
+GOLDEN_VALID_LOSS = [5.04136, 4.58831, 4.47731]
 
 
 class Run:
@@ -137,7 +137,7 @@ def test_a_checkpoint_of_another_run_is_not_gone_on_from(
     Run(vocabulary, tmp_path, name="before").train(samples)
     again = Run(vocabulary, tmp_path, name="after")
     assert again.train(samples).resumed_from is None
-    assert len(again.logged("loss")) == 10
+    assert len(again.logged("loss")) == 9
 
 
 def test_lora_trains_through_the_same_loop(vocabulary: Vocabulary, samples: list[Sample], tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """Packing loses no token, and samples of one row do not see each other."""
 
+import math
+
 import pytest
 import torch
 from hypothesis import given
@@ -27,7 +29,13 @@ def test_the_order_depends_on_the_seed_and_the_epoch_only() -> None:
 
 def test_rows_are_packed_tightly() -> None:
     lengths = [1 + n % 13 for n in range(500)]
-    assert sum(lengths) / (len(plan_rows(lengths, 64, (0, 0))) * 64) > 0.95
+    assert len(plan_rows(lengths, 64, (0, 0))) == math.ceil(sum(lengths) / 64)
+
+
+def test_rows_of_long_and_of_short_samples_come_mixed() -> None:
+    rows = plan_rows([30] * 20 + [1] * 640, 32, (0, 0))
+    sizes = [len(row) for row in rows]
+    assert sizes != sorted(sizes) and sizes != sorted(sizes, reverse=True)
 
 
 def test_a_sample_longer_than_a_row_is_refused() -> None:
