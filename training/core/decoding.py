@@ -233,11 +233,8 @@ def _expand(
 
     `logits` [B, U, V] follow the asked beams. Only children are gathered and ranked; the vocabulary is only summed.
     """
-    parents = front.node.gather(1, asked)
-    first, end = trie.first_child[parents], trie.first_child[parents + 1]
-    child = first[..., None] + torch.arange(int((end - first).max()), device=first.device)
-    real = (child < end[..., None]) & front.open(trie).gather(1, asked)[..., None]
-    child = torch.where(real, child, ROOT)
+    child, real = trie.children(front.node.gather(1, asked))
+    real &= front.open(trie).gather(1, asked)[..., None]
     if within is not None:
         real &= within.has(child)
     gain = logits.float().log_softmax(dim=-1).gather(2, torch.where(real, trie.token[child], 0))

@@ -62,6 +62,13 @@ class Trie:
         """The same trie on another device."""
         return Trie(self.first_child.to(device), self.token.to(device), self.item.to(device), self.depth)
 
+    def children(self, nodes: Tensor) -> tuple[Tensor, Tensor]:
+        """The children [..., C] of `nodes` [...], and which are real (others are ROOT); C is the most that one has."""
+        first, end = self.first_child[nodes][..., None], self.first_child[nodes + 1][..., None]
+        child = first + torch.arange(int((end - first).max()), device=nodes.device)
+        real = child < end
+        return torch.where(real, child, ROOT), real
+
     def reaching(self, items: Tensor) -> Tensor:
         """Which nodes [N] lead to at least one of the `items` (row numbers): the trie of a part of the catalogue."""
         part = torch.zeros(int(self.item.max()) + 1, dtype=torch.bool, device=items.device)
@@ -109,7 +116,7 @@ class Trie:
         """The item with exactly these tokens; DeadPrefix if there is none."""
         item = int(self.item[self.walk(tokens)])
         if item == NO_ITEM:
-            raise DeadPrefix(f"the tokens {list(tokens)} stop short of an item")
+            raise DeadPrefix(f"the tokens {list(tokens)} stop short of an item", do="give all tokens of the item")
         return item
 
 

@@ -44,6 +44,13 @@ def test_a_hand_worked_trie_numbers_its_nodes_breadth_first() -> None:
     assert trie.item.tolist() == [-1, -1, -1, 1, -1, 0, 2]
 
 
+def test_children_of_several_nodes_are_as_wide_as_the_fullest_of_them() -> None:
+    trie = Trie.build([[5, 8], [4, 9], [5, 7, 1]])
+    child, real = trie.children(torch.tensor([[0, 1], [2, 3]]))
+    assert child.tolist() == [[[1, 2], [3, 0]], [[4, 5], [0, 0]]]
+    assert real.tolist() == [[[True, True], [True, False]], [[True, True], [False, False]]]
+
+
 def test_a_prefix_that_no_item_begins_with_raises() -> None:
     trie = Trie.build([[1, 2], [1, 3]])
     with pytest.raises(DeadPrefix, match=r"\[1, 4\]"):
