@@ -19,7 +19,8 @@ from infra.profile import Profile
 
 Json = dict[str, Any]
 _PAGE = 100
-_SECONDS = 90  # longer than Airflow waits for its database
+_SECONDS = 30
+_TRIES = 5
 
 
 class AirflowApiError(TransientError):
@@ -124,16 +125,18 @@ class AirflowClient:
             if offset >= page["total_entries"]:
                 return
 
-    def _call(self, method: str, path: str, body: Json | None = None) -> Json:
+    def _call(self, method: str, path: str, body: Json | None = None, tries: int = _TRIES) -> Json:
         if self._token is None:
             self._login()
         try:
             return self._send(method, path, body, {"Authorization": f"Bearer {self._token}"})
         except AirflowApiError as error:
-            if error.status != 401:
+            expired = error.status == 401
+            if tries == 1 or not (expired or _rolled_back(error)):
                 raise
-        self._login()  # the token had expired
-        return self._send(method, path, body, {"Authorization": f"Bearer {self._token}"})
+        if expired:
+            self._token = None
+        return self._call(method, path, body, tries - 1)
 
     def _login(self) -> None:
         credentials = {"username": self._user, "password": self._password}
@@ -154,6 +157,15 @@ class AirflowClient:
             raise AirflowApiError("Airflow refused a call.", where=where, why=why, status=error.code) from error
         except OSError as error:
             raise AirflowApiError("Airflow did not answer.", where=where, why=str(error)) from error
+
+
+def _rolled_back(error: AirflowApiError) -> bool:
+    """Whether nothing was written because Airflow did not get hold of its database.
+
+    On SQLite its API server gets into its own way: `log_action` waits for the write lock on the event loop, which the
+    request that holds the lock needs to end. SQLite's five seconds of patience part them, and one of the two fails.
+    """
+    return error.status == 500 and "Database error" in error.why
 
 
 def _log_lines(entry: str | Json) -> Iterator[str]:

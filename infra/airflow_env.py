@@ -21,7 +21,6 @@ from infra.profile import CHECKOUT, Profile
 HOST = "127.0.0.1"
 USER = "admin"
 HEAVY_POOL = "heavy"
-_DATABASE_SECONDS = 60
 _SECRETS = {"fernet_key": ("CORE", 32), "jwt_secret": ("API_AUTH", 64), "secret_key": ("API", 64)}
 
 
@@ -53,8 +52,7 @@ def airflow_environment(profile: Profile) -> dict[str, str]:
         "API__BASE_URL": url,
         "API__WORKERS": "1",
         "API__EXPOSE_CONFIG": "False",
-        # A crowded machine lets a writer wait longer than SQLite's five seconds: the API answered 500.
-        "DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home}/airflow.db?timeout={_DATABASE_SECONDS}",
+        "DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home}/airflow.db",
         "DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "300",
         "DAG_PROCESSOR__PARSING_PROCESSES": "1",
         "LOGGING__BASE_LOG_FOLDER": str(home / "logs"),

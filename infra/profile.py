@@ -79,6 +79,12 @@ class MlflowSettings(_Section):
     artifact_root: str
 
 
+class RecommendSettings(_Section):
+    """Who is recommended to each night: users with an event in the last `active_days` days."""
+
+    active_days: Annotated[int, Field(ge=1)]
+
+
 class LauncherSettings(_Section):
     """How a training stage runs: a local process, or a pod with GPUs."""
 
@@ -132,6 +138,7 @@ class Profile(_Section):
     samples: SampleSettings
     feast: FeastSettings
     mlflow: MlflowSettings
+    recommend: RecommendSettings
     launcher: LauncherSettings
     airflow: AirflowSettings
     ports: Ports

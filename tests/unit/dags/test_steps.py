@@ -234,4 +234,4 @@ def test_airflows_history_is_kept_for_a_quarter(profile: Profile, monkeypatch: p
     assert command[1:] == ["-m", "airflow", "db", "clean", *options]
     monkeypatch.setenv("AIRFLOW__DATABASE__SQL_ALCHEMY_CONN", "airflow-db-not-allowed:///")
     opened = clean_airflow.clean_environment(profile)["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"]
-    assert opened.startswith(f"sqlite:///{profile.airflow.home}/airflow.db?timeout=")
+    assert opened == f"sqlite:///{profile.airflow.home}/airflow.db"

@@ -25,6 +25,7 @@ class Server(HTTPServer):
         self.calls: list[tuple[str, str, Any]] = []
         self.logins = 0
         self.expired: set[str] = set()
+        self.locked = 0
         self.runs = [{"dag_run_id": f"r{n}"} for n in range(250)]
 
 
@@ -48,6 +49,9 @@ class Handler(BaseHTTPRequestHandler):
         token = self.headers.get("Authorization", "").removeprefix("Bearer ")
         if not token or token in self.server.expired:
             return self._answer(401, {"detail": "Invalid token"})
+        if self.server.locked:
+            self.server.locked -= 1
+            return self._answer(500, {"detail": {"reason": "Database error", "orig_error": "hidden"}})
         if self.command != "GET":
             return self._answer(200, {"dag_run_id": "new"})
         if url.path == "/api/v2/dags/gone/dagRuns":
@@ -93,6 +97,18 @@ def test_an_expired_token_is_renewed_and_the_call_repeated(server: Server, clien
     server.expired.add("token-1")
     assert client.trigger("ingest")["dag_run_id"] == "new"
     assert server.logins == 2
+
+
+def test_a_call_that_airflow_rolled_back_is_repeated(server: Server, client: AirflowClient) -> None:
+    server.locked = 2
+    assert client.trigger("ingest")["dag_run_id"] == "new"
+    assert [path for _, path, _ in server.calls].count("/api/v2/dags/ingest/dagRuns") == 3
+
+
+def test_a_database_that_stays_locked_is_told(server: Server, client: AirflowClient) -> None:
+    server.locked = 100
+    with pytest.raises(AirflowApiError, match="Database error"):
+        client.trigger("ingest")
 
 
 def test_all_pages_are_read(server: Server, client: AirflowClient) -> None:

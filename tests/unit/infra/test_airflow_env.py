@@ -8,9 +8,6 @@ import stat
 import subprocess
 from pathlib import Path
 
-from sqlalchemy import create_engine, make_url
-from sqlalchemy.ext.asyncio import create_async_engine
-
 from infra.airflow_env import airflow_environment, base_url, commands, password, pools, prepare
 from infra.profile import Profile, load_profile
 
@@ -75,11 +72,3 @@ def test_the_gpu_pool_counts_deferred_tasks(profile: Profile) -> None:
     by_name = {pool["name"]: pool for pool in pools(profile)}
     assert by_name["heavy"]["slots"] == 1
     assert by_name["gpu"]["include_deferred"] is True
-
-
-def test_airflow_has_patience_with_its_database(profile: Profile) -> None:
-    """SQLite's own five seconds are not enough on a crowded machine. Both of Airflow's engines read the address."""
-    address = make_url(airflow_environment(profile)["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"])
-    assert address.database == str(profile.airflow.home / "airflow.db")
-    for engine in (create_engine(address), create_async_engine(address.set(drivername="sqlite+aiosqlite"))):
-        assert engine.dialect.create_connect_args(engine.url)[1]["timeout"] >= 60
