@@ -23,11 +23,16 @@ TITLES_OF_HISTORY = 5
 
 @dataclass(frozen=True)
 class Augmentation:
-    """An epoch has `variants` copies of a sequence, a share `reverse` backwards, a share `drop` of items left out."""
+    """An epoch has `variants` copies of a sequence, a share `reverse` backwards, a share `drop` of items left out.
+
+    A share `anonymous` does not say whose it is, as the prompt of a customer whom training does not know. Without such
+    copies the model has never begun a list without a code; and a code is pooled over the very items of its sequence.
+    """
 
     variants: int = 4
     reverse: float = 0.5
     drop: float = 0.2
+    anonymous: float = 0.5
 
 
 @dataclass(frozen=True)
@@ -69,8 +74,9 @@ def _whole_sequences(corpus: Corpus, rng: Rng) -> Iterator[Bindings]:
     """Every item of a sequence after the ones before it, in one pass: the history is empty, the items all come next."""
     for user, sequence in corpus.sequences.items():
         for _ in range(corpus.augmentation.variants):
-            items = changed(sequence, corpus, rng)
-            yield {"user": corpus.items.of_user(user), "history": (), "item": corpus.codes(items, corpus.history + 1)}
+            items = corpus.codes(changed(sequence, corpus, rng), corpus.history + 1)
+            named = rng.random() >= corpus.augmentation.anonymous
+            yield {"user": corpus.items.of_user(user) if named else (), "history": (), "item": items}
 
 
 def _next_items(corpus: Corpus, rng: Rng) -> Iterator[Bindings]:

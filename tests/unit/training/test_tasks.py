@@ -24,7 +24,7 @@ ITEM, USER = VOCABULARY.code_table("item"), VOCABULARY.code_table("user")
 CODES = tuple((ITEM[0][n // 4], ITEM[1][n % 4]) for n in range(8))
 USERS = {"u0": (USER[0][0], USER[1][0]), "u1": (USER[0][1], USER[1][0])}
 ITEMS = ItemCodes(tuple(f"i{n}" for n in range(8)), CODES, VOCABULARY, USERS)
-PLAIN = Augmentation(variants=1, reverse=0.0, drop=0.0)
+PLAIN = Augmentation(variants=1, reverse=0.0, drop=0.0, anonymous=0.0)
 CORPUS = Corpus(
     ITEMS,
     {"u0": ("i0", "i1", "i2"), "u1": ("i3",), "u2": ("i4", "i5")},
@@ -64,6 +64,14 @@ def test_an_epoch_has_changed_copies_of_each_sequence() -> None:
     assert len(copies) == 40 and all(1 <= len(copy) <= 4 for copy in copies)
     assert {copy == sorted(copy) for copy in copies if len(copy) > 1} == {True, False}
     assert all(copy in (sorted(copy), sorted(copy)[::-1]) for copy in copies)
+
+
+def test_some_copies_of_a_sequence_do_not_say_whose_it_is() -> None:
+    change = Augmentation(variants=200, anonymous=0.25)
+    known = replace(CORPUS, sequences={"u0": ("i0", "i1", "i2")}, augmentation=change)
+    prompts = Counter(sample.prompt for sample in epoch("sequential", corpus=known))
+    assert set(prompts) == {(BOS,), (BOS, *USERS["u0"])}
+    assert 20 < prompts[(BOS,)] < 80
 
 
 def test_an_item_and_its_text_are_learnt_both_ways() -> None:
