@@ -96,7 +96,8 @@ def save_backbone(model: PreTrainedModel, vocabulary: Vocabulary, folder: Path) 
 def load_backbone(folder: Path, expected: Vocabulary | None = None) -> tuple[PreTrainedModel, Vocabulary]:
     """Read what `save_backbone` wrote, onto the device of the process (its own GPU where there is one).
 
-    Raises DataError for truncated or missing weights, and for a vocabulary other than `expected` or than the weights'.
+    Raises DataError for weights that are truncated, missing or not finite, and for a vocabulary other than `expected`
+    or than the weights'.
     """
     vocabulary = Vocabulary.load(folder)
     if expected is not None and expected.fingerprint != vocabulary.fingerprint:
@@ -110,6 +111,8 @@ def load_backbone(folder: Path, expected: Vocabulary | None = None) -> tuple[Pre
     rows = model.get_input_embeddings().num_embeddings
     if rows < len(vocabulary):
         raise DataError(f"{rows} embedding rows for {len(vocabulary)} tokens", where=str(folder), do="train it again")
+    if not all(weight.isfinite().all() for weight in model.parameters()):
+        raise DataError("the checkpoint has weights that are not finite", where=str(folder), do="train it again")
     return model.to(accelerator().device), vocabulary
 
 

@@ -43,14 +43,22 @@ def train_text_tokenizer(texts: Iterable[str], size: int) -> PreTrainedTokenizer
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """A tokenizer that knows the codes of each kind; `codebooks` gives the number of codes per level."""
+    """A tokenizer that knows the codes of each kind; `codebooks` gives the number of codes per level.
+
+    `meaning` names what the codes stand for: a model that was trained with other ones must not be asked with these.
+    """
 
     tokenizer: PreTrainedTokenizerBase
     codebooks: Mapping[str, tuple[int, ...]]
+    meaning: str | None = None
 
     @classmethod
     def create(
-        cls, tokenizer: PreTrainedTokenizerBase, codebooks: Mapping[Kind, Sequence[int]], special: Sequence[str] = ()
+        cls,
+        tokenizer: PreTrainedTokenizerBase,
+        codebooks: Mapping[Kind, Sequence[int]],
+        special: Sequence[str] = (),
+        meaning: str | None = None,
     ) -> Vocabulary:
         """Add pad, begin and end tokens where they are missing, `special` tokens, and all codes to `tokenizer`."""
         roles = {"pad_token": PAD, "bos_token": BOS, "eos_token": EOS}
@@ -58,7 +66,7 @@ class Vocabulary:
         tokenizer.add_tokens(list(special), special_tokens=True)
         for kind, sizes in codebooks.items():
             tokenizer.add_tokens(_code_names(kind, sizes), special_tokens=True)
-        return cls(tokenizer, {kind: tuple(sizes) for kind, sizes in codebooks.items()})
+        return cls(tokenizer, {kind: tuple(sizes) for kind, sizes in codebooks.items()}, meaning)
 
     def __len__(self) -> int:
         return len(self.tokenizer)
@@ -90,7 +98,8 @@ class Vocabulary:
     def save(self, folder: Path) -> None:
         """Write the tokenizer and `vocabulary.json` into `folder`."""
         self.tokenizer.save_pretrained(folder)
-        write_json(folder / _FILE, {"codebooks": self.codebooks, "fingerprint": self.fingerprint})
+        values = {"codebooks": self.codebooks, "fingerprint": self.fingerprint, "meaning": self.meaning}
+        write_json(folder / _FILE, values)
 
     @classmethod
     def load(cls, folder: Path) -> Vocabulary:
@@ -100,7 +109,7 @@ class Vocabulary:
             raise DataError("the checkpoint has no vocabulary", where=str(path), do="save it with its vocabulary")
         stored = json.loads(path.read_text())
         codebooks = {kind: tuple(sizes) for kind, sizes in stored["codebooks"].items()}
-        vocabulary = cls(AutoTokenizer.from_pretrained(folder, local_files_only=True), codebooks)
+        vocabulary = cls(AutoTokenizer.from_pretrained(folder, local_files_only=True), codebooks, stored.get("meaning"))
         if vocabulary.fingerprint != stored["fingerprint"]:
             raise DataError("the tokenizer is not the one that was saved", where=str(folder), do="restore the folder")
         return vocabulary

@@ -42,9 +42,13 @@ def read_catalogue(spec: StageSpec, sources: Sequence[str]) -> list[dict[str, st
             why=f"the table has items of {', '.join(sorted({item['source'] for item in items}))}",
             do="correct `sources`, or leave it empty for those that people act on",
         )
-    counts = Counter(item["item_id"] for item in chosen)
-    refuse(list(counts), [n > 1 for n in counts.values()], "are in the catalogue twice", "keep one row per item")
+    _refuse_twice(chosen)
     return sorted(chosen, key=lambda item: item["item_id"])
+
+
+def _refuse_twice(items: Sequence[Mapping[str, str]]) -> None:
+    counts = Counter(item["item_id"] for item in items)
+    refuse(list(counts), [n > 1 for n in counts.values()], "are in the catalogue twice", "keep one row per item")
 
 
 def _sources_in_use(spec: StageSpec, items: Sequence[Mapping[str, str]]) -> set[str]:
@@ -60,8 +64,10 @@ def read_item_texts(spec: StageSpec, item_ids: Sequence[str]) -> dict[str, ItemT
     title. No log says it (INFERRED, for the intentions that LC-Rec had an LLM write).
     """
     wanted, found = set(item_ids), {}
-    for item in read_table(spec, "items", _ITEM_COLUMNS).to_pylist():
-        if item["item_id"] in wanted and (item["title"] or "").strip():
+    items = [item for item in read_table(spec, "items", _ITEM_COLUMNS).to_pylist() if item["item_id"] in wanted]
+    _refuse_twice(items)
+    for item in items:
+        if (item["title"] or "").strip():
             kind = (item["category"] or "").rpartition(" > ")[2]
             words = " ".join(item["title"].split()[:_INTENT_WORDS])
             intent = f"{kind} {item['brand'] or ''}".strip() if kind else words
@@ -73,7 +79,9 @@ def read_kinds(spec: StageSpec, item_ids: Sequence[str]) -> dict[str, str]:
     """The narrowest category of those of the items that have one."""
     wanted = set(item_ids)
     rows = read_table(spec, "items", {name: _ITEM_COLUMNS[name] for name in ("item_id", "category")}).to_pylist()
-    kinds = {row["item_id"]: (row["category"] or "").rpartition(" > ")[2] for row in rows if row["item_id"] in wanted}
+    known = [row for row in rows if row["item_id"] in wanted]
+    _refuse_twice(known)
+    kinds = {row["item_id"]: (row["category"] or "").rpartition(" > ")[2] for row in known}
     return {item: kind for item, kind in kinds.items() if kind}
 
 

@@ -142,7 +142,7 @@ def _compare(
 ) -> Comparison:
     samples = read_samples(spec, protocol, TABLE)
     check_known(samples, catalogue)
-    test = chosen_samples(of_part(samples, "test"), config.samples, spec.seed)
+    test, kinds = chosen_samples(of_part(samples, "test"), config.samples, spec.seed), read_kinds(spec, catalogue)
     models = ((name, _baseline(name, catalogue, samples, config, spec.seed)) for name in baselines)
     known = frozenset(catalogue)
     measured, rows = dict[Recommender, Row](), list[Row]()
@@ -151,7 +151,6 @@ def _compare(
             measured[model] = _measure(name, model, test, config, known)
         rows.append(replace(measured[model], model=name))
     warm = frozenset(sample.item_id for sample in of_part(samples, "train"))
-    kinds = read_kinds(spec, catalogue)
     return Comparison(protocol, rows, test, warm, len(catalogue), kinds, spec.seed, config.resamples)
 
 

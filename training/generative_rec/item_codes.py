@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -37,7 +39,7 @@ def _read(file: Path, kind: str) -> dict[str, tuple[int, ...]]:
     table = read_parquet("codes", [file], {f"{kind}_id": pa.string(), "codes": pa.list_(pa.int32())})
     codes = dict(zip(table[f"{kind}_id"].to_pylist(), map(tuple, table["codes"].to_pylist()), strict=True))
     if len(codes) != table.num_rows:
-        raise DataError(f"a {kind} has two rows of codes", where=str(file), do="run the stage that made them again")
+        raise DataError(f"two rows of codes for one {kind}", where=str(file), do="run the stage that made them again")
     return codes
 
 
@@ -53,6 +55,12 @@ def codebooks(folder: Path) -> dict[Kind, tuple[int, ...]]:
     return {"item": codebook_sizes(read_codes(folder)), **({"user": users} if users else {})}
 
 
+def meaning_of(folder: Path) -> str:
+    """sha256 of all items' and users' codes: two sets of semantic ids may be of the same sizes."""
+    codes = [sorted(read_codes(folder).items()), sorted(read_user_codes(folder).items())]
+    return hashlib.sha256(json.dumps(codes).encode()).hexdigest()
+
+
 def start_from_text(model: PreTrainedModel, vocabulary: Vocabulary, folder: Path, strength: float, seed: int) -> None:
     """Let the embeddings of the item codes start near what the codes stand for, so that alike codes begin alike.
 
@@ -64,6 +72,10 @@ def start_from_text(model: PreTrainedModel, vocabulary: Vocabulary, folder: Path
         return
     books, levels = read_tensors(folder / "quantizer.safetensors"), vocabulary.code_table("item")
     known = [(rows, books[f"codebook.{n}"][: len(rows)]) for n, rows in enumerate(levels) if f"codebook.{n}" in books]
+    if not all(book.isfinite().all() for book in books.values()):
+        raise DataError(
+            "a code's vector is not finite", where=str(folder), do="run the stage that made the codes again"
+        )
     embedding = model.get_input_embeddings().weight
     width, own = embedding.shape[1], known[0][1].shape[1]
     deep = max(width, own)
@@ -78,23 +90,29 @@ def start_from_text(model: PreTrainedModel, vocabulary: Vocabulary, folder: Path
 class ItemCodes:
     """The catalogue in tokens: row i of `item_ids` has the token ids `tokens[i]` and is item i of the trie.
 
-    `users`: the token ids of the users that have a semantic id of their own.
+    `users`: the token ids of the users that have a semantic id of their own. `trie`: over all items. Items that share
+    their codes, or whose codes begin another's, are a DataError.
     """
 
     item_ids: tuple[str, ...]
     tokens: tuple[tuple[int, ...], ...]
     vocabulary: Vocabulary
     users: Codes = field(default_factory=dict)
+    trie: Trie = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "trie", Trie.build(self.tokens))
 
     @classmethod
     def load(cls, folder: Path, vocabulary: Vocabulary) -> ItemCodes:
         """Read the semantic ids of `folder`; DataError if `vocabulary` was made for others."""
         sizes = codebooks(folder)
-        if sizes != vocabulary.codebooks:
+        if sizes != vocabulary.codebooks or vocabulary.meaning not in (None, meaning_of(folder)):
             raise DataError(
                 "the vocabulary was made for other semantic ids",
                 where=str(folder),
-                why=f"codes per level: {sizes}, the vocabulary has {dict(vocabulary.codebooks)}",
+                why=f"codes per level: {sizes}, the vocabulary has {dict(vocabulary.codebooks)}; "
+                "or the items and users have other codes",
                 do="use the semantic ids that the checkpoint was trained with",
             )
         items = _tokens(vocabulary, "item", read_codes(folder))
@@ -105,11 +123,6 @@ class ItemCodes:
     def row(self) -> dict[str, int]:
         """The row number of an item id."""
         return {item: row for row, item in enumerate(self.item_ids)}
-
-    @cached_property
-    def trie(self) -> Trie:
-        """The trie over all items; its item numbers are the rows."""
-        return Trie.build(self.tokens)
 
     def of(self, item: str) -> tuple[int, ...]:
         """The token ids of an item; DataError if it has no semantic id."""

@@ -26,7 +26,7 @@ from training.core.packing import Sample
 from training.core.stage import StageResult, StageSpec, is_main_process, read_table, resolve_config
 from training.core.tokens import Vocabulary, train_text_tokenizer
 from training.generative_rec.catalogue import read_item_texts
-from training.generative_rec.item_codes import ItemCodes, codebooks, start_from_text
+from training.generative_rec.item_codes import ItemCodes, codebooks, meaning_of, start_from_text
 from training.generative_rec.prompts import FENCES, Writer
 from training.generative_rec.samples import NextItem, Protocol, model_folder, of_part, read_samples, sequences_by_user
 from training.generative_rec.scid.inputs import profiles
@@ -58,7 +58,8 @@ def main(spec: StageSpec) -> StageResult:
     """Train, and write the weights with the lowest validation loss to `model/`."""
     config = resolve_config(spec, Config)
     special = FENCES if set(config.tasks) - {"sequential"} else ()
-    vocabulary = Vocabulary.create(_tokenizer(spec, config), codebooks(spec.artifact(config.codes)), special)
+    codes = spec.artifact(config.codes)
+    vocabulary = Vocabulary.create(_tokenizer(spec, config), codebooks(codes), special, meaning_of(codes))
     results = {protocol: _train(spec, config, vocabulary, protocol) for protocol in config.protocols}
     metrics = {
         name if protocol == "time" else f"{protocol}.{name}": value

@@ -39,14 +39,17 @@ KINDS = {
 
 
 def write_samples(path: Path, **changes: Any) -> Path:
-    """30 users of four days, the last one for validation. The third item of a user is liked, the others disliked."""
+    """30 users of five days, the last ones for validation and test. A user's third item is liked, the others disliked.
+
+    `changes` replaces columns.
+    """
     rows = []
     for user in range(30):
-        items = [ITEMS[(user + 5 * step) % 12] for step in range(4)]
+        items = [ITEMS[(user + 5 * step) % 12] for step in range(5)]
         for step, item in enumerate(items):
             day = date(2024, 1, 1) + timedelta(days=step)
             time = datetime(day.year, day.month, day.day, tzinfo=UTC)
-            part, word = ("valid" if step == 3 else "train"), ("liked" if step == 2 else "disliked")
+            part, word = {3: "valid", 4: "test"}.get(step, "train"), ("liked" if step == 2 else "disliked")
             rows.append((f"u{user:02d}", day, time, item, items[:step], part, word))
     columns = dict(zip(KINDS, map(list, zip(*rows, strict=True)), strict=True)) | changes
     pq.write_table(pa.table(columns, schema=pa.schema(list(KINDS.items()))), path)
