@@ -39,7 +39,7 @@ class Recommender(ABC):
         Items of a history that the catalogue does not have (any more) are read over. `users` says whose histories they
         are, for models that know users. `rank_own` says whether the items of the history itself may be ranked.
         """
-        asking = users or [None] * len(histories)
+        asking: Sequence[str | None] = users or [None] * len(histories)
         pairs = zip(histories, asking, strict=True)
         return self.answer([Query(own, user, frozenset(() if rank_own else own)) for own, user in pairs], k)
 
