@@ -51,10 +51,20 @@ def load_job(name: str, root: Path = _ROOT) -> Job:
     return parse_config(Job, yaml.safe_load(known[name].read_text()), str(known[name]))
 
 
+def declared_stages(system: str, preset: str, root: Path = _ROOT) -> list[dict[str, Any]]:
+    """The stages of a system's pipeline that name the preset, in order; DataError where there is none."""
+    path = root / system / "pipeline.yaml"
+    stages = yaml.safe_load(path.read_text())["stages"] if path.is_file() else []
+    chosen = [stage for stage in stages if preset in stage["config"]]
+    if not chosen:
+        known = sorted({name for stage in stages for name in stage["config"]}) or ["another system"]
+        raise DataError(f"no stage has the preset {preset!r}", where=str(path), do=f"choose {' or '.join(known)}")
+    return chosen
+
+
 def stage_specs(job: Job, samples: Path, out: Path, seed: int, root: Path = _ROOT) -> list[StageSpec]:
     """The spec of every stage of the job, in order; DataError for a stage or a table that is not there."""
-    declared = yaml.safe_load((root / job.system / "pipeline.yaml").read_text())["stages"]
-    stages = [stage for stage in declared if job.preset in stage["config"]]
+    stages = declared_stages(job.system, job.preset, root)
     names = [stage["name"] for stage in stages]
     unknown = (set(job.config) | set(job.stages)) - set(names)
     if unknown:

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors import SafetensorError, safe_open
-from transformers import AutoModelForCausalLM, PreTrainedModel, Qwen3Config, Qwen3ForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, Qwen3Config, Qwen3ForCausalLM
 
 from training.core.device import accelerator
 from training.core.errors import DataError
@@ -53,23 +53,39 @@ def build_backbone(config: BackboneConfig, vocabulary: Vocabulary, seed: int) ->
 
 
 def _from_sizes(config: BackboneConfig, vocabulary: Vocabulary) -> PreTrainedModel:
-    return Qwen3ForCausalLM(
-        Qwen3Config(
-            vocab_size=len(vocabulary),
-            hidden_size=config.hidden_size,
-            intermediate_size=config.intermediate_size,
-            num_hidden_layers=config.layers,
-            num_attention_heads=config.heads,
-            num_key_value_heads=config.kv_heads,
-            head_dim=config.head_size,
-            attention_dropout=config.dropout,
-            max_position_embeddings=config.max_positions,
-            tie_word_embeddings=True,
-            pad_token_id=vocabulary.tokenizer.pad_token_id,
-            bos_token_id=vocabulary.tokenizer.bos_token_id,
-            eos_token_id=vocabulary.tokenizer.eos_token_id,
-        )
+    tokenizer = vocabulary.tokenizer
+    roles = {f"{role}_token_id": getattr(tokenizer, f"{role}_token_id") for role in ("pad", "bos", "eos")}
+    return Qwen3ForCausalLM(_qwen3(config, len(vocabulary), **roles))
+
+
+def _qwen3(config: BackboneConfig, tokens: int, **roles: int) -> Qwen3Config:
+    return Qwen3Config(
+        vocab_size=tokens,
+        hidden_size=config.hidden_size,
+        intermediate_size=config.intermediate_size,
+        num_hidden_layers=config.layers,
+        num_attention_heads=config.heads,
+        num_key_value_heads=config.kv_heads,
+        head_dim=config.head_size,
+        attention_dropout=config.dropout,
+        max_position_embeddings=config.max_positions,
+        tie_word_embeddings=True,
+        **roles,
     )
+
+
+def outline(config: BackboneConfig, tokens: int) -> PreTrainedModel:
+    """The model's shapes on the meta device, `tokens` more than its own (without a path: that many); nothing is read
+    but its `config.json`. DataError where that is not there."""
+    if config.path is not None and not (Path(config.path) / "config.json").is_file():
+        raise DataError("there is no backbone", where=config.path, do="give the path of a local Hugging Face model")
+    with torch.device("meta"):
+        if config.path is None:
+            model: PreTrainedModel = Qwen3ForCausalLM(_qwen3(config, tokens))
+        else:
+            model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(config.path, local_files_only=True))
+            model.resize_token_embeddings(model.config.vocab_size + tokens, mean_resizing=False)
+        return model if config.lora is None else _with_lora(model, config.lora)
 
 
 def _with_lora(model: PreTrainedModel, settings: LoraSettings) -> PreTrainedModel:

@@ -1,0 +1,95 @@
+"""`python -m training check --system NAME --preset NAME`: would a preset run, and would it fit? Nothing is trained.
+
+Every stage's config is read as the stage reads it, every stage that it names must come before, and the language models
+are built without weights to see whether the longest samples and the memory fit (`core.footprint`). Exit code 65 where
+something does not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from training.core.config import parse_config
+from training.core.errors import DataError, TrainingError
+from training.core.footprint import Load, faults, footprint
+from training.jobs import declared_stages
+
+_ROOT = Path(__file__).parent
+
+
+def check(system: str, preset: str, gpus: int | None, gpu_gib: float, backbone: str | None, root: Path = _ROOT) -> str:
+    """The report, a line for each stage; DataError with all that is wrong.
+
+    `gpus`: how many each stage that wants any gets, in place of what it declares. `backbone`: a folder with the
+    `config.json` of a Hugging Face model, in place of the path that the preset names.
+    """
+    stages = declared_stages(system, preset, root)
+    configs = {stage["name"]: _config(system, stage, preset) for stage in stages}
+    sizes = importlib.import_module(f"training.{system}.sizes")
+    _refuse_unread(stages, {name: sizes.mentioned(config) for name, config in configs.items()})
+    found: Mapping[str, Load] = sizes.loads(configs, backbone)
+    counts = {stage["name"]: (gpus if gpus and stage["gpu"]["count"] else stage["gpu"]["count"]) for stage in stages}
+    wrong = [
+        f"{name}: {fault}"
+        for name, load in found.items()
+        for fault in faults(load, footprint(load, max(1, counts[name])), gpu_gib)
+    ]
+    if wrong:
+        raise DataError(
+            f"the preset {preset!r} does not fit",
+            where=f"GPUs of {gpu_gib:g} GiB",
+            why="\n         ".join(wrong),
+            do="change pipeline.yaml as said, or check it for other GPUs (--gpus, --gpu-gib)",
+        )
+    return "\n".join(_line(name, found.get(name), counts[name]) for name in configs)
+
+
+def _line(name: str, load: Load | None, gpus: int) -> str:
+    if load is None:
+        return f"{name:<16} config"
+    found = footprint(load, max(1, gpus))
+    return (
+        f"{name:<16} {found.weights / 1e6:,.0f} M weights, {found.trainable / 1e6:,.0f} M learn; longest sample "
+        f"{load.longest} of {load.row_tokens} tokens; {found.peak:.1f} GiB on each of {gpus} GPUs"
+    )
+
+
+def _config(system: str, stage: Mapping[str, Any], preset: str) -> Any:
+    module = importlib.import_module(f"training.{system}.{stage.get('module') or stage['name']}")
+    return parse_config(module.Config, stage["config"][preset], f"{system}.{stage['name']}")
+
+
+def _refuse_unread(stages: Sequence[Mapping[str, Any]], mentioned: Mapping[str, set[str]]) -> None:
+    done: set[str] = set()
+    for stage in stages:
+        missing = mentioned[stage["name"]] - (done & set(stage["reads"]["artifacts"]))
+        if missing:
+            raise DataError(
+                f"{stage['name']} names {', '.join(sorted(missing))}",
+                why="it does not read it, or no earlier stage of the preset writes it",
+                do="name it in the stage's `reads`, and let it run before under this preset",
+            )
+        done.add(stage["name"])
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Print the report; 65 where something is wrong."""
+    parser = argparse.ArgumentParser(prog="python -m training check", description=__doc__)
+    parser.add_argument("--system", required=True)
+    parser.add_argument("--preset", required=True)
+    parser.add_argument("--gpus", type=int, help="GPUs of each stage; default: as declared")
+    parser.add_argument("--gpu-gib", type=float, default=80.0, help="memory of one GPU")
+    parser.add_argument("--backbone", help="folder with a Hugging Face config.json, for the preset's own path")
+    options = parser.parse_args(arguments)
+    try:
+        report = check(options.system, options.preset, options.gpus, options.gpu_gib, options.backbone)
+    except TrainingError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return error.exit_code
+    sys.stdout.write(f"{report}\n")
+    return 0

@@ -1,0 +1,77 @@
+"""How large the stages' samples can get, from their configs alone: the upper bounds that `training check` goes by."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from typing import Any
+
+from training.core.backbone import BackboneConfig
+from training.core.footprint import Load
+from training.core.loop import LoopConfig
+from training.core.policy.trainer import PolicyConfig
+from training.generative_rec import grpo, progressive, scid_tokenizer, semantic_ids, sft
+from training.generative_rec.prompts import TEXT_SLOTS, Template, load_templates
+
+Ids = semantic_ids.Config | scid_tokenizer.Config
+
+
+def mentioned(config: Any) -> set[str]:
+    """The stages that a config names."""
+    values = asdict(config)
+    models = values.get("models", {})
+    return {values[key] for key in ("start", "codes") if isinstance(values.get(key), str)} | {*models, *models.values()}
+
+
+def loads(configs: Mapping[str, Any], backbone: str | None = None) -> dict[str, Load]:
+    """The load of every stage that trains a language model; `backbone` stands for the path that the configs name."""
+    found: dict[str, Load] = {}
+    for name, config in configs.items():
+        if isinstance(config, sft.Config):
+            found[name] = _of_sft(config, configs[config.codes], backbone)
+        elif isinstance(config, progressive.Config | grpo.Config):
+            found[name] = _of_rung(config, configs[config.codes], found[config.start])
+    return found
+
+
+def _levels(ids: Ids) -> tuple[int, int, int]:
+    """Tokens of an item at most, tokens of a user, and how many codes there are of both."""
+    if isinstance(ids, semantic_ids.Config):
+        return ids.levels + 1, 0, (ids.levels + 1) * ids.codes
+    levels, codes = ids.quantizer.levels, ids.quantizer.codes
+    return levels + 1, levels, (2 * levels + 1) * codes
+
+
+def _of_sft(config: sft.Config, ids: Ids, backbone: str | None) -> Load:
+    path = config.backbone.path and (backbone or config.backbone.path)
+    own = 0 if path else config.text_tokens
+    templates = [(task, one) for task in config.tasks for one in load_templates()[task]]
+    longest = max(_tokens(task, template, config, ids) for task, template in templates)
+    tokens = _levels(ids)[2] + own
+    shape = replace(config.backbone, path=path)
+    return Load(shape, tokens, config.loop.rows, config.loop.row_tokens, longest, longest)
+
+
+def _tokens(task: str, template: Template, config: sft.Config, ids: Ids) -> int:
+    """Tokens of a filled template at most: a literal has no more than bytes; begin and end tokens come on top."""
+    item, user, _ = _levels(ids)
+    slots = {"user": user, "history": config.history * item, "item": item}
+    slots |= dict.fromkeys(TEXT_SLOTS, config.slot_tokens + 2)
+    if task == "sequential":  # learns a whole history as one response
+        slots |= {"history": 0, "item": (config.history + 1) * item}
+    parts = [(place, part) for side in (template.prompt, template.response) for place, part in enumerate(side)]
+    return 2 + sum(slots[part] if place % 2 else len(part.encode()) for place, part in parts)
+
+
+def _of_rung(config: progressive.Config | grpo.Config, ids: Ids, start: Load) -> Load:
+    # What a stage hands on is a whole model: its LoRA is merged in, and what trains on it trains all of it.
+    item, user, _ = _levels(ids)
+    prompt = 1 + user + config.history * item
+    plain: BackboneConfig = replace(start.backbone, lora=None, gradient_checkpointing=False)
+    batch: LoopConfig | PolicyConfig
+    if isinstance(config, grpo.Config):
+        answers, batch, reference = config.beams, config.policy, config.kl > 0
+    else:
+        answers, batch, reference = 1 + config.choice.most, config.loop, False
+    longest = prompt + answers * item
+    return Load(plain, start.tokens, batch.rows, batch.row_tokens, longest, prompt + item, reference)
