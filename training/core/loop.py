@@ -163,13 +163,14 @@ class Loop(Generic[S]):
         weights have the lowest `judge()`, asked after each epoch; without one, the lowest loss on `valid`. Raises
         DataError without samples, Preempted (with a checkpoint saved) on SIGTERM.
         """
-        if not samples(0) or not valid:
+        first = samples(0)
+        if not first or not valid:
             raise DataError("there is nothing to train on or to validate with", do="choose another split")
         torch.manual_seed(self._seed)
         stored, learner = self._learner.resume(), self._learner
         self._cursor = Cursor(**(stored or {}))
         with deferred() as stop:
-            self._run(samples, valid, judge, stop)
+            self._run(first, samples, valid, judge, stop)
         learner.load_best()
         cursor, rate = self._cursor, learner.tokens / max(learner.seconds, 1e-9)
         return Trained(
@@ -178,16 +179,17 @@ class Loop(Generic[S]):
 
     def _run(
         self,
+        first: Sequence[S],
         samples: Callable[[int], Sequence[S]],
         valid: Sequence[S],
         judge: Callable[[], float] | None,
         stop: Event,
     ) -> None:
         cursor, config, learner = self._cursor, self._config, self._learner
-        total = len(self._plan(samples(0), 0)) * config.epochs
+        total = len(self._plan(first, 0)) * config.epochs
         with Progress(total, "training", "step", done=cursor.step) as progress:
             while cursor.epoch < config.epochs and cursor.worse_epochs < config.patience:
-                current = samples(cursor.epoch)
+                current = samples(cursor.epoch) if cursor.epoch else first
                 for rows in self._plan(current, cursor.epoch)[cursor.batch :]:
                     loss = self._step([[current[i] for i in row] for row in rows], total)
                     progress.advance(loss=f"{loss:.3f}", epoch=f"{cursor.epoch + 1}/{config.epochs}")

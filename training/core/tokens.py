@@ -11,6 +11,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -73,16 +74,20 @@ class Vocabulary:
 
     def token(self, name: str) -> int:
         """The id of a special token or a code by its name; DataError if it is not in the vocabulary."""
-        number = self.tokenizer.get_vocab().get(name)
+        number = self._ids.get(name)
         if number is None:
             raise DataError(f"the vocabulary has no token {name}", do="use the vocabulary that the checkpoint carries")
         return int(number)
 
+    @cached_property
+    def _ids(self) -> dict[str, int]:
+        """Tokens by name: the tokenizer builds this anew, in a millisecond, whenever it is asked."""
+        return dict(self.tokenizer.get_vocab())
+
     def code_table(self, kind: Kind) -> list[list[int]]:
         """Token id by level and code: `code_table("item")[level][code]`."""
-        known = self.tokenizer.get_vocab()
         return [
-            [known[f"<{PREFIX[kind]}{LEVELS[level]}_{code}>"] for code in range(size)]
+            [self._ids[f"<{PREFIX[kind]}{LEVELS[level]}_{code}>"] for code in range(size)]
             for level, size in enumerate(self.codebooks.get(kind, ()))
         ]
 
