@@ -145,23 +145,26 @@ def training_dag(doc: str, system: str, *, schedule: Any, outlet: Asset, deadlin
 
 
 def stage_task(pipeline: Pipeline, stage: Stage) -> RunCommand | TaskGroup:
-    """One stage: a task that does all of it, or, on Kubernetes, a group that prepares, runs a pod, and finishes."""
-    if PROFILE.launcher.kind == "kubernetes":
-        return _pod_group(pipeline, stage)
-    return _stage_step("run", stage.name, pipeline, stage, pool=HEAVY_POOL, minutes=stage.time_limit_minutes)
+    """One stage of a training run."""
+    return _launched(pipeline, stage, "dags.steps.run_stage", "--stage", stage.name, *_run(pipeline))
 
 
-def _pod_group(pipeline: Pipeline, stage: Stage) -> TaskGroup:
+def nightly_task(system: str) -> RunCommand | TaskGroup:
+    """The stage that runs each night with what is registered."""
+    pipeline = load_pipeline(system, PROFILE.training_preset)
+    return _launched(pipeline, pipeline.nightly_stage(), "dags.steps.recommend", *_run(pipeline))
+
+
+def _launched(pipeline: Pipeline, stage: Stage, step: str, *arguments: str) -> RunCommand | TaskGroup:
+    """A task that does all of a stage, or, on Kubernetes, a group that prepares, runs a pod, and finishes."""
+    if PROFILE.launcher.kind != "kubernetes":
+        limits: dict[str, Any] = {"pool": HEAVY_POOL, "minutes": stage.time_limit_minutes, "retry": stage.retry}
+        return module(stage.name, step, "run", *arguments, **limits)
     with TaskGroup(stage.name) as group:
-        prepare = _stage_step("prepare", "prepare", pipeline, stage, minutes=10)
-        finish = _stage_step("finish", "finish", pipeline, stage, minutes=20)
+        prepare = module("prepare", step, "prepare", *arguments, retry=stage.retry, minutes=10)
+        finish = module("finish", step, "finish", *arguments, retry=stage.retry, minutes=20)
         chain(prepare, _pod(pipeline, stage), finish)
     return group
-
-
-def _stage_step(action: str, task_id: str, pipeline: Pipeline, stage: Stage, **options: Any) -> RunCommand:
-    arguments = (action, "--stage", stage.name, *_run(pipeline))
-    return module(task_id, "dags.steps.run_stage", *arguments, retry=stage.retry, **options)
 
 
 def _pod(pipeline: Pipeline, stage: Stage) -> BaseOperator:

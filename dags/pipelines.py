@@ -71,6 +71,8 @@ class Pipeline(_Declaration):
     model: str
     seed: int = 17
     stages: tuple[Stage, ...]
+    # No part of a training run, and so not of what names one: it decodes with whatever is registered.
+    nightly: Stage | None = Field(None, exclude=True)
 
     @model_validator(mode="after")
     def _artifacts_come_from_earlier_stages(self) -> Self:
@@ -96,6 +98,12 @@ class Pipeline(_Declaration):
                 return stage
         known = ", ".join(stage.name for stage in self.stages)
         raise PipelineError(f"{self.system} has no stage {name!r}.", do=f"Choose one of: {known}.")
+
+    def nightly_stage(self) -> Stage:
+        """The stage that the nightly DAG runs. Raises PipelineError if there is none."""
+        if self.nightly is None:
+            raise PipelineError(f"{self.system} has no nightly stage.", do="Declare one as `nightly` in pipeline.yaml.")
+        return self.nightly
 
     def tables(self) -> set[str]:
         """Every lake table that comes from outside the pipeline: what a run pins when it starts."""

@@ -55,8 +55,8 @@ def open_run(profile: Profile, pipeline: Pipeline, run_id: str, last: date) -> R
         files = {table: read_files(lake, table, last, pin) for table, pin in pins.items()}
         newest = max((file.partition for found in files.values() for file in found), default=last)
         folder = root / f"{newest}-{_digest(profile, pipeline, files)}"
-        _write(folder / "pins.json", {"last": newest.isoformat(), "pins": pins}, keep=True)
-        _write(marker, {"folder": folder.name, "run_id": run_id})
+        write_json(folder / "pins.json", {"last": newest.isoformat(), "pins": pins}, keep=True)
+        write_json(marker, {"folder": folder.name, "run_id": run_id})
     run = _read(root / json.loads(marker.read_text())["folder"])
     for table, snapshot in run.pins.items():
         Lake(profile).tag(table, snapshot, run.tag)
@@ -82,7 +82,7 @@ def write_spec(profile: Profile, pipeline: Pipeline, stage: Stage, run: Run) -> 
         "artifacts": {name: str(run.stage(name)) for name in stage.reads.artifacts},
         "config": stage.config[profile.training_preset],
     }
-    return _write(out / "spec.json", spec)
+    return write_json(out / "spec.json", spec)
 
 
 def read_files(lake: Lake, table: str, last: date, snapshot: int) -> list[DataFile]:
@@ -120,7 +120,8 @@ def _read(folder: Path) -> Run:
     return Run(folder, date.fromisoformat(values["last"]), values["pins"])
 
 
-def _write(path: Path, value: Mapping[str, Any], keep: bool = False) -> Path:
+def write_json(path: Path, value: Mapping[str, Any], keep: bool = False) -> Path:
+    """Write `value`, whole or not at all; with `keep` what is there already stays."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if not (keep and path.is_file()):
         draft = path.with_name(f"{path.name}.{os.getpid()}")

@@ -26,7 +26,7 @@ def publish_rows(profile: Profile, table: str, rows: pa.Table, inputs: Sequence[
     """
     contract, lake, ledger = load_contract(table), Lake(profile), Ledger(profile)
     parts = dict(_parts(contract, _fitted(contract, rows)))
-    keys = {day: run_key(table, day, [*inputs, _content_hash(part)], {}, 1) for day, part in parts.items()}
+    keys = {day: run_key(table, day, [*inputs, content_hash(part)], {}, 1) for day, part in parts.items()}
     live = current_keys(lake, ledger, table)
     todo = [day for day, key in keys.items() if live.get(day) != key]
     if todo:
@@ -61,7 +61,8 @@ def _write(
     return PartitionWrite(day, key, (str(file),), len(rows), len(rows), inputs=inputs)
 
 
-def _content_hash(rows: pa.Table) -> str:
+def content_hash(rows: pa.Table) -> str:
+    """Sha256 of rows and their types (hex)."""
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, rows.schema) as stream:
         stream.write_table(rows.combine_chunks())

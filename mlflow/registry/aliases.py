@@ -9,9 +9,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from infra.errors import DataError
+from infra.profile import Profile
 from registry.promotions import Promotions
 from registry.report import GateReport
 from registry.runs import tag
+from registry.store import connect
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -65,6 +67,14 @@ def sync_aliases(client: MlflowClient, ledger: Promotions, model: str) -> dict[s
             client.set_registered_model_alias(model, alias, version)
         changed[alias] = version or "(none)"
     return changed
+
+
+def standing(profile: Profile, model: str) -> dict[str, str]:
+    """Alias to version as the ledger has it now, the champion first; none before anything is registered."""
+    client = connect(profile)
+    if not client.search_model_versions(f"name='{model}'", max_results=1):
+        return {}
+    return {alias: version for alias, version in _views(client, Promotions(profile), model).items() if version}
 
 
 def _views(client: MlflowClient, ledger: Promotions, model: str) -> dict[str, str | None]:

@@ -62,6 +62,28 @@ def register(profile: Profile, model: str, run_id: str, spec_dir: Path, out_dir:
     return version
 
 
+def unpack(profile: Profile, model: str, version: str, root: Path) -> Path:
+    """The folder that a version was packed from, copied to `<root>/v<version>` unless it is there; returns it.
+
+    Raises:
+        DataError: a file is not the one that was registered.
+    """
+    import mlflow
+
+    connect(profile)
+    folder = root / f"v{version}"
+    if folder.is_dir():
+        return folder
+    root.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=root) as scratch:
+        place = f"models:/{model}/{version}/artifacts"
+        packed = Path(mlflow.artifacts.download_artifacts(artifact_uri=place, dst_path=scratch))
+        if _manifest(packed / "model") != json.loads((packed / "manifest.json").read_text()):
+            raise DataError("The files of a registered version have changed.", where=place, do="Register it anew.")
+        (packed / "model").rename(folder)
+    return folder
+
+
 def _fitting(text: str) -> str:
     """MLflow's column for descriptions is limited; the whole card is in the run."""
     more = f"\n\n(The whole card: `{EVALUATION}/model_card.md` in the run.)"

@@ -15,6 +15,7 @@ from infra.profile import CHECKOUT
 
 DAGS = CHECKOUT / "dags"
 CHAIN = ("ingest", "build_samples", "features", "align_generative_rec", "promote", "quality_report")
+BESIDE = ("maintenance", "nightly_recommend")
 RANGE = [
     "--from",
     "{{ days(partition_key, params, triggering_asset_events).first }}",
@@ -71,6 +72,12 @@ def test_each_dag_of_the_chain_is_set_off_by_the_one_before(bag: Any) -> None:
     }
 
 
+def test_recommendations_follow_new_histories_and_new_versions(bag: Any) -> None:
+    made = {asset.name: dag.dag_id for dag in bag.dags.values() for task in dag.tasks for asset in task.outlets}
+    triggers = _graph().describe(bag.dags)["nightly_recommend"]["schedule"].split(" | ")
+    assert {made[name] for name in triggers} == {"build_samples", "align_generative_rec", "promote"}
+
+
 @pytest.mark.parametrize(
     ("dag_id", "task_id", "arguments"),
     [
@@ -79,6 +86,7 @@ def test_each_dag_of_the_chain_is_set_off_by_the_one_before(bag: Any) -> None:
         ("features", "training_set", ["-m", "feature_store", "training-set", *RANGE]),
         ("align_generative_rec", "sft", ["-m", "dags.steps.run_stage", "run", "--stage", "sft", *RUN]),
         ("align_generative_rec", "register", ["-m", "dags.steps.register", *RUN]),
+        ("nightly_recommend", "recommend", ["-m", "dags.steps.recommend", "run", *RUN]),
         ("quality_report", "report", ["-m", "dags.steps.report"]),
         ("maintenance", "reconcile", ["-m", "infra.ledger", "reconcile"]),
     ],
@@ -95,7 +103,7 @@ def test_a_stage_of_the_declaration_is_a_task_with_its_limit_and_its_retries(bag
 def test_dag_files_import_nothing_but_the_builder() -> None:
     rooms = {"builder", "operators", "partitions", "pipelines", "policies", "alerts", "results", "__init__"}
     files = [path for path in DAGS.glob("*.py") if path.stem not in rooms]
-    assert {path.stem for path in files} == {*CHAIN, "maintenance"}
+    assert {path.stem for path in files} == {*CHAIN, *BESIDE}
     for path in files:
         imports = [
             node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Import | ast.ImportFrom)
@@ -118,6 +126,7 @@ def test_parsing_loads_no_heavy_package() -> None:
     code = (
         "import sys, airflow.sdk, airflow.providers.standard.operators.hitl; before = set(sys.modules)\n"
         "import dags.ingest, dags.promote, dags.align_generative_rec, dags.quality_report, dags.maintenance\n"
+        "import dags.nightly_recommend\n"
         f"print([name for name in {HEAVY!r} if name in set(sys.modules) - before])"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=CHECKOUT, capture_output=True, text=True, check=True)
@@ -129,7 +138,7 @@ def test_airflow_parses_no_file_that_is_not_a_dag(bag: Any) -> None:
     from airflow.dag_processing.dagbag import DagBag
 
     files = {Path(stat.file).name for stat in DagBag(DAGS, safe_mode=False).dagbag_stats}
-    assert files == {f"{dag_id}.py" for dag_id in (*CHAIN, "maintenance")}
+    assert files == {f"{dag_id}.py" for dag_id in (*CHAIN, *BESIDE)}
 
 
 def test_where_nobody_follows_the_clock_daily_dags_wait_for_a_trigger(

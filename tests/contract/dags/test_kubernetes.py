@@ -14,16 +14,22 @@ from infra.launch import pod_spec
 
 
 @pytest.fixture
-def dag(bag: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The training DAG as a cluster builds it."""
+def cluster(bag: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The builder as a cluster has it."""
     from dags import builder
 
     pods = {"kind": "kubernetes", "image": "registry.example/plumbline:1", "namespace": "plumbline", "gpu_slots": 8}
     launcher = builder.PROFILE.launcher.model_copy(update=pods)
     cluster = builder.PROFILE.model_copy(update={"launcher": launcher, "training_preset": "bench"})
     monkeypatch.setattr(builder, "PROFILE", cluster)
-    facts = {"schedule": None, "outlet": builder.CHALLENGER, "deadline_minutes": 240}
-    return builder.training_dag("notes", "generative_rec", **facts)
+    return builder
+
+
+@pytest.fixture
+def dag(cluster: Any) -> Any:
+    """The training DAG as a cluster builds it."""
+    facts = {"schedule": None, "outlet": cluster.CHALLENGER, "deadline_minutes": 240}
+    return cluster.training_dag("notes", "generative_rec", **facts)
 
 
 def test_every_stage_is_a_group_that_prepares_trains_and_finishes(dag: Any) -> None:
@@ -33,6 +39,16 @@ def test_every_stage_is_a_group_that_prepares_trains_and_finishes(dag: Any) -> N
     assert dag.get_task("sft.train").upstream_task_ids == {"sft.prepare"}
     for below, stage in pairwise(stages):
         assert dag.get_task(f"{stage}.prepare").upstream_task_ids == {f"{below}.finish"}
+
+
+def test_the_nightly_stage_is_such_a_group_too(cluster: Any) -> None:
+    facts = {"owner": "ml-engineering", "tags": ["registry"], "deadline_minutes": 60}
+    with cluster.new_dag("twin", "notes", schedule=None, **facts) as dag:
+        cluster.nightly_task("generative_rec")
+    assert set(dag.task_ids) == {f"recommend.{step}" for step in ("prepare", "train", "finish")}
+    assert dag.get_task("recommend.finish").arguments[:3] == ["-m", "dags.steps.recommend", "finish"]
+    command = dag.get_task("recommend.train").pod_template_dict["spec"]["containers"][0]["command"]
+    assert command[-3:-1] == ["generative_rec.recommend", "--spec"]
 
 
 def test_a_gpu_stage_waits_deferred_and_holds_its_slots_of_the_gpu_pool(dag: Any) -> None:

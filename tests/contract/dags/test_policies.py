@@ -21,7 +21,8 @@ def _load(name: str) -> Any:
 
 policies = _load("policies")
 EXPECTED = {
-    "ingest", "build_samples", "features", "align_generative_rec", "promote", "quality_report", "maintenance",
+    "ingest", "build_samples", "features", "align_generative_rec", "promote", "quality_report", "nightly_recommend",
+    "maintenance",
 }  # fmt: skip
 
 

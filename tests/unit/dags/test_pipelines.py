@@ -32,6 +32,20 @@ def test_every_declaration_of_the_checkout_is_sound_under_every_preset(preset: P
         assert load_pipeline(system, preset).stages
 
 
+@pytest.mark.parametrize("preset", get_args(Preset))
+def test_the_nightly_stage_has_every_preset_and_is_no_part_of_a_training_run(preset: Preset) -> None:
+    pipeline = load_pipeline("generative_rec", preset)
+    assert preset in pipeline.nightly_stage().config
+    assert "recommendations" not in {table for stage in pipeline.stages for table in stage.writes.tables}
+    assert "nightly" not in pipeline.model_dump(mode="json", by_alias=True), "it would name every run anew"
+
+
+def test_a_system_without_a_nightly_stage_says_so(tmp_path: Path) -> None:
+    root = declare(tmp_path, stage("fit", [], []))
+    with pytest.raises(PipelineError, match="toy has no nightly stage"):
+        load_pipeline("toy", "demo", root).nightly_stage()
+
+
 def test_a_run_pins_the_tables_that_come_from_outside_and_no_others(tmp_path: Path) -> None:
     first = stage("codes", ["items"], [], writes={"tables": ["item_codes"], "artifact": True})
     root = declare(tmp_path, first, stage("fit", ["samples", "item_codes"], ["codes"]))

@@ -15,8 +15,9 @@ from training.core.config import parse_config
 from training.jobs import load_job, stage_specs
 
 FOLDER = Path(training.generative_rec.__file__).parent
-STAGES = yaml.safe_load((FOLDER / "pipeline.yaml").read_text())["stages"]
-PRESETS = [(stage, preset) for stage in STAGES for preset in stage["config"]]
+DECLARED = yaml.safe_load((FOLDER / "pipeline.yaml").read_text())
+STAGES = DECLARED["stages"]
+PRESETS = [(stage, preset) for stage in (*STAGES, DECLARED["nightly"]) for preset in stage["config"]]
 JOBS = sorted(path.stem for path in (FOLDER / "jobs").glob("*.yaml"))
 
 

@@ -1,0 +1,31 @@
+"""### Nightly recommendations: the top 20 of every active user, by champion and challenger
+
+**Healthy when** the newest run is green and `recommendations` has a partition of the newest day of data. Green without
+rows too: before the first promotion, as the log then says, and where no user was active.
+
+**First three checks** when it is red:
+
+1. The log ends with the stage's own error; exit code 65 with `histories`: run `build_samples` for the day first.
+2. Over its time limit: the log has lists/s and the time left. What is decoded stays, so the next try goes on there.
+3. A registered version that cannot be loaded: `python -m registry history`, then roll back to the champion before it.
+
+**Rerun**: clear the task, or trigger with the day as the partition key. Shards that are decoded are not decoded again.
+
+**Owner**: ml-engineering.
+"""
+
+from dags.builder import CHALLENGER, DECISION, PROFILE, SAMPLES, after, new_dag, nightly_task
+
+# By assets, not by the clock: new histories and new versions are what changes the lists, whenever the chain gets there.
+# The histories come first, so that a night whose training fails still has its lists, by the champion of before.
+_TRIGGERS = (DECISION,) if PROFILE.airflow.approve_by_flag else (SAMPLES, CHALLENGER, DECISION)
+
+with new_dag(
+    "nightly_recommend",
+    __doc__,
+    schedule=after(*_TRIGGERS),
+    owner="ml-engineering",
+    tags=["registry", "nightly"],
+    deadline_minutes=240,
+):
+    nightly_task("generative_rec")

@@ -1,0 +1,148 @@
+"""Nightly recommendations on a real lake and registry: from no model to champion and challenger side by side."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections import Counter
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from dags.pipelines import Pipeline, load_pipeline
+from dags.results import RESULT_FILE
+from dags.steps import recommend
+from dags.steps._publish import publish_rows
+from infra.contracts import arrow_schema, load_contract
+from infra.errors import DataError
+from infra.lake import Lake
+from infra.ledger import Ledger
+from infra.profile import Profile
+from registry import decisions, packaging, runs
+from tests.recommender_kit import ITEMS, package_recommender
+from tests.registry_kit import MODEL, finish_stage, publish_day
+
+DAY = date(2018, 1, 5)
+# ann came yesterday, bob today (and met an item that no model knows), old long ago.
+DAYS = {"ann": [DAY - timedelta(1)], "bob": [DAY - timedelta(3), DAY], "old": [DAY - timedelta(200)]}
+
+
+def _rows(table: str, lines: list[dict[str, Any]]) -> pa.Table:
+    schema = pa.schema([field.with_nullable(True) for field in arrow_schema(load_contract(table))])
+    return pa.Table.from_pylist(lines, schema=schema)
+
+
+@pytest.fixture
+def lake(profile: Profile) -> Lake:
+    """Events and histories of three users up to the day, published."""
+    visits = [(user, day, past) for user, days in DAYS.items() for past, day in enumerate(days)]
+    at = {day: datetime(day.year, day.month, day.day, 9, tzinfo=UTC) for _, day, _ in visits}
+    events: list[dict[str, Any]] = [
+        {"event_date": day, "user_id": user, "item_id": item, "event_time": at[day], "event_type": "view"}
+        for user, day, past in visits
+        for item in (["i1"] if past == 0 else ["gone", "i2"])
+    ]
+    histories = [
+        {"history_date": day, "user_id": user, "as_of": at[day], "item_ids": ["i1"] * past, "history_len": past}
+        | {"ratings": [None] * past, "event_dates": [DAYS[user][0]] * past}
+        for user, day, past in visits
+    ]
+    publish_rows(profile, "events", _rows("events", events))
+    publish_rows(profile, "histories", _rows("histories", histories))
+    return Lake(profile)
+
+
+@pytest.fixture
+def pipeline(profile: Profile, monkeypatch: pytest.MonkeyPatch) -> Pipeline:
+    """That of generative_rec, under the name that the test's gate knows."""
+    found = load_pipeline("generative_rec", profile.training_preset).model_copy(update={"model": MODEL})
+    monkeypatch.setattr(recommend, "load_pipeline", lambda system, preset: found)
+    return found
+
+
+def register(profile: Profile, folder: Path, seed: int, hits: int) -> str:
+    """A real recommender with random weights, registered with a passed gate; its version."""
+    out = finish_stage(folder, "evaluate", snapshot=publish_day(profile, DAY, seed), hits=hits)
+    shutil.rmtree(out / "model")
+    package_recommender(folder / "made", seed).rename(out / "model")
+    spec = json.loads((out / "spec.json").read_text())
+    (out / "spec.json").write_text(json.dumps({**spec, "system": "generative_rec"}))
+    version = packaging.register(profile, MODEL, runs.log_stage(profile, out, out), out, out)
+    assert decisions.hold_gate(profile, MODEL, version).passed
+    return version
+
+
+def run(monkeypatch: pytest.MonkeyPatch, folder: Path, action: str = "run", day: date = DAY) -> Any:
+    """One action, as the DAG asks for it; what it hands on."""
+    result = folder / "handed-on.json"
+    monkeypatch.setenv(RESULT_FILE, str(result))
+    arguments = [action, "--system", "generative_rec", "--run-id", "r", "--partition", day.isoformat()]
+    monkeypatch.setattr(sys, "argv", ["recommend", *arguments])
+    assert recommend.main() == 0
+    return json.loads(result.read_text())
+
+
+def published(lake: Lake) -> list[dict[str, Any]]:
+    return [row for file in lake.files("recommendations") for row in pq.read_table(file.path).to_pylist()]
+
+
+def test_the_active_users_get_twenty_items_of_champion_and_challenger(
+    profile: Profile,
+    lake: Lake,
+    pipeline: Pipeline,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run(monkeypatch, tmp_path)
+    assert published(lake) == []
+    assert "2 users were active in the 90 days up to 2018-01-05" in (said := capsys.readouterr().out)
+    assert "toy has no champion yet" in said
+
+    first = register(profile, tmp_path / "one", seed=1, hits=20)
+    decisions.promote(profile, MODEL, who="ada", reason="first")
+    spec = json.loads(Path(run(monkeypatch, tmp_path)["spec"]).read_text())
+    asked = pq.read_table(spec["tables"]["histories"]["files"][0]).to_pylist()
+    assert asked == [{"user_id": "ann", "item_ids": ["i1"]}, {"user_id": "bob", "item_ids": ["i1", "gone", "i2"]}]
+    of_champion = published(lake)
+    assert {(row["run_date"], row["model_version"], row["role"]) for row in of_champion} == {(DAY, first, "champion")}
+    shards = {file: file.stat().st_mtime_ns for file in Path(spec["out"]).glob("shards/*/*/*.parquet")}
+    assert len(shards) == 1
+
+    second = register(profile, tmp_path / "two", seed=2, hits=40)
+    run(monkeypatch, tmp_path)
+    rows = published(lake)
+    places = Counter((row["user_id"], row["model_version"], row["rank"]) for row in rows)
+    assert places == {(user, v, rank): 1 for user in ("ann", "bob") for v in (first, second) for rank in range(1, 21)}
+    assert {row["item_id"] for row in rows} <= set(ITEMS)
+    assert {(row["model_version"], row["role"]) for row in rows} == {(first, "champion"), (second, "challenger")}
+    key = ("user_id", "rank", "item_id", "log_prob")
+    of_first = {tuple(row[name] for name in key) for row in rows if row["model_version"] == first}
+    assert of_first == {tuple(row[name] for name in key) for row in of_champion}
+    assert {file: file.stat().st_mtime_ns for file in shards} == shards, "the champion's lists were decoded again"
+    assert Ledger(profile).reconcile() == []
+
+
+def test_a_day_whose_histories_are_not_there_is_refused(
+    profile: Profile, lake: Lake, pipeline: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(DataError, match="histories is not committed for 1 of the days"):
+        run(monkeypatch, tmp_path, day=DAY + timedelta(1))
+
+
+def test_a_registered_file_that_has_changed_is_refused(profile: Profile, tmp_path: Path) -> None:
+    version = register(profile, tmp_path / "one", seed=1, hits=20)
+    root = tmp_path / "models"
+    assert packaging.unpack(profile, MODEL, version, root) == root / f"v{version}"
+    assert sorted(file.name for file in (root / f"v{version}").iterdir()) == sorted(
+        file.name for file in (tmp_path / "one" / "evaluate" / "model").iterdir()
+    )
+    (weights,) = profile.home.glob("mlflow/artifacts/**/artifacts/model/model.safetensors")
+    weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+    with pytest.raises(DataError, match="have changed"):
+        packaging.unpack(profile, MODEL, version, tmp_path / "elsewhere")

@@ -1,0 +1,176 @@
+"""The nightly lists: one row per user, version and rank, of real items; a kill costs a shard and no more."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from collections import Counter
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from infra.profile import CHECKOUT
+from tests.recommender_kit import ITEMS, package_recommender, write_histories
+from training.core.errors import DataError, Preempted
+from training.core.stage import StageSpec, TableRef, run_stage
+from training.generative_rec import recommend
+from training.generative_rec.serve import Recommender
+
+# u0 has a code of its own; `gone` is no item of the catalogue; u3 is left with nothing that the model knows.
+HISTORIES = {"u0": ["i1", "i2"], "u1": ["gone", "i3"], "u2": [], "u3": ["gone"]}
+HISTORIES |= {f"v{n}": [ITEMS[n % 24], ITEMS[n * 7 % 24]] for n in range(21)}
+SMALL = {"roles": {"4": "champion", "5": "challenger"}, "top": 20, "shard_users": 5}
+
+Rows = list[dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    root = tmp_path_factory.mktemp("models")
+    return {name: str(package_recommender(root / name, seed)) for name, seed in (("4", 1), ("5", 2))}
+
+
+@pytest.fixture
+def spec(models: dict[str, str], tmp_path: Path) -> StageSpec:
+    tables = {"histories": TableRef((str(write_histories(tmp_path / "histories.parquet", HISTORIES)),))}
+    return StageSpec("generative_rec", "recommend", str(tmp_path / "out"), 1, tables, models, SMALL)
+
+
+def rows_of(spec: StageSpec) -> Rows:
+    rows: Rows = pq.read_table(spec.out_dir / "tables/recommendations/part-0.parquet").to_pylist()
+    return sorted(rows, key=lambda row: (row["model_version"], row["user_id"], row["rank"]))
+
+
+def shard_files(spec: StageSpec) -> dict[Path, int]:
+    return {file: file.stat().st_mtime_ns for file in spec.out_dir.glob("shards/*/*/part-0.parquet")}
+
+
+def test_every_user_has_each_rank_once_of_each_version_and_every_item_is_of_the_catalogue(spec: StageSpec) -> None:
+    run_stage(spec, recommend.main)
+    rows = rows_of(spec)
+    ranks = Counter((row["model_version"], row["user_id"], row["rank"]) for row in rows)
+    assert ranks == {(v, user, rank): 1 for v in ("4", "5") for user in HISTORIES for rank in range(1, 21)}
+    assert {row["item_id"] for row in rows} <= set(ITEMS)
+    assert {(row["model_version"], row["role"]) for row in rows} == {("4", "champion"), ("5", "challenger")}
+    items = Counter((row["model_version"], row["user_id"], row["item_id"]) for row in rows)
+    assert set(items.values()) == {1}
+
+
+def test_the_lists_are_those_of_the_packaged_model(spec: StageSpec, models: dict[str, str]) -> None:
+    run_stage(spec, recommend.main)
+    rows = rows_of(spec)
+    for version, folder in models.items():
+        lists = Recommender.load(folder).recommend(list(HISTORIES.values()), 20, users=list(HISTORIES))
+        for user, expected in zip(HISTORIES, lists, strict=True):
+            found = [row for row in rows if (row["model_version"], row["user_id"]) == (version, user)]
+            assert [row["item_id"] for row in found] == [item for item, _ in expected]
+            assert [row["log_prob"] for row in found] == pytest.approx([score for _, score in expected], abs=1e-5)
+
+
+def test_a_killed_run_decodes_no_finished_shard_again_and_ends_with_the_same_rows(
+    spec: StageSpec, tmp_path: Path
+) -> None:
+    whole = replace(spec, out=str(tmp_path / "whole"))
+    run_stage(whole, recommend.main)
+    # A process of its own, which is killed while it decodes the third shard of version 4.
+    code = (
+        "import os, signal, sys\n"
+        "from pathlib import Path\n"
+        "from training.core.stage import StageSpec\n"
+        "from training.generative_rec import recommend\n"
+        "from training.generative_rec.serve import Recommender\n"
+        "calls, real = [], Recommender.recommend\n"
+        "def dying(*args, **kwargs):\n"
+        "    calls.append(1)\n"
+        "    if len(calls) == 3:\n"
+        "        os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    return real(*args, **kwargs)\n"
+        "Recommender.recommend = dying\n"
+        "recommend.main(StageSpec.load(Path(sys.argv[1])))\n"
+    )
+    file = tmp_path / "spec.json"
+    file.write_text(json.dumps(asdict(spec)))
+    spec.out_dir.mkdir()
+    died = subprocess.run([sys.executable, "-c", code, str(file)], cwd=CHECKOUT, capture_output=True, text=True)
+    assert died.returncode == -signal.SIGKILL, died.stderr
+    before = shard_files(spec)
+    assert len(before) == 2
+    assert not (spec.out_dir / "tables").exists()
+    run_stage(spec, recommend.main)
+    after = shard_files(spec)
+    assert {file: after[file] for file in before} == before
+    assert len(after) == 2 * 5  # 25 users of two versions, 5 a shard
+    assert rows_of(spec) == rows_of(whole)
+
+
+def test_a_new_role_and_a_further_version_decode_nothing_that_was_decoded(
+    spec: StageSpec, models: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone = replace(spec, artifacts={"5": models["5"]}, config={**SMALL, "roles": {"5": "challenger"}})
+    run_stage(alone, recommend.main)
+    before = shard_files(alone)
+    run_stage(spec, recommend.main)
+    after = shard_files(spec)
+    assert {file: after[file] for file in before} == before
+    assert len(after) == 2 * len(before)
+
+    def nothing(*args: Any, **kwargs: Any) -> Any:
+        raise AssertionError("it was decoded before")
+
+    monkeypatch.setattr(Recommender, "load", nothing)
+    run_stage(replace(alone, config={**SMALL, "roles": {"5": "champion"}}), recommend.main)
+    assert {(row["model_version"], row["role"]) for row in rows_of(alone)} == {("5", "champion")}
+
+
+def test_sigterm_stops_between_two_writes_with_the_code_for_a_retry(
+    spec: StageSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[int] = []
+    real = Recommender.recommend
+
+    def preempted(self: Recommender, *args: Any, **kwargs: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 2:
+            signal.raise_signal(signal.SIGTERM)
+        return real(self, *args, **kwargs)
+
+    monkeypatch.setattr(Recommender, "recommend", preempted)
+    with pytest.raises(Preempted) as stopped:
+        run_stage(spec, recommend.main)
+    assert stopped.value.exit_code == 75
+    assert len(shard_files(spec)) == 1
+
+
+def test_other_histories_are_decoded_anew(spec: StageSpec, tmp_path: Path) -> None:
+    run_stage(spec, recommend.main)
+    before = shard_files(spec)
+    tomorrow = write_histories(tmp_path / "tomorrow.parquet", HISTORIES | {"u2": ["i5"]})
+    run_stage(replace(spec, tables={"histories": TableRef((str(tomorrow),))}), recommend.main)
+    assert len(shard_files(spec)) == 2 * len(before)
+
+
+def test_without_a_model_there_is_an_empty_table(spec: StageSpec) -> None:
+    run_stage(replace(spec, artifacts={}, tables={}, config={}), recommend.main)
+    assert rows_of(spec) == []
+
+
+def test_a_user_with_two_histories_is_refused(spec: StageSpec) -> None:
+    twice = spec.tables["histories"].files * 2
+    with pytest.raises(DataError, match="two histories"):
+        run_stage(replace(spec, tables={"histories": TableRef(twice)}), recommend.main)
+
+
+def test_progress_tells_rate_and_time_left(spec: StageSpec, capsys: pytest.CaptureFixture[str]) -> None:
+    run_stage(spec, recommend.main)
+    assert "recommend: 50/50 lists" in capsys.readouterr().err
+
+
+def test_the_shard_of_a_user_depends_on_nothing_but_the_user() -> None:
+    shards = [recommend.shard_of(f"user {n}", 7) for n in range(700)]
+    assert set(shards) == set(range(7))
+    assert max(Counter(shards).values()) < 150

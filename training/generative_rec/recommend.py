@@ -1,0 +1,121 @@
+"""Stage: the best items of every user for each of some packaged models, as the table `recommendations`.
+
+The artifacts are the models by version, the table `histories` says who is asked for: one row per user. Users are parted
+into shards by a hash of their id. A finished shard is a file that is whole or not there, under the name of what it was
+made from: a run that was killed, or that is asked about one more version, decodes what is missing and no more.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from training.core.errors import DataError
+from training.core.files import new_folder
+from training.core.progress import Progress
+from training.core.stage import StageResult, StageSpec, read_table, resolve_config
+from training.generative_rec.serve import Recommender
+
+_HISTORIES = {"user_id": pa.string(), "item_ids": pa.list_(pa.string())}
+_RANKED = pa.schema(
+    {"user_id": pa.string(), "rank": pa.int64(), "item_id": pa.string(), "log_prob": pa.float64()},
+)
+_PART = "part-0.parquet"
+
+Asked = Sequence[tuple[str, list[str]]]  # users with their histories
+
+
+@dataclass(frozen=True)
+class Config:
+    """`roles`: what each version is (champion, challenger); `top`: length of a list, shorter for a smaller catalogue.
+
+    `shard_users`: about how many users a shard has, which is what a kill costs at most.
+    """
+
+    roles: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    top: int = 20
+    shard_users: int = 256
+
+
+def main(spec: StageSpec) -> StageResult:
+    """Decode the shards that are missing, and join all; DataError for a user with two histories."""
+    config = resolve_config(spec, Config)
+    versions = sorted(spec.artifacts)
+    shards = _shards(spec, config) if versions else []
+    users = sum(map(len, shards))
+    with Progress(users * len(versions), "recommend", "list") as progress:
+        files = {version: _decoded(spec, config, version, shards, progress) for version in versions}
+    rows = _join(files, config, spec.out_dir / "tables" / "recommendations")
+    metrics = {"users": users, "rows": rows, "missing": users * len(versions) * config.top - rows}
+    return StageResult(metrics, {"recommendations": (f"tables/recommendations/{_PART}",)})
+
+
+def shard_of(user: str, shards: int) -> int:
+    """The shard of a user: a range of the hashes of ids, the same for any order of the users."""
+    return int.from_bytes(hashlib.sha256(user.encode()).digest()[:4], "big") * shards >> 32
+
+
+def _shards(spec: StageSpec, config: Config) -> list[Asked]:
+    rows = read_table(spec, "histories", _HISTORIES).to_pylist()
+    if len({row["user_id"] for row in rows}) != len(rows):
+        raise DataError("a user has two histories", where="histories", do="write one row per user")
+    count = math.ceil(len(rows) / config.shard_users)
+    found = defaultdict[int, list[tuple[str, list[str]]]](list)
+    for row in rows:
+        found[shard_of(row["user_id"], count)].append((row["user_id"], row["item_ids"]))
+    return [sorted(found[number]) for number in range(count)]
+
+
+def _decoded(spec: StageSpec, config: Config, version: str, shards: Sequence[Asked], progress: Progress) -> list[Path]:
+    """The files of the shards, those first that are there already."""
+    place = spec.out_dir / "shards" / _key(spec, config, version)
+    files = [place / f"{number:05d}" / _PART for number in range(len(shards))]
+    missing = [(file, asked) for file, asked in zip(files, shards, strict=True) if not file.is_file()]
+    progress.advance(sum(map(len, shards)) - sum(len(asked) for _, asked in missing), version=version)
+    model = Recommender.load(spec.artifact(version)) if missing else None
+    for file, asked in missing:
+        assert model is not None
+        with new_folder(file.parent) as scratch:
+            lists = list(_lists(model, asked, config.top))
+            pq.write_table(pa.Table.from_pylist(lists, schema=_RANKED), scratch / _PART)
+        progress.advance(len(asked), version=version)
+    return files
+
+
+def _lists(model: Recommender, asked: Asked, top: int) -> Iterator[dict[str, object]]:
+    if not asked:
+        return
+    users, histories = zip(*asked, strict=True)
+    for user, ranking in zip(users, model.recommend(histories, top, users=users), strict=True):
+        for rank, (item, log_prob) in enumerate(ranking, start=1):
+            yield {"user_id": user, "rank": rank, "item_id": item, "log_prob": log_prob}
+
+
+def _key(spec: StageSpec, config: Config, version: str) -> str:
+    """What a shard is made from: the same user lists of the same model are not decoded again, whatever its role."""
+    files = spec.tables["histories"].files
+    made_from = [files, spec.artifacts[version], config.top, config.shard_users]
+    return hashlib.sha256(json.dumps(made_from).encode()).hexdigest()[:16]
+
+
+def _join(files: Mapping[str, Sequence[Path]], config: Config, folder: Path) -> int:
+    """All shards as one file, with their version and its role; returns the number of rows."""
+    schema = _RANKED.append(pa.field("model_version", pa.string())).append(pa.field("role", pa.string()))
+    rows = 0
+    with new_folder(folder) as scratch, pq.ParquetWriter(scratch / _PART, schema) as writer:
+        for version, file in ((version, file) for version, shards in files.items() for file in shards):
+            table = pq.read_table(file)
+            names = ([version] * len(table), [config.roles[version]] * len(table))
+            columns = [*table.columns, *(pa.array(values, pa.string()) for values in names)]
+            writer.write_table(pa.table(columns, schema=schema))
+            rows += len(table)
+    return rows
