@@ -7,24 +7,26 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
-SCRIPT = Path(__file__).with_name("two_processes.py")
-ROOT = SCRIPT.parents[3]
+from . import two_processes
+
+ROOT = Path(__file__).parents[3]
 TIMES = {"tokens_per_second", "rollout_seconds"}
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
-    """The folder of the runs by their number of processes."""
-    return {processes: launch(tmp_path_factory.mktemp("runs"), processes) for processes in (1, 2)}
-
-
-def launch(out: Path, processes: int) -> Path:
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    """The folder of the runs by their number of processes; one process is this one, which has imported all it needs."""
+    one, two = tmp_path_factory.mktemp("one"), tmp_path_factory.mktemp("two")
+    threads = torch.get_num_threads()
+    two_processes.main(one, 1)
+    torch.set_num_threads(threads)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
-    command = [*torchrun, str(SCRIPT), str(out), str(processes)]
-    subprocess.run(command, check=True, env=environment, cwd=out, timeout=300)
-    return out
+    script = [two_processes.__file__, str(two), "2"]
+    subprocess.run([*torchrun, *script], check=True, env=environment, cwd=two, timeout=300)
+    return {1: one, 2: two}
 
 
 def metrics(folder: Path) -> list[dict[str, float]]:
@@ -32,8 +34,11 @@ def metrics(folder: Path) -> list[dict[str, float]]:
 
 
 @pytest.mark.parametrize("kind", ["next_token", "preference", "policy"])
-def test_two_processes_have_the_metrics_of_one_with_twice_the_micro_batches(runs: dict[int, Path], kind: str) -> None:
-    one, two = metrics(runs[1] / kind), metrics(runs[2] / kind)
+@pytest.mark.parametrize("started", ["two", "sharded"])
+def test_two_processes_have_the_metrics_of_one_with_twice_the_micro_batches(
+    runs: dict[str, Path], kind: str, started: str
+) -> None:
+    one, two = metrics(runs["one"] / kind), metrics(runs[started] / kind)
     assert len(two) == len(one) > 4
     for left, right in zip(two, one, strict=True):
         assert left.keys() == right.keys()
