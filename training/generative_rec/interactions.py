@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import compress
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -17,6 +19,7 @@ from training.core.errors import DataError
 from training.generative_rec.samples import NextItem, of_part, training_sequences
 
 NO_ITEM = -1
+T = TypeVar("T", int, Tensor)
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,16 @@ class Interactions:
         items = torch.tensor([row[item] for sequence in sequences for item in sequence])
         users = torch.arange(len(user_ids)).repeat_interleave(lengths)
         return cls(tuple(user_ids), tuple(item_ids), users, items, run_starts(lengths))
+
+    def first_halves(self) -> Interactions:
+        """Each user's first half of the events, rounded down; users with one event are not in it."""
+        lengths = early_length(self.starts.diff())
+        place, has = torch.arange(len(self.items)) - self.starts[self.users], lengths > 0
+        users = torch.arange(int(has.sum())).repeat_interleave(lengths[has])
+        ids = tuple(compress(self.user_ids, has.tolist()))
+        return Interactions(
+            ids, self.item_ids, users, self.items[place < lengths[self.users]], run_starts(lengths[has])
+        )
 
     @cached_property
     def popularity(self) -> Tensor:
@@ -87,6 +100,11 @@ class Interactions:
             keys += [first * len(self.item_ids) + second, second * len(self.item_ids) + first]
         found, counts = torch.unique(torch.cat(keys), return_counts=True)
         return found, counts
+
+
+def early_length(events: T) -> T:
+    """How many of a user's events are the first half: of a number, or of each of a tensor."""
+    return events // 2
 
 
 def run_starts(lengths: Tensor) -> Tensor:

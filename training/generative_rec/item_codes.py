@@ -21,6 +21,7 @@ from training.core.tokens import Kind, Vocabulary
 from training.core.trie import Trie
 
 CODES_FILE, USER_CODES_FILE = "codes.parquet", "user_codes.parquet"
+EARLY_CODES_FILE = "early_user_codes.parquet"
 
 Codes = Mapping[str, tuple[int, ...]]
 
@@ -33,6 +34,11 @@ def read_codes(folder: Path) -> dict[str, tuple[int, ...]]:
 def read_user_codes(folder: Path) -> dict[str, tuple[int, ...]]:
     """The codes of the users, from `user_codes.parquet`; none where the stage makes ids of items only."""
     return _read(folder / USER_CODES_FILE, "user") if (folder / USER_CODES_FILE).is_file() else {}
+
+
+def read_early_codes(folder: Path) -> dict[str, tuple[int, ...]]:
+    """The codes that users had at the first half of their items: to train with, as they do not know the second."""
+    return _read(folder / EARLY_CODES_FILE, "user") if (folder / EARLY_CODES_FILE).is_file() else {}
 
 
 def _read(file: Path, kind: str) -> dict[str, tuple[int, ...]]:
@@ -90,7 +96,8 @@ def start_from_text(model: PreTrainedModel, vocabulary: Vocabulary, folder: Path
 class ItemCodes:
     """The catalogue in tokens: row i of `item_ids` has the token ids `tokens[i]` and is item i of the trie.
 
-    `users`: the token ids of the users that have a semantic id of their own. `trie`: over all items. Items that share
+    `users`: the token ids of the users that have a semantic id of their own; `early`: of those that had one at the
+    first half of their items, for training. `trie`: over all items. Items that share
     their codes, or whose codes begin another's, are a DataError.
     """
 
@@ -98,6 +105,7 @@ class ItemCodes:
     tokens: tuple[tuple[int, ...], ...]
     vocabulary: Vocabulary
     users: Codes = field(default_factory=dict)
+    early: Codes = field(default_factory=dict)
     trie: Trie = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -116,8 +124,8 @@ class ItemCodes:
                 do="use the semantic ids that the checkpoint was trained with",
             )
         items = _tokens(vocabulary, "item", read_codes(folder))
-        users = _tokens(vocabulary, "user", read_user_codes(folder))
-        return cls(tuple(items), tuple(items.values()), vocabulary, users)
+        users, early = (_tokens(vocabulary, "user", read(folder)) for read in (read_user_codes, read_early_codes))
+        return cls(tuple(items), tuple(items.values()), vocabulary, users, early)
 
     @cached_property
     def row(self) -> dict[str, int]:

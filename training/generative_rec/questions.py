@@ -32,6 +32,7 @@ def draw_questions(
 ) -> list[Question]:
     """At most `limit` of the samples, drawn with the seed, in their order; each asks with its last `history` items.
 
+    A training sample does not say whose it is: the customer's code is pooled over its answer too.
     Raises DataError where there is none.
     """
     if not samples:
@@ -42,8 +43,10 @@ def draw_questions(
         )
     chosen = np.sort(np.random.default_rng(seed).permutation(len(samples))[:limit])
     drawn = [samples[n] for n in chosen]
+    names = [None if one.part == "train" else one.user_id for one in drawn]
     return [
-        Question(one.user_id, items.prompt(one.history, history, one.user_id), items.row[one.item_id]) for one in drawn
+        Question(one.user_id, items.prompt(one.history, history, name), items.row[one.item_id])
+        for one, name in zip(drawn, names, strict=True)
     ]
 
 

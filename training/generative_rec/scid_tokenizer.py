@@ -2,7 +2,8 @@
 
 Reads `next_item_training_set`, `items` and the artifact `collaborative`. Writes `codes.parquet` (item_id, codes: one
 trie leaf per item, the form that `semantic_ids` writes; also the table `item_codes`), `user_codes.parquet` (user_id,
-codes: users may share; also `user_codes`), `tokenizer.safetensors` and `quantizer.safetensors` (the item codebooks).
+codes: users may share; also `user_codes`), `early_user_codes.parquet` (the same of users as they were at the first half
+of their items: what SFT trains with), `tokenizer.safetensors` and `quantizer.safetensors` (the item codebooks).
 Fails its gate, with the figures logged, where codes collide or lie idle. Lost on a kill: the texts of one chunk, the
 steps since the last checkpoint. A retry goes on from there.
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import compress
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -22,7 +24,13 @@ from training.core.errors import DataError
 from training.core.stage import MetricsLog, StageResult, StageSpec, resolve_config
 from training.generative_rec.catalogue import read_catalogue
 from training.generative_rec.interactions import Interactions, held_out_pairs
-from training.generative_rec.item_codes import CODES_FILE, USER_CODES_FILE
+from training.generative_rec.item_codes import (
+    CODES_FILE,
+    EARLY_CODES_FILE,
+    USER_CODES_FILE,
+    codebook_sizes,
+    read_user_codes,
+)
 from training.generative_rec.quantizers import unique_leaves
 from training.generative_rec.samples import Protocol, check_known, read_samples
 from training.generative_rec.scid.collisions import SinkhornConfig, collision_rate, spread
@@ -84,6 +92,7 @@ def main(spec: StageSpec) -> StageResult:
         "valid_u2i": chosen.valid_loss,
     }
     metrics = facts | _write_codes(spec, training.model.cpu(), data, config)
+    _write_early_codes(spec, training.model, torch.cat(inputs.early, dim=1), known.first_halves())
     MetricsLog(spec.out_dir / "metrics.jsonl").append(config.training.steps, **metrics)
     hold_gate(metrics, config.gate, config.quantizer.levels)
     return StageResult(metrics, {"item_codes": (CODES_FILE,), "user_codes": (USER_CODES_FILE,)}, resumed)
@@ -140,6 +149,14 @@ def _write_codes(spec: StageSpec, model: DualTokenizer, data: TokenizerData, con
             report |= covisit_report(side, inputs, codes, data.known, asked)
         metrics |= {f"{name}.{key}": value for key, value in report.items()}
     return metrics
+
+
+def _write_early_codes(spec: StageSpec, model: DualTokenizer, early: torch.Tensor, halves: Interactions) -> None:
+    """A code that no user has in the end has no token: whoever had it then goes without."""
+    codes, sizes = codes_of(model.user, early)[0], codebook_sizes(read_user_codes(spec.out_dir))
+    spoken = (codes < torch.tensor(sizes)).all(dim=1).tolist()
+    ids = list(compress(halves.user_ids, spoken))
+    _write_table(spec, EARLY_CODES_FILE, "user_id", ids, list(compress(codes.tolist(), spoken)))
 
 
 def _write_table(spec: StageSpec, file: str, key: str, ids: Sequence[str], codes: Sequence[Sequence[int]]) -> None:

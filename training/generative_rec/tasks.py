@@ -14,6 +14,7 @@ import numpy as np
 from training.core.errors import DataError
 from training.core.packing import Sample
 from training.generative_rec.catalogue import ItemText
+from training.generative_rec.interactions import early_length
 from training.generative_rec.item_codes import ItemCodes
 from training.generative_rec.prompts import Bindings, Codes, Writer, load_templates
 
@@ -25,8 +26,9 @@ TITLES_OF_HISTORY = 5
 class Augmentation:
     """An epoch has `variants` copies of a sequence, a share `reverse` backwards, a share `drop` of items left out.
 
-    A share `anonymous` does not say whose it is, as the prompt of a customer whom training does not know. Without such
-    copies the model has never begun a list without a code; and a code is pooled over the very items of its sequence.
+    A share `anonymous` does not say whose it is, as the prompt of a customer whom training does not know: else the
+    model would never have begun a list without a code. The others have the code of their first half of the items and
+    learn the second: the code in the end is pooled over all of them, and would teach to look the answers up.
     """
 
     variants: int = 4
@@ -73,10 +75,14 @@ def changed(sequence: Sequence[str], corpus: Corpus, rng: Rng) -> list[str]:
 def _whole_sequences(corpus: Corpus, rng: Rng) -> Iterator[Bindings]:
     """Every item of a sequence after the ones before it, in one pass: the history is empty, the items all come next."""
     for user, sequence in corpus.sequences.items():
+        code = corpus.items.early.get(user, ())
         for _ in range(corpus.augmentation.variants):
-            items = corpus.codes(changed(sequence, corpus, rng), corpus.history + 1)
-            named = rng.random() >= corpus.augmentation.anonymous
-            yield {"user": corpus.items.of_user(user) if named else (), "history": (), "item": items}
+            named = rng.random() >= corpus.augmentation.anonymous and bool(code)
+            half = early_length(len(sequence)) if named else 0
+            items = changed(sequence[half:], corpus, rng)
+            room = corpus.history + 1 - len(items)
+            past = corpus.codes(sequence[max(0, half - room) : half])
+            yield {"user": code if named else (), "history": past, "item": corpus.codes(items, corpus.history + 1)}
 
 
 def _next_items(corpus: Corpus, rng: Rng) -> Iterator[Bindings]:
@@ -84,9 +90,10 @@ def _next_items(corpus: Corpus, rng: Rng) -> Iterator[Bindings]:
         if len(sequence) > 1:
             cut = int(rng.integers(1, len(sequence)))
             past, target = sequence[:cut], sequence[cut]
+            code = corpus.items.early.get(user, ()) if cut >= early_length(len(sequence)) else ()
             known = [corpus.texts[item].title for item in past[-TITLES_OF_HISTORY:] if item in corpus.texts]
             titles = {"titles": "; ".join(known)} if known else {}
-            codes = {"user": corpus.items.of_user(user), "history": corpus.codes(past), "item": corpus.items.of(target)}
+            codes = {"user": code, "history": corpus.codes(past), "item": corpus.items.of(target)}
             yield {**codes, **titles, **corpus.text(target)}
 
 

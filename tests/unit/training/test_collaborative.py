@@ -144,6 +144,14 @@ def test_histories_are_what_the_same_user_did_before() -> None:
     ]
 
 
+def test_the_first_halves_are_rounded_down_and_know_nothing_of_the_second() -> None:
+    lines = [("u", "abcab"), ("v", "c"), ("w", "ba")]
+    samples = [one(user, item, day, line[:day]) for user, line in lines for day, item in enumerate(line)]
+    halves = Interactions.of_training(samples, ("a", "b", "c"), 0).first_halves()
+    assert halves.user_ids == ("u", "w")
+    assert (halves.users.tolist(), halves.items.tolist(), halves.starts.tolist()) == ([0, 0, 1], [0, 1, 1], [0, 2, 3])
+
+
 def test_covisits_count_both_ways_within_reach_and_never_across_users() -> None:
     samples = [one("u", "a", 1, []), one("u", "b", 2, ["a"]), one("v", "a", 1, []), one("v", "b", 2, ["a"]),
                one("v", "c", 3, ["a", "b"])]  # fmt: skip

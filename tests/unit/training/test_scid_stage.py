@@ -22,7 +22,7 @@ from training.core.errors import DataError, Preempted
 from training.core.stage import StageSpec, TableRef
 from training.core.trie import Trie
 from training.generative_rec import collaborative, scid_tokenizer
-from training.generative_rec.item_codes import read_codes, read_user_codes
+from training.generative_rec.item_codes import read_codes, read_early_codes, read_user_codes
 from training.generative_rec.samples import NextItem
 from training.generative_rec.scid import inputs, training
 
@@ -63,6 +63,10 @@ def test_every_item_gets_a_leaf_of_its_own_and_every_read_user_codes(tmp_path: P
     assert len(users) == 90
     assert {len(code) for code in users.values()} == {3}
     assert all(0 <= code < 8 for row in users.values() for code in row)
+    early = read_early_codes(tmp_path / "out")
+    assert early.keys() <= users.keys() and len(early) > 45
+    # Who walks a ring from one place has the same past, whatever their codes are in the end.
+    assert {early[f"u{n:03d}"] == early[f"u{n + 60:03d}"] for n in range(30) if f"u{n:03d}" in early} == {True}
     books = load_file(tmp_path / "out" / "quantizer.safetensors")
     assert {name: tuple(book.shape) for name, book in books.items()} == {f"codebook.{n}": (8, 6) for n in range(3)}
     assert result.metrics["item.collision_rate"] <= result.metrics["item.collision_rate_before_sinkhorn"]

@@ -74,7 +74,7 @@ def spec(tmp_path: Path) -> StageSpec:
         artifacts={"semantic_ids": str(write_codes(tmp_path / "ids", CODES))},
         config={
             "text_tokens": 280,
-            "augmentation": {"variants": 12, "reverse": 0.0, "drop": 0.2},
+            "augmentation": {"variants": 12, "reverse": 0.0, "drop": 0.0},
             "backbone": BACKBONE,
             "loop": LOOP,
         },

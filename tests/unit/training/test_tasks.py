@@ -23,7 +23,8 @@ VOCABULARY = Vocabulary.create(
 ITEM, USER = VOCABULARY.code_table("item"), VOCABULARY.code_table("user")
 CODES = tuple((ITEM[0][n // 4], ITEM[1][n % 4]) for n in range(8))
 USERS = {"u0": (USER[0][0], USER[1][0]), "u1": (USER[0][1], USER[1][0])}
-ITEMS = ItemCodes(tuple(f"i{n}" for n in range(8)), CODES, VOCABULARY, USERS)
+EARLY = {"u0": (USER[0][1], USER[1][1])}
+ITEMS = ItemCodes(tuple(f"i{n}" for n in range(8)), CODES, VOCABULARY, USERS, EARLY)
 PLAIN = Augmentation(variants=1, reverse=0.0, drop=0.0, anonymous=0.0)
 CORPUS = Corpus(
     ITEMS,
@@ -47,11 +48,21 @@ def epoch(*tasks: str, corpus: Corpus = CORPUS, seed: int = 1) -> list[Sample]:
     return Mixture(weights, WRITER).epoch(corpus, (seed, 0))
 
 
-def test_a_sequence_is_learnt_in_one_pass_after_the_customers_code() -> None:
+def test_a_sequence_is_learnt_in_one_pass_and_no_customers_code_has_seen_what_is_learnt_after_it() -> None:
     first, second, third = epoch("sequential")
-    assert first == Sample((BOS, *USERS["u0"]), CODES[0] + CODES[1] + CODES[2])
-    assert second == Sample((BOS, *USERS["u1"]), CODES[3])
-    assert third == Sample((BOS,), CODES[4] + CODES[5])  # a customer without a code
+    assert first == Sample((BOS, *EARLY["u0"], *CODES[0]), CODES[1] + CODES[2])  # the half that the code knows is past
+    assert second == Sample((BOS,), CODES[3])  # one item: no half, so no code
+    assert third == Sample((BOS,), CODES[4] + CODES[5])
+    (only,) = epoch("sequential", corpus=replace(CORPUS, sequences={"u0": tuple(f"i{n}" for n in range(8))}))
+    assert only == Sample((BOS, *EARLY["u0"]), CODES[5] + CODES[6] + CODES[7])  # at most `history` items and one
+
+
+@given(st.integers(0, 50))
+def test_a_prompt_names_the_customer_only_where_the_code_does_not_know_the_answer(seed: int) -> None:
+    long = replace(CORPUS, sequences={"u0": tuple(f"i{n}" for n in range(5))}, history=5)
+    (sample,) = epoch("next_item", corpus=long, seed=seed)
+    assert not set(USERS["u0"]) - set(EARLY["u0"]) & set(sample.prompt)
+    assert set(EARLY["u0"]) <= set(sample.prompt) or CODES.index(sample.response) < 2
 
 
 def test_an_epoch_has_changed_copies_of_each_sequence() -> None:
@@ -70,7 +81,7 @@ def test_some_copies_of_a_sequence_do_not_say_whose_it_is() -> None:
     change = Augmentation(variants=200, anonymous=0.25)
     known = replace(CORPUS, sequences={"u0": ("i0", "i1", "i2")}, augmentation=change)
     prompts = Counter(sample.prompt for sample in epoch("sequential", corpus=known))
-    assert set(prompts) == {(BOS,), (BOS, *USERS["u0"])}
+    assert set(prompts) == {(BOS,), (BOS, *EARLY["u0"], *CODES[0])}
     assert 20 < prompts[(BOS,)] < 80
 
 

@@ -22,7 +22,7 @@ from training.core.embeddings import embed_texts
 from training.core.errors import DataError
 from training.core.stage import StageSpec, read_table
 from training.generative_rec.catalogue import item_texts, refuse_broken
-from training.generative_rec.collaborative_vectors import CollaborativeVectors, pooling_weights
+from training.generative_rec.collaborative_vectors import CollaborativeVectors, pooled_users, pooling_weights
 from training.generative_rec.interactions import Interactions
 from training.generative_rec.samples import NextItem
 
@@ -48,10 +48,12 @@ class TextConfig:
 class Inputs:
     """The parts of each side's inputs, [rows, width] each, rows as in `Interactions`.
 
-    `shares` [events] of each part say how much of the user's vector is the event's own item.
+    `shares` [events] of each part say how much of the user's vector is the event's own item. `early`: what `users` were
+    at the first half of their events, rows as in `Interactions.first_halves`; profiles are not used for it.
     """
 
     users: tuple[Tensor, ...]
+    early: tuple[Tensor, ...]
     items: tuple[Tensor, ...]
     shares: tuple[Tensor, ...]
     users_without_profile: int
@@ -66,21 +68,27 @@ def build_inputs(
 ) -> Inputs:
     """Semantic and collaborative vectors of all rows; DataError for texts or vectors that are missing or broken."""
     vectors = _matching(CollaborativeVectors.load(spec.artifact("collaborative")), known)
-    weights = pooling_weights(vectors.items, known)
+    weights, halves = pooling_weights(vectors.items, known), known.first_halves()
+    early = pooled_users(vectors.items, halves)
     if config.semantics == "none":
-        return Inputs((vectors.users,), (vectors.items,), (weights,), len(known.user_ids))
+        return Inputs((vectors.users,), (early,), (vectors.items,), (weights,), len(known.user_ids))
     item_text = _embedded(spec, item_texts(items, config.fallback_text), known.item_ids, config, "item")
-    counts = known.starts.diff()
-    user_text = known.user_sums(item_text[known.items]) / counts.unsqueeze(1)
-    share = 1.0 / counts[known.users]
+    user_text, early_text = _mean_texts(item_text, known), _mean_texts(item_text, halves)
+    share = 1.0 / known.starts.diff()[known.users]
     texts = profiles(spec, samples) if config.users == "profile" else {}
     rows = [row for row, user in enumerate(known.user_ids) if user in texts]
     if rows:
-        users = [known.user_ids[row] for row in rows]
-        user_text[rows] = _embedded(spec, [texts[user] for user in users], users, config, "user")
+        told = [known.user_ids[row] for row in rows]
+        user_text[rows] = _embedded(spec, [texts[user] for user in told], told, config, "user")
         share = share.masked_fill(torch.isin(known.users, torch.tensor(rows)), 0.0)
     without = len(known.user_ids) - len(rows)
-    return Inputs((user_text, vectors.users), (item_text, vectors.items), (share, weights), without)
+    users, early_users = (user_text, vectors.users), (early_text, early)
+    return Inputs(users, early_users, (item_text, vectors.items), (share, weights), without)
+
+
+def _mean_texts(texts: Tensor, known: Interactions) -> Tensor:
+    """The mean text vector of each user's events: [items, width] -> [users, width]."""
+    return known.user_sums(texts[known.items]) / known.starts.diff().unsqueeze(1)
 
 
 def profiles(spec: StageSpec, samples: Sequence[NextItem]) -> dict[str, str]:
