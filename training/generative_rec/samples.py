@@ -50,7 +50,8 @@ def read_samples(spec: StageSpec, protocol: Protocol, table: str = TABLE) -> lis
 
     Raises DataError for a part other than train, valid and test, and for a split without training samples.
     """
-    rows = read_table(spec, table, _COLUMNS).sort_by([(name, "ascending") for name in _ORDER]).to_pylist()
+    ordered = read_table(spec, table, _COLUMNS).sort_by([(name, "ascending") for name in _ORDER])
+    rows = ordered.drop_columns("event_time").to_pylist()  # for the first time of all, pyarrow would import pandas
     samples = [
         NextItem(row["user_id"], row["sample_date"], row["item_id"], tuple(row["history_item_ids"]), row["split_time"])
         for row in rows
