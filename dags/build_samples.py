@@ -1,6 +1,6 @@
 """### Build samples: events to sessions, histories, statistics, profiles and `next_item_samples`
 
-**Healthy when** a run is green for every partition that `ingest` committed; its last task audits every sample.
+**Healthy when** a run is green for every partition that `ingest` committed; the samples are audited before they count.
 
 **First three checks** when it is red:
 
@@ -14,13 +14,11 @@ skipped.
 **Owner**: data-engineering.
 """
 
-from dags.builder import EVENTS, RANGE, SAMPLES, after, chain, heavy, new_dag
+from dags.builder import EVENTS, RANGE, SAMPLES, after, heavy, new_dag
 
 with new_dag(
     "build_samples", __doc__, schedule=after(EVENTS), owner="data-engineering", tags=["samples"], deadline_minutes=180
 ):
-    # One Spark process for what reads landed tables alone: starting one costs as much as two of these tables.
-    tables = ("sessions", "histories", "user_stats", "item_stats", "user_profiles")
-    behaviour = heavy("behaviour", "spark_jobs", *tables, *RANGE, minutes=120)
-    samples = heavy("next_item_samples", "spark_jobs", "next_item_samples", *RANGE, minutes=60, outlets=[SAMPLES])
-    chain(behaviour, samples)
+    # One Spark process for all of it: to start and warm up another costs as much as two of these tables.
+    tables = ("sessions", "histories", "user_stats", "item_stats", "user_profiles", "next_item_samples")
+    heavy("samples", "spark_jobs", *tables, *RANGE, minutes=150, outlets=[SAMPLES])

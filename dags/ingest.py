@@ -14,7 +14,7 @@ committed with the same input is not done again, so a rerun is always safe.
 **Owner**: data-engineering.
 """
 
-from dags.builder import EVENTS, RANGE, chain, daily, heavy, new_dag
+from dags.builder import EVENTS, RANGE, daily, heavy, new_dag
 
 with new_dag(
     "ingest",
@@ -24,6 +24,6 @@ with new_dag(
     tags=["ingest", "nightly"],
     deadline_minutes=120,
 ):
-    catalogue = heavy("catalogue", "spark_jobs", "items", "judgments", "intents", "queries", *RANGE, minutes=30)
-    events = heavy("events", "spark_jobs", "events", *RANGE, minutes=60, outlets=[EVENTS])
-    chain(catalogue, events)
+    # One Spark process for all of it: to start and warm up another costs more than most of these tables.
+    tables = ("items", "judgments", "intents", "queries", "events")
+    heavy("landed", "spark_jobs", *tables, *RANGE, minutes=90, outlets=[EVENTS])

@@ -81,8 +81,7 @@ def test_recommendations_follow_new_histories_and_new_versions(bag: Any) -> None
 @pytest.mark.parametrize(
     ("dag_id", "task_id", "arguments"),
     [
-        ("ingest", "events", ["-m", "spark_jobs", "events", *RANGE]),
-        ("build_samples", "next_item_samples", ["-m", "spark_jobs", "next_item_samples", *RANGE]),
+        ("ingest", "landed", ["-m", "spark_jobs", "items", "judgments", "intents", "queries", "events", *RANGE]),
         ("features", "training_set", ["-m", "feature_store", "training-set", *RANGE]),
         ("align_generative_rec", "sft", ["-m", "dags.steps.run_stage", "run", "--stage", "sft", *RUN]),
         ("align_generative_rec", "register", ["-m", "dags.steps.register", *RUN]),
