@@ -126,7 +126,8 @@ def _metrics(summary: dict[str, Any], split: str) -> Table:
 
 
 def _rungs(rungs: list[dict[str, Any]]) -> Table:
-    table = Table(title="Rungs, each held by a gate on validation samples", title_justify="left")
+    origins = ", ".join(sorted({one["origin"] for one in rungs}))
+    table = Table(title=f"Rungs, each held by a gate on validation samples ({origins})", title_justify="left")
     for name in ("rung", "preferences", "NDCG@10 before", "after", "legal ids", "outcome"):
         table.add_column(name, justify="left" if name in ("rung", "outcome") else "right")
     for one in rungs:

@@ -152,8 +152,8 @@ def rungs(metrics: list[dict[str, Any]]) -> list[dict[str, Any]]:
     found: dict[tuple[str, str], dict[str, Any]] = {}
     for row in metrics:
         if row["split"] == TRAINING:
-            one = found.setdefault((row["system"], row["model"]), {"system": row["system"], "rung": row["model"]})
-            one |= {row["metric"]: row["value"]}
+            facts = {"system": row["system"], "rung": row["model"], "origin": row["origin"]}
+            found.setdefault((row["system"], row["model"]), facts)[row["metric"]] = row["value"]
     return sorted(found.values(), key=lambda one: (one["system"], one["place"]))
 
 
