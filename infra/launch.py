@@ -26,21 +26,22 @@ CPU_SETTINGS: dict[str, str] = {
 }
 STATE_CLAIM = "plumbline-state"
 EXIT_CODE_FILE = "exit_code"
+SEVERAL_GPUS = "infra/accelerate/several_gpus.yaml"
 _GPU_LABEL = "plumbline/gpu-class"
 _USER = 1000
 
 
 def build_command(stage: str, spec_path: str | Path, profile: Profile, gpus: int = 0) -> list[str]:
-    """The command line of `stage` (`system.stage`), the interpreter first.
+    """The command line of `stage` (`system.stage`), the interpreter first; it runs in the root of the checkout.
 
-    One process per GPU; without a GPU one process on the CPU, started as it is: a launcher would cost it seconds. On
-    Kubernetes `python` is the image's own.
+    One process per GPU, several of them under FSDP; without a GPU one process on the CPU, started as it is: a launcher
+    would cost it seconds. On Kubernetes `python` is the image's own.
     """
     python = sys.executable if profile.launcher.kind == "local" else "python"
     train = ["-m", "training", stage, "--spec", str(spec_path)]
     if gpus == 0:
         return [python, *train]
-    placement = ["--multi_gpu"] if gpus > 1 else []
+    placement = ["--config_file", SEVERAL_GPUS] if gpus > 1 else []
     launch = [python, "-m", "accelerate.commands.launch", *placement, "--num_processes", str(gpus)]
     return [*launch, "--num_machines", "1", "--mixed_precision", "bf16", "--dynamo_backend", "no", *train]
 

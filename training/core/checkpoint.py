@@ -14,6 +14,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 from training.core.errors import DataError
 from training.core.files import new_folder, write_json
@@ -46,10 +47,29 @@ def load_weights(model: nn.Module, file: Path) -> None:
             weight.copy_(stored[name])
 
 
-def save_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, cursor: dict[str, Any]) -> None:
-    """Write the whole state of a run to `folder`, replacing the checkpoint that is there."""
+def whole(tensor: Tensor) -> Tensor:
+    """The tensor itself, or all of it where each process has a shard; every process must ask."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def as_held(tensor: Tensor, like: Tensor) -> Tensor:
+    """This process's shard of a whole tensor where `like` is sharded, else all of it; every process must ask."""
+    if not isinstance(like, DTensor):
+        return tensor
+    return distribute_tensor(tensor.to(like.device), like.device_mesh, like.placements)
+
+
+def save_checkpoint(
+    folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, cursor: dict[str, Any], *, write: bool = True
+) -> None:
+    """Write the whole state of a run to `folder`, replacing the checkpoint that is there.
+
+    All processes call it, as each may hold a shard of the optimizer's state; one of them is to `write`.
+    """
     state = optimizer.state_dict()["state"]
-    moments = {f"{number}.{name}": value for number, entry in state.items() for name, value in entry.items()}
+    moments = {f"{number}.{name}": whole(value) for number, entry in state.items() for name, value in entry.items()}
+    if not write:
+        return
     with new_folder(folder) as scratch:
         save_weights(model, scratch / "weights.safetensors")
         save_file(moments, scratch / "optimizer.safetensors")
@@ -68,10 +88,12 @@ def read_cursor(folder: Path) -> dict[str, Any] | None:
 def load_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
     """Restore weights, optimizer and random state; DataError if a file is broken or of another model."""
     load_weights(model, folder / "weights.safetensors")
+    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in read_tensors(folder / "optimizer.safetensors").items():
         number, name = key.split(".", 1)
-        state.setdefault(int(number), {})[name] = value
+        held = as_held(value, weights[int(number)]) if value.ndim else value
+        state.setdefault(int(number), {})[name] = held
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
     _restore_random_state(read_tensors(folder / "random.safetensors"))
 

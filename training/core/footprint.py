@@ -52,10 +52,10 @@ class Footprint:
 def footprint(load: Load, gpus: int) -> Footprint:
     """The estimate, with weights, gradients and optimizer state sharded over `gpus` (FSDP).
 
-    Float32 weights, gradients and two moments: 4, 4 and 8 bytes; a bf16 copy of all weights, which decoding gathers;
-    activations of 34 bytes per token, layer and unit of width, or 2 with gradient checkpointing and one layer whole
-    (Korthikanti et al. 2022, table 2, without the attention matrix); logits of all tokens, in bf16, float32 and their
-    gradient: 10 bytes.
+    Float32 weights, gradients and two moments: 4, 4 and 8 bytes; on one GPU the weights in bf16 for its products, on
+    several the whole float32 copy that each keeps and from which the shards are cut (`core.learner`); activations of
+    34 bytes per token, layer and unit of width, or 2 with gradient checkpointing and one layer whole (Korthikanti et
+    al. 2022, table 2, without the attention matrix); logits of all tokens, in bf16, float32 and their gradient: 10.
     """
     model = outline(load.backbone, load.tokens)
     sizes = [(weight.numel(), weight.requires_grad) for weight in model.parameters()]
@@ -64,10 +64,11 @@ def footprint(load: Load, gpus: int) -> Footprint:
     unit = batch * config.hidden_size
     layers = config.num_hidden_layers
     kept = 2 * layers + 34 if load.backbone.gradient_checkpointing else 34 * layers
-    state = (4 * weights + 12 * trainable + 4 * weights * load.reference) / gpus
+    copies = 4 * weights * ((gpus > 1) + load.reference) + 2 * weights * (gpus == 1)
     logits = 10 * batch * model.get_input_embeddings().weight.shape[0]
-    training = state + 2 * weights + kept * unit + logits
-    return Footprint(weights, trainable, 4 * weights / GIB, training / GIB, config.max_position_embeddings)
+    training = (4 * weights + 12 * trainable) / gpus + copies + kept * unit + logits
+    loading = 4 * weights * (1 if gpus == 1 else 2)
+    return Footprint(weights, trainable, loading / GIB, training / GIB, config.max_position_embeddings)
 
 
 def faults(load: Load, found: Footprint, gpu_gib: float) -> list[str]:

@@ -6,9 +6,10 @@ processes by their common count, so accumulating and distributing equal one larg
 
 from __future__ import annotations
 
+import copy
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Generic, Protocol, Self, TypeVar
 
@@ -16,7 +17,15 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from training.core.checkpoint import load_checkpoint, load_weights, read_cursor, save_checkpoint, save_weights
+from training.core.checkpoint import (
+    as_held,
+    load_checkpoint,
+    load_weights,
+    read_cursor,
+    save_checkpoint,
+    save_weights,
+    whole,
+)
 from training.core.device import accelerator
 from training.core.stage import MetricsLog
 from training.core.throughput import flops_per_token, peak_flops
@@ -53,6 +62,7 @@ class _Summed(nn.Module, Generic[B]):
     def __init__(self, model: PreTrainedModel, loss: LossFunction[B]) -> None:
         super().__init__()
         self.model, self._loss = model, loss
+        self._no_split_modules = getattr(model, "_no_split_modules", None)  # what FSDP takes as its units
 
     def forward(self, batch: B) -> Loss:
         return self._loss(self.model, batch)
@@ -60,6 +70,10 @@ class _Summed(nn.Module, Generic[B]):
 
 class Learner(Generic[B]):
     """A model in training, in `folder`; `run` names the run: a checkpoint there of another one is not gone on from.
+
+    Under FSDP a copy of the model is what learns, with its weights, gradients and optimizer state in shards over the
+    processes; after each step its weights go back into `model`, which decodes, judges and is saved as anywhere else.
+    That costs a whole float32 copy on each GPU, and one gathering of the weights per step.
 
     The loss function gives the loss summed over `batch.learnt` units, and values to log, summed over the same units.
     """
@@ -76,9 +90,11 @@ class Learner(Generic[B]):
     ) -> None:
         self.accelerator = accelerator()
         self.model, self._run, self._max_grad_norm = model, run, max_grad_norm
-        weights = [weight for weight in model.parameters() if weight.requires_grad]
+        self._sharded = self.accelerator.is_fsdp2
+        learning = copy.deepcopy(model) if self._sharded else model
+        weights = [weight for weight in learning.parameters() if weight.requires_grad]
         optimizer = torch.optim.AdamW(weights, weight_decay=weight_decay, fused=True)
-        self._summed, self._optimizer = self.accelerator.prepare(_Summed(model, loss), optimizer)
+        self._summed, self._optimizer = self.accelerator.prepare(_Summed(learning, loss), optimizer)
         self._checkpoint, self._best = folder / "checkpoint", folder / "best.safetensors"
         self.log = MetricsLog(folder / "metrics.jsonl")
         self.tokens, self.seconds = 0, 0.0
@@ -90,13 +106,14 @@ class Learner(Generic[B]):
             self.log.rewind(0)
             return None
         load_checkpoint(self._checkpoint, self.model, self._optimizer)
+        self._scatter()
         self.log.rewind(cursor["step"])
         return cursor
 
     def save(self, cursor: Mapping[str, Any]) -> None:
         """Write a checkpoint; `cursor` must hold the `step`."""
-        if self.accelerator.is_main_process:
-            save_checkpoint(self._checkpoint, self.model, self._optimizer, {"run": self._run, **cursor})
+        state, write = {"run": self._run, **cursor}, self.accelerator.is_main_process
+        save_checkpoint(self._checkpoint, self.model, self._optimizer, state, write=write)
 
     def save_best(self) -> None:
         """Keep the weights as they are now as the best ones."""
@@ -107,6 +124,23 @@ class Learner(Generic[B]):
         """Put the best weights into the model."""
         self.accelerator.wait_for_everyone()
         load_weights(self.model, self._best)
+        self._scatter()
+
+    def _shards(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """The weights of `model` that learn, each with its shard; none where nothing is sharded."""
+        if self._sharded:
+            pairs = zip(self.model.parameters(), self._summed.parameters(), strict=True)
+            yield from (pair for pair in pairs if pair[0].requires_grad)
+
+    @torch.no_grad()
+    def _gather(self) -> None:
+        for weight, shard in self._shards():
+            weight.copy_(whole(shard))
+
+    @torch.no_grad()
+    def _scatter(self) -> None:
+        for weight, shard in self._shards():
+            shard.copy_(as_held(weight, shard))
 
     def total(self, value: float) -> float:
         """Sum over the processes."""
@@ -142,9 +176,10 @@ class Learner(Generic[B]):
         norm = self.accelerator.clip_grad_norm_(self._summed.parameters(), self._max_grad_norm)
         self._optimizer.step()
         self._optimizer.zero_grad()
+        self._gather()
         means = self.accelerator.reduce(torch.stack([value.float() for value in sums.values()]), "sum")
         logged = dict(zip(sums, means.tolist(), strict=True))
-        return {**logged, "grad_norm": float(norm), "learning_rate": rate, **self._throughput(batches, started)}
+        return {**logged, "grad_norm": float(whole(norm)), "learning_rate": rate, **self._throughput(batches, started)}
 
     def _throughput(self, batches: Sequence[B], started: float) -> dict[str, float]:
         tokens = self.total(sum(batch.useful for batch in batches))

@@ -16,8 +16,8 @@ TIMES = {"tokens_per_second", "rollout_seconds"}
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
-    """The folder of the runs by their number of processes; one process is this one, which has imported all it needs."""
+def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The folder of the runs by how they were done; one process is this one, which has imported all it needs."""
     one, two = tmp_path_factory.mktemp("one"), tmp_path_factory.mktemp("two")
     threads = torch.get_num_threads()
     two_processes.main(one, 1)
@@ -26,14 +26,14 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
     script = [two_processes.__file__, str(two), "2"]
     subprocess.run([*torchrun, *script], check=True, env=environment, cwd=two, timeout=300)
-    return {1: one, 2: two}
+    return {"one": one, "two": two, "sharded": two / "sharded"}
 
 
 def metrics(folder: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
-@pytest.mark.parametrize("kind", ["next_token", "preference", "policy"])
+@pytest.mark.parametrize("kind", ["next_token", "resumed", "preference", "policy"])
 @pytest.mark.parametrize("started", ["two", "sharded"])
 def test_two_processes_have_the_metrics_of_one_with_twice_the_micro_batches(
     runs: dict[str, Path], kind: str, started: str

@@ -7,9 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from accelerate import FullyShardedDataParallelPlugin
+from accelerate.commands import launch as accelerate_launch
+from accelerate.utils.launch import prepare_multi_gpu_env
+from torch.distributed.fsdp.wrap import transformer_auto_wrap_policy
 
 from infra import launch
-from infra.profile import Profile
+from infra.profile import CHECKOUT, Profile
 from training.core.environment import CPU_SETTINGS
 
 
@@ -29,10 +34,33 @@ def test_without_a_gpu_one_process_runs_on_the_cpu(profile: Profile) -> None:
 
 def test_with_four_gpus_four_processes_run(cluster: Profile) -> None:
     assert launch.build_command("intent.rg_sft", "/s/spec.json", cluster, gpus=4) == [
-        "python", "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "4", "--num_machines", "1",
-        "--mixed_precision", "bf16", "--dynamo_backend", "no",
+        "python", "-m", "accelerate.commands.launch", "--config_file", "infra/accelerate/several_gpus.yaml",
+        "--num_processes", "4", "--num_machines", "1", "--mixed_precision", "bf16", "--dynamo_backend", "no",
         "-m", "training", "intent.rg_sft", "--spec", "/s/spec.json",
     ]  # fmt: skip
+
+
+def test_accelerate_understands_the_command_for_several_gpus_as_fsdp(
+    cluster: Profile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its launcher reads the command where there seem to be two GPUs; its plugin reads what that hands on."""
+    monkeypatch.chdir(CHECKOUT)
+    monkeypatch.setattr(accelerate_launch, "is_bf16_available", lambda *_: True)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    command = launch.build_command("a.b", "/s.json", cluster, gpus=2)
+    given, *_ = accelerate_launch._validate_launch_command(
+        accelerate_launch.launch_command_parser().parse_args(command[3:])
+    )
+    assert (given.use_fsdp, given.num_processes, given.mixed_precision) == (True, 2, "bf16")
+    assert (given.training_script, given.training_script_args) == ("training", ["a.b", "--spec", "/s.json"])
+    environment = {k: v for k, v in prepare_multi_gpu_env(given).items() if "FSDP" in k or "ACCELERATE" in k}
+    with monkeypatch.context() as patch:
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        plugin = FullyShardedDataParallelPlugin()
+    assert (plugin.fsdp_version, plugin.reshard_after_forward, plugin.cpu_ram_efficient_loading) == (2, True, False)
+    assert plugin.auto_wrap_policy is transformer_auto_wrap_policy
 
 
 def test_a_training_process_keeps_its_memory_and_phones_nobody() -> None:

@@ -76,8 +76,11 @@ def test_the_footprint_is_the_sum_worked_by_hand() -> None:
     activations, logits = 34 * 2 * 256 * 16, 10 * 256 * 300
     alone, shared = footprint(LOAD, 1), footprint(LOAD, 4)
     assert alone.training * 2**30 == pytest.approx(16 * weights + 2 * weights + activations + logits)
-    assert shared.training * 2**30 == pytest.approx(4 * weights + 2 * weights + activations + logits)
+    assert shared.training * 2**30 == pytest.approx(4 * weights + 4 * weights + activations + logits)
     assert (alone.weights, alone.trainable, alone.loading * 2**30) == (weights, weights, 4 * weights)
+    assert shared.loading * 2**30 == 8 * weights
+    beside = footprint(replace(LOAD, reference=True), 4)
+    assert (beside.training - shared.training) * 2**30 == pytest.approx(4 * weights)
     again = footprint(replace(LOAD, backbone=replace(TINY, gradient_checkpointing=True)), 1)
     assert (again.training - alone.training) * 2**30 == pytest.approx((2 * 2 + 34) * 256 * 16 - activations)
 

@@ -74,7 +74,7 @@ def test_a_finished_stage_is_not_run_again_and_a_changed_spec_is(tmp_path: Path)
 
 def test_a_stage_that_fails_leaves_no_result(tmp_path: Path) -> None:
     def stage(spec: StageSpec) -> StageResult:
-        raise DataError("bad rows")
+        raise DataError("bad rows", do="write them again")
 
     with pytest.raises(DataError):
         run_stage(StageSpec.load(spec_file(tmp_path)), stage)
