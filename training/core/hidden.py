@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -15,45 +15,47 @@ from training.core.masks import attention_mask
 def hidden_at(model: PreTrainedModel, ids: Tensor, allowed: Tensor, positions: Tensor, places: Tensor) -> Tensor:
     """Last hidden states [n, D] at the `places` [n], which count through the rows laid end to end; repeats may be.
 
-    `ids` and `positions` are [R, L]; `allowed` [R, L, L] says which token sees which. What no layer above reads is not
-    computed: the last layer's feed-forward block, where it is found, runs at the asked places only. That is most of a
-    layer where few tokens are learnt.
+    `ids` and `positions` are [R, L]; `allowed` [R, L, L] says which token sees which. What nothing reads is not
+    computed: the parts of the last layer that treat each token by itself, where they are found, run at the asked places
+    only. That is most of a layer where few tokens are learnt.
     """
     decoder = model.get_decoder()
-    with _only_at(torch.unique(places), _last_feed_forward(model, decoder)):
+    with ExitStack() as stack:
+        for part in _token_wise(model, decoder):
+            stack.enter_context(_only_at(torch.unique(places), part))
         hidden: Tensor = decoder(
             input_ids=ids, attention_mask=attention_mask(allowed, model), position_ids=positions, use_cache=False
         ).last_hidden_state
     return hidden.flatten(0, 1)[places]
 
 
-def _last_feed_forward(model: PreTrainedModel, decoder: nn.Module) -> nn.Module | None:
-    """The dense block of the Llama family (Qwen, Mistral, Gemma, ...); None for others, and where it would not do.
+def _token_wise(model: PreTrainedModel, decoder: nn.Module) -> list[nn.Module]:
+    """Queries, attention output and dense block of the last layer, by their names in the Llama family; else none.
 
-    Gradient checkpointing runs the layer again in the backward pass, when the places are gone.
+    None under gradient checkpointing: it runs the layer again in the backward pass, when the places are gone.
     """
     layers = getattr(decoder, "layers", None)
-    block = getattr(layers[-1], "mlp", None) if layers else None
-    return block if hasattr(block, "down_proj") and not model.is_activation_checkpointing else None
+    if not layers or model.is_activation_checkpointing:
+        return []
+    attention, block = getattr(layers[-1], "self_attn", None), getattr(layers[-1], "mlp", None)
+    parts = [getattr(attention, name, None) for name in ("q_proj", "o_proj")]
+    return [part for part in (*parts, block if hasattr(block, "down_proj") else None) if part is not None]
 
 
 @contextmanager
-def _only_at(places: Tensor, block: nn.Module | None) -> Iterator[None]:
-    """Inside, a `block` that treats each token by itself gives 0 for all tokens but those at `places`."""
-    if block is None:
-        yield
-        return
+def _only_at(places: Tensor, part: nn.Module) -> Iterator[None]:
+    """Inside, the `part`, a function of each token by itself, gives 0 for all tokens but those at `places`."""
     shape: list[torch.Size] = []
 
     def gather(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor]:
-        shape.append(inputs[0].shape)
+        shape.append(inputs[0].shape[:2])
         return (inputs[0].flatten(0, 1)[places][None],)
 
     def scatter(_: nn.Module, __: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        everywhere = output.new_zeros(shape[-1]).flatten(0, 1)
-        return everywhere.index_copy(0, places, output[0]).view(shape[-1])
+        everywhere = output.new_zeros(shape[-1].numel(), output.shape[-1])
+        return everywhere.index_copy(0, places, output[0]).view(*shape[-1], -1)
 
-    hooks = (block.register_forward_pre_hook(gather), block.register_forward_hook(scatter))
+    hooks = (part.register_forward_pre_hook(gather), part.register_forward_hook(scatter))
     try:
         yield
     finally:

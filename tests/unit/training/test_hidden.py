@@ -85,10 +85,11 @@ def test_hidden_states_and_gradients_are_those_of_the_whole_pass(build: Callable
     assert torch.allclose(found[0][1], found[1][1], atol=1e-4)
 
 
-def test_the_last_feed_forward_block_sees_the_asked_tokens_once_and_all_again_afterwards() -> None:
+@pytest.mark.parametrize("part", ["mlp.down_proj", "self_attn.q_proj", "self_attn.o_proj"])
+def test_the_last_layer_computes_the_asked_tokens_once_and_all_again_afterwards(part: str) -> None:
     model, seen = tiny_qwen(seed=0), list[int]()
     for layer in model.model.layers:
-        layer.mlp.down_proj.register_forward_hook(lambda _, given, __: seen.append(given[0].shape[:-1].numel()))
+        layer.get_submodule(part).register_forward_hook(lambda _, __, out: seen.append(out.shape[:-1].numel()))
     hidden_at(model, *inputs(), PLACES)
     everywhere(model)
     assert seen == [12, 3, 12, 12]
