@@ -1,4 +1,4 @@
-"""Follows the chain of DAG runs that the trigger set off, until the last one is done or one fails."""
+"""Follows the chain of DAG runs that the trigger set off, until all are done or one fails."""
 
 from __future__ import annotations
 
@@ -13,7 +13,15 @@ from infra.airflow_client import AirflowApiError, AirflowClient
 from infra.errors import EXIT_BUG, PlumblineError
 from infra.processes import COMMAND_MARK
 
-CHAIN = ("ingest", "build_samples", "features", "align_generative_rec", "promote", "quality_report")
+CHAIN = (
+    "ingest",
+    "build_samples",
+    "features",
+    "align_generative_rec",
+    "promote",
+    "nightly_recommend",
+    "quality_report",
+)
 _LINES = 25
 _TOLD_CODE = re.compile(r"\(exit code (\d+)\)")
 
@@ -65,8 +73,8 @@ class Chain:
 
     @property
     def done(self) -> bool:
-        """The last DAG of the chain succeeded."""
-        return self.states.get(CHAIN[-1]) == "success"
+        """Every DAG of the chain succeeded."""
+        return all(self.states.get(dag) == "success" for dag in CHAIN)
 
     @property
     def failed(self) -> str | None:

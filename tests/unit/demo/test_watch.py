@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from infra.airflow_client import AirflowApiError, AirflowClient
-from infra.demo.watch import Chain, RunFailed, follow
+from infra.demo.watch import CHAIN, Chain, RunFailed, follow
 
 SINCE = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -67,3 +67,10 @@ def test_the_exit_code_is_the_one_that_the_tasks_log_tells(monkeypatch: pytest.M
     ]
     monkeypatch.setattr(FailedOnItsThirdTry, "log", lambda *asked: told)
     assert _followed(FailedOnItsThirdTry()).exit_code == 65
+
+
+def test_the_chain_is_done_when_all_of_its_dags_are() -> None:
+    chain = Chain(SINCE, "2018-01-05", states=dict.fromkeys(CHAIN, "success"))
+    assert chain.done
+    for dag in CHAIN:
+        assert not Chain(SINCE, "2018-01-05", states=chain.states | {dag: "running"}).done
