@@ -1,5 +1,7 @@
 """`python -m training <system>.<stage> --spec spec.json`: run one stage. `bench --job ...`: several. `check`: none.
 
+`ladder --runs ...`: the table of several seeds.
+
 Exit codes: 0 done; 65 bad data; 75 preempted with a checkpoint saved; anything else is a bug.
 """
 
@@ -15,13 +17,14 @@ from pathlib import Path
 from training.core.errors import DataError, TrainingError
 from training.core.stage import StageSpec, run_stage
 
+_COMMANDS = {"bench": "training.jobs", "check": "training.check", "ladder": "training.ladder"}
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the stage; returns the exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    if given[:1] in (["bench"], ["check"]):
-        command = importlib.import_module({"bench": "training.jobs", "check": "training.check"}[given[0]])
-        return int(command.main(given[1:]))
+    if given and given[0] in _COMMANDS:
+        return int(importlib.import_module(_COMMANDS[given[0]]).main(given[1:]))
     parser = argparse.ArgumentParser(prog="python -m training", description=__doc__.splitlines()[0])
     parser.add_argument("stage", help="system and stage, such as generative_rec.sft")
     parser.add_argument("--spec", type=Path, required=True, help="the stage's spec.json")

@@ -15,7 +15,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -35,7 +35,10 @@ _ROOT = Path(__file__).parent
 
 @dataclass(frozen=True)
 class Job:
-    """`config`: by stage, over the preset's. `stages`: those to run, in the pipeline's order; empty: all."""
+    """`config`: by stage, over the preset's. A stage that the preset leaves out but `config` names runs with it alone.
+
+    `stages`: those to run, in the pipeline's order; empty: all.
+    """
 
     system: str
     preset: str = "bench"
@@ -51,11 +54,11 @@ def load_job(name: str, root: Path = _ROOT) -> Job:
     return parse_config(Job, yaml.safe_load(known[name].read_text()), str(known[name]))
 
 
-def declared_stages(system: str, preset: str, root: Path = _ROOT) -> list[dict[str, Any]]:
-    """The stages of a system's pipeline that name the preset, in order; DataError where there is none."""
+def declared_stages(system: str, preset: str, root: Path = _ROOT, named: Collection[str] = ()) -> list[dict[str, Any]]:
+    """The stages of a pipeline that name the preset or are `named`, in its order; DataError where there is none."""
     path = root / system / "pipeline.yaml"
     stages = yaml.safe_load(path.read_text())["stages"] if path.is_file() else []
-    chosen = [stage for stage in stages if preset in stage["config"]]
+    chosen = [stage for stage in stages if preset in stage["config"] or stage["name"] in named]
     if not chosen:
         known = sorted({name for stage in stages for name in stage["config"]}) or ["another system"]
         raise DataError(f"no stage has the preset {preset!r}", where=str(path), do=f"choose {' or '.join(known)}")
@@ -64,7 +67,7 @@ def declared_stages(system: str, preset: str, root: Path = _ROOT) -> list[dict[s
 
 def stage_specs(job: Job, samples: Path, out: Path, seed: int, root: Path = _ROOT) -> list[StageSpec]:
     """The spec of every stage of the job, in order; DataError for a stage or a table that is not there."""
-    stages = declared_stages(job.system, job.preset, root)
+    stages = declared_stages(job.system, job.preset, root, job.config)
     names = [stage["name"] for stage in stages]
     unknown = (set(job.config) | set(job.stages)) - set(names)
     if unknown:
@@ -86,7 +89,7 @@ def _spec(job: Job, stage: Mapping[str, Any], names: Sequence[str], samples: Pat
         module=stage.get("module") or stage["name"],
         tables={table: TableRef((str(file),)) for table, file in files.items()},
         artifacts={name: str(out / name) for name in stage["reads"]["artifacts"] if name in names},
-        config=merged(stage["config"][job.preset], job.config.get(stage["name"], {})),
+        config=merged(stage["config"].get(job.preset, {}), job.config.get(stage["name"], {})),
     )
 
 

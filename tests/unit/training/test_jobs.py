@@ -42,6 +42,11 @@ def test_a_job_is_the_pipelines_preset_with_its_own_values_over_it(root: Path, t
     assert second.artifacts == {"codes": str(tmp_path / "out" / "codes")}
 
 
+def test_a_stage_that_the_preset_leaves_out_runs_where_the_job_names_it(root: Path, tmp_path: Path) -> None:
+    specs = stage_specs(Job("shop", config={"only_demo": {"rows": 3}}), tmp_path, tmp_path, 1, root)
+    assert [(spec.stage, spec.config) for spec in specs][-1] == ("only_demo", {"rows": 3})
+
+
 def test_values_are_merged_to_any_depth() -> None:
     assert merged({"a": {"b": 1, "c": {"d": 2}}, "e": 3}, {"a": {"c": {"d": 4}}, "e": {"f": 5}}) == {
         "a": {"b": 1, "c": {"d": 4}},
@@ -56,8 +61,8 @@ def test_null_takes_a_value_out_and_keeps_the_others() -> None:
 def test_an_unknown_job_stage_or_table_is_named(root: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"(?s)no job chess.*ladder"):
         load_job("chess", root)
-    with pytest.raises(DataError, match="only_demo"):
-        stage_specs(Job("shop", config={"only_demo": {}}), tmp_path, tmp_path, 1, root)
+    with pytest.raises(DataError, match="only_once"):
+        stage_specs(Job("shop", config={"only_once": {}}), tmp_path, tmp_path, 1, root)
     with pytest.raises(DataError, match=r"items\.parquet"):
         stage_specs(Job("shop"), tmp_path / "nowhere", tmp_path, 1, root)
 

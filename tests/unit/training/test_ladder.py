@@ -1,0 +1,81 @@
+"""The table over several seeds: means by hand, differences paired by sample, and runs that cannot be compared."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import date
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from training.__main__ import main
+from training.core.errors import DataError
+from training.generative_rec.comparison import RANKS_SCHEMA, metrics_table
+from training.ladder import compare, read_run
+
+DAY = date(2018, 5, 9)
+Ranks = Mapping[str, Sequence[int | None]]
+
+
+def run(folder: Path, seed: int, ranks: Ranks, coverage: float = 0.5) -> Path:
+    """A finished evaluation: each model's rank of the truth for the samples of users u0, u1, ..."""
+    out = folder / "evaluate"
+    out.mkdir(parents=True)
+    lines = [
+        {"model": model, "user_id": f"u{n}", "as_of": DAY, "item_id": "i", "rank": rank, "split": "time", "slices": []}
+        for model, found in ranks.items()
+        for n, rank in enumerate(found)
+    ]
+    pq.write_table(pa.Table.from_pylist(lines, schema=RANKS_SCHEMA), out / "ranks.parquet")
+    nothing = {"slice": "all", "lo": None, "hi": None, "n": 1}
+    counts = [{"model": model, "metric": "coverage@10", "value": coverage, **nothing} for model in ranks]
+    pq.write_table(metrics_table(counts, "real", "time", DAY), out / "metrics.parquet")
+    tables = {"eval_ranks": ["ranks.parquet"], "model_metrics": ["metrics.parquet"]}
+    (out / "result.json").write_text(json.dumps({"tables": tables}))
+    (out / "spec.json").write_text(json.dumps({"seed": seed}))
+    return folder
+
+
+def test_a_row_is_the_mean_of_its_seeds_and_stands_beside_the_row_above(tmp_path: Path) -> None:
+    runs = [
+        read_run(run(tmp_path / "1", 1, {"sft": [1, None], "sp": [1, 3]}, coverage=0.2), "time"),
+        read_run(run(tmp_path / "2", 2, {"sft": [3, None], "sp": [3, 3]}, coverage=0.4), "time"),
+    ]
+    sft, sp = compare(runs)
+    assert sft.values["ndcg@10"].value == pytest.approx((1.0 + 0.5) / 4)  # a rank of 3 gains 1 / log2(4)
+    assert sft.by_seed == pytest.approx((0.5, 0.25))
+    assert sft.counts == pytest.approx({"coverage@10": 0.3})
+    assert sft.above == {}
+    assert sp.above["ndcg@10"].value == pytest.approx(0.25)
+    assert (sp.above["recall@10"].lo, sp.above["recall@10"].hi) == (0.0, 1.0)  # one user of two gains a hit
+
+
+def test_the_page_and_its_figures_are_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folders = [str(run(tmp_path / str(seed), seed, {"sft": [1, 2]})) for seed in (101, 102)]
+    out = tmp_path / "results" / "office.md"
+    assert main(["ladder", "--runs", *folders, "--out", str(out)]) == 0
+    assert "2 test samples of 2 users, seeds 101, 102" in out.read_text()
+    assert "| sft | 1.0000 [1.0000, 1.0000] |" in out.read_text()
+    figures = json.loads(out.with_suffix(".json").read_text())
+    assert figures["seeds"] == [101, 102]
+    assert figures["rows"][0]["values"]["recall@10"]["value"] == 1.0
+
+
+@pytest.mark.parametrize("other", [{"sp": [1, 2]}, {"sft": [1, 2, 3]}], ids=["other rows", "other samples"])
+def test_runs_of_other_rows_or_samples_are_not_compared(tmp_path: Path, other: Ranks) -> None:
+    runs = [read_run(run(tmp_path / "1", 1, {"sft": [1, 2]}), "time"), read_run(run(tmp_path / "2", 2, other), "time")]
+    with pytest.raises(DataError, match="seeds 1 and 2"):
+        compare(runs)
+
+
+def test_a_run_that_is_not_done_or_has_another_split_says_what_to_do(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["ladder", "--runs", str(tmp_path / "none"), "--out", str(tmp_path / "x.md")]) == 65
+    assert "run its job again" in capsys.readouterr().err
+    done = run(tmp_path / "1", 1, {"sft": [1]})
+    with pytest.raises(DataError, match="leave_one_out"):
+        read_run(done, "leave_one_out")
