@@ -90,9 +90,16 @@ def _table(out: Path, name: str, columns: Mapping[str, pa.DataType], split: str)
     return found
 
 
-def compare(runs: Sequence[Run], resamples: int = 2000) -> list[Line]:
-    """The rows in the order of the first run; DataError where the runs did not measure the same."""
+def compare(runs: Sequence[Run], rows: Sequence[str] = (), resamples: int = 2000) -> list[Line]:
+    """These `rows` in their order, all in the order of the first run if none are named.
+
+    DataError where the runs did not measure the same, or not these rows.
+    """
     first = runs[0]
+    if unknown := set(rows) - set(first.ranks):
+        raise DataError(
+            f"the runs have no row {min(unknown)!r}", where="--rows", do=f"choose from {', '.join(first.ranks)}"
+        )
     for run in runs[1:]:
         if (run.samples, list(run.ranks)) != (first.samples, list(first.ranks)):
             raise DataError(
@@ -103,7 +110,7 @@ def compare(runs: Sequence[Run], resamples: int = 2000) -> list[Line]:
     users, drawn = [str(sample[0]) for sample in first.samples], {"seed": first.seed, "resamples": resamples}
     lines: list[Line] = []
     before: Floats | None = None
-    for model in first.ranks:
+    for model in rows or first.ranks:
         by_run = np.stack([gains(run.ranks[model]) for run in runs])
         mean = by_run.mean(axis=0)
         values = dict(zip(METRICS, intervals(mean, users, **drawn), strict=True))
@@ -151,11 +158,12 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m training ladder", description=__doc__)
     parser.add_argument("--runs", type=Path, nargs="+", required=True, help="folders of a job, one per seed")
     parser.add_argument("--split", default="time", choices=("time", "leave_one_out"))
+    parser.add_argument("--rows", nargs="+", default=(), help="the rows in their order; all of them without it")
     parser.add_argument("--out", type=Path, required=True, help="a .md file")
     options = parser.parse_args(arguments)
     try:
         runs = [read_run(folder, options.split) for folder in options.runs]
-        lines = compare(runs)
+        lines = compare(runs, options.rows)
     except TrainingError as error:
         sys.stderr.write(f"error: {error}\n")
         return error.exit_code

@@ -64,6 +64,15 @@ def test_the_page_and_its_figures_are_written(tmp_path: Path, capsys: pytest.Cap
     assert figures["rows"][0]["values"]["recall@10"]["value"] == 1.0
 
 
+def test_rows_are_chosen_and_ordered(tmp_path: Path) -> None:
+    found = read_run(run(tmp_path / "1", 1, {"sft": [1], "sp": [2], "grpo": [3]}), "time")
+    sp, sft = compare([found], ("sp", "sft"))
+    assert (sp.model, sft.model) == ("sp", "sft")
+    assert sft.above["recall@1"].value == 1.0
+    with pytest.raises(DataError, match=r"(?s)no row 'dpo'.*sft, sp, grpo"):
+        compare([found], ("dpo",))
+
+
 @pytest.mark.parametrize("other", [{"sp": [1, 2]}, {"sft": [1, 2, 3]}], ids=["other rows", "other samples"])
 def test_runs_of_other_rows_or_samples_are_not_compared(tmp_path: Path, other: Ranks) -> None:
     runs = [read_run(run(tmp_path / "1", 1, {"sft": [1, 2]}), "time"), read_run(run(tmp_path / "2", 2, other), "time")]
