@@ -105,13 +105,13 @@ def comparison(out: Path) -> list[Row]:
     """The rows of an evaluation's `model_metrics` table; none where the stage made no such table."""
     result = out / "result.json"
     files = json.loads(result.read_text())["tables"].get("model_metrics", []) if result.is_file() else []
-    wanted = ("model", "metric", "slice", "split", "value", "lo", "hi", "n")
-    return [{key: row[key] for key in wanted} for file in files for row in pq.read_table(out / file).to_pylist()]
+    wanted = ("model", "metric", "slice", "split", "value", "lo", "hi", "n", "reason")
+    return [{key: row.get(key) for key in wanted} for file in files for row in pq.read_table(out / file).to_pylist()]
 
 
 def final_metric(stage: str, name: str, value: float) -> Row:
     """A metric of a training stage, which has no slice, no interval and no users."""
-    nothing: Row = {"lo": None, "hi": None, "n": None}
+    nothing: Row = {"lo": None, "hi": None, "n": None, "reason": None}
     return {"model": stage, "metric": name, "slice": "all", "split": "training", "value": value, **nothing}
 
 

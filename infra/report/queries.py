@@ -148,12 +148,17 @@ def model_metrics(marts: Marts) -> list[dict[str, Any]]:
 
 
 def rungs(metrics: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Of `model_metrics`: one row per stage that held a gate of its own, its figures by name, in their order."""
+    """Of `model_metrics`: one row per stage that held a gate of its own, its figures by name, in their order.
+
+    `reason` says why one was left out; None where it stands.
+    """
     found: dict[tuple[str, str], dict[str, Any]] = {}
     for row in metrics:
         if row["split"] == TRAINING:
-            facts = {"system": row["system"], "rung": row["model"], "origin": row["origin"]}
-            found.setdefault((row["system"], row["model"]), facts)[row["metric"]] = row["value"]
+            facts = {"system": row["system"], "rung": row["model"], "origin": row["origin"], "reason": None}
+            rung = found.setdefault((row["system"], row["model"]), facts)
+            rung[row["metric"]] = row["value"]
+            rung["reason"] = row["reason"] or rung["reason"]
     return sorted(found.values(), key=lambda one: (one["system"], one["place"]))
 
 

@@ -35,6 +35,7 @@ _METRICS_SCHEMA = {
     "lo": pa.float64(),
     "hi": pa.float64(),
     "n": pa.int64(),
+    "reason": pa.string(),
 }
 
 
@@ -138,11 +139,12 @@ def metrics_table(lines: Sequence[Mapping[str, Any]], origin: str, split: str, a
 def rung_lines(records: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
     """One line per figure of each rung's record, and its `place` on the ladder.
 
-    `stands` is 1 where the rung's model went on, 0 where it was left out.
+    `stands` is 1 where the rung's model went on; 0 where it was left out, with the `reason` beside it.
     """
     nothing = {"slice": "all", "lo": None, "hi": None, "n": None}
     return [
         {"model": rung, "metric": name, "value": float(value), **nothing}
+        | {"reason": (record["reason"] or None) if name == "stands" else None}
         for place, (rung, record) in enumerate(records.items(), start=1)
         for name, value in {"place": place, **record}.items()
         if not isinstance(value, str)
@@ -171,5 +173,5 @@ def flat(lines: Sequence[Mapping[str, Any]]) -> dict[str, float]:
 
 
 def _line(model: str, metric: str, name: str, interval: Interval) -> dict[str, Any]:
-    values = (model, metric, name, interval.value, interval.lo, interval.hi, interval.n)
+    values = (model, metric, name, interval.value, interval.lo, interval.hi, interval.n, None)
     return dict(zip(_METRICS_SCHEMA, values, strict=True))

@@ -12,5 +12,6 @@ select
     lo,
     hi,
     n,
-    origin
+    origin,
+    reason
 from {{ ref('stg_model_metrics') }}

@@ -218,10 +218,10 @@ def test_every_finished_try_is_a_row_of_the_day_on_which_its_run_was_queued(prof
 
 def test_the_comparison_table_of_an_evaluation_becomes_metric_rows(tmp_path: Path) -> None:
     line = {"model": "sft", "metric": "recall@10", "slice": "all", "split": "time", "value": 0.1, "lo": 0.05, "hi": 0.2}
-    table = pa.Table.from_pylist([{**line, "n": 100, "as_of": datetime(2018, 1, 5, tzinfo=UTC)}])
-    pq.write_table(table, tmp_path / "m.parquet")
+    told = {**line, "n": 100, "reason": None}
+    pq.write_table(pa.Table.from_pylist([{**told, "as_of": datetime(2018, 1, 5, tzinfo=UTC)}]), tmp_path / "m.parquet")
     (tmp_path / "result.json").write_text(json.dumps({"tables": {"model_metrics": ["m.parquet"]}}))
-    assert export_tables.comparison(tmp_path) == [{**line, "n": 100}]
+    assert export_tables.comparison(tmp_path) == [told]
 
 
 def test_a_stage_without_a_comparison_has_no_such_rows(tmp_path: Path) -> None:

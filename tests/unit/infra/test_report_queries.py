@@ -34,13 +34,16 @@ def test_of_two_evaluations_of_one_day_the_one_registered_last_is_shown(marts: M
     marts.close()
 
 
-def test_rungs_come_in_their_order_with_their_figures() -> None:
+def test_rungs_come_in_their_order_with_their_figures_and_the_reason_of_one_that_was_left_out() -> None:
     told = {"sp_easy": {"place": 1.0, "stands": 1.0}, "rf_easy": {"stands": 0.0, "place": 2.0}}
+    why = {"sp_easy": None, "rf_easy": "3 preferences"}
     rows = [
         {"system": "s", "split": "training", "model": rung, "metric": name, "value": value, "origin": "real"}
+        | {"reason": why[rung] if name == "stands" else None}
         for rung in sorted(told)
         for name, value in told[rung].items()
     ]
     rows.append({"system": "s", "split": "time", "model": "sft", "metric": "recall@10", "value": 0.1})
-    expected = [{"system": "s", "rung": rung, "origin": "real", **figures} for rung, figures in told.items()]
+    facts = {"system": "s", "origin": "real"}
+    expected = [{**facts, "rung": rung, "reason": why[rung], **figures} for rung, figures in told.items()]
     assert rungs(rows) == expected

@@ -187,6 +187,8 @@ def test_a_rung_that_was_left_out_has_the_figures_of_its_start_and_its_record_is
     told = {(row["model"], row["metric"]): row["value"] for row in _table(ladder, "model_metrics", "training")}
     expected = {"place": 1.0, "stands": 0.0, "ndcg_before": 0.2, "ndcg_after": 0.2, "preferences": 0.0}
     assert told == {("rf_hard", name): value for name, value in expected.items()}
+    why = {row["metric"]: row["reason"] for row in _table(ladder, "model_metrics", "training") if row["reason"]}
+    assert why == {"stands": "0 preferences"}
     assert result.metrics["rf_hard.stands"] == 0.0
 
 
