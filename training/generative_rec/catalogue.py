@@ -109,5 +109,9 @@ def refuse(ids: Sequence[str], bad: Sequence[bool], what: str, do: str, kind: st
     """DataError that names the first of the `ids` that are `bad`."""
     keys = sorted({item for item, is_bad in zip(ids, bad, strict=True) if is_bad})
     if keys:
-        more = f" and {len(keys) - 5} more" if len(keys) > 5 else ""
-        raise DataError(f"{len(keys)} {kind}s {what}", where=f"{kind}s {', '.join(keys[:5])}{more}", do=do)
+        raise DataError(f"{len(keys)} {kind}s {what}", where=f"{kind}s {first_of(keys)}", do=do)
+
+
+def first_of(keys: Sequence[str]) -> str:
+    """`a, b, c, d, e and 7 more`."""
+    return ", ".join(keys[:5]) + (f" and {len(keys) - 5} more" if len(keys) > 5 else "")

@@ -12,6 +12,7 @@ since the last checkpoint. A retry goes on from it. Safe to run twice: a finishe
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,7 +26,7 @@ from training.core.loop import Loop, LoopConfig, Trained
 from training.core.packing import Sample
 from training.core.stage import StageResult, StageSpec, is_main_process, read_table, resolve_config
 from training.core.tokens import Vocabulary, train_text_tokenizer
-from training.generative_rec.catalogue import read_item_texts
+from training.generative_rec.catalogue import first_of, read_item_texts
 from training.generative_rec.item_codes import ItemCodes, codebooks, meaning_of, start_from_text
 from training.generative_rec.prompts import FENCES, Writer
 from training.generative_rec.samples import NextItem, Protocol, model_folder, of_part, read_samples, sequences_by_user
@@ -75,7 +76,7 @@ def _train(spec: StageSpec, config: Config, vocabulary: Vocabulary, protocol: Pr
     folder.mkdir(parents=True, exist_ok=True)
     items, rows = ItemCodes.load(spec.artifact(config.codes), vocabulary), read_samples(spec, protocol)
     mixture, corpus = Mixture(config.tasks, Writer(vocabulary, config.slot_tokens)), _corpus(spec, config, items, rows)
-    sizes = {f"rows.{task}": float(count) for task, count in mixture.counts(corpus).items()}
+    sizes = {f"rows.{task}": float(count) for task, count in mixture.counts(corpus).items()} | _untold(config, corpus)
     valid = [items.next_item(row.history, row.item_id, config.history, row.user_id) for row in of_part(rows, "valid")]
     model = build_backbone(config.backbone, vocabulary, spec.seed)
     start_from_text(model, vocabulary, spec.artifact(config.codes), config.text_start, spec.seed)
@@ -93,6 +94,19 @@ def _corpus(spec: StageSpec, config: Config, items: ItemCodes, rows: Sequence[Ne
     texts = read_item_texts(spec, items.item_ids) if set(config.tasks) & TEXT_TASKS else {}
     told = profiles(spec, rows) if set(config.tasks) & PROFILE_TASKS else {}
     return Corpus(items, sequences_by_user(rows), texts, told, config.history, config.augmentation)
+
+
+def _untold(config: Config, corpus: Corpus) -> dict[str, float]:
+    """How many items no text task can speak of, as a metric; the log names the first of them."""
+    if not set(config.tasks) & TEXT_TASKS:
+        return {}
+    untold = sorted(set(corpus.items.item_ids) - corpus.texts.keys())
+    if untold and is_main_process():
+        known = len(corpus.items.item_ids)
+        sys.stderr.write(
+            f"warning: {len(untold)} of {known} items have no title and are in no text task: {first_of(untold)}\n"
+        )
+    return {"items_without_title": float(len(untold))}
 
 
 def _tokenizer(spec: StageSpec, config: Config) -> PreTrainedTokenizerBase:

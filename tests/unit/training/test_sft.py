@@ -100,6 +100,24 @@ def test_an_item_without_a_semantic_id_is_named_before_training(spec: StageSpec,
     assert not (spec.out_dir / "metrics.jsonl").exists()
 
 
+def test_items_without_a_title_are_counted_and_named(
+    spec: StageSpec, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = [
+        {"item_id": item, "source": "shop", "title": None if item in ("7", "3") else f"item {item}", "brand": "acme"}
+        for item in ITEMS
+    ]
+    kinds = dict.fromkeys(("item_id", "source", "title", "brand", "category", "description", "features"), pa.string())
+    pq.write_table(pa.Table.from_pylist(lines, schema=pa.schema(list(kinds.items()))), tmp_path / "items.parquet")
+    once = {**spec.config, "loop": {**LOOP, "epochs": 1}}
+    told = dataclasses.replace(spec, config={**once, "tasks": {"sequential": 1.0, "item_to_text": 1.0}})
+    metrics = sft.main(told).metrics
+    assert (metrics["items_without_title"], metrics["rows.item_to_text"]) == (2.0, 10.0)
+    assert "warning: 2 of 12 items have no title and are in no text task: 3, 7\n" in capsys.readouterr().err
+    ids_alone = dataclasses.replace(spec, out=str(tmp_path / "ids_alone"), config=once)
+    assert "items_without_title" not in sft.main(ids_alone).metrics
+
+
 def test_leave_one_out_trains_a_second_model_beside_the_first(spec: StageSpec) -> None:
     both = {**spec.config, "protocols": ["time", "leave_one_out"], "loop": {**LOOP, "epochs": 1}}
     spec = dataclasses.replace(spec, config=both)
