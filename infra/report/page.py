@@ -52,7 +52,9 @@ def _context(marts: queries.Marts, folder: Path) -> dict[str, Any]:
         "totals": _totals(tables),
         "origins": sorted({table.origin for table in tables}),
         "failures": queries.failing_partitions(marts, contracts, folder / "quarantine"),
-        "comparisons": _comparisons([row for row in metrics if row["split"] != queries.TRAINING]),
+        "comparisons": _comparisons(
+            [row for row in metrics if row["split"] != queries.TRAINING], queries.evaluations(marts, _HEADLINE)
+        ),
         "rungs": queries.rungs(metrics),
         "promotions": queries.promotions(marts),
         "landing": landing,
@@ -77,8 +79,10 @@ def _totals(tables: list[queries.TableQuality]) -> dict[str, int]:
     }
 
 
-def _comparisons(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """One block per system and split: the headline chart, models by metric over all users, and slices."""
+def _comparisons(
+    rows: list[dict[str, Any]], history: dict[tuple[str, str], list[queries.Evaluation]]
+) -> list[dict[str, Any]]:
+    """One block per system and split: the headline chart, models by metric over all users, slices, earlier figures."""
     blocks = []
     for (system, split), group in groupby(rows, key=lambda row: (row["system"], row["split"])):
         members = list(group)
@@ -94,6 +98,7 @@ def _comparisons(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
                 "chart": Markup(charts.intervals(headline, "Recall@10")) if headline else "",  # noqa: S704
                 "table": _pivot(whole, [row["model"] for row in sorted(headline, key=lambda r: -r["value"])]),
                 "slices": [row for row in members if row["slice"] != "all" and row["metric"] == _HEADLINE],
+                "history": history.get((system, split), []),
             }
         )
     return blocks

@@ -135,16 +135,45 @@ def _failing_keys(marts: Marts, contract: Contract, partition: date) -> tuple[tu
     return tuple((row["rule"], row["key_json"], row["source"]) for row in rows)
 
 
+# Of several evaluations of one day, the one registered last is the newest.
+_NEWEST_FIRST = "logged_date desc, coalesce(try_cast(version as bigint), 0) desc, run_id desc"
+
+
 def model_metrics(marts: Marts) -> list[dict[str, Any]]:
-    """The metrics of each system's newest evaluation; of several on one day, of the version registered last."""
+    """The metrics of each system's newest evaluation."""
     return marts.rows(
-        """with newest as (
-               select system, split,
-                      arg_max(run_id, (logged_date, coalesce(try_cast(version as bigint), 0), run_id)) run_id
-               from fct_model_metrics where stage = 'evaluate' group by system, split)
-           select m.* from fct_model_metrics m join newest using (system, split, run_id)
-           order by system, split, slice, metric, value desc"""
+        f"""select * from fct_model_metrics where stage = 'evaluate'
+            qualify dense_rank() over (partition by system, split order by {_NEWEST_FIRST}) = 1
+            order by system, split, slice, metric, value desc"""  # noqa: S608
     )
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What one evaluation found for one metric: its rows (`value, lo, hi`) by model, all on its own `n` samples."""
+
+    run_id: str
+    logged_date: date
+    version: str | None
+    n: int | None
+    by_model: dict[str, dict[str, Any]]
+
+
+def evaluations(marts: Marts, metric: str) -> dict[tuple[str, str], list[Evaluation]]:
+    """The last ten evaluations of each system and split, newest first."""
+    rows = marts.rows(
+        f"""select * from fct_model_metrics
+            where stage = 'evaluate' and split <> ? and slice = 'all' and metric = ?
+            qualify dense_rank() over (partition by system, split order by {_NEWEST_FIRST}) <= 10
+            order by {_NEWEST_FIRST}""",  # noqa: S608
+        [TRAINING, metric],
+    )
+    found: dict[tuple[str, str], dict[str, Evaluation]] = {}
+    for row in rows:
+        of_place = found.setdefault((row["system"], row["split"]), {})
+        new = Evaluation(row["run_id"], row["logged_date"], row["version"], row["n"], {})
+        of_place.setdefault(row["run_id"], new).by_model[row["model"]] = row
+    return {place: list(of_place.values()) for place, of_place in found.items()}
 
 
 def rungs(metrics: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -5,7 +5,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from infra.report.queries import Marts, model_metrics, rungs
+from infra.report.queries import Marts, evaluations, model_metrics, rungs
 
 EVALUATIONS = [
     ("run_ff", "2026-01-01", "1"),
@@ -20,17 +20,31 @@ def marts(tmp_path: Path) -> Marts:
     with duckdb.connect(str(tmp_path / "marts.duckdb")) as connection:
         connection.execute(
             """create table fct_model_metrics (run_id varchar, logged_date date, version varchar, system varchar,
-               stage varchar, split varchar, slice varchar, metric varchar, value double)"""
+               stage varchar, split varchar, slice varchar, metric varchar, model varchar, value double, n bigint)"""
         )
-        for run, day, version in EVALUATIONS:
-            row = [run, day, version, "s", "evaluate", "time", "all", "recall@10", 0.1]
-            connection.execute("insert into fct_model_metrics values (?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
+        for place, (run, day, version) in enumerate(EVALUATIONS):
+            row = [run, day, version, "s", "evaluate", "time", "all", "recall@10"]
+            for model, value in (("popularity", 0.05), ("sft", 0.1 * place)):
+                connection.execute(
+                    "insert into fct_model_metrics values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 60)", [*row, model, value]
+                )
     duckdb.connect(str(tmp_path / "lake.duckdb")).close()
     return Marts(tmp_path / "marts.duckdb", tmp_path / "lake.duckdb")
 
 
 def test_of_two_evaluations_of_one_day_the_one_registered_last_is_shown(marts: Marts) -> None:
-    assert [row["run_id"] for row in model_metrics(marts)] == ["run_aa"]
+    assert [(row["run_id"], row["model"]) for row in model_metrics(marts)] == [
+        ("run_aa", "sft"),
+        ("run_aa", "popularity"),
+    ]
+    marts.close()
+
+
+def test_the_history_of_a_metric_is_newest_first_and_each_evaluation_stands_once(marts: Marts) -> None:
+    found = evaluations(marts, "recall@10")["s", "time"]
+    assert [one.run_id for one in found] == ["run_aa", "run_ee", "run_zz", "run_ff"]
+    assert [sorted(one.by_model) for one in found] == [["popularity", "sft"]] * 4
+    assert [one.by_model["sft"]["value"] for one in found] == pytest.approx([0.2, 0.1, 0.3, 0.0])
     marts.close()
 
 
