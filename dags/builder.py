@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 from airflow.sdk import (  # type: ignore[attr-defined]  # its stub file lags behind
@@ -21,12 +22,11 @@ from airflow.sdk import (  # type: ignore[attr-defined]  # its stub file lags be
     PartitionedAssetTimetable,
     PartitionedAtRuntime,
     SyncCallback,
-    TaskGroup,
     chain,
 )
 
 from dags.alerts import missed_deadline, on_failure
-from dags.operators import Approval, PodRetries, RunCommand
+from dags.operators import Approval, RunCommand
 from dags.partitions import KEY_FORMAT, days
 from dags.pipelines import Pipeline, Stage, load_pipeline
 from dags.policies import RETRIES
@@ -48,7 +48,6 @@ _SPAN = "days(partition_key, params, triggering_asset_events)"
 FIRST = f"{{{{ {_SPAN}.first }}}}"
 LAST = f"{{{{ {_SPAN}.last }}}}"
 RANGE = ("--from", FIRST, "--partition", LAST)
-_POD = {"deferrable": True, "reattach_on_restart": True, "on_finish_action": "delete_pod"}
 
 # Else Airflow would run a tick of the last hours at once on a fresh installation, before anything has landed.
 _NEVER_OVERDUE = timedelta(0)
@@ -144,40 +143,37 @@ def training_dag(doc: str, system: str, *, schedule: Any, outlet: Asset, deadlin
     return dag
 
 
-def stage_task(pipeline: Pipeline, stage: Stage) -> RunCommand | TaskGroup:
+def stage_task(pipeline: Pipeline, stage: Stage) -> BaseOperator:
     """One stage of a training run."""
     return _launched(pipeline, stage, "dags.steps.run_stage", "--stage", stage.name, *_run(pipeline))
 
 
-def nightly_task(system: str) -> RunCommand | TaskGroup:
+def nightly_task(system: str) -> BaseOperator:
     """The stage that runs each night with what is registered."""
     pipeline = load_pipeline(system, PROFILE.training_preset)
     return _launched(pipeline, pipeline.nightly_stage(), "dags.steps.recommend", *_run(pipeline))
 
 
-def _launched(pipeline: Pipeline, stage: Stage, step: str, *arguments: str) -> RunCommand | TaskGroup:
-    """A task that does all of a stage, or, on Kubernetes, a group that prepares, runs a pod, and finishes."""
-    if PROFILE.launcher.kind != "kubernetes":
-        limits: dict[str, Any] = {"pool": HEAVY_POOL, "minutes": stage.time_limit_minutes, "retry": stage.retry}
-        return module(stage.name, step, "run", *arguments, **limits)
-    with TaskGroup(stage.name) as group:
-        prepare = module("prepare", step, "prepare", *arguments, retry=stage.retry, minutes=10)
-        finish = module("finish", step, "finish", *arguments, retry=stage.retry, minutes=20)
-        chain(prepare, _pod(pipeline, stage), finish)
-    return group
+def _launched(pipeline: Pipeline, stage: Stage, step: str, *arguments: str) -> BaseOperator:
+    """A task that does all of a stage: as a process of its own, or, on Kubernetes, with a pod for the training."""
+    if PROFILE.launcher.kind == "kubernetes":
+        return _stage_pod(pipeline, stage, step, *arguments)
+    limits: dict[str, Any] = {"pool": HEAVY_POOL, "minutes": stage.time_limit_minutes, "retry": stage.retry}
+    return module(stage.name, step, "run", *arguments, **limits)
 
 
-def _pod(pipeline: Pipeline, stage: Stage) -> BaseOperator:
-    """The pod of a stage: it waits deferred, holds a slot of the GPU pool per GPU, and is found again after a crash."""
-    from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperator  # 1 s that `local` need not pay
+def _stage_pod(pipeline: Pipeline, stage: Stage, step: str, *arguments: str) -> BaseOperator:
+    """It holds a slot of the GPU pool per GPU, from before its pod is there until its results are."""
+    from dags.pods import StagePod  # see there why not above
 
-    spec_path = "{{ ti.xcom_pull(task_ids='" + stage.name + ".prepare')['spec'] }}"
-    name, gpu = f"{pipeline.system}.{stage.name}", stage.gpu
-    options = {**_limits(stage.time_limit_minutes, stage.retry), **_POD, "retry_policy": PodRetries()}
+    options, gpu = _limits(stage.time_limit_minutes, stage.retry), stage.gpu
     if gpu.count:
         options |= {"pool": PROFILE.launcher.gpu_pool, "pool_slots": gpu.count}
-    template = pod_spec(name, spec_path, PROFILE, gpus=gpu.count, gpu_class=gpu.kind)
-    return KubernetesPodOperator(task_id="train", pod_template_dict=template, **options)
+    for action in ("prepare", "finish"):
+        options[action] = ("-m", step, action, *arguments)
+    name = f"{pipeline.system}.{stage.name}"
+    options["pod"] = partial(pod_spec, name, profile=PROFILE, gpus=gpu.count, gpu_class=gpu.kind)
+    return StagePod(task_id=stage.name, **options)
 
 
 def _run(pipeline: Pipeline) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from dags.policies import OWNERS, TAGS
 from infra.airflow_env import pools
 from infra.profile import load_profile
 
-MAX_TASKS = 60
+MAX_TASKS = 25  # what a page of Airflow shows at a glance
 SECTIONS = ("**Healthy when**", "**First three checks**", "**Rerun**", "**Owner**")
 CLOCK = ("logical_date", "{{ ds", "data_interval", "ts_nodash", "execution_date")
 

@@ -13,7 +13,8 @@ import psutil
 import pytest
 
 from dags.builder import EVENTS, command
-from dags.operators import RunCommand, follow, judge
+from dags.commands import follow, judge
+from dags.operators import RunCommand
 from infra.errors import EXIT_BUG, EXIT_DATA, EXIT_SUPERSEDED, EXIT_TRANSIENT
 
 airflow = pytest.importorskip("airflow.sdk.exceptions")

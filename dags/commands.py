@@ -1,0 +1,81 @@
+"""Runs one of our commands for a task: `python <arguments>`, without a shell, in the interpreter of the worker.
+
+Its output is the task's log. The exit code decides about a retry: 75 (transient, preempted) may be repeated as often as
+the task's retry class says, everything else fails at once.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from airflow.sdk.exceptions import AirflowException, AirflowFailException
+
+from dags.results import RESULT_FILE
+from infra import processes
+from infra.errors import EXIT_DATA, EXIT_SUPERSEDED, EXIT_TRANSIENT
+from infra.profile import CHECKOUT
+from infra.telemetry import TELEMETRY_OFF
+
+_GRACE_SECONDS = 60
+_RETRYABLE = {EXIT_TRANSIENT, -signal.SIGTERM, -signal.SIGKILL}
+_FINAL = {EXIT_DATA: "the data is wrong", EXIT_SUPERSEDED: "a newer start of this task has taken over"}
+
+
+class Commands:
+    """The part of an operator that runs commands, one at a time, and leaves none behind."""
+
+    log: Any
+    _process: subprocess.Popen[str] | None = None
+
+    def run_command(self, arguments: Sequence[str]) -> Any:
+        """Run `python <arguments>`; returns what it hands on (`dags.results`), raises what its exit code asks for."""
+        with tempfile.TemporaryDirectory() as scratch:
+            result = Path(scratch) / "result"
+            code = self._run(
+                arguments, {**os.environ, **TELEMETRY_OFF, "PYTHONUNBUFFERED": "1", RESULT_FILE: str(result)}
+            )
+            judge(code, arguments)
+            return json.loads(result.read_text()) if result.exists() else None
+
+    def stop_command(self) -> None:
+        """Stop the command and all that it started: first politely, so that training can save a checkpoint."""
+        if self._process is not None and self._process.poll() is None:
+            processes.stop([self._process.pid], _GRACE_SECONDS)
+
+    def _run(self, arguments: Sequence[str], environment: dict[str, str]) -> int:
+        self.log.info("%s %s", processes.COMMAND_MARK, shlex.join(arguments))
+        argv = [sys.executable, *arguments]
+        pipe, merged = subprocess.PIPE, subprocess.STDOUT
+        self._process = subprocess.Popen(argv, cwd=CHECKOUT, env=environment, stdout=pipe, stderr=merged, text=True)
+        try:
+            return follow(self._process, self.log.info)
+        finally:
+            self.stop_command()
+
+
+def follow(process: subprocess.Popen[str], emit: Callable[[str], object]) -> int:
+    """Hand on each line of output; returns the exit code (negative: ended by that signal)."""
+    assert process.stdout is not None
+    for line in process.stdout:
+        emit(line.rstrip("\n"))
+    return process.wait()
+
+
+def judge(code: int, arguments: Sequence[str]) -> None:
+    """Turn an exit code into Airflow's answer: nothing, a failure that may be retried, or one that may not."""
+    if code == 0:
+        return
+    command = f"python {shlex.join(arguments)}"
+    if code in _RETRYABLE:
+        raise AirflowException(f"{command}: transient or preempted (exit code {code}); a retry can help.")
+    kind = _FINAL.get(code, "a bug")
+    raise AirflowFailException(f"{command}: {kind} (exit code {code}); not retried. The reason stands above.")
