@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from infra.errors import PlumblineError
 from infra.profile import CHECKOUT
 
+_ROOT = CHECKOUT / "training"
 Preset = Literal["demo", "bench", "production"]
 RetryClass = Literal["transient", "preempted", "data", "bug"]
 
@@ -118,7 +119,12 @@ def _under(stage: Stage, preset: Preset, kept: set[str]) -> Stage:
     return stage.model_copy(update={"reads": reads, "config": {preset: stage.config[preset]}})
 
 
-def load_pipeline(system: str, preset: Preset, root: Path = CHECKOUT / "training") -> Pipeline:
+def systems(root: Path = _ROOT) -> list[str]:
+    """Every system that declares stages."""
+    return sorted(path.parent.name for path in root.glob("*/pipeline.yaml"))
+
+
+def load_pipeline(system: str, preset: Preset, root: Path = _ROOT) -> Pipeline:
     """Read `<root>/<system>/pipeline.yaml` as the preset has it. Raises PipelineError with the first fault."""
     path = root / system / "pipeline.yaml"
     if not path.is_file():

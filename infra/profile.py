@@ -79,6 +79,12 @@ class MlflowSettings(_Section):
     artifact_root: str
 
 
+class StagesSettings(_Section):
+    """How many folders stay of the newest training runs, and of the newest nights, of each system."""
+
+    keep: NonNegativeInt
+
+
 class RecommendSettings(_Section):
     """Who is recommended to each night: users with an event in the last `active_days` days."""
 
@@ -138,6 +144,7 @@ class Profile(_Section):
     samples: SampleSettings
     feast: FeastSettings
     mlflow: MlflowSettings
+    stages: StagesSettings
     recommend: RecommendSettings
     launcher: LauncherSettings
     airflow: AirflowSettings

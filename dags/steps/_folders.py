@@ -2,25 +2,32 @@
 
 `<home>/stages/<system>/<run>/<stage>`. `<run>` is the newest day of the input and a hash of its files and the configs:
 a run on the same data finds its finished stages again. An Airflow run keeps to its folder, whatever is published.
+Beside the runs lie `nightly-<day>`, the decoding of a night, and `models/v<version>`, what was unpacked for it. A step
+that opens a folder says so by the folder's time of change: `clean_stages` lets alone what was opened of late.
 """
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 from dags.pipelines import Pipeline, Stage
+from dags.steps._inputs import newest_snapshot, read_files
 from infra.errors import DataError
 from infra.lake import DataFile, Lake
 from infra.profile import Profile
 
-STATE_TABLE_PARTITION = "snapshot_date"  # each partition of such a table holds its whole state: the newest one counts
+MODELS = "models"
+NIGHT = "nightly-"
+PINS = "pins.json"
 
 
 @dataclass(frozen=True)
@@ -41,26 +48,73 @@ class Run:
         return self.folder / name
 
 
+def stages_of(profile: Profile, pipeline: Pipeline) -> Path:
+    """The folder of all stages of a system."""
+    return profile.home / "stages" / pipeline.system
+
+
+@contextmanager
+def hold(root: Path, *, alone: bool = False) -> Iterator[None]:
+    """Keep others from choosing what to remove below `root` while a folder is opened; `alone`: choose oneself."""
+    root.mkdir(parents=True, exist_ok=True)
+    with (root / "lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+        yield
+
+
 def open_run(profile: Profile, pipeline: Pipeline, run_id: str, last: date) -> Run:
-    """The folder of Airflow run `run_id`; the first call pins and tags the newest snapshots.
+    """The folder of Airflow run `run_id`; the first call, or one after a clean-up, pins and tags the newest snapshots.
 
     Raises:
         DataError: a table that the pipeline reads was never published.
     """
-    root = profile.home / "stages" / pipeline.system
-    marker = root / "runs" / f"{hashlib.sha256(run_id.encode()).hexdigest()[:16]}.json"
-    if not marker.is_file():
-        lake = Lake(profile)
-        pins = {table: _newest(lake, table) for table in sorted(pipeline.tables())}
-        files = {table: read_files(lake, table, last, pin) for table, pin in pins.items()}
-        newest = max((file.partition for found in files.values() for file in found), default=last)
-        folder = root / f"{newest}-{_digest(profile, pipeline, files)}"
-        write_json(folder / "pins.json", {"last": newest.isoformat(), "pins": pins}, keep=True)
-        write_json(marker, {"folder": folder.name, "run_id": run_id})
-    run = _read(root / json.loads(marker.read_text())["folder"])
+    root = stages_of(profile, pipeline)
+    marker = marker_of(root, run_id)
+    with hold(root):
+        if not marker.is_file():
+            folder = _pin(profile, pipeline, root, last)
+            write_json(marker, {"folder": folder.name, "run_id": run_id})
+        run = read_run(opened(root / json.loads(marker.read_text())["folder"]))
     for table, snapshot in run.pins.items():
         Lake(profile).tag(table, snapshot, run.tag)
     return run
+
+
+def open_night(profile: Profile, pipeline: Pipeline, day: date) -> Run:
+    """The folder of the recommendations of `day`; it pins nothing."""
+    root = stages_of(profile, pipeline)
+    folder = root / f"{NIGHT}{day}"
+    with hold(root):
+        folder.mkdir(exist_ok=True)
+        return Run(opened(folder), day, {})
+
+
+def opened(folder: Path) -> Path:
+    """Say that `folder` is used from now on; while `hold` is on."""
+    os.utime(folder)
+    return folder
+
+
+def marker_of(root: Path, run_id: str) -> Path:
+    """The file that says which folder is that of an Airflow run."""
+    return root / "runs" / f"{hashlib.sha256(run_id.encode()).hexdigest()[:16]}.json"
+
+
+def remove_markers(folder: Path) -> None:
+    """Forget which Airflow runs worked in a folder: those that come back begin anew."""
+    for marker in (folder.parent / "runs").glob("*.json"):
+        if json.loads(marker.read_text())["folder"] == folder.name:
+            marker.unlink()
+
+
+def _pin(profile: Profile, pipeline: Pipeline, root: Path, last: date) -> Path:
+    lake = Lake(profile)
+    pins = {table: newest_snapshot(lake, table) for table in sorted(pipeline.tables())}
+    files = {table: read_files(lake, table, last, pin) for table, pin in pins.items()}
+    newest = max((file.partition for found in files.values() for file in found), default=last)
+    folder = root / f"{newest}-{_digest(profile, pipeline, files)}"
+    write_json(folder / PINS, {"last": newest.isoformat(), "pins": pins}, keep=True)
+    return folder
 
 
 def close_run(profile: Profile, run: Run) -> None:
@@ -85,27 +139,12 @@ def write_spec(profile: Profile, pipeline: Pipeline, stage: Stage, run: Run) -> 
     return write_json(out / "spec.json", spec)
 
 
-def read_files(lake: Lake, table: str, last: date, snapshot: int) -> list[DataFile]:
-    """The files of `table` up to `last`; where each partition holds the whole state, the newest partition's."""
-    files = lake.files(table, last=last, snapshot=snapshot)
-    if files and lake.contract(table).partition == STATE_TABLE_PARTITION:
-        files = [file for file in files if file.partition == files[-1].partition]
-    return files
-
-
 def _table(lake: Lake, table: str, run: Run) -> dict[str, Any]:
-    snapshot = run.pins.get(table) or _newest(lake, table)
+    snapshot = run.pins.get(table) or newest_snapshot(lake, table)
     files = [file.path for file in read_files(lake, table, run.last, snapshot)]
     if not files:
         raise DataError(f"Table {table!r} has no rows up to {run.last}.", do="Run the job that fills it.")
     return {"files": files, "snapshot": snapshot, "origin": lake.contract(table).origin}
-
-
-def _newest(lake: Lake, table: str) -> int:
-    snapshot = lake.snapshot(table)
-    if snapshot is None:
-        raise DataError(f"Nothing was ever published to {table!r}.", do="Run the DAG that fills it.")
-    return snapshot
 
 
 def _digest(profile: Profile, pipeline: Pipeline, files: Mapping[str, Sequence[DataFile]]) -> str:
@@ -115,8 +154,9 @@ def _digest(profile: Profile, pipeline: Pipeline, files: Mapping[str, Sequence[D
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def _read(folder: Path) -> Run:
-    values = json.loads((folder / "pins.json").read_text())
+def read_run(folder: Path) -> Run:
+    """The run whose folder it is."""
+    values = json.loads((folder / PINS).read_text())
     return Run(folder, date.fromisoformat(values["last"]), values["pins"])
 
 

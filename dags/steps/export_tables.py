@@ -10,8 +10,8 @@ import json
 import sys
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
-from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -22,6 +22,9 @@ from infra.airflow_client import AirflowClient, Json
 from infra.contracts import arrow_schema, load_contract
 from infra.errors import exit_with_reason
 from infra.profile import Profile, load_profile
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
 
 Row = dict[str, Any]
 FINAL = {"success", "failed", "skipped", "upstream_failed", "removed"}
@@ -96,17 +99,19 @@ def metric_rows(profile: Profile) -> Iterator[Row]:
             "version": versions.get(run.info.run_id),
             "origin": tags[tag("origin")],
         }
-        compared = comparison(Path(tags[tag("out")]))
+        compared = comparison(client, run.info.run_id)
         final = [final_metric(tags[tag("stage")], metric_name(key), value) for key, value in run.data.metrics.items()]
         yield from ({**row, **common} for row in compared or final)
 
 
-def comparison(out: Path) -> list[Row]:
+def comparison(client: MlflowClient, run_id: str) -> list[Row]:
     """The rows of an evaluation's `model_metrics` table; none where the stage made no such table."""
-    result = out / "result.json"
-    files = json.loads(result.read_text())["tables"].get("model_metrics", []) if result.is_file() else []
+    from registry.runs import COMPARISON
+
     wanted = ("model", "metric", "slice", "split", "value", "lo", "hi", "n", "reason")
-    return [{key: row.get(key) for key in wanted} for file in files for row in pq.read_table(out / file).to_pylist()]
+    with TemporaryDirectory() as scratch:
+        files = [client.download_artifacts(run_id, f.path, scratch) for f in client.list_artifacts(run_id, COMPARISON)]
+        return [{key: row.get(key) for key in wanted} for file in files for row in pq.read_table(file).to_pylist()]
 
 
 def final_metric(stage: str, name: str, value: float) -> Row:

@@ -18,7 +18,7 @@ from dags.pipelines import Pipeline, load_pipeline
 from dags.results import hand_on
 from dags.steps._active import active_histories
 from dags.steps._arguments import of_run
-from dags.steps._folders import Run, write_json
+from dags.steps._folders import MODELS, Run, hold, open_night, opened, stages_of, write_json
 from dags.steps._publish import content_hash
 from dags.steps.run_stage import finish, train
 from feature_store.sources import require_committed
@@ -39,7 +39,7 @@ def main() -> int:
     profile = load_profile()
     pipeline = load_pipeline(arguments.system, profile.training_preset)
     stage, day = pipeline.nightly_stage(), arguments.partition
-    run = Run(profile.home / "stages" / pipeline.system / f"nightly-{day}", day, {})
+    run = open_night(profile, pipeline, day)
     if arguments.action == "finish":
         finish(profile, stage, run)
         return 0
@@ -72,7 +72,7 @@ def prepare(profile: Profile, pipeline: Pipeline, run: Run) -> dict[str, str]:
         "out": str(out),
         "seed": pipeline.seed,
         "tables": {"histories": _written(asked, out) | {"snapshot": lake.snapshot("histories")}},
-        "artifacts": _models(profile, pipeline, list(versions), run.folder.with_name("models")),
+        "artifacts": _models(profile, pipeline, list(versions)),
         "config": {**stage.config[profile.training_preset], "roles": versions},
     }
     hand_on({"spec": str(write_json(out / "spec.json", spec))})
@@ -91,10 +91,12 @@ def _versions(profile: Profile, model: str) -> dict[str, str]:
     return {version: role for role, version in found.items()}
 
 
-def _models(profile: Profile, pipeline: Pipeline, versions: list[str], root: Path) -> dict[str, str]:
+def _models(profile: Profile, pipeline: Pipeline, versions: list[str]) -> dict[str, str]:
     from registry.packaging import unpack
 
-    return {version: str(unpack(profile, pipeline.model, version, root)) for version in versions}
+    root = stages_of(profile, pipeline)
+    with hold(root):
+        return {version: str(opened(unpack(profile, pipeline.model, version, root / MODELS))) for version in versions}
 
 
 def _written(rows: pa.Table, folder: Path) -> dict[str, Any]:

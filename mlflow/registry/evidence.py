@@ -12,7 +12,7 @@ import pandas as pd
 from infra.errors import DataError
 from registry.gates import Candidate
 from registry.ranks import read_ranks
-from registry.runs import metric_name, tag
+from registry.runs import lineage, metric_name, tag
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -40,6 +40,12 @@ def _ranks(client: MlflowClient, run_id: str) -> pd.DataFrame:
         raise DataError("The ranks of a registered version are gone.", where=f"run {run_id}, {place}")
     with TemporaryDirectory() as scratch:
         return read_ranks([Path(client.download_artifacts(run_id, name, scratch)) for name in names])
+
+
+def stage_folders(client: MlflowClient, model: str, version: str) -> set[Path]:
+    """The folders of the stages that a version was made by."""
+    run_id = client.get_model_version(model, version).run_id
+    return {Path(run.data.tags[tag("out")]) for run in lineage(client, run_id)}
 
 
 def snapshots_of(client: MlflowClient, model: str, version: str) -> dict[str, list[int]]:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+COMPARISON = "model_metrics"  # the table of an evaluation that is shown when its folder is long gone
 _TAG = "plumbline."
 _PARAMS_PER_CALL = 100
 _METRICS_PER_CALL = 1000
@@ -190,6 +191,8 @@ def _fill(client: MlflowClient, run_id: str, stage: StageRun) -> None:
     for file in _small_files(stage.out):
         parent = file.parent.relative_to(stage.out).as_posix()
         client.log_artifact(run_id, str(file), None if parent == "." else parent)
+    for name in stage.result.get("tables", {}).get(COMPARISON, ()):
+        client.log_artifact(run_id, str(stage.out / name), COMPARISON)
 
 
 def _points(stage: StageRun) -> Iterator[tuple[int, str, float]]:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from dags.pipelines import Pipeline
@@ -214,18 +213,6 @@ def test_every_finished_try_is_a_row_of_the_day_on_which_its_run_was_queued(prof
     }
     schema = arrow_schema(load_contract("ops_task_instances"))
     assert publish_rows(profile, "ops_task_instances", pa.Table.from_pylist(rows, schema=schema)) == (date(2026, 1, 2),)
-
-
-def test_the_comparison_table_of_an_evaluation_becomes_metric_rows(tmp_path: Path) -> None:
-    line = {"model": "sft", "metric": "recall@10", "slice": "all", "split": "time", "value": 0.1, "lo": 0.05, "hi": 0.2}
-    told = {**line, "n": 100, "reason": None}
-    pq.write_table(pa.Table.from_pylist([{**told, "as_of": datetime(2018, 1, 5, tzinfo=UTC)}]), tmp_path / "m.parquet")
-    (tmp_path / "result.json").write_text(json.dumps({"tables": {"model_metrics": ["m.parquet"]}}))
-    assert export_tables.comparison(tmp_path) == [told]
-
-
-def test_a_stage_without_a_comparison_has_no_such_rows(tmp_path: Path) -> None:
-    assert export_tables.comparison(tmp_path) == []
 
 
 def test_airflows_history_is_kept_for_a_quarter(profile: Profile, monkeypatch: pytest.MonkeyPatch) -> None:

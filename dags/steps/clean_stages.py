@@ -1,0 +1,132 @@
+"""Removes the folders below `<home>/stages` that nothing needs any more: training runs, nights, unpacked models.
+
+What stays: whatever was opened within a day, and so may be in use; of each system the newest runs and nights, as many
+as `stages.keep` of the profile says; the runs behind champion and challenger, and these two unpacked; and a run that
+was never finished, for `lake.keep_days` days, so that it can be taken up again. Lake and MLflow keep what is theirs:
+what is removed here can be trained, or unpacked, again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from tempfile import mkdtemp
+
+from dags.pipelines import Pipeline, load_pipeline, systems
+from dags.steps._folders import MODELS, NIGHT, PINS, Run, close_run, hold, read_run, remove_markers, stages_of
+from infra import telemetry
+from infra.console import print_table
+from infra.errors import exit_with_reason
+from infra.lake import Lake
+from infra.profile import Profile, load_profile
+
+# Longer than any stage may run: whoever works in a folder has opened it since then.
+IN_USE = timedelta(hours=24)
+_REMOVED = "removed-"
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A folder, when it was last opened (UTC), its size in bytes, and why it stays (empty: it does not)."""
+
+    path: Path
+    opened: datetime
+    bytes: int
+    why: str
+
+
+def main() -> int:
+    """Clean every system; with `--dry-run` only say what would go."""
+    parser = argparse.ArgumentParser(prog="python -m dags.steps.clean_stages", description=__doc__)
+    parser.add_argument("--dry-run", action="store_true", help="list the folders, remove none")
+    dry_run = parser.parse_args().dry_run
+    telemetry.apply()
+    profile, now = load_profile(), datetime.now(UTC)
+    for system in systems():
+        found = clean(profile, load_pipeline(system, profile.training_preset), now, dry_run)
+        goes = "would be removed" if dry_run else "removed"
+        lines = [(f.path, f.opened, round(f.bytes / 1e6), f"stays: {f.why}" if f.why else goes) for f in found]
+        print_table(("folder", "opened (UTC)", "MB", ""), lines, f"{system}: no stage has run.")
+    return 0
+
+
+def clean(profile: Profile, pipeline: Pipeline, now: datetime, dry_run: bool = False) -> list[Folder]:
+    """Remove what one system no longer needs; returns all its folders, oldest first.
+
+    They are chosen, and put out of everybody's way, while nobody can open one; a kill leaves whole folders behind.
+    """
+    root = stages_of(profile, pipeline).resolve()
+    with hold(root, alone=True):
+        found = choose(profile, pipeline, root, now)
+        if dry_run:
+            return found
+        trash = Path(mkdtemp(prefix=_REMOVED, dir=root))
+        for folder in found:
+            if not folder.why:
+                _put_away(profile, folder.path, trash)
+    shutil.rmtree(trash)
+    return found
+
+
+def choose(profile: Profile, pipeline: Pipeline, root: Path, now: datetime) -> list[Folder]:
+    """Every folder below `root` that is ours, and why it stays."""
+    runs = {path.parent: read_run(path.parent) for path in root.glob(f"*/{PINS}")}
+    nights = list(root.glob(f"{NIGHT}*"))
+    everything = [*runs, *nights, *root.glob(f"{MODELS}/*"), *root.glob(f"{_REMOVED}*")]
+    opened = {path: datetime.fromtimestamp(path.stat().st_mtime, UTC) for path in everything}
+    since = {path: now - moment for path, moment in opened.items()}
+    patience = timedelta(days=profile.lake.keep_days)
+    why = {path: "never finished" for path in _unfinished(profile, runs) if since[path] < patience}
+    for kind, paths in (("runs", runs), ("nights", nights)):
+        newest = sorted(paths, key=lambda path: (since[path], path))[: profile.stages.keep]
+        why |= dict.fromkeys(newest, f"among the newest {kind}")
+    why |= _standing(profile, pipeline, root)
+    why |= {path: "opened within a day" for path in everything if since[path] < IN_USE}
+    in_order = sorted(everything, key=lambda path: (opened[path], path))
+    return [Folder(path, opened[path], _bytes(path), why.get(path, "")) for path in in_order]
+
+
+def _unfinished(profile: Profile, runs: Mapping[Path, Run]) -> Iterable[Path]:
+    """A run that was registered has given its snapshots free."""
+    lake = Lake(profile)
+    tables = {table for run in runs.values() for table in run.pins}
+    tags = {tag for table in tables for version in lake.history(table) for tag in version.tags}
+    return [path for path, run in runs.items() if run.tag in tags]
+
+
+def _standing(profile: Profile, pipeline: Pipeline, root: Path) -> dict[Path, str]:
+    """What belongs to champion and challenger."""
+    from registry.aliases import standing
+    from registry.evidence import stage_folders
+    from registry.store import connect
+
+    why = {}
+    for role, version in standing(profile, pipeline.model).items():
+        why[root / MODELS / f"v{version}"] = role
+        for stage in stage_folders(connect(profile), pipeline.model, version):
+            why[stage.parent] = f"made the {role}, version {version}"
+    return why
+
+
+def _put_away(profile: Profile, path: Path, trash: Path) -> None:
+    if (path / PINS).is_file():
+        close_run(profile, read_run(path))
+        remove_markers(path)
+    path.rename(trash / path.name)
+
+
+def _bytes(path: Path) -> int:
+    total = 0
+    for file in path.rglob("*"):
+        with suppress(FileNotFoundError):  # a stage that runs replaces its files
+            total += file.stat().st_size
+    return total
+
+
+if __name__ == "__main__":
+    exit_with_reason(main)
