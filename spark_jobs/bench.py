@@ -20,8 +20,9 @@ from infra.bench import in_turns
 from infra.contracts import RowRule, load_contract
 from infra.profile import CHECKOUT, load_profile
 from infra.quality import judge_partitions
+from infra.quality.rules import rules_of
 from spark_jobs import sessions
-from spark_jobs.judge import aggregate, judge, mask, rules_of
+from spark_jobs.judge import aggregate, judge, mask
 from spark_jobs.session import spark_session
 
 _ROWS = 10_000_000  # planning and starting a query cost the same whatever it reads: here that is a few per cent

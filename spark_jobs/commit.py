@@ -17,8 +17,9 @@ from infra.errors import EXIT_DATA, PlumblineError
 from infra.lake import Lake, publish
 from infra.ledger import Ledger
 from infra.partitions import Attempt, PartitionWrite, RuleResult
-from infra.quality import EXPECTATION, Refusal, judge_partitions, write_failing_keys
-from spark_jobs.judge import Verdict, aggregate, empty_row, judge, raising_rules, rule_results, rules_of
+from infra.quality import Refusal, judge_partitions, write_failing_keys
+from infra.quality.rules import rules_of, why_stopped
+from spark_jobs.judge import Verdict, aggregate, empty_row, judge, raising_rules, rule_results
 from spark_jobs.staging import stage_good, stage_refused
 
 
@@ -96,7 +97,7 @@ def commit(batch: Batch, lake: Lake, ledger: Ledger) -> JobReport:
             batch.audit(verdict.frame.where(~verdict.refused))
         expected = judge_partitions(lake.profile, contract, list(rows.values()))
         rules = {day: rule_results(row, verdict) + expected[day] for day, row in rows.items()}
-        stopped = [Stopped(day, why) for day in rows if (why := _why_stopped(contract, rows[day], rules[day]))]
+        stopped = [Stopped(day, why) for day in rows if (why := why_stopped(contract, rows[day], rules[day]))]
         writes = _staged(batch, lake, attempt, verdict, rows, rules)
     finally:
         verdict.frame.unpersist()
@@ -158,21 +159,6 @@ def _aggregates(batch: Batch, verdict: Verdict) -> dict[date, dict[str, Any]]:
             1, sum(r["rows_in"] for r in rows.values())
         )
     return rows
-
-
-def _why_stopped(contract: Contract, row: Mapping[str, Any], rules: Sequence[RuleResult]) -> str:
-    """Empty where the partition may go on."""
-    if row["bad_share"] > contract.max_bad_share:
-        worst = max((r for r in rules if r.level == "fail"), key=lambda r: r.rows_failed)
-        return (
-            f"{row['rows_quarantined']} of {row['rows_in']} rows are bad ({row['bad_share']:.1%}, at most "
-            f"{contract.max_bad_share:.1%}), most often by rule {worst.rule} ({worst.rows_failed})"
-        )
-    errors = [r.rule for r in rules if r.level == "fail" and r.status == "error"]
-    if errors:
-        return f"rule {errors[0]} could not be evaluated; correct it in the contract (try_cast instead of cast?)"
-    failed = [r.rule for r in rules if r.level == "fail" and r.status == "failed" and r.rule.startswith(EXPECTATION)]
-    return f"not met: {failed[0].removeprefix(EXPECTATION)}" if failed else ""
 
 
 def _staged(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, date, datetime, timedelta
+from datetime import date
 from typing import Any
 
 from pyspark.errors import PySparkException
@@ -17,10 +17,9 @@ from pyspark.sql import functions as F
 
 from infra.contracts import Contract, RowRule
 from infra.partitions import RuleResult
+from infra.quality.rules import asked_measures, partition_row, row_results, unique_key
 
 _WORD = 30
-UNIQUE_KEY = "unique_key"
-# What an expectation may ask of a column, as `<measure>_<column>`; nothing is measured that no expectation asks for.
 _MEASURES: Mapping[str, Callable[[str], Column]] = {"null_share": F.count, "min": F.min, "max": F.max}
 
 
@@ -61,23 +60,12 @@ class Verdict:
         return words
 
 
-def rules_of(contract: Contract) -> tuple[RowRule, ...]:
-    """The contract's row rules, preceded by what `required` and the key say without words."""
-    written = {rule.name for rule in contract.row_rules}
-    required = (
-        RowRule(f"{c.name}_present", f"{c.name} is not null", "fail", f"{c.name} is required.")
-        for c in contract.columns
-        if c.required
-    )
-    return (*(rule for rule in required if rule.name not in written), *contract.row_rules)
-
-
 def judge(frame: DataFrame, contract: Contract, rules: Sequence[RowRule], tie_break: Sequence[str] = ()) -> Verdict:
     """Add the masks and bring each partition into one task, sorted by key; of one key, the first by `tie_break` stays.
 
     A rule that Spark cannot compile is left out and listed in `broken`.
     """
-    unique = (RowRule(UNIQUE_KEY, "true", "fail", f"One row per {', '.join(contract.key)}."),) if contract.key else ()
+    unique = unique_key(contract)
     verdict = mask(frame, (*rules, *unique))
     arranged = verdict.frame.repartition(contract.partition)
     if unique:
@@ -102,7 +90,7 @@ def aggregate(verdict: Verdict, contract: Contract) -> list[dict[str, Any]]:
 
     Shares of nulls, minima and maxima are over the rows that go on.
     """
-    asked = [_MEASURES[measure](column).alias(name) for name, (measure, column) in _asked(contract).items()]
+    asked = [_MEASURES[measure](column).alias(name) for name, (measure, column) in asked_measures(contract).items()]
     measures = [F.count(F.lit(1)).alias("rows"), *asked]
     groups = verdict.frame.groupBy(contract.partition, *verdict.masks).agg(*measures).collect()
     by_day: dict[date, list[dict[str, Any]]] = {}
@@ -118,54 +106,31 @@ def empty_row(day: date, verdict: Verdict, contract: Contract) -> dict[str, Any]
 
 def rule_results(row: dict[str, Any], verdict: Verdict) -> tuple[RuleResult, ...]:
     """The ledger's rows about the rules of one partition; a rule that raised is there once, as an error."""
-    judged = tuple(
-        RuleResult(r.name, r.level, row[f"rule_{r.name}"], "failed" if row[f"rule_{r.name}"] else "ok")
-        for r in verdict.rules
-    )
-    return judged + tuple(RuleResult(r.name, r.level, 0, "error") for r in verdict.broken.values())
+    errors = tuple(RuleResult(r.name, r.level, 0, "error") for r in verdict.broken.values())
+    return row_results(verdict.rules, row) + errors
 
 
 def _partition_row(day: date, groups: list[dict[str, Any]], verdict: Verdict, contract: Contract) -> dict[str, Any]:
-    counts = {f"rule_{rule.name}": 0 for rule in verdict.rules}
+    counts = {rule.name: 0 for rule in verdict.rules}
     good: list[dict[str, Any]] = []
     for group in groups:
         failed = verdict.failed([group[name] for name in verdict.masks])
         if all(rule.level != "fail" for rule in failed):
             good.append(group)
         for rule in failed:
-            counts[f"rule_{rule.name}"] += group["rows"]
+            counts[rule.name] += group["rows"]
     rows_in, rows_out = (sum(group["rows"] for group in part) for part in (groups, good))
-    refused = rows_in - rows_out
-    row: dict[str, Any] = {
-        "partition": day,
-        "rows_in": rows_in,
-        "rows_out": rows_out,
-        "rows_quarantined": refused,
-        "bad_share": refused / rows_in if rows_in else 0.0,
-        "duplicate_keys": counts.get(f"rule_{UNIQUE_KEY}", 0),
-        "age_hours": (datetime.now(UTC) - _end_of(day)).total_seconds() / 3600,
-    }
-    for name, (measure, _) in _asked(contract).items():
+    row = partition_row(day, rows_in, rows_out, counts)
+    for name, (measure, _) in asked_measures(contract).items():
         if measure == "null_share":
             row[name] = 1 - sum(group[name] for group in good) / rows_out if rows_out else 0.0
         else:
             row[name] = _extreme(min if measure == "min" else max, good, name)
-    return {**row, **counts}
-
-
-def _asked(contract: Contract) -> dict[str, tuple[str, str]]:
-    """Measure and column of each aggregate of a column that an expectation names."""
-    named = {str(expectation.kwargs.get("column", "")) for expectation in contract.expectations}
-    pairs = ((measure, column) for measure in _MEASURES for column in contract.names)
-    return {f"{measure}_{column}": (measure, column) for measure, column in pairs if f"{measure}_{column}" in named}
+    return row
 
 
 def _extreme(pick: Any, groups: list[dict[str, Any]], name: str) -> Any:
     return pick((group[name] for group in groups if group[name] is not None), default=None)
-
-
-def _end_of(day: date) -> datetime:
-    return datetime(day.year, day.month, day.day, tzinfo=UTC) + timedelta(days=1)
 
 
 def _words(rules: int) -> int:

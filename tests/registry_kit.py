@@ -11,16 +11,15 @@ from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import yaml
 
 from infra.contracts import arrow_schema, load_contract
-from infra.lake import Lake, PartitionWrite, publish
-from infra.ledger import Ledger
+from infra.lake import Lake
 from infra.profile import Profile, load_profile
 from registry import decisions, gate_file, packaging, runs
 from registry.store import connect
+from tests.lake_kit import put
 
 MODEL = "toy"
 AS_OF = datetime(2018, 1, 5, tzinfo=UTC)
@@ -84,16 +83,10 @@ def profile(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) 
 
 def publish_day(profile: Profile, day: date, rows: int) -> int:
     """Put `rows` rows of a partition of `user_stats` into the lake; the snapshot."""
-    contract = load_contract("user_stats")
-    lake, ledger = Lake(profile), Ledger(profile)
-    attempt = ledger.open_attempt("user_stats", [day])
-    file = lake.staging("user_stats", f"key-{day}-{rows}", day, attempt.token) / "part-0.parquet"
-    lines = [{contract.partition: day, "user_id": str(n)} for n in range(rows)]
-    pq.write_table(
-        pa.Table.from_pylist(lines, schema=pa.schema([f.with_nullable(True) for f in arrow_schema(contract)])), file
-    )
-    publish(lake, ledger, "user_stats", [PartitionWrite(day, f"key-{day}-{rows}", (str(file),), rows, rows)], attempt)
-    snapshot = lake.snapshot("user_stats")
+    schema = pa.schema([field.with_nullable(True) for field in arrow_schema(load_contract("user_stats"))])
+    lines = [{"stat_date": day, "user_id": str(n)} for n in range(rows)]
+    put(profile, "user_stats", pa.Table.from_pylist(lines, schema=schema))
+    snapshot = Lake(profile).snapshot("user_stats")
     assert snapshot is not None
     return snapshot
 

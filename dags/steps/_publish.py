@@ -14,51 +14,88 @@ from infra.contracts import Contract, arrow_schema, load_contract
 from infra.errors import DataError
 from infra.lake import Lake, current_keys, publish
 from infra.ledger import Ledger
-from infra.partitions import Attempt, PartitionWrite, run_key
+from infra.partitions import QUARANTINE_SUFFIX, Attempt, PartitionWrite, run_key
 from infra.profile import Profile
+from infra.quality import failing_keys_path, write_failing_keys
+from infra.quality.rows import JudgedRows, judge_rows, quarantine_rows
 
 
 def publish_rows(profile: Profile, table: str, rows: pa.Table, inputs: Sequence[str] = ()) -> tuple[date, ...]:
     """Replace the partitions that `rows` hold; returns those that changed: the same rows again change nothing.
 
+    The contract judges them as it does what Spark builds: refused rows go to the quarantine, results to the ledger.
+
     Raises:
-        DataError: the rows do not fit the contract, or repeat a key.
+        DataError: the rows do not have the contract's columns; or a partition has too many bad rows or does not meet an
+            expectation, and keeps its old version. The others are published.
     """
     contract, lake, ledger = load_contract(table), Lake(profile), Ledger(profile)
     parts = dict(_parts(contract, _fitted(contract, rows)))
     keys = {day: run_key(table, day, [*inputs, content_hash(part)], {}, 1) for day, part in parts.items()}
     live = current_keys(lake, ledger, table)
     todo = [day for day, key in keys.items() if live.get(day) != key]
-    if todo:
-        attempt = ledger.open_attempt(table, todo)
-        writes = [_write(lake, table, day, keys[day], parts[day], attempt, tuple(inputs)) for day in todo]
-        publish(lake, ledger, table, writes, attempt)
+    if not todo:
+        return ()
+    attempt = ledger.open_attempt(table, todo)
+    judged = judge_rows(profile, contract, pa.concat_tables([parts[day] for day in todo]))
+    writes = [_write(lake, contract, day, keys[day], judged, attempt, tuple(inputs)) for day in todo]
+    write_failing_keys(profile, contract, {write.partition: write.quarantine_files for write in writes})
+    if passed := [write for write in writes if write.partition not in judged.stopped]:
+        publish(lake, ledger, table, passed, attempt)
+    for day, why in judged.stopped.items():
+        raise DataError(
+            f"{table} of {day} was not published.",
+            why=why,
+            do=f"Look at {failing_keys_path(profile, table, day)}, and mend what makes these rows.",
+        )
     return tuple(todo)
 
 
 def _fitted(contract: Contract, rows: pa.Table) -> pa.Table:
-    schema = arrow_schema(contract)
+    """With the contract's columns, sorted by key; that a required value is there is asked of each row later."""
+    promised = arrow_schema(contract)
+    schema = pa.schema([field.with_nullable(field.name != contract.partition) for field in promised])
     try:
         fitted = rows.select(schema.names).cast(schema)
     except (KeyError, ValueError, pa.ArrowException) as error:
         raise DataError(f"The rows do not fit {contract.table!r}.", why=str(error)) from error
-    keys = [contract.partition, *contract.key]
-    if len(fitted.group_by(keys).aggregate([])) != len(fitted):
-        raise DataError(f"Rows of {contract.table!r} repeat a key.", where=", ".join(keys))
-    return fitted.sort_by([(name, "ascending") for name in keys])
+    return fitted.sort_by([(name, "ascending") for name in (contract.partition, *contract.key)])
 
 
 def _parts(contract: Contract, rows: pa.Table) -> Iterator[tuple[date, pa.Table]]:
     for day in rows[contract.partition].unique().to_pylist():
-        yield day, rows.filter(pc.equal(rows[contract.partition], pa.scalar(day, pa.date32())))
+        yield day, _of(contract, day, rows)
+
+
+def _of(contract: Contract, day: date, rows: pa.Table) -> pa.Table:
+    return rows.filter(pc.equal(rows[contract.partition], pa.scalar(day, pa.date32())))
 
 
 def _write(
-    lake: Lake, table: str, day: date, key: str, rows: pa.Table, attempt: Attempt, inputs: tuple[str, ...]
+    lake: Lake, contract: Contract, day: date, key: str, judged: JudgedRows, attempt: Attempt, inputs: tuple[str, ...]
 ) -> PartitionWrite:
+    """Stage the good and the refused rows of a day."""
+    good, bad = (_of(contract, day, rows) for rows in (judged.good, judged.refused))
+    sound, refused = good.cast(arrow_schema(contract)), quarantine_rows(contract, bad, key)
+    return PartitionWrite(
+        day,
+        key,
+        _staged(lake, contract.table, day, key, attempt, sound),
+        rows_in=len(good) + len(bad),
+        rows_out=len(good),
+        quarantine_files=_staged(lake, f"{contract.table}{QUARANTINE_SUFFIX}", day, key, attempt, refused),
+        rows_quarantined=len(bad),
+        inputs=inputs,
+        rules=judged.results[day],
+    )
+
+
+def _staged(lake: Lake, table: str, day: date, key: str, attempt: Attempt, rows: pa.Table) -> tuple[str, ...]:
+    if not len(rows):
+        return ()
     file = lake.staging(table, key, day, attempt.token) / "part-00000.parquet"
     pq.write_table(rows, file, coerce_timestamps="us")
-    return PartitionWrite(day, key, (str(file),), len(rows), len(rows), inputs=inputs)
+    return (str(file),)
 
 
 def content_hash(rows: pa.Table) -> str:

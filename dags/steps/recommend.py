@@ -28,6 +28,7 @@ from infra.lake import Lake
 from infra.launch import EXIT_CODE_FILE
 from infra.ledger import Ledger
 from infra.profile import Profile, load_profile
+from infra.quality import import_ahead
 
 
 def main() -> int:
@@ -46,6 +47,7 @@ def main() -> int:
     versions = prepare(profile, pipeline, run)
     code = 0
     if arguments.action == "run" and versions:
+        import_ahead()  # what judges the lists is imported while they are made
         code = train(profile, pipeline, stage, run)
         if code == 0:
             finish(profile, stage, run)

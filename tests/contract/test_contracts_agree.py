@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from pyiceberg.io.pyarrow import schema_to_pyarrow
 from pyspark.sql import SparkSession
@@ -10,9 +12,14 @@ from pyspark.sql.pandas.types import to_arrow_schema
 
 from infra.contracts import UNDATED, Contract, RowRule, all_contracts, arrow_schema, quarantine_contract, spark_ddl
 from infra.lake import iceberg_schema
+from infra.profile import Profile
 from infra.quality.checkpoint import expectations_of, name_of
+from infra.quality.rows import judge_rows
+from infra.quality.rules import rules_of
+from spark_jobs.__main__ import JOBS
+from spark_jobs.ingest import LANDED
 from spark_jobs.ingest.tables import TABLES
-from spark_jobs.judge import aggregate, empty_row, judge, rules_of
+from spark_jobs.judge import aggregate, empty_row, judge
 
 CONTRACTS = all_contracts()
 
@@ -41,6 +48,17 @@ def test_every_row_rule_compiles_to_a_truth_value_in_spark(contract: Contract, s
     frame = spark.createDataFrame([], spark_ddl(contract))
     for rule in rules_of(contract):
         assert frame.select(F.expr(rule.expression)).schema[0].dataType.typeName() == "boolean", rule.name
+
+
+# Built by Spark, or landed: the others are judged in DuckDB.
+ELSEWHERE = sorted(set(CONTRACTS) - {*JOBS, *LANDED})
+
+
+@pytest.mark.parametrize("table", ELSEWHERE)
+def test_the_rules_of_a_table_that_spark_does_not_build_are_read_by_duckdb_too(table: str, profile: Profile) -> None:
+    contract = replace(CONTRACTS[table], expectations=())
+    judged = judge_rows(profile, contract, arrow_schema(contract).empty_table())
+    assert (len(judged.good), judged.results, judged.stopped) == (0, {}, {})
 
 
 def test_a_rule_on_a_column_that_is_not_there_is_found(spark: SparkSession) -> None:

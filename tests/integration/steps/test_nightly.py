@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import sys
 from collections import Counter
@@ -24,6 +25,7 @@ from infra.lake import Lake
 from infra.ledger import Ledger
 from infra.profile import Profile
 from registry import decisions, packaging, runs
+from tests.lake_kit import put
 from tests.recommender_kit import ITEMS, package_recommender
 from tests.registry_kit import MODEL, finish_stage, publish_day
 
@@ -52,8 +54,8 @@ def lake(profile: Profile) -> Lake:
         | {"ratings": [None] * past, "event_dates": [DAYS[user][0]] * past}
         for user, day, past in visits
     ]
-    publish_rows(profile, "events", _rows("events", events))
-    publish_rows(profile, "histories", _rows("histories", histories))
+    put(profile, "events", _rows("events", events))
+    put(profile, "histories", _rows("histories", histories))
     return Lake(profile)
 
 
@@ -125,6 +127,37 @@ def test_the_active_users_get_twenty_items_of_champion_and_challenger(
     of_first = {tuple(row[name] for name in key) for row in rows if row["model_version"] == first}
     assert of_first == {tuple(row[name] for name in key) for row in of_champion}
     assert {file: file.stat().st_mtime_ns for file in shards} == shards, "the champion's lists were decoded again"
+    assert Ledger(profile).reconcile() == []
+
+
+def nights(bad: dict[int, dict[str, Any]]) -> pa.Table:
+    """Lists of ten users, with changes to some rows."""
+    common = {"run_date": DAY, "model_version": "1", "role": "champion"}
+    rows = [
+        {**common, "user_id": f"u{user}", "rank": n, "item_id": f"i{n}", "log_prob": -float(n)}
+        for user in range(10)
+        for n in range(1, 21)
+    ]
+    return _rows("recommendations", [row | bad.get(place, {}) for place, row in enumerate(rows)])
+
+
+def test_a_bad_row_goes_to_quarantine_and_a_bad_night_leaves_the_lists_of_before(profile: Profile, lake: Lake) -> None:
+    publish_rows(profile, "recommendations", nights({19: {"log_prob": math.nan}, 39: {"item_id": "i1"}}))
+    commit = Ledger(profile).committed("recommendations")[DAY]
+    assert (commit.rows_in, commit.rows_out, commit.rows_quarantined) == (200, 198, 2)
+    told = {result.rule: (result.rows_failed, result.status) for result in commit.rules}
+    assert told["log_prob_finite"] == told["item_once_per_list"] == (1, "failed")
+    assert told["rank_in_list"] == told["unique_key"] == told["expectation: The first place is filled"] == (0, "ok")
+    (file,) = lake.files("recommendations_quarantine")
+    assert sorted(row["rule"] for row in pq.read_table(file.path).to_pylist()) == [
+        "item_once_per_list",
+        "log_prob_finite",
+    ]
+    before = published(lake)
+    with pytest.raises(DataError, match="recommendations of 2018-01-05 was not published") as refusal:
+        publish_rows(profile, "recommendations", nights({place: {"role": "baseline"} for place in range(3)}))
+    assert "3 of 200 rows are bad (1.5%, at most 1.0%), most often by rule role_known (3)" in refusal.value.why
+    assert published(lake) == before
     assert Ledger(profile).reconcile() == []
 
 

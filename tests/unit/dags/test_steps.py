@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from dags.pipelines import Pipeline
@@ -22,6 +23,7 @@ from infra.errors import DataError
 from infra.lake import Lake
 from infra.ledger import Ledger
 from infra.profile import Profile
+from tests.lake_kit import put
 
 DAY = date(2018, 1, 5)
 
@@ -48,7 +50,7 @@ def pipeline() -> Pipeline:
 @pytest.fixture
 def filled(profile: Profile) -> Profile:
     """A lake with two catalogues and three days of another table."""
-    publish_rows(profile, "items", items((date(2018, 1, 1), "a"), (date(2018, 1, 4), "a"), (date(2018, 1, 4), "b")))
+    put(profile, "items", items((date(2018, 1, 1), "a"), (date(2018, 1, 4), "a"), (date(2018, 1, 4), "b")))
     publish_rows(profile, "item_codes", codes(*((DAY + timedelta(days=n), "a") for n in (-1, 0, 1))))
     return profile
 
@@ -157,9 +159,25 @@ def test_rows_that_do_not_fit_the_contract_are_refused(profile: Profile, spoil: 
         publish_rows(profile, "item_codes", spoil(codes((DAY, "a"))))
 
 
-def test_a_repeated_key_is_refused(profile: Profile) -> None:
-    with pytest.raises(DataError, match="repeat a key"):
-        publish_rows(profile, "item_codes", codes((DAY, "a"), (DAY, "a")))
+def test_a_day_that_repeats_a_key_is_stopped_keeps_its_old_rows_and_stops_no_other_day(profile: Profile) -> None:
+    other = DAY + timedelta(days=1)
+    publish_rows(profile, "item_codes", codes((DAY, "a")))
+    with pytest.raises(DataError, match="item_codes of 2018-01-05 was not published") as refusal:
+        publish_rows(profile, "item_codes", codes((DAY, "b"), (DAY, "b"), (other, "c")))
+    assert "1 of 2 rows are bad (50.0%, at most 0.0%), most often by rule unique_key (1)" in refusal.value.why
+    rows = [row for file in Lake(profile).files("item_codes") for row in pq.read_table(file.path).to_pylist()]
+    assert sorted((row["run_date"], row["item_id"]) for row in rows) == [(DAY, "a"), (other, "c")]
+    told = (profile.home / "report" / "quarantine" / "item_codes-2018-01-05.csv").read_text()
+    assert "unique_key" in told and '""item_id"": ""b""' in told
+
+
+def test_what_each_rule_found_is_in_the_ledger(profile: Profile) -> None:
+    publish_rows(profile, "item_codes", codes((DAY, "a")))
+    rules = Ledger(profile).committed("item_codes")[DAY].rules
+    assert {(r.rule, r.status) for r in rules} == {
+        *((f"{name}_present", "ok") for name in ("run_date", "item_id", "codes")),
+        ("unique_key", "ok"),
+    }
 
 
 def test_the_tables_of_a_stage_are_of_the_last_day_of_its_run_and_hold_no_row_twice() -> None:
