@@ -1,9 +1,10 @@
 """`python -m training bench --job NAME --samples DIR --out DIR`: the stages of a pipeline in order, on one machine.
 
 For a machine that has the code and a folder of sample tables (`<table>.parquet`) and nothing else: no lake, no Spark,
-no scheduler. A job is `training/<system>/jobs/<name>.yaml`: the system, the preset, and what differs from it by stage.
-Each run ends after `--minutes`, with exit code 75 and a checkpoint if it is not done: run it again and it goes on. The
-results are `<out>/<stage>/result.json` and `metrics.jsonl`, and `<out>/job.json` over all.
+no scheduler. A job is `training/<system>/jobs/<name>.yaml`: the system, the preset, and what differs from it by stage;
+or the job that it is `like`, and what differs from that. Each run ends after `--minutes`, with exit code 75 and a
+checkpoint if it is not done: run it again and it goes on. The results are `<out>/<stage>/result.json` and
+`metrics.jsonl`, and `<out>/job.json` over all.
 """
 
 from __future__ import annotations
@@ -49,9 +50,15 @@ class Job:
 def load_job(name: str, root: Path = _ROOT) -> Job:
     """Read a job by its name; DataError that lists the known ones."""
     known = {path.stem: path for path in sorted(root.glob("*/jobs/*.yaml"))}
+    return parse_config(Job, _read_job(name, known), str(known.get(name)))
+
+
+def _read_job(name: str, known: Mapping[str, Path]) -> dict[str, Any]:
     if name not in known:
         raise DataError(f"there is no job {name}", do=f"choose one of: {', '.join(known) or '(none)'}")
-    return parse_config(Job, yaml.safe_load(known[name].read_text()), str(known[name]))
+    values = yaml.safe_load(known[name].read_text())
+    like = values.pop("like", None)
+    return values if like is None else merged(_read_job(like, known), values)
 
 
 def declared_stages(system: str, preset: str, root: Path = _ROOT, named: Collection[str] = ()) -> list[dict[str, Any]]:

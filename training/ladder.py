@@ -3,6 +3,7 @@
 A run is the folder of a job (see `jobs`); all have the same stages and another seed. A sample's gain is the mean of
 its gains over the runs, intervals are 95 % of a bootstrap over users, and each row stands beside its difference to the
 row above, paired by sample. The result is Markdown in `FILE`, and the same figures as `FILE` with the ending .json.
+`--published` sets what papers report beside it, from a system's `published.yaml`, with how their protocols differ.
 """
 
 from __future__ import annotations
@@ -17,12 +18,14 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import yaml
 
 from training.core.errors import DataError, TrainingError
 from training.core.files import write_json, write_text
 from training.core.metrics import METRICS, Floats, Interval, gains, intervals, paired_difference
 from training.core.tables import read_parquet
 
+_ROOT = Path(__file__).parent
 SHOWN = ("recall@5", "ndcg@5", "recall@10", "ndcg@10")
 COMPARED = ("recall@10", "ndcg@10")
 COUNTS = ("coverage@10", "kinds@10")
@@ -47,6 +50,16 @@ class Run:
     ranks: Mapping[str, Floats]
     counts: Mapping[tuple[str, str], float]
     origin: str
+
+
+@dataclass(frozen=True)
+class Published:
+    """What somebody reports of a model; `values` by metric, those that are known."""
+
+    model: str
+    values: Mapping[str, float]
+    source: str
+    protocol: str
 
 
 @dataclass(frozen=True)
@@ -88,6 +101,19 @@ def _table(out: Path, name: str, columns: Mapping[str, pa.DataType], split: str)
     if not found:
         raise DataError(f"the run has no row of the split {split!r}", where=str(out), do="choose another --split")
     return found
+
+
+def read_published(name: str, root: Path = _ROOT) -> list[Published]:
+    """The rows of a data set in the systems' `published.yaml`; DataError that lists the known sets."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for path in sorted(root.glob("*/published.yaml")):
+        found |= yaml.safe_load(path.read_text())
+    if name not in found:
+        raise DataError(f"nothing published is known of {name!r}", do=f"choose one of: {', '.join(sorted(found))}")
+    return [
+        Published(row["model"], {key: row[key] for key in COMPARED if key in row}, row["source"], row["protocol"])
+        for row in found[name]
+    ]
 
 
 def compare(runs: Sequence[Run], rows: Sequence[str] = (), resamples: int = 2000) -> list[Line]:
@@ -146,7 +172,21 @@ def markdown(runs: Sequence[Run], lines: Sequence[Line], split: str) -> str:
         " A row is the mean of its seeds, intervals are 95 % of a bootstrap over users; differences are paired by"
         " sample.\n\n"
     )
-    return text + "\n".join("| " + " | ".join(row) + " |" for row in rows) + "\n"
+    return text + _table_of(rows)
+
+
+def published_markdown(rows: Sequence[Published]) -> str:
+    """The table of published figures."""
+    head = ["model", *COMPARED, "source", "protocol"]
+    cells = [head, ["---"] * len(head)]
+    for row in rows:
+        values = [f"{row.values[name]:.4f}" if name in row.values else "" for name in COMPARED]
+        cells.append([row.model, *values, row.source, row.protocol])
+    return "\nAs published, under other protocols, not like for like:\n\n" + _table_of(cells)
+
+
+def _table_of(rows: Sequence[Sequence[str]]) -> str:
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows) + "\n"
 
 
 def _cell(interval: Interval, sign: str = "") -> str:
@@ -159,16 +199,18 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--runs", type=Path, nargs="+", required=True, help="folders of a job, one per seed")
     parser.add_argument("--split", default="time", choices=("time", "leave_one_out"))
     parser.add_argument("--rows", nargs="+", default=(), help="the rows in their order; all of them without it")
+    parser.add_argument("--published", help="a data set of which papers report figures")
     parser.add_argument("--out", type=Path, required=True, help="a .md file")
     options = parser.parse_args(arguments)
     try:
         runs = [read_run(folder, options.split) for folder in options.runs]
         lines = compare(runs, options.rows)
+        beside = published_markdown(read_published(options.published)) if options.published else ""
     except TrainingError as error:
         sys.stderr.write(f"error: {error}\n")
         return error.exit_code
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    write_text(options.out, markdown(runs, lines, options.split))
+    write_text(options.out, markdown(runs, lines, options.split) + beside)
     write_json(options.out.with_suffix(".json"), {"seeds": [r.seed for r in runs], "rows": [asdict(x) for x in lines]})
     sys.stdout.write(f"{options.out}\n")
     return 0

@@ -4,6 +4,7 @@
 `next_item_training_set.parquet`, with the same meaning as the lake's: what a user did on one day is not history of that
 day. Beauty and Instruments tell only the order of a user's items: each place in it is made a day of its own, from
 2000-01-01 on, and the leave-one-out split is the only one that means anything. Ratings are known for Office alone.
+Where the LETTER authors published semantic ids, they are the items' column `letter_codes`.
 """
 
 from __future__ import annotations
@@ -31,9 +32,8 @@ FOLDERS: Mapping[Name, str] = {
 }
 OFFICE_CUTS = (date(2018, 4, 11), date(2018, 5, 9))
 HISTORY, PROFILE_ITEMS, PROFILE_NAMES, PROFILE_TITLES = 50, 50, 3, 3
-ITEMS_SCHEMA = pa.schema(
-    [(name, pa.string()) for name in ("item_id", "source", "title", "brand", "category", "description", "features")]
-)
+_WORDS = ("item_id", "source", "title", "brand", "category", "description", "features")
+ITEMS_SCHEMA = pa.schema([*((name, pa.string()) for name in _WORDS), ("letter_codes", pa.list_(pa.int32()))])
 SAMPLES_SCHEMA = pa.schema(
     {
         "user_id": pa.string(),
@@ -123,8 +123,8 @@ def _part(day: date) -> str:
     return "train" if day < valid_from else "valid" if day < test_from else "test"
 
 
-def _item(name: Name, row: Mapping[str, Any]) -> dict[str, str | None]:
-    """Beauty's attributes name the brand first and then the path of categories."""
+def _item(name: Name, row: Mapping[str, Any]) -> dict[str, Any]:
+    """Beauty's attributes name the brand first and then the path of categories; a published code reads `<b_241>`."""
     attributes = [None if one == "Unknown" else one for one in row.get("attributes") or []]
     own = {
         "beauty": {
@@ -135,7 +135,9 @@ def _item(name: Name, row: Mapping[str, Any]) -> dict[str, str | None]:
         "instruments": {},
         "office": {key: row.get(key) or None for key in ("title", "brand", "description")},
     }
-    return {**dict.fromkeys(ITEMS_SCHEMA.names), "item_id": str(row["item_id"]), "source": name, **own[name]}
+    codes = [int(code.strip("<>").partition("_")[2]) for code in row.get("letter_sid") or []]
+    known = {"item_id": str(row["item_id"]), "source": name, "letter_codes": codes or None}
+    return {**dict.fromkeys(ITEMS_SCHEMA.names), **known, **own[name]}
 
 
 def _ordered_events(folder: Path) -> list[Event]:

@@ -1,7 +1,8 @@
-"""Stage: a short code for every item of the catalogue, from what its text says.
+"""Stage: a short code for every item of the catalogue, from what its text says, or as somebody published it.
 
 Writes `codes.parquet` (item_id, codes: variable length, one trie leaf per item; also the table `item_codes`) and
-`quantizer.safetensors`. The collision rate is counted before the leftovers get their further code.
+`quantizer.safetensors` (empty for published codes: nobody knows their vectors). The collision rate is counted before
+the leftovers get their further code.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 
 from training.core.embeddings import embed_texts
-from training.core.stage import MetricsLog, StageResult, StageSpec, resolve_config
-from training.generative_rec.catalogue import item_texts, read_catalogue, refuse_broken
+from training.core.stage import MetricsLog, StageResult, StageSpec, read_table, resolve_config
+from training.generative_rec.catalogue import item_texts, read_catalogue, refuse, refuse_broken
 from training.generative_rec.quantizers import QUANTIZERS, codebook_report, unique_leaves
 
 CODES_FILE = "codes.parquet"
@@ -32,7 +33,8 @@ class Config:
 
     `sources`: the catalogues to recommend from; empty: those that the training set's items are from. `encoder`: a
     sentence-transformers folder, null is the embedded one; it reads `max_tokens` of a text. `fallback_text`: what
-    stands for an item without any text, with `{item_id}` in it; null makes such an item an error.
+    stands for an item without any text, with `{item_id}` in it; null makes such an item an error. `published`: the
+    items' column that holds codes made elsewhere (lists of `levels` integers below `codes`), taken as they are.
     """
 
     sources: tuple[str, ...] = ()
@@ -43,30 +45,44 @@ class Config:
     encoder: str | None = None
     max_tokens: int = 128
     fallback_text: str | None = None
+    published: str | None = None
 
 
 def main(spec: StageSpec) -> StageResult:
-    """Embed the text of every item, quantize the vectors, tell the leftovers apart."""
+    """Embed the text of every item and quantize the vectors, or read the published codes; tell the leftovers apart."""
     config = resolve_config(spec, Config)
     items = read_catalogue(spec, config.sources)
     ids = [item["item_id"] for item in items]
-    texts = item_texts(items, config.fallback_text)
-    encoder = Path(config.encoder) if config.encoder else None
-    vectors = embed_texts(texts, spec.out_dir / "embeddings", encoder=encoder, max_tokens=config.max_tokens)
-    return _quantize(spec, config, ids, vectors)
-
-
-def _quantize(spec: StageSpec, config: Config, ids: Sequence[str], vectors: NDArray[np.float32]) -> StageResult:
-    refuse_broken(ids, vectors)
-    quantizer = QUANTIZERS[config.quantizer](config.levels, config.codes, config.width, spec.seed)
-    points = torch.from_numpy(vectors)
-    quantizer.fit(points)
-    codes = quantizer.encode(points)
+    codes, state = _quantized(spec, config, items) if config.published is None else (_published(spec, config, ids), {})
     leaves = unique_leaves(codes, ids)
     report = codebook_report(codes, config.codes)
     MetricsLog(spec.out_dir / "metrics.jsonl").append(0, **report)
-    save_file(quantizer.state(), spec.out_dir / "quantizer.safetensors")
+    save_file(state, spec.out_dir / "quantizer.safetensors")
     pq.write_table(pa.table([ids, leaves], schema=pa.schema(list(CODES_SCHEMA.items()))), spec.out_dir / CODES_FILE)
     longest = max(leaf[-1] + 1 for leaf in leaves if len(leaf) > config.levels) if report["collision_rate"] else 0
     metrics = {"items": float(len(ids)), "largest_collision": float(longest), **report}
     return StageResult(metrics=metrics, tables={"item_codes": (CODES_FILE,)})
+
+
+def _quantized(
+    spec: StageSpec, config: Config, items: Sequence[dict[str, str]]
+) -> tuple[NDArray[np.int32], dict[str, torch.Tensor]]:
+    """Codes [items, levels] of the items' texts, and the quantizer's tensors."""
+    encoder = Path(config.encoder) if config.encoder else None
+    texts = item_texts(items, config.fallback_text)
+    vectors = embed_texts(texts, spec.out_dir / "embeddings", encoder=encoder, max_tokens=config.max_tokens)
+    refuse_broken([item["item_id"] for item in items], vectors)
+    quantizer = QUANTIZERS[config.quantizer](config.levels, config.codes, config.width, spec.seed)
+    points = torch.from_numpy(vectors)
+    quantizer.fit(points)
+    return quantizer.encode(points), quantizer.state()
+
+
+def _published(spec: StageSpec, config: Config, ids: Sequence[str]) -> NDArray[np.int32]:
+    """Codes [items, levels] from the items' column; DataError for items whose codes do not fit the config."""
+    column = str(config.published)
+    rows = read_table(spec, "items", {"item_id": pa.string(), column: pa.list_(pa.int32())}).to_pylist()
+    found = {row["item_id"]: row[column] or [] for row in rows}
+    broken = [len(found[i]) != config.levels or not all(0 <= c < config.codes for c in found[i]) for i in ids]
+    refuse(ids, broken, f"have no {config.levels} codes below {config.codes} in {column}", "correct them or the config")
+    return np.array([found[item] for item in ids], dtype=np.int32)

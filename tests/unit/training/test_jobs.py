@@ -42,6 +42,20 @@ def test_a_job_is_the_pipelines_preset_with_its_own_values_over_it(root: Path, t
     assert second.artifacts == {"codes": str(tmp_path / "out" / "codes")}
 
 
+def test_a_job_like_another_one_is_that_job_with_its_own_values_over_it(root: Path) -> None:
+    own = "like: ladder\nstages: [codes]\nconfig: {codes: {width: null, loop: {epochs: 1}}}\n"
+    (root / "shop" / "jobs" / "small.yaml").write_text(own)
+    job = load_job("small", root)
+    assert (job.system, job.preset, job.stages) == ("shop", "bench", ("codes",))
+    assert job.config == {"codes": {"loop": {"rows": 2, "epochs": 1}}}
+
+
+def test_a_job_like_one_that_is_not_there_lists_the_known(root: Path) -> None:
+    (root / "shop" / "jobs" / "small.yaml").write_text("like: chess\n")
+    with pytest.raises(DataError, match=r"(?s)no job chess.*ladder"):
+        load_job("small", root)
+
+
 def test_a_stage_that_the_preset_leaves_out_runs_where_the_job_names_it(root: Path, tmp_path: Path) -> None:
     specs = stage_specs(Job("shop", config={"only_demo": {"rows": 3}}), tmp_path, tmp_path, 1, root)
     assert [(spec.stage, spec.config) for spec in specs][-1] == ("only_demo", {"rows": 3})

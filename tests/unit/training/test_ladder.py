@@ -14,7 +14,7 @@ import pytest
 from training.__main__ import main
 from training.core.errors import DataError
 from training.generative_rec.comparison import RANKS_SCHEMA, metrics_table
-from training.ladder import compare, read_run
+from training.ladder import compare, published_markdown, read_published, read_run
 
 DAY = date(2018, 5, 9)
 Ranks = Mapping[str, Sequence[int | None]]
@@ -88,3 +88,19 @@ def test_a_run_that_is_not_done_or_has_another_split_says_what_to_do(
     done = run(tmp_path / "1", 1, {"sft": [1]})
     with pytest.raises(DataError, match="leave_one_out"):
         read_run(done, "leave_one_out")
+
+
+def test_what_papers_report_stands_beside_it_with_its_protocol(tmp_path: Path) -> None:
+    (tmp_path / "shop").mkdir()
+    row = "{model: TIGER, recall@10: 0.0648, source: TIGER, protocol: other texts}"
+    (tmp_path / "shop" / "published.yaml").write_text(f"beauty:\n  - {row}\n")
+    found = read_published("beauty", tmp_path)
+    assert found[0].values == {"recall@10": 0.0648}
+    assert "| TIGER | 0.0648 |  | TIGER | other texts |" in published_markdown(found)
+    with pytest.raises(DataError, match=r"(?s)chess.*beauty"):
+        read_published("chess", tmp_path)
+
+
+@pytest.mark.parametrize("name", ["beauty", "instruments", "office"])
+def test_every_published_row_says_its_source_and_protocol(name: str) -> None:
+    assert all(row.values and row.source and row.protocol for row in read_published(name))

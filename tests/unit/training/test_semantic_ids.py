@@ -61,6 +61,26 @@ def test_every_item_of_the_catalogue_gets_a_leaf_and_equal_texts_a_further_code(
     assert result.metrics["largest_collision"] == 4
 
 
+def published(folder: Path, codes: Sequence[Sequence[int] | None]) -> StageSpec:
+    stage = spec(folder, [item(n) for n in range(len(codes))], published="theirs", levels=2, codes=4)
+    table = pq.read_table(folder / "items.parquet")
+    column = pa.array(codes, pa.list_(pa.int64()))
+    pq.write_table(table.append_column("theirs", column), folder / "items.parquet")
+    return stage
+
+
+def test_published_codes_are_taken_as_they_are_but_for_those_that_collide(tmp_path: Path) -> None:
+    result = semantic_ids.main(published(tmp_path, [[0, 3], [1, 2], [0, 3]]))
+    assert read_codes(tmp_path / "out") == {"i0": (0, 3, 0), "i1": (1, 2), "i2": (0, 3, 1)}
+    assert result.metrics["collision_rate"] == pytest.approx(1 / 3)
+
+
+@pytest.mark.parametrize("codes", [None, [1], [1, 4], [-1, 0]])
+def test_an_item_whose_published_codes_do_not_fit_is_named(tmp_path: Path, codes: list[int] | None) -> None:
+    with pytest.raises(DataError, match=r"(?s)theirs.*items i1"):
+        semantic_ids.main(published(tmp_path, [[0, 3], codes]))
+
+
 def test_the_codes_do_not_depend_on_the_order_of_the_rows(tmp_path: Path) -> None:
     items = [item(n, title=f"thing {n}") for n in range(20)]
     for name, rows in (("a", items), ("b", items[::-1])):
