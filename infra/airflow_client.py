@@ -1,4 +1,4 @@
-"""A small client of the local Airflow API server: trigger, watch, read logs, answer an approval.
+"""A small client of the Airflow API server: trigger, watch, read logs, answer an approval, tell of an asset.
 
 Answers are the API's own JSON objects (Airflow REST API v2); a refused or failed call is an AirflowApiError.
 """
@@ -40,11 +40,18 @@ class AirflowClient:
 
     @classmethod
     def of(cls, profile: Profile) -> AirflowClient:
-        """The client of the profile's API server: the one it names, else our own with its generated password."""
+        """The client of the profile's API server: the one it names, else our own with its generated password.
+
+        Raises:
+            AirflowApiError: our own was never started.
+        """
         api = profile.airflow.api
         if api is not None:
             return cls(api.url.rstrip("/"), api.user, api.password.get_secret_value())
-        return cls(base_url(profile), USER, password(profile))
+        try:
+            return cls(base_url(profile), USER, password(profile))
+        except FileNotFoundError as error:
+            raise AirflowApiError("Airflow was never started here.", where=str(profile.airflow.home)) from error
 
     def health(self) -> Json:
         """State of the metadatabase, scheduler, DAG processor and triggerer; needs no login."""
@@ -68,6 +75,14 @@ class AirflowClient:
         if partition_key is not None:
             body["partition_key"] = partition_key.isoformat()
         return self._call("POST", f"/api/v2/dags/{_quote(dag_id)}/dagRuns", body)
+
+    def announce(self, asset: str, partition_key: date) -> Json:
+        """Make an event of `asset`, for what no task has done; it sets off the DAGs that follow the asset."""
+        known = {one["name"]: one["id"] for one in self._pages("/api/v2/assets", "assets", {"name_pattern": asset})}
+        if asset not in known:
+            raise AirflowApiError(f"Airflow knows no asset {asset!r}.", where=self._url)
+        body = {"asset_id": known[asset], "partition_key": partition_key.isoformat()}
+        return self._call("POST", "/api/v2/assets/events", body)
 
     def runs(self, dag_id: str = "~", since: datetime | None = None) -> list[Json]:
         """Runs of one DAG, or of all (`~`), queued at or after `since`, oldest first."""

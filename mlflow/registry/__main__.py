@@ -1,15 +1,19 @@
-"""`python -m registry`: gate, promote, reject, rollback, history, compare. Exit code 65: a gate failed or refused."""
+"""`python -m registry`: gate, promote, reject, rollback, announce, history, compare.
+
+Exit code 65: a gate failed or refused. A decision is followed by the DAGs that follow one of the DAG `promote`.
+"""
 
 from __future__ import annotations
 
 import getpass
+import sys
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 
 from infra.arguments import moment
 from infra.console import print_table
-from infra.errors import EXIT_DATA, exit_with_reason
+from infra.errors import EXIT_DATA, PlumblineError, exit_with_reason
 from infra.profile import load_profile
-from registry import decisions
+from registry import decisions, events
 from registry.card import show
 from registry.gate_file import load_gate
 from registry.promotions import Decision, Promotions
@@ -33,19 +37,24 @@ def gate(a: Namespace) -> int:
 def promote(a: Namespace) -> int:
     """Make a version champion."""
     made = decisions.promote(load_profile(), a.model, a.version, who=a.who, override=a.override, reason=a.reason or "")
-    return _say(f"{made.model}: version {made.to_version} is champion (before: {made.from_version or 'none'})")
+    return _decided(made, f"version {made.to_version} is champion (before: {made.from_version or 'none'})")
 
 
 def reject(a: Namespace) -> int:
     """Refuse a version."""
     made = decisions.reject(load_profile(), a.model, a.version, who=a.who, reason=a.reason)
-    return _say(f"{made.model}: version {made.to_version} is rejected; champion stays {made.from_version or 'none'}")
+    return _decided(made, f"version {made.to_version} is rejected; champion stays {made.from_version or 'none'}")
 
 
 def rollback(a: Namespace) -> int:
     """Go back to the champion before."""
     made = decisions.rollback(load_profile(), a.model, who=a.who, reason=a.reason)
-    return _say(f"{made.model}: version {made.to_version} is champion again (before: {made.from_version})")
+    return _decided(made, f"version {made.to_version} is champion again (before: {made.from_version})")
+
+
+def announce(a: Namespace) -> int:
+    """Tell Airflow of the last decision again: it was down when it was made."""
+    return _say(events.announce(load_profile(), a.model))
 
 
 def history(a: Namespace) -> int:
@@ -66,6 +75,17 @@ def compare(a: Namespace) -> int:
     lines = [(row.metric, show(row.champion), show(row.challenger), show(row.gain)) for row in rows]
     print_table(("metric", "champion", "challenger", "gain (paired)"), lines, "")
     return 0
+
+
+def _decided(made: Decision, text: str) -> int:
+    """The decision stands, whether Airflow hears of it or not."""
+    _say(f"{made.model}: {text}")
+    try:
+        return _say(events.announce(load_profile(), made.model))
+    except PlumblineError as error:
+        again = f"python -m registry announce --model {made.model}"
+        sys.stderr.write(f"The decision stands, but no DAG follows it yet.\n{error}\nLater: {again}\n")
+        return 0
 
 
 def _show_gate(report: GateReport) -> None:
@@ -107,7 +127,7 @@ def _reason(text: str) -> str:
 def _parser() -> ArgumentParser:
     parser = ArgumentParser(prog="python -m registry", description=__doc__)
     commands = parser.add_subparsers(required=True)
-    for command in (gate, promote, reject, rollback, history, compare):
+    for command in (gate, promote, reject, rollback, announce, history, compare):
         sub = commands.add_parser(command.__name__, help=command.__doc__)
         sub.set_defaults(command=command)
         sub.add_argument("--model", default="generative_rec")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date
 from typing import Any
 
 import pytest
@@ -19,7 +20,7 @@ class Recorder(AirflowClient):
 
     def _send(self, method: str, path: str, body: Any, headers: Any) -> Any:
         if method == "GET":
-            return {"pools": [{"name": "old"}], "total_entries": 1}
+            return {"pools": [{"name": "old"}], "assets": [{"name": "toy_decision", "id": 7}], "total_entries": 1}
         self.sent[f"{method} {path}"] = body
         return {"access_token": "t"}
 
@@ -47,3 +48,12 @@ def test_a_pool_that_is_there_is_changed_by_airflows_own_code(sent: dict[str, An
     stored = Stored(pool="old", slots=1, description="", include_deferred=False)
     changed = update_orm_from_pydantic(stored, body, None)
     assert (changed.pool, changed.slots, changed.description, changed.include_deferred) == ("old", 3, "why", True)
+
+
+def test_an_asset_event_is_one_that_airflow_accepts(bag: object) -> None:
+    from airflow.api_fastapi.core_api.datamodels.assets import CreateAssetEventsBody
+
+    client = Recorder()
+    client.announce("toy_decision", date(2018, 1, 5))
+    made = CreateAssetEventsBody.model_validate(client.sent["POST /api/v2/assets/events"])
+    assert (made.asset_id, made.partition_key) == (7, "2018-01-05")

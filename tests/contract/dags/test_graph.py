@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 
+from dags.pipelines import load_pipeline
 from infra.profile import CHECKOUT
+from registry.events import decision_asset
 
 DAGS = CHECKOUT / "dags"
 CHAIN = ("ingest", "build_samples", "features", "align_generative_rec", "promote", "quality_report")
@@ -76,6 +78,12 @@ def test_recommendations_follow_new_histories_and_new_versions(bag: Any) -> None
     made = {asset.name: dag.dag_id for dag in bag.dags.values() for task in dag.tasks for asset in task.outlets}
     triggers = _graph().describe(bag.dags)["nightly_recommend"]["schedule"].split(" | ")
     assert {made[name] for name in triggers} == {"build_samples", "align_generative_rec", "promote"}
+
+
+def test_a_decision_on_the_command_line_makes_the_event_that_promote_makes(bag: Any) -> None:
+    pipeline = load_pipeline("generative_rec", "demo")
+    (outlet,) = bag.dags["promote"].get_task("decide").outlets
+    assert outlet.name == decision_asset(pipeline.model)
 
 
 @pytest.mark.parametrize(

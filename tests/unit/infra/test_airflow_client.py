@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from datetime import UTC, date, datetime
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlparse
 
@@ -15,6 +16,8 @@ import pytest
 from infra.airflow_client import AirflowApiError, AirflowClient
 from infra.airflow_env import Pool
 from infra.profile import load_profile
+
+ASSETS = [{"name": "toy_decision", "id": 7}, {"name": "toy_decision_old", "id": 8}]
 
 
 class Server(HTTPServer):
@@ -58,7 +61,10 @@ class Handler(BaseHTTPRequestHandler):
             return self._answer(404, {"detail": "The Dag with ID gone was not found"})
         query = {key: int(value[0]) for key, value in parse_qs(url.query).items() if key in ("limit", "offset")}
         page = self.server.runs[query["offset"] : query["offset"] + query["limit"]]
-        self._answer(200, {"dag_runs": page, "pools": [{"name": "gpu"}], "total_entries": len(self.server.runs)})
+        self._answer(
+            200,
+            {"dag_runs": page, "pools": [{"name": "gpu"}], "assets": ASSETS, "total_entries": len(self.server.runs)},
+        )
 
     def _answer(self, status: int, body: Any) -> None:
         self.send_response(status)
@@ -119,6 +125,23 @@ def test_a_run_is_triggered_for_a_partition_and_without_a_logical_date(server: S
     client.trigger("ingest", date(2018, 1, 5), {"from": "2016-10-01"})
     body = {"logical_date": None, "conf": {"from": "2016-10-01"}, "partition_key": "2018-01-05"}
     assert server.calls[-1] == ("POST", "/api/v2/dags/ingest/dagRuns", body)
+
+
+def test_an_asset_is_announced_for_a_partition(server: Server, client: AirflowClient) -> None:
+    client.announce("toy_decision", date(2018, 1, 5))
+    body = {"asset_id": 7, "partition_key": "2018-01-05"}
+    assert server.calls[-1] == ("POST", "/api/v2/assets/events", body)
+
+
+def test_an_asset_that_airflow_does_not_know_is_an_error(client: AirflowClient) -> None:
+    with pytest.raises(AirflowApiError, match="knows no asset 'toy'"):
+        client.announce("toy", date(2018, 1, 5))
+
+
+def test_an_airflow_that_was_never_started_is_told_as_one_that_does_not_answer(tmp_path: Path) -> None:
+    profile = load_profile("local", environ={"PLUMBLINE__HOME": str(tmp_path)})
+    with pytest.raises(AirflowApiError, match="never started here"):
+        AirflowClient.of(profile)
 
 
 def test_times_are_sent_in_utc(server: Server, client: AirflowClient) -> None:

@@ -1,0 +1,73 @@
+"""A decision on the command line is followed by the DAGs, or by a plain word about how they can be made to."""
+
+from __future__ import annotations
+
+import sys
+from datetime import UTC, date, datetime
+from typing import Any
+
+import pytest
+
+from infra.airflow_client import AirflowApiError, AirflowClient
+from infra.ledger import Ledger
+from infra.profile import Profile
+from registry import __main__ as command
+from registry import decisions
+from registry.promotions import Decision
+
+DAYS = [date(2018, 1, 4), date(2018, 1, 6), date(2018, 1, 5)]
+
+
+class Airflow:
+    """An API server that hears, or is down."""
+
+    def __init__(self, up: bool) -> None:
+        self.up, self.heard = up, list[tuple[str, date]]()
+
+    def announce(self, asset: str, partition_key: date) -> None:
+        if not self.up:
+            raise AirflowApiError("Airflow did not answer.", where="POST http://airflow/api/v2/assets/events")
+        self.heard.append((asset, partition_key))
+
+
+@pytest.fixture
+def say(profile: Profile, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Run a command beside an Airflow; its exit code."""
+    made = Decision(1, 1, datetime.now(UTC), "ada", "toy", "2", "1", "rollback", False, "it was slow", None)
+    for name in ("promote", "reject", "rollback"):
+        monkeypatch.setattr(decisions, name, lambda *_, **__: made)
+    monkeypatch.setattr(command, "load_profile", lambda: profile)
+    monkeypatch.setattr(Ledger, "committed", lambda self, asset: dict.fromkeys(DAYS))
+
+    def run(airflow: Airflow, *arguments: str) -> int:
+        monkeypatch.setattr(AirflowClient, "of", lambda profile: airflow)
+        monkeypatch.setattr(sys, "argv", ["registry", *arguments, "--model", "toy"])
+        return command.main()
+
+    return run
+
+
+DECISIONS = (("promote",), ("reject", "--reason", "no"), ("rollback", "--reason", "it was slow"))
+
+
+@pytest.mark.parametrize("arguments", [*DECISIONS, ("announce",)])
+def test_airflow_hears_of_a_decision_for_the_newest_day(say: Any, arguments: tuple[str, ...]) -> None:
+    airflow = Airflow(up=True)
+    assert say(airflow, *arguments) == 0
+    assert airflow.heard == [("toy_decision", date(2018, 1, 6))]
+
+
+@pytest.mark.parametrize("arguments", DECISIONS)
+def test_a_decision_stands_although_airflow_is_down_and_the_remedy_is_named(
+    say: Any, arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert say(Airflow(up=False), *arguments) == 0
+    said = capsys.readouterr()
+    assert said.out.startswith("toy: version 1 is ")
+    assert "no DAG follows it yet" in said.err
+    assert "python -m registry announce --model toy" in said.err
+
+
+def test_to_announce_to_an_airflow_that_is_down_fails(say: Any) -> None:
+    with pytest.raises(AirflowApiError, match="did not answer"):
+        say(Airflow(up=False), "announce")
