@@ -56,6 +56,8 @@ def _context(marts: queries.Marts, folder: Path) -> dict[str, Any]:
             [row for row in metrics if row["split"] != queries.TRAINING], queries.evaluations(marts, _HEADLINE)
         ),
         "rungs": queries.rungs(metrics),
+        "recommendations": queries.recommendations(marts),
+        "recommendations_origin": contracts["recommendations"].origin,
         "promotions": queries.promotions(marts),
         "landing": landing,
         "landing_chart": Markup(charts.landing(landing)) if landing else "",  # noqa: S704  (our own SVG)

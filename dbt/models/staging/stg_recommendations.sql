@@ -1,0 +1,8 @@
+select
+    run_date,
+    user_id,
+    model_version,
+    rank,
+    item_id,
+    role
+from {{ source('lake', 'recommendations') }}
