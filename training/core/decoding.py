@@ -19,6 +19,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from training.core.errors import DataError
+from training.core.hidden import last_layer_at
 from training.core.masks import attention_mask
 from training.core.trie import NO_ITEM, ROOT, Trie
 
@@ -171,9 +172,10 @@ def _search(
 ) -> Beams:
     ids, visible = left_padded(prompts, model.device)
     positions = (visible.cumsum(dim=1) - 1).clamp(min=0)
-    output = model(
-        input_ids=ids, attention_mask=visible.long(), position_ids=positions, use_cache=True, logits_to_keep=1
-    )
+    with last_layer_at(model, torch.arange(1, len(ids) + 1, device=ids.device) * ids.shape[1] - 1):
+        output = model(
+            input_ids=ids, attention_mask=visible.long(), position_ids=positions, use_cache=True, logits_to_keep=1
+        )
     root = torch.full((len(ids), 1), ROOT, device=ids.device)
     front, asked = _Frontier(root, root.float(), root[..., None][..., :0]), torch.zeros_like(root)
     while asked.shape[1]:
@@ -237,7 +239,8 @@ def _expand(
     real &= front.open(trie).gather(1, asked)[..., None]
     if within is not None:
         real &= within.has(child)
-    gain = logits.float().log_softmax(dim=-1).gather(2, torch.where(real, trie.token[child], 0))
+    logits = logits.float()
+    gain = logits.gather(2, torch.where(real, trie.token[child], 0)) - logits.logsumexp(dim=-1, keepdim=True)
     grown = torch.where(real, front.score.gather(1, asked)[..., None] + gain, DEAD)
     kept = torch.where(front.open(trie), DEAD, front.score)
     score, pick = _best(torch.cat([kept, grown.flatten(1)], dim=1), beams)

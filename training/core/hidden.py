@@ -19,14 +19,23 @@ def hidden_at(model: PreTrainedModel, ids: Tensor, allowed: Tensor, positions: T
     computed: the parts of the last layer that treat each token by itself, where they are found, run at the asked places
     only. That is most of a layer where few tokens are learnt.
     """
-    decoder = model.get_decoder()
-    with ExitStack() as stack:
-        for part in _token_wise(model, decoder):
-            stack.enter_context(_only_at(torch.unique(places), part))
-        hidden: Tensor = decoder(
+    with last_layer_at(model, torch.unique(places)):
+        hidden: Tensor = model.get_decoder()(
             input_ids=ids, attention_mask=attention_mask(allowed, model), position_ids=positions, use_cache=False
         ).last_hidden_state
     return hidden.flatten(0, 1)[places]
+
+
+@contextmanager
+def last_layer_at(model: PreTrainedModel, places: Tensor) -> Iterator[None]:
+    """Inside, the model's last hidden states mean something only at the `places` [n], distinct and in order.
+
+    Keys and values of the last layer are computed everywhere: a cache that is filled inside is whole.
+    """
+    with ExitStack() as stack:
+        for part in _token_wise(model, model.get_decoder()):
+            stack.enter_context(_only_at(places, part))
+        yield
 
 
 def _token_wise(model: PreTrainedModel, decoder: nn.Module) -> list[nn.Module]:
