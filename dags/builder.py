@@ -42,6 +42,7 @@ EVENTS = Asset("events", uri="plumbline://lake/events")
 SAMPLES = Asset("next_item_samples", uri="plumbline://lake/next_item_samples")
 TRAINING_SET = Asset("next_item_training_set", uri="plumbline://lake/next_item_training_set")
 CHALLENGER = Asset("generative_rec_challenger", uri="plumbline://registry/generative_rec/challenger")
+RECOMMENDATIONS = Asset("recommendations", uri="plumbline://lake/recommendations")
 DECISION = Asset("generative_rec_decision", uri="plumbline://registry/generative_rec/decision")
 
 _SPAN = "days(partition_key, params, triggering_asset_events)"
@@ -148,10 +149,12 @@ def stage_task(pipeline: Pipeline, stage: Stage) -> BaseOperator:
     return _launched(pipeline, stage, "dags.steps.run_stage", "--stage", stage.name, *_run(pipeline))
 
 
-def nightly_task(system: str) -> BaseOperator:
+def nightly_task(system: str, *, outlet: Asset) -> BaseOperator:
     """The stage that runs each night with what is registered."""
     pipeline = load_pipeline(system, PROFILE.training_preset)
-    return _launched(pipeline, pipeline.nightly_stage(), "dags.steps.recommend", *_run(pipeline))
+    task = _launched(pipeline, pipeline.nightly_stage(), "dags.steps.recommend", *_run(pipeline))
+    task.add_outlets([outlet])
+    return task
 
 
 def _launched(pipeline: Pipeline, stage: Stage, step: str, *arguments: str) -> BaseOperator:

@@ -19,6 +19,7 @@ from typing import Any
 
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
+from dags.partitions import days
 from dags.results import RESULT_FILE
 from infra import processes
 from infra.errors import EXIT_DATA, EXIT_SUPERSEDED, EXIT_TRANSIENT
@@ -34,6 +35,7 @@ class Commands:
     """The part of an operator that runs commands, one at a time, and leaves none behind."""
 
     log: Any
+    outlets: Any
     _process: subprocess.Popen[str] | None = None
 
     def run_command(self, arguments: Sequence[str]) -> Any:
@@ -45,6 +47,13 @@ class Commands:
             )
             judge(code, arguments)
             return json.loads(result.read_text()) if result.exists() else None
+
+    def label_events(self, context: Any) -> None:
+        """Write the run's range on the asset events of the task."""
+        if self.outlets:
+            span = days(context["partition_key"], context["params"], context["triggering_asset_events"])
+            for asset in self.outlets:
+                context["outlet_events"][asset].extra = span.extra()
 
     def stop_command(self) -> None:
         """Stop the command and all that it started: first politely, so that training can save a checkpoint."""

@@ -5,7 +5,8 @@ rows too: before the first promotion, as the log then says, and where no user wa
 
 **First three checks** when it is red:
 
-1. The log ends with the stage's own error; exit code 65 with `histories`: run `build_samples` for the day first.
+1. The log ends with the stage's own error; exit code 65 with `histories`: run `build_samples` for the day first. With
+   `was not published`: more than 1 % of the rows broke the contract of the table; the message names a file with them.
 2. Over its time limit: the log has lists/s and the time left. What is decoded stays, so the next try goes on there.
 3. A registered version that cannot be loaded: `python -m registry history`, then roll back to the champion before it.
 
@@ -14,7 +15,7 @@ rows too: before the first promotion, as the log then says, and where no user wa
 **Owner**: ml-engineering.
 """
 
-from dags.builder import CHALLENGER, DECISION, PROFILE, SAMPLES, after, new_dag, nightly_task
+from dags.builder import CHALLENGER, DECISION, PROFILE, RECOMMENDATIONS, SAMPLES, after, new_dag, nightly_task
 
 # By assets, not by the clock: new histories and new versions are what changes the lists, whenever the chain gets there.
 # The histories come first, so that a night whose training fails still has its lists, by the champion of before.
@@ -28,4 +29,4 @@ with new_dag(
     tags=["registry", "nightly"],
     deadline_minutes=240,
 ):
-    nightly_task("generative_rec")
+    nightly_task("generative_rec", outlet=RECOMMENDATIONS)

@@ -9,7 +9,6 @@ from airflow.providers.standard.operators.hitl import HITLOperator
 from airflow.sdk import BaseOperator
 
 from dags.commands import Commands
-from dags.partitions import days
 
 
 class RunCommand(Commands, BaseOperator):  # type: ignore[misc]
@@ -24,18 +23,12 @@ class RunCommand(Commands, BaseOperator):  # type: ignore[misc]
 
     def execute(self, context: Any) -> Any:
         """Run the command; raises what its exit code asks for."""
-        self._label_events(context)
+        self.label_events(context)
         return self.run_command(self.arguments)
 
     def on_kill(self) -> None:
         """Leave no process behind."""
         self.stop_command()
-
-    def _label_events(self, context: Any) -> None:
-        if self.outlets:
-            span = days(context["partition_key"], context["params"], context["triggering_asset_events"])
-            for asset in self.outlets:
-                context["outlet_events"][asset].extra = span.extra()
 
 
 class Approval(HITLOperator):  # type: ignore[misc]

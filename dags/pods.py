@@ -51,6 +51,7 @@ class StagePod(Commands, KubernetesPodOperator):  # type: ignore[misc]
             # A stage that could say nothing was taken away with its node.
             judge(stage_exit_code(spec.parent, EXIT_TRANSIENT), ["-m", "training", "--spec", str(spec)])
         self.run_command(self.finish)
+        self.label_events(context)  # in this process, not in that of `execute`: the pod's wait lies between
 
     def on_kill(self) -> None:
         """Leave neither a process nor a pod behind."""

@@ -13,10 +13,10 @@
 **Owner**: analytics.
 """
 
-from dags.builder import CHALLENGER, DECISION, PROFILE, after, chain, module, new_dag
+from dags.builder import CHALLENGER, DECISION, PROFILE, RECOMMENDATIONS, after, chain, module, new_dag
 
-# Where a person decides, the report does not wait for the answer: it is made before, and again after it.
-_TRIGGERS = (DECISION,) if PROFILE.airflow.approve_by_flag else (CHALLENGER, DECISION)
+# Where a person decides, the report waits neither for the answer nor for the lists: it is made before, and again after.
+_TRIGGERS = (RECOMMENDATIONS,) if PROFILE.airflow.approve_by_flag else (CHALLENGER, DECISION, RECOMMENDATIONS)
 
 with new_dag(
     "quality_report",

@@ -70,7 +70,7 @@ def test_each_dag_of_the_chain_is_set_off_by_the_one_before(bag: Any) -> None:
         "features": {"build_samples"},
         "align_generative_rec": {"features"},
         "promote": {"align_generative_rec"},
-        "quality_report": {"align_generative_rec", "promote"},
+        "quality_report": {"align_generative_rec", "promote", "nightly_recommend"},
     }
 
 

@@ -62,7 +62,7 @@ def test_a_stage_is_prepared_and_finished_by_the_worker(dag: Any) -> None:
 def test_the_nightly_stage_is_such_a_task_too(cluster: Any) -> None:
     facts = {"owner": "ml-engineering", "tags": ["registry"], "deadline_minutes": 60}
     with cluster.new_dag("twin", "notes", schedule=None, **facts) as dag:
-        cluster.nightly_task("generative_rec")
+        cluster.nightly_task("generative_rec", outlet=cluster.RECOMMENDATIONS)
     (task,) = dag.tasks
     assert (task.task_id, task.finish[:3]) == ("recommend", ["-m", "dags.steps.recommend", "finish"])
     assert command(task.pod_of("/s/spec.json"))[-3:] == ["generative_rec.recommend", "--spec", "/s/spec.json"]
@@ -148,7 +148,11 @@ class Stage:
         (folder / "code").write_text("0")
         finish = ("-c", f"{self._say('finish')}; raise SystemExit(int(open({str(folder / 'code')!r}).read()))")
         pod = partial(pod_spec, "a.b", profile=builder.PROFILE, gpus=1, gpu_class="small")
-        self.task = StagePod(task_id="b", prepare=prepare, finish=finish, pod=pod, get_logs=False)
+        asset = builder.RECOMMENDATIONS
+        self.event = SimpleNamespace(extra=None)
+        self.run = {"partition_key": "2018-01-05", "params": {"from": "2018-01-01"}, "triggering_asset_events": {}}
+        self.run["outlet_events"] = {asset: self.event}
+        self.task = StagePod(task_id="b", prepare=prepare, finish=finish, pod=pod, outlets=[asset], get_logs=False)
         same = {"read_pod": lambda pod: pod, "await_pod_completion": lambda pod, *_: pod}
         manager = SimpleNamespace(create_pod=self.cluster.create, **same)
         monkeypatch.setattr(StagePod, "hook", self.cluster)
@@ -166,7 +170,7 @@ class Stage:
         ti = SimpleNamespace(dag_id="d", task_id="b", map_index=-1, try_number=1, start_date=None)
         ti.xcom_push = lambda key, value: self.xcom.__setitem__(key, value)
         ti.xcom_pull = lambda key: self.xcom[key]
-        return {"ti": ti, "run_id": "r", "dag": SimpleNamespace()}
+        return {"ti": ti, "run_id": "r", "dag": SimpleNamespace(), **self.run}
 
     def start(self) -> None:
         """Up to the wait."""
@@ -189,8 +193,10 @@ def test_a_stage_prepares_trains_what_it_prepared_and_finishes(stage: Stage) -> 
     stage.start()
     assert stage.said.read_text().split() == ["prepare"]
     assert stage.cluster.pod.spec.containers[0].command[-1] == str(stage.folder / "spec.json")
+    assert stage.event.extra is None, "what is said before the wait is lost"
     stage.end("Succeeded")
     assert stage.said.read_text().split() == ["prepare", "finish"]
+    assert stage.event.extra == {"from": "2018-01-01", "to": "2018-01-05"}
 
 
 @pytest.mark.parametrize(("code", "again"), [("65", False), ("70", False), ("75", True), (None, True)])
