@@ -132,7 +132,8 @@ def _rungs(rungs: list[dict[str, Any]]) -> Table:
         table.add_column(name, justify="left" if name in ("rung", "outcome") else "right")
     for one in rungs:
         figures = (f"{one['ndcg_before']:.4f}", f"{one['ndcg_after']:.4f}", f"{one['legal']:.0%}")
-        outcome = "stands" if one["stands"] else f"left out: {one['reason']}"
+        # An evaluation of before reasons were kept has none.
+        outcome = "stands" if one["stands"] else ": ".join(filter(None, ("left out", one["reason"])))
         table.add_row(one["rung"], f"{one['preferences']:,.0f}" if "preferences" in one else "", *figures, outcome)
     return table
 

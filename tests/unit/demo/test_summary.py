@@ -14,9 +14,11 @@ def test_a_rung_that_was_left_out_says_why() -> None:
     shown = io.StringIO()
     rungs = [
         {**figures, "rung": "sp_easy", "stands": 1.0, "reason": None},
+        {**figures, "rung": "rf_easy", "stands": 0.0, "reason": None},
         {**figures, "rung": "rf_hard", "stands": 0.0, "reason": why, "preferences": 18.0},
     ]
     Console(file=shown, width=200).print(_rungs(rungs))
-    (easy, hard) = [line for line in shown.getvalue().splitlines() if "0.0311" in line]
+    easy, before, hard = [line for line in shown.getvalue().splitlines() if "0.0311" in line]
     assert "stands" in easy and "left out" not in easy
+    assert "left out" in before and "None" not in before
     assert f"left out: {why}" in hard
