@@ -23,6 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from training.core.errors import DataError
+from training.generative_rec.samples import COLUMNS
 
 Name = Literal["beauty", "instruments", "office"]
 FOLDERS: Mapping[Name, str] = {
@@ -34,18 +35,7 @@ OFFICE_CUTS = (date(2018, 4, 11), date(2018, 5, 9))
 HISTORY, PROFILE_ITEMS, PROFILE_NAMES, PROFILE_TITLES = 50, 50, 3, 3
 _WORDS = ("item_id", "source", "title", "brand", "category", "description", "features")
 ITEMS_SCHEMA = pa.schema([*((name, pa.string()) for name in _WORDS), ("letter_codes", pa.list_(pa.int32()))])
-SAMPLES_SCHEMA = pa.schema(
-    {
-        "user_id": pa.string(),
-        "sample_date": pa.date32(),
-        "event_time": pa.timestamp("us", "UTC"),
-        "item_id": pa.string(),
-        "history_item_ids": pa.list_(pa.string()),
-        "split_time": pa.string(),
-        "feedback": pa.string(),
-        "user_profile__profile_text": pa.string(),
-    }
-)
+SAMPLES_SCHEMA = pa.schema({**COLUMNS, "feedback": pa.string(), "user_profile__profile_text": pa.string()})
 
 
 @dataclass(frozen=True)

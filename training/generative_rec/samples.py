@@ -22,7 +22,7 @@ from training.core.stage import StageSpec, read_table
 Protocol = Literal["time", "leave_one_out"]
 PARTS = ("train", "valid", "test")
 TABLE = "next_item_training_set"
-_COLUMNS = {
+COLUMNS = {
     "user_id": pa.string(),
     "sample_date": pa.date32(),
     "event_time": pa.timestamp("us", "UTC"),
@@ -50,7 +50,7 @@ def read_samples(spec: StageSpec, protocol: Protocol, table: str = TABLE) -> lis
 
     Raises DataError for a part other than train, valid and test, and for a split without training samples.
     """
-    ordered = read_table(spec, table, _COLUMNS).sort_by([(name, "ascending") for name in _ORDER])
+    ordered = read_table(spec, table, COLUMNS).sort_by([(name, "ascending") for name in _ORDER])
     rows = ordered.drop_columns("event_time").to_pylist()  # for the first time of all, pyarrow would import pandas
     samples = [
         NextItem(row["user_id"], row["sample_date"], row["item_id"], tuple(row["history_item_ids"]), row["split_time"])
@@ -103,7 +103,7 @@ def training_sequences(samples: Sequence[NextItem]) -> list[list[str]]:
 def training_feedback(spec: StageSpec, samples: Sequence[NextItem]) -> list[tuple[str, str, str]]:
     """User, item and level (`liked`, `neutral`, `disliked`, `unknown`) of the training part."""
     train = {(sample.user_id, sample.as_of, sample.item_id) for sample in of_part(samples, "train")}
-    rows = read_table(spec, TABLE, {name: _COLUMNS.get(name, pa.string()) for name in _WORDS}).to_pylist()
+    rows = read_table(spec, TABLE, {name: COLUMNS.get(name, pa.string()) for name in _WORDS}).to_pylist()
     return [
         (row["user_id"], row["item_id"], row["feedback"])
         for row in rows

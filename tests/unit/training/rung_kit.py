@@ -23,19 +23,12 @@ from training.core.learner import Learner
 from training.core.stage import StageSpec, TableRef
 from training.core.tokens import Vocabulary, train_text_tokenizer
 from training.generative_rec.item_codes import ItemCodes, codebooks
+from training.generative_rec.samples import COLUMNS
 
 from .conftest import TINY
 
 ITEMS = [f"i{n}" for n in range(12)]
-KINDS = {
-    "user_id": pa.string(),
-    "sample_date": pa.date32(),
-    "event_time": pa.timestamp("us", "UTC"),
-    "item_id": pa.string(),
-    "history_item_ids": pa.list_(pa.string()),
-    "split_time": pa.string(),
-    "feedback": pa.string(),
-}
+KINDS = {**COLUMNS, "feedback": pa.string()}
 
 
 def write_samples(path: Path, **changes: Any) -> Path:
