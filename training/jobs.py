@@ -58,7 +58,7 @@ def _read_job(name: str, known: Mapping[str, Path]) -> dict[str, Any]:
         raise DataError(f"there is no job {name}", do=f"choose one of: {', '.join(known) or '(none)'}")
     values = yaml.safe_load(known[name].read_text())
     like = values.pop("like", None)
-    return values if like is None else merged(_read_job(like, known), values)
+    return values if like is None else merged(_read_job(like, known), values, nulls=True)
 
 
 def declared_stages(system: str, preset: str, root: Path = _ROOT, named: Collection[str] = ()) -> list[dict[str, Any]]:
@@ -100,14 +100,17 @@ def _spec(job: Job, stage: Mapping[str, Any], names: Sequence[str], samples: Pat
     )
 
 
-def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """`base` with the values of `over`, mappings within merged the same way; null takes a value out."""
+def merged(base: Mapping[str, Any], over: Mapping[str, Any], nulls: bool = False) -> dict[str, Any]:
+    """`base` with the values of `over`, mappings within merged the same way; null takes a value out.
+
+    `nulls` keeps those of `over`, for what the result itself is set over.
+    """
     both = {
-        key: merged(base[key], over[key])
+        key: merged(base[key], over[key], nulls)
         for key in base.keys() & over.keys()
         if isinstance(base[key], Mapping) and isinstance(over[key], Mapping)
     }
-    taken_out = {key for key, value in over.items() if value is None}
+    taken_out = set() if nulls else {key for key, value in over.items() if value is None}
     return {key: value for key, value in {**base, **over, **both}.items() if key not in taken_out}
 
 

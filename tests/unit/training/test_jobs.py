@@ -43,11 +43,14 @@ def test_a_job_is_the_pipelines_preset_with_its_own_values_over_it(root: Path, t
 
 
 def test_a_job_like_another_one_is_that_job_with_its_own_values_over_it(root: Path) -> None:
-    own = "like: ladder\nstages: [codes]\nconfig: {codes: {width: null, loop: {epochs: 1}}}\n"
+    own = "like: ladder\nstages: [codes]\nconfig: {codes: {width: null, levels: null, loop: {epochs: 1}}}\n"
     (root / "shop" / "jobs" / "small.yaml").write_text(own)
     job = load_job("small", root)
     assert (job.system, job.preset, job.stages) == ("shop", "bench", ("codes",))
-    assert job.config == {"codes": {"loop": {"rows": 2, "epochs": 1}}}
+    (root.parent / "samples").mkdir()
+    (root.parent / "samples" / "items.parquet").touch()
+    # What it takes out is taken out of the preset too.
+    assert stage_specs(job, root.parent / "samples", root, 1, root)[0].config == {"loop": {"rows": 2, "epochs": 1}}
 
 
 def test_a_job_like_one_that_is_not_there_lists_the_known(root: Path) -> None:
