@@ -188,7 +188,8 @@ def rungs(metrics: list[dict[str, Any]]) -> list[dict[str, Any]]:
             rung = found.setdefault((row["system"], row["model"]), facts)
             rung[row["metric"]] = row["value"]
             rung["reason"] = row["reason"] or rung["reason"]
-    return sorted(found.values(), key=lambda one: (one["system"], one["place"]))
+    gated = (one for one in found.values() if "place" in one)  # an evaluation without a comparison has other figures
+    return sorted(gated, key=lambda one: (one["system"], one["place"]))
 
 
 def recommendations(marts: Marts) -> list[dict[str, Any]]:

@@ -61,3 +61,8 @@ def test_rungs_come_in_their_order_with_their_figures_and_the_reason_of_one_that
     facts = {"system": "s", "origin": "real"}
     expected = [{**facts, "rung": rung, "reason": why[rung], **figures} for rung, figures in told.items()]
     assert rungs(rows) == expected
+
+
+def test_an_evaluation_without_a_comparison_has_no_rungs() -> None:
+    facts = {"system": "s", "split": "training", "model": "evaluate", "origin": "real", "reason": None}
+    assert rungs([{**facts, "metric": "seconds", "value": 2.5}]) == []
