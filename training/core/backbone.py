@@ -47,7 +47,7 @@ def build_backbone(config: BackboneConfig, vocabulary: Vocabulary, seed: int) ->
     model = _from_sizes(config, vocabulary) if config.path is None else _from_folder(Path(config.path))
     fit_embeddings(model, vocabulary)
     if config.gradient_checkpointing:
-        model.gradient_checkpointing_enable()
+        model.activation_checkpointing_enable()
     adapted = model if config.lora is None else _with_lora(model, config.lora)
     return adapted.to(accelerator().device)
 

@@ -1,23 +1,30 @@
 """Checkpoints that are either whole or not there, and from which a run goes on bit for bit (on the CPU).
 
-A checkpoint holds the trainable weights and the optimizer's state (safetensors, never pickle), the random state, and
-the loop's cursor as JSON. It is written to a scratch folder, synced, and renamed over the one before.
+A checkpoint holds the trainable weights and the optimizer's state (safetensors, never pickle), the random state of each
+process, and the loop's cursor as JSON. It is written to a scratch folder, synced, and renamed over the one before.
+Where the processes hold shards the one that writes gathers them on its CPU, and each reads back its own: a checkpoint
+does not depend on how many processes there were.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from accelerate import PartialState
+from accelerate.utils import gather_object
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor, distribute_tensor
 
 from training.core.errors import DataError
 from training.core.files import new_folder, write_json
+from training.core.shards import as_held, gathered
+from training.core.stage import is_main_process
 
 
 def trainable(model: nn.Module) -> dict[str, Tensor]:
@@ -31,50 +38,44 @@ def trainable(model: nn.Module) -> dict[str, Tensor]:
 
 
 def save_weights(model: nn.Module, file: Path) -> None:
-    """Write the trainable weights to `file`."""
-    save_file({name: weight.contiguous() for name, weight in trainable(model).items()}, file)
+    """Write the trainable weights to `file`; every process must call it, one writes."""
+    weights = gathered(trainable(model), keep=is_main_process())
+    if is_main_process():
+        save_file(weights, file)
 
 
 def load_weights(model: nn.Module, file: Path) -> None:
     """Put the weights of `file` into `model`; DataError if the file is broken or of another model."""
-    stored, own = read_tensors(file), trainable(model)
-    if {name: weight.shape for name, weight in stored.items()} != {name: weight.shape for name, weight in own.items()}:
-        raise DataError(
-            "the checkpoint is of another model or vocabulary", where=str(file), do="remove it to start afresh"
-        )
-    with torch.no_grad():
-        for name, weight in own.items():
-            weight.copy_(stored[name])
+    own = trainable(model)
+    with _opened(file) as stored:
+        shapes = {name: tuple(stored.get_slice(name).get_shape()) for name in stored.keys()}  # noqa: SIM118
+        if shapes != {name: tuple(weight.shape) for name, weight in own.items()}:
+            raise DataError(
+                "the checkpoint is of another model or vocabulary", where=str(file), do="remove it to start afresh"
+            )
+        with torch.no_grad():
+            for name, weight in own.items():
+                weight.copy_(as_held(stored.get_tensor(name), weight))
 
 
-def whole(tensor: Tensor) -> Tensor:
-    """The tensor itself, or all of it where each process has a shard; every process must ask."""
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
-
-
-def as_held(tensor: Tensor, like: Tensor) -> Tensor:
-    """This process's shard of a whole tensor where `like` is sharded, else all of it; every process must ask."""
-    if not isinstance(like, DTensor):
-        return tensor
-    return distribute_tensor(tensor.to(like.device), like.device_mesh, like.placements)
-
-
-def save_checkpoint(
-    folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, cursor: dict[str, Any], *, write: bool = True
-) -> None:
+def save_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, cursor: dict[str, Any]) -> None:
     """Write the whole state of a run to `folder`, replacing the checkpoint that is there.
 
-    All processes call it, as each may hold a shard of the optimizer's state; one of them is to `write`.
+    Every process must call it, and comes back when all is written: one that ended before would have the rest stopped.
     """
     state = optimizer.state_dict()["state"]
-    moments = {f"{number}.{name}": whole(value) for number, entry in state.items() for name, value in entry.items()}
-    if not write:
-        return
-    with new_folder(folder) as scratch:
-        save_weights(model, scratch / "weights.safetensors")
-        save_file(moments, scratch / "optimizer.safetensors")
-        save_file(_random_state(), scratch / "random.safetensors")
-        write_json(scratch / "cursor.json", cursor)
+    moments = {f"{number}.{name}": value for number, entry in state.items() for name, value in entry.items()}
+    files = {
+        name: gathered(tensors, keep=is_main_process())
+        for name, tensors in (("weights", trainable(model)), ("optimizer", moments))
+    }
+    files["random"] = {name: value for part in gather_object([_random_state()]) for name, value in part.items()}
+    if is_main_process():
+        with new_folder(folder) as scratch:
+            for name, tensors in files.items():
+                save_file(tensors, scratch / f"{name}.safetensors")
+            write_json(scratch / "cursor.json", cursor)
+    PartialState().wait_for_everyone()
 
 
 def read_cursor(folder: Path) -> dict[str, Any] | None:
@@ -90,18 +91,27 @@ def load_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optim
     load_weights(model, folder / "weights.safetensors")
     weights = [weight for group in optimizer.param_groups for weight in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
-    for key, value in read_tensors(folder / "optimizer.safetensors").items():
-        number, name = key.split(".", 1)
-        held = as_held(value, weights[int(number)]) if value.ndim else value
-        state.setdefault(int(number), {})[name] = held
+    with _opened(folder / "optimizer.safetensors") as stored:
+        for key in stored.keys():  # noqa: SIM118
+            number, name = key.split(".", 1)
+            value = stored.get_tensor(key)
+            held = as_held(value, weights[int(number)]) if value.ndim else value
+            state.setdefault(int(number), {})[name] = held
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
     _restore_random_state(read_tensors(folder / "random.safetensors"))
 
 
 def read_tensors(file: Path) -> dict[str, Tensor]:
     """The tensors of a safetensors file; DataError if it is missing or truncated."""
+    with _opened(file) as stored:
+        return {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[Any]:
+    """A safetensors file whose tensors are read when they are asked for."""
     try:
-        stored: dict[str, Tensor] = load_file(file)
+        stored = safe_open(file, framework="pt")
     except (SafetensorError, OSError) as error:
         raise DataError(
             "a file of weights is missing or broken",
@@ -109,16 +119,18 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
             why=str(error),
             do="remove it and run the stage that wrote it again",
         ) from error
-    return stored
+    with stored:
+        yield stored
 
 
 def _random_state() -> dict[str, Tensor]:
-    devices = range(torch.cuda.device_count()) if torch.cuda.is_available() else ()
-    return {"cpu": torch.get_rng_state(), **{f"cuda.{n}": torch.cuda.get_rng_state(n) for n in devices}}
+    """This process's, under names of its own."""
+    own = {"cpu": torch.get_rng_state(), **({"cuda": torch.cuda.get_rng_state()} if torch.cuda.is_available() else {})}
+    return {f"{PartialState().process_index}.{device}": state for device, state in own.items()}
 
 
-def _restore_random_state(state: dict[str, Tensor]) -> None:
-    torch.set_rng_state(state["cpu"])
-    for name, value in state.items():
-        if name != "cpu":
-            torch.cuda.set_rng_state(value, int(name.removeprefix("cuda.")))
+def _restore_random_state(stored: dict[str, Tensor]) -> None:
+    """Go back to this process's state; one that was not there before keeps its own."""
+    restore: dict[str, Callable[[Tensor], None]] = {"cpu": torch.set_rng_state, "cuda": torch.cuda.set_rng_state}
+    for name in stored.keys() & _random_state().keys():
+        restore[name.split(".")[1]](stored[name])

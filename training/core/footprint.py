@@ -20,7 +20,8 @@ class Load:
     """A micro-batch of a stage: `rows` rows of `row_tokens` tokens through `backbone`.
 
     `tokens`: what is added to the vocabulary (a backbone of one's own: all of it). `longest`: tokens of the longest
-    sample, which a row must hold; `positions`: of the longest sequence in it. `reference`: a frozen copy stands beside.
+    sample, which a row must hold; `positions`: of the longest sequence in it. `reference`: the weights stand there once
+    more as they were at the start.
     """
 
     backbone: BackboneConfig
@@ -34,28 +35,30 @@ class Load:
 
 @dataclass(frozen=True)
 class Footprint:
-    """Weights, those that learn, and GiB per GPU: while the model is loaded, and while it trains."""
+    """Weights, those that learn, and GiB per GPU: while the model is whole (loaded, judged, written), and in a step."""
 
     weights: int
     trainable: int
-    loading: float
+    whole: float
     training: float
     max_positions: int
 
     @property
     def peak(self) -> float:
         """The larger of the two, in GiB."""
-        return max(self.loading, self.training)
+        return max(self.whole, self.training)
 
 
 @cache
 def footprint(load: Load, gpus: int) -> Footprint:
-    """The estimate, with weights, gradients and optimizer state sharded over `gpus` (FSDP).
+    """The estimate, with weights, gradients, optimizer state and reference sharded over `gpus` (FSDP).
 
-    Float32 weights, gradients and two moments: 4, 4 and 8 bytes; on one GPU the weights in bf16 for its products, on
-    several the whole float32 copy that each keeps and from which the shards are cut (`core.learner`); activations of
-    34 bytes per token, layer and unit of width, or 2 with gradient checkpointing and one layer whole (Korthikanti et
-    al. 2022, table 2, without the attention matrix); logits of all tokens, in bf16, float32 and their gradient: 10.
+    Float32 weights, gradients and two moments: 4, 4 and 8 bytes; the weights in bf16 for their products, 2, on several
+    GPUs of two layers at a time and of what is in no layer, with their gradients before they are summed, 2 and 4;
+    activations of 34 bytes per token, layer and unit of width, or 2 with gradient checkpointing and one layer whole
+    (Korthikanti et al. 2022, table 2, without the attention matrix); logits of all tokens, in bf16, float32 and their
+    gradient: 10. Before, after and between the steps a float32 model is whole on each GPU (`core.learner`), beside its
+    shards.
     """
     model = outline(load.backbone, load.tokens)
     sizes = [(weight.numel(), weight.requires_grad) for weight in model.parameters()]
@@ -64,11 +67,13 @@ def footprint(load: Load, gpus: int) -> Footprint:
     unit = batch * config.hidden_size
     layers = config.num_hidden_layers
     kept = 2 * layers + 34 if load.backbone.gradient_checkpointing else 34 * layers
-    copies = 4 * weights * ((gpus > 1) + load.reference) + 2 * weights * (gpus == 1)
     logits = 10 * batch * model.get_input_embeddings().weight.shape[0]
-    training = (4 * weights + 12 * trainable) / gpus + copies + kept * unit + logits
-    loading = 4 * weights * (1 if gpus == 1 else 2)
-    return Footprint(weights, trainable, loading / GIB, training / GIB, config.max_position_embeddings)
+    state = (4 * weights + 12 * trainable + 4 * trainable * load.reference) / gpus
+    in_layers = sum(weight.numel() for weight in model.get_decoder().layers.parameters())
+    products = 2 * weights if gpus == 1 else 8 * (weights - in_layers * max(0, layers - 2) / layers)
+    whole = 4 * weights + state * (gpus > 1)
+    training = state + products + kept * unit + logits
+    return Footprint(weights, trainable, whole / GIB, training / GIB, config.max_position_embeddings)
 
 
 def faults(load: Load, found: Footprint, gpu_gib: float) -> list[str]:
@@ -80,8 +85,8 @@ def faults(load: Load, found: Footprint, gpu_gib: float) -> list[str]:
         found_faults.append(
             f"a sequence of {load.positions} tokens, the backbone takes {found.max_positions}: shorten `history`"
         )
-    if found.loading > room:
-        found_faults.append(f"{found.loading:.0f} GiB of weights before they are sharded: take a smaller backbone")
+    if found.whole > room:
+        found_faults.append(f"{found.whole:.0f} GiB while the model is whole: take a smaller backbone, or more GPUs")
     if found.training > room:
         found_faults.append(
             f"{found.training:.0f} GiB to train: lower `rows` (and raise `accumulate`), or take more GPUs"

@@ -9,24 +9,19 @@ from __future__ import annotations
 import copy
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Generic, Protocol, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from transformers import PreTrainedModel
 
-from training.core.checkpoint import (
-    as_held,
-    load_checkpoint,
-    load_weights,
-    read_cursor,
-    save_checkpoint,
-    save_weights,
-    whole,
-)
+from training.core.checkpoint import load_checkpoint, load_weights, read_cursor, save_checkpoint, save_weights
 from training.core.device import accelerator
+from training.core.shards import empty, give, lent, whole
 from training.core.stage import MetricsLog
 from training.core.throughput import flops_per_token, peak_flops
 
@@ -71,9 +66,9 @@ class _Summed(nn.Module, Generic[B]):
 class Learner(Generic[B]):
     """A model in training, in `folder`; `run` names the run: a checkpoint there of another one is not gone on from.
 
-    Under FSDP a copy of the model is what learns, with its weights, gradients and optimizer state in shards over the
-    processes; after each step its weights go back into `model`, which decodes, judges and is saved as anywhere else.
-    That costs a whole float32 copy on each GPU, and one gathering of the weights per step.
+    Under FSDP weights, gradients and optimizer state are in shards over the processes, and `model` is an empty shell
+    that can do nothing: it has its weights inside of `whole()`, and again after `finish()`. So it decodes, judges and
+    is saved as anywhere else, and nothing is whole while steps are taken.
 
     The loss function gives the loss summed over `batch.learnt` units, and values to log, summed over the same units.
     """
@@ -90,11 +85,16 @@ class Learner(Generic[B]):
     ) -> None:
         self.accelerator = accelerator()
         self.model, self._run, self._max_grad_norm = model, run, max_grad_norm
-        self._sharded = self.accelerator.is_fsdp2
-        learning = copy.deepcopy(model) if self._sharded else model
-        weights = [weight for weight in learning.parameters() if weight.requires_grad]
-        optimizer = torch.optim.AdamW(weights, weight_decay=weight_decay, fused=True)
+        sharded = self.accelerator.is_fsdp2
+        # Sharding takes a model apart: it gets one of its own, made of the same weights.
+        learning = copy.deepcopy(model, {id(weight): weight for weight in model.parameters()}) if sharded else model
+        learnt = [weight for weight in learning.parameters() if weight.requires_grad]
+        optimizer = torch.optim.AdamW(learnt, weight_decay=weight_decay, fused=True)
+        self._learning = learning
         self._summed, self._optimizer = self.accelerator.prepare(_Summed(learning, loss), optimizer)
+        self.weights: Sequence[Tensor] = tuple(learning.parameters())
+        if sharded:
+            empty(model)
         self._checkpoint, self._best = folder / "checkpoint", folder / "best.safetensors"
         self.log = MetricsLog(folder / "metrics.jsonl")
         self.tokens, self.seconds = 0, 0.0
@@ -105,46 +105,40 @@ class Learner(Generic[B]):
         if cursor is None or cursor.pop("run") != self._run:
             self.log.rewind(0)
             return None
-        load_checkpoint(self._checkpoint, self.model, self._optimizer)
-        self._scatter()
+        load_checkpoint(self._checkpoint, self._learning, self._optimizer)
         self.log.rewind(cursor["step"])
         return cursor
 
     def save(self, cursor: Mapping[str, Any]) -> None:
         """Write a checkpoint; `cursor` must hold the `step`."""
-        state, write = {"run": self._run, **cursor}, self.accelerator.is_main_process
-        save_checkpoint(self._checkpoint, self.model, self._optimizer, state, write=write)
+        save_checkpoint(self._checkpoint, self._learning, self._optimizer, {"run": self._run, **cursor})
 
     def save_best(self) -> None:
         """Keep the weights as they are now as the best ones."""
-        if self.accelerator.is_main_process:
-            save_weights(self.model, self._best)
+        save_weights(self._learning, self._best)
 
     def load_best(self) -> None:
-        """Put the best weights into the model."""
+        """Go back to the best weights."""
         self.accelerator.wait_for_everyone()
-        load_weights(self.model, self._best)
-        self._scatter()
+        load_weights(self._learning, self._best)
 
-    def _shards(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """The weights of `model` that learn, each with its shard; none where nothing is sharded."""
-        if self._sharded:
-            pairs = zip(self.model.parameters(), self._summed.parameters(), strict=True)
-            yield from (pair for pair in pairs if pair[0].requires_grad)
+    def whole(self) -> AbstractContextManager[None]:
+        """Inside, `model` has its weights; it must not learn there. All processes enter together."""
+        return lent(self.model, self.weights)
 
-    @torch.no_grad()
-    def _gather(self) -> None:
-        for weight, shard in self._shards():
-            weight.copy_(whole(shard))
+    def finish(self) -> None:
+        """Give `model` its weights back, for good; no step may follow."""
+        give(self.model, self.weights)
 
-    @torch.no_grad()
-    def _scatter(self) -> None:
-        for weight, shard in self._shards():
-            shard.copy_(as_held(weight, shard))
+    def ask(self, judge: Callable[[], float]) -> float:
+        """What `judge` says of `model` as it is now: the mean over the processes, so that they all go by one number."""
+        with self.whole():
+            return self.total(judge()) / float(self.accelerator.num_processes)
 
     def total(self, value: float) -> float:
         """Sum over the processes."""
-        return float(self.accelerator.reduce(torch.tensor(value, device=self.accelerator.device), "sum"))
+        own = torch.tensor(value, dtype=torch.float64, device=self.accelerator.device)
+        return float(self.accelerator.reduce(own, "sum"))
 
     def most(self, value: int) -> int:
         """Maximum over the processes."""
@@ -176,7 +170,6 @@ class Learner(Generic[B]):
         norm = self.accelerator.clip_grad_norm_(self._summed.parameters(), self._max_grad_norm)
         self._optimizer.step()
         self._optimizer.zero_grad()
-        self._gather()
         means = self.accelerator.reduce(torch.stack([value.float() for value in sums.values()]), "sum")
         logged = dict(zip(sums, means.tolist(), strict=True))
         return {**logged, "grad_norm": float(whole(norm)), "learning_rate": rate, **self._throughput(batches, started)}
@@ -189,17 +182,22 @@ class Learner(Generic[B]):
         values = {"tokens_per_second": tokens / seconds}
         peak = peak_flops(self.accelerator.device)
         if peak is not None:
-            done = tokens * flops_per_token(self.model, length)
+            done = tokens * flops_per_token(self._learning, length)
             values["mfu"] = done / seconds / (peak * self.accelerator.num_processes)
         return values
 
     @torch.no_grad()
     def evaluate(self, batches: Sequence[B]) -> dict[str, float]:
-        """The loss of batches and what the loss function logs, without learning from them; in this process alone."""
+        """The loss of the batches of all processes and what the loss function logs, without learning from them.
+
+        All processes must bring as many batches.
+        """
         self._summed.eval()
         sums: Counter[str] = Counter()
         for batch in batches:
             value, terms = self._summed(batch.to(self.accelerator.device))
             sums.update({name: float(term) for name, term in {"loss": value, **terms}.items()})
-        learnt = sum(batch.learnt for batch in batches)
-        return {name: value / learnt for name, value in sums.items()}
+        if isinstance(self._summed, FSDPModule):
+            self._summed.reshard()  # the root's own weights, which otherwise wait for a backward pass
+        learnt = self.total(sum(batch.learnt for batch in batches))
+        return {name: self.total(value) / learnt for name, value in sums.items()}

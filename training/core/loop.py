@@ -172,6 +172,7 @@ class Loop(Generic[S]):
         with deferred() as stop:
             self._run(first, samples, valid, judge, stop)
         learner.load_best()
+        learner.finish()
         cursor, rate = self._cursor, learner.tokens / max(learner.seconds, 1e-9)
         return Trained(
             cursor.step, cursor.best_step, cursor.best_loss, rate, None if stored is None else stored["step"]
@@ -228,7 +229,7 @@ class Loop(Generic[S]):
     def _end_epoch(self, valid: Sequence[S], judge: Callable[[], float] | None) -> None:
         cursor, learner = self._cursor, self._learner
         found = {f"valid_{name}": value for name, value in self._evaluate(valid).items()}
-        loss = judge() if judge else found["valid_loss"]
+        loss = learner.ask(judge) if judge else found["valid_loss"]
         learner.log.append(cursor.step, **found, judged=loss, epoch=cursor.epoch + 1)
         if loss < cursor.best_loss:
             cursor.best_loss, cursor.best_step, cursor.worse_epochs = loss, cursor.step, 0
@@ -245,4 +246,4 @@ class Loop(Generic[S]):
     def _evaluate(self, samples: Sequence[S]) -> dict[str, float]:
         plan = plan_rows([len(sample) for sample in samples], self._config.row_tokens, None)
         rows = [[samples[i] for i in row] for row in plan]
-        return self._learner.evaluate(self._batches(self._valid_objective, rows, 64))
+        return self._learner.evaluate(self._batches(self._valid_objective, self._share(rows), self._config.rows))

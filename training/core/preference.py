@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from training.core.device import in_shares
 from training.core.errors import DataError
 from training.core.learner import Loss
 from training.core.sequences import (
@@ -91,13 +92,16 @@ def with_reference(
     The model's dropout stays off from here on: noisy log-probs could not be compared with these.
     """
     without_dropout(model)
-    known = list(samples)
-    for numbers, batch, logits in passes(model, [sample.tree for sample in samples], pad, row_tokens, rows):
-        sums = iter(token_log_probs(logits, batch).sum(dim=1).tolist())
-        for number in numbers:
-            sample = samples[number]
-            known[number] = replace(sample, reference=tuple(islice(sums, 1 + len(sample.rejected))))
-    return known
+
+    def sums_of(share: Sequence[Preference]) -> list[tuple[float, ...]]:
+        found: list[tuple[float, ...]] = [()] * len(share)
+        for numbers, batch, logits in passes(model, [sample.tree for sample in share], pad, row_tokens, rows):
+            sums = iter(token_log_probs(logits, batch).sum(dim=1).tolist())
+            for number in numbers:
+                found[number] = tuple(islice(sums, 1 + len(share[number].rejected)))
+        return found
+
+    return [replace(sample, reference=sums) for sample, sums in zip(samples, in_shares(sums_of, samples), strict=True)]
 
 
 @dataclass(frozen=True)

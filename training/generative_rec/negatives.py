@@ -18,6 +18,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from training.core.decoding import beam_search
+from training.core.device import in_shares
 from training.core.preference import Preference
 from training.core.progress import Progress
 from training.core.trie import NO_ITEM
@@ -66,18 +67,22 @@ def self_play(
     model: PreTrainedModel, items: ItemCodes, questions: Sequence[Question], level: Level, choice: Choice
 ) -> Preferences:
     """The policy's own best wrong answers of this level, in its order."""
-    codes, found = shared_codes(items), list[tuple[Question, Sequence[int]]]()
-    least, below = SHARED[level]
-    with Progress(len(questions), f"self-play {level}", "question") as progress:
-        for start in range(0, len(questions), _CHUNK):
-            part = questions[start : start + _CHUNK]
-            beams = beam_search(model, items.trie, [one.prompt for one in part], choice.beams).items.cpu()
-            truth = torch.tensor([one.item for one in part])
-            depth = depth_shared(codes, beams.clamp(min=0), truth)
-            fits = (beams != NO_ITEM) & (beams != truth[:, None]) & (depth >= least) & (depth < below)
-            found += ((asked, row[mask].tolist()) for asked, row, mask in zip(part, beams, fits, strict=True))
-            progress.advance(len(part))
-    return _preferences(items, found, choice)
+    codes, (least, below) = shared_codes(items), SHARED[level]
+
+    def rejected(share: Sequence[Question]) -> list[list[int]]:
+        found = list[list[int]]()
+        with Progress(len(share), f"self-play {level}", "question") as progress:
+            for start in range(0, len(share), _CHUNK):
+                part = share[start : start + _CHUNK]
+                beams = beam_search(model, items.trie, [one.prompt for one in part], choice.beams).items.cpu()
+                truth = torch.tensor([one.item for one in part])
+                depth = depth_shared(codes, beams.clamp(min=0), truth)
+                fits = (beams != NO_ITEM) & (beams != truth[:, None]) & (depth >= least) & (depth < below)
+                found += (row[mask].tolist() for row, mask in zip(beams, fits, strict=True))
+                progress.advance(len(part))
+        return found
+
+    return _preferences(items, list(zip(questions, in_shares(rejected, questions), strict=True)), choice)
 
 
 def real_feedback(

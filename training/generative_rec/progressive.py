@@ -56,7 +56,7 @@ def _preferences(rung: Rung, config: Config) -> Preferences:
 
 def _train(rung: Rung, config: Config, found: list[Preference]) -> Trained:
     spec = rung.spec
-    known = with_reference(rung.model, found, rung.pad, config.loop.row_tokens)
+    known = with_reference(rung.model, found, rung.pad, config.loop.row_tokens, config.loop.rows)
     held_out = max(1, len(known) // 20)
     loop = Loop(rung.model, rung.pad, config.loop, spec.seed, spec.out_dir, spec.hash, objective=config.objective)
     return loop.train(lambda epoch: known[held_out:], known[:held_out], judge=lambda: -rung.judge.ndcg())

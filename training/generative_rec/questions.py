@@ -9,6 +9,7 @@ import numpy as np
 from transformers import PreTrainedModel
 
 from training.core.decoding import beam_search, legal_share
+from training.core.device import in_shares
 from training.core.errors import DataError
 from training.core.metrics import ndcg_at
 from training.generative_rec.item_codes import ItemCodes
@@ -60,15 +61,21 @@ class Judge:
 
     def ndcg(self) -> float:
         """NDCG@10 under the trie."""
-        found = beam_search(self.model.eval(), self.items.trie, [one.prompt for one in self.questions], 2 * JUDGED_AT)
-        truth = np.array([one.item for one in self.questions])
-        hits = found.items.cpu().numpy() == truth[:, None]
-        ranks = np.where(hits.any(axis=1), hits.argmax(axis=1) + 1.0, np.inf)
-        return float(ndcg_at(ranks, JUDGED_AT).mean())
+        return float(ndcg_at(np.array(in_shares(self._ranks, self.questions)), JUDGED_AT).mean())
+
+    def _ranks(self, questions: Sequence[Question]) -> list[float]:
+        found = beam_search(self.model.eval(), self.items.trie, [one.prompt for one in questions], 2 * JUDGED_AT)
+        hits = found.items.cpu().numpy() == np.array([one.item for one in questions])[:, None]
+        return list(np.where(hits.any(axis=1), hits.argmax(axis=1) + 1.0, np.inf))
 
     def legal(self) -> float:
         """The share of questions that are answered with an item without the trie."""
-        return legal_share(self.model.eval(), self.items.trie, [one.prompt for one in self.questions])
+        return float(np.mean(in_shares(self._legal, self.questions)))
+
+    def _legal(self, questions: Sequence[Question]) -> list[float]:
+        share = legal_share(self.model.eval(), self.items.trie, [one.prompt for one in questions])
+        legal = round(share * len(questions))
+        return [1.0] * legal + [0.0] * (len(questions) - legal)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from . import two_processes
 
@@ -25,7 +26,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
     script = [two_processes.__file__, str(two), "2"]
-    subprocess.run([*torchrun, *script], check=True, env=environment, cwd=two, timeout=300)
+    subprocess.run([*torchrun, *script], check=True, env=environment, cwd=two, timeout=900)
     return {"one": one, "two": two, "sharded": two / "sharded"}
 
 
@@ -33,7 +34,10 @@ def metrics(folder: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
-@pytest.mark.parametrize("kind", ["next_token", "resumed", "preference", "policy"])
+KINDS = ["next_token", "resumed", "preference", "policy", "resumed_lora", "policy_lora"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("started", ["two", "sharded"])
 def test_two_processes_have_the_metrics_of_one_with_twice_the_micro_batches(
     runs: dict[str, Path], kind: str, started: str
@@ -44,3 +48,22 @@ def test_two_processes_have_the_metrics_of_one_with_twice_the_micro_batches(
         assert left.keys() == right.keys()
         for name in left.keys() - TIMES:
             assert left[name] == pytest.approx(right[name], rel=1e-4, abs=1e-6), name
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("started", ["two", "sharded"])
+def test_they_end_with_its_weights(runs: dict[str, Path], kind: str, started: str) -> None:
+    one, two = (load_file(runs[name] / kind / "ended.safetensors") for name in ("one", started))
+    assert one.keys() == two.keys()
+    for name, weight in one.items():
+        torch.testing.assert_close(two[name], weight, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_with_fsdp_a_process_holds_half_of_everything_and_nothing_whole(runs: dict[str, Path], kind: str) -> None:
+    """Weights, two moments of those that learn, and for a policy with a reference those once more."""
+    found = {name: json.loads((runs[name] / kind / "held.json").read_text()) for name in ("two", "sharded")}
+    weights, learn = found["sharded"]["weights"], found["sharded"]["learn"]
+    everything = weights + (3 if kind.startswith("policy") else 2) * learn
+    assert found["two"]["held"] >= everything  # the count sees what is whole
+    assert found["sharded"]["held"] <= 0.5 * everything + 0.2 * weights

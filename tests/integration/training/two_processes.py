@@ -1,27 +1,37 @@
 """Short runs of each kind, in one process or two, started by torchrun: `two_processes.py OUT PROCESSES`.
 
-Two processes do each run twice: with the whole model in each, and with FSDP.
+Two processes do each run twice: with the whole model in each, and with FSDP. Each run leaves its metrics, the weights
+that the model ends with, and in `held.json` how much of weights there was in a process after a step.
 """
 
-import copy
+import gc
+import json
 import os
 import sys
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 import yaml
-from accelerate import DistributedType, FullyShardedDataParallelPlugin
+from accelerate import DistributedType, FullyShardedDataParallelPlugin, PartialState
 from accelerate.state import AcceleratorState
+from safetensors.torch import save_file
 from torch import Tensor
 from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
 from tests.unit.training.rung_kit import killed_in_step
-from training.core.backbone import BackboneConfig, build_backbone
+from training.core.backbone import BackboneConfig, LoraSettings, build_backbone
+from training.core.decoding import beam_search
 from training.core.device import accelerator
 from training.core.errors import Preempted
+from training.core.learner import Learner
 from training.core.loop import Loop, LoopConfig
 from training.core.packing import Sample
 from training.core.policy.groups import Group, Request
@@ -32,35 +42,51 @@ from training.core.policy.trainer import PolicyConfig, PolicyTrainer
 from training.core.policy.variant import Difficulty, Variant
 from training.core.preference import Preference, PreferenceObjective, with_reference
 from training.core.tokens import Vocabulary, train_text_tokenizer
+from training.core.trie import Trie
 
 ROOT = Path(__file__).parents[3]
 PROMPTS = [(1, 260 + n % 7) for n in range(41)]
 
 
-def next_token(model: PreTrainedModel, out: Path, config: LoopConfig) -> None:
+Make = Callable[[], PreTrainedModel]
+Run = Callable[[Make, Path, LoopConfig], PreTrainedModel]
+
+
+def next_token(make: Make, out: Path, config: LoopConfig) -> PreTrainedModel:
+    model = make()
     samples = [Sample(p, (260 + n % 5, 260 + n % 3, 2)[: 1 + n % 3]) for n, p in enumerate(PROMPTS)]
-    loop = Loop(model, 0, config, 3, out, "run")
+    loop: Loop[Sample] = Loop(model, 0, config, 3, out, "run")
     assert isinstance(loop._learner._summed, FSDPModule) == accelerator().is_fsdp2
     loop.train(lambda epoch: samples, samples[:5])
+    return model
 
 
-def resumed(model: PreTrainedModel, out: Path, config: LoopConfig) -> None:
+def resumed(make: Make, out: Path, config: LoopConfig) -> PreTrainedModel:
     """The same, taken away in its fifth step and started again with the first weights."""
-    fresh = copy.deepcopy(model)
     with killed_in_step(5, softly=True), suppress(Preempted):
-        next_token(model, out, config)
+        next_token(make, out, config)
         raise AssertionError("it was not preempted")
-    next_token(fresh, out, config)
+    return next_token(make, out, config)
 
 
-def preference(model: PreTrainedModel, out: Path, config: LoopConfig) -> None:
-    pairs = [Preference(p, (260 + n % 5, 2), ((265, 2), (266, 267, 2))[: 1 + n % 2]) for n, p in enumerate(PROMPTS)]
+def preference(make: Make, out: Path, config: LoopConfig) -> PreTrainedModel:
+    """Softmax DPO over one to three rejected answers, judged by what the model recommends."""
+    model = make()
+    rejected = ((265, 2), (266, 267, 2), (268, 2))
+    pairs = [Preference(p, (260 + n % 5, 2), rejected[: 1 + n % 3]) for n, p in enumerate(PROMPTS)]
     known = with_reference(model, pairs, 0, config.row_tokens)
-    Loop(model, 0, config, 3, out, "run", PreferenceObjective()).train(lambda epoch: known, known[:5])
+    trie = Trie.build([(260 + n, 268 - n) for n in range(6)])
+
+    def judge() -> float:
+        return -float(beam_search(model.eval(), trie, PROMPTS[:9], beams=3).log_probs.mean())
+
+    Loop(model, 0, config, 3, out, "run", PreferenceObjective()).train(lambda epoch: known, known[:5], judge)
+    return model
 
 
-def policy(model: PreTrainedModel, out: Path, config: LoopConfig) -> None:
+def policy(make: Make, out: Path, config: LoopConfig) -> PreTrainedModel:
     """Two mini-batches a round; the filter leaves the processes different numbers of groups, and sometimes none."""
+    model = make()
     variant = Variant(
         Sampling(responses=4, max_tokens=3, end=2, top_k=50),
         [Term("even", 1.0, even_tokens)],
@@ -69,6 +95,7 @@ def policy(model: PreTrainedModel, out: Path, config: LoopConfig) -> None:
     )
     settings = PolicyConfig(rounds=6, prompts=5, minibatch=3, rows=1, row_tokens=16, learning_rate=0.01)
     PolicyTrainer(model, 0, variant, settings, 3, out, "run").train([Request(prompt) for prompt in PROMPTS])
+    return model
 
 
 def even_tokens(group: Group) -> Tensor:
@@ -78,11 +105,14 @@ def even_tokens(group: Group) -> Tensor:
 
 def shard() -> None:
     """FSDP on the CPU: accelerate's launcher knows it on GPUs only, and its `prepare` on both."""
-    accelerator()
-    state = AcceleratorState()
     os.environ["ACCELERATE_USE_FSDP"] = "true"
     plugin = FullyShardedDataParallelPlugin(**plugin_settings(), cpu_offload=False)
-    state._shared_state |= {"distributed_type": DistributedType.FSDP, "fsdp_plugin": plugin}
+    if (precision := accelerator().mixed_precision) != "no":
+        plugin.set_mixed_precision(precision)
+    AcceleratorState._shared_state["fsdp_plugin"] = plugin
+    # Every further `Accelerator` copies its state from here.
+    PartialState._shared_state["distributed_type"] = DistributedType.FSDP
+    assert accelerator().is_fsdp2
 
 
 def plugin_settings() -> dict[str, Any]:
@@ -96,6 +126,38 @@ def plugin_settings() -> dict[str, Any]:
     }
 
 
+@dataclass
+class Held:
+    """Elements of the float tensors that a process holds after a step: the most that was seen in a run."""
+
+    most: int = 0
+
+    def look(self) -> None:
+        """Count what is alive now, each piece of memory once."""
+        gc.collect()
+        tensors = [one for one in gc.get_objects() if issubclass(type(one), Tensor) and not isinstance(one, DTensor)]
+        floats = [one.untyped_storage() for one in tensors if one.dtype == torch.float64]
+        self.most = max(self.most, sum({one.data_ptr(): one.nbytes() // 8 for one in floats}.values()))
+
+
+@contextmanager
+def counted(held: Held) -> Iterator[None]:
+    """Counts after the third step of what is trained in this block."""
+    taken, steps = Learner.step, 0
+
+    def step(self: Learner[Any], *arguments: Any) -> Any:
+        nonlocal steps
+        values = taken(self, *arguments)
+        steps += 1
+        if steps == 3:
+            held.look()
+        return values
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Learner, "step", step)
+        yield
+
+
 def main(out: Path, processes: int) -> None:
     torch.set_num_threads(1)
     run_all(out, processes)
@@ -107,11 +169,36 @@ def main(out: Path, processes: int) -> None:
 def run_all(out: Path, processes: int) -> None:
     vocabulary = Vocabulary.create(train_text_tokenizer(["pen"], 270), {"item": (4, 4)})
     sizes = BackboneConfig(hidden_size=16, layers=2, heads=2, kv_heads=1, head_size=8, intermediate_size=24)
+    adapted = replace(sizes, lora=LoraSettings(rank=2, dropout=0.0), gradient_checkpointing=True)
     config = LoopConfig(epochs=2, rows=2, accumulate=2 // processes, row_tokens=16, learning_rate=0.01, log_steps=1)
-    for run in (next_token, resumed, preference, policy):
-        folder = out / run.__name__
+    runs: dict[str, tuple[Run, BackboneConfig]] = {
+        "next_token": (next_token, sizes),
+        "resumed": (resumed, sizes),
+        "preference": (preference, sizes),
+        "policy": (policy, sizes),
+        "resumed_lora": (resumed, adapted),
+        "policy_lora": (policy, adapted),
+    }
+    for name, (run, backbone) in runs.items():
+        folder, held = out / name, Held()
         folder.mkdir(parents=True, exist_ok=True)
-        run(build_backbone(sizes, vocabulary, seed=1).double(), folder, config)
+        with counted(held):
+            leave(folder, run(partial(made, backbone, vocabulary), folder, config), held)
+
+
+def made(config: BackboneConfig, vocabulary: Vocabulary) -> PreTrainedModel:
+    return build_backbone(config, vocabulary, seed=1).double()
+
+
+def leave(folder: Path, model: PreTrainedModel, held: Held) -> None:
+    """What the tests look at."""
+    if not accelerator().is_main_process:
+        return
+    weights = dict(model.named_parameters())
+    save_file({name: weight.detach().contiguous() for name, weight in weights.items()}, folder / "ended.safetensors")
+    sizes = [(weight.numel(), weight.requires_grad) for weight in weights.values()]
+    counts = {"held": held.most, "weights": sum(n for n, _ in sizes), "learn": sum(n for n, learns in sizes if learns)}
+    (folder / "held.json").write_text(json.dumps(counts))
 
 
 if __name__ == "__main__":

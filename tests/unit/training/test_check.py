@@ -72,15 +72,19 @@ def test_a_backbone_by_path_is_outlined_from_its_config_and_gets_rows_for_the_co
 
 def test_the_footprint_is_the_sum_worked_by_hand() -> None:
     weights = sum(weight.numel() for weight in outline(TINY, 300).parameters())
-    # Two layers of width 16; 256 tokens of a vocabulary of 300.
+    # Layers of width 16; 256 tokens of a vocabulary of 300.
     activations, logits = 34 * 2 * 256 * 16, 10 * 256 * 300
     alone, shared = footprint(LOAD, 1), footprint(LOAD, 4)
     assert alone.training * 2**30 == pytest.approx(16 * weights + 2 * weights + activations + logits)
-    assert shared.training * 2**30 == pytest.approx(4 * weights + 4 * weights + activations + logits)
-    assert (alone.weights, alone.trainable, alone.loading * 2**30) == (weights, weights, 4 * weights)
-    assert shared.loading * 2**30 == 8 * weights
+    assert shared.training * 2**30 == pytest.approx(4 * weights + 8 * weights + activations + logits)
+    assert (alone.weights, alone.trainable, alone.whole * 2**30) == (weights, weights, 4 * weights)
+    assert shared.whole * 2**30 == 4 * weights + 4 * weights
+    deep = replace(LOAD, backbone=replace(TINY, layers=12))
+    layer = (sum(weight.numel() for weight in outline(deep.backbone, 300).parameters()) - weights) // 10
+    state, seen = 4 * (weights + 10 * layer), 8 * weights  # of the ten further layers none is whole
+    assert footprint(deep, 4).training * 2**30 == pytest.approx(state + seen + 6 * activations + logits)
     beside = footprint(replace(LOAD, reference=True), 4)
-    assert (beside.training - shared.training) * 2**30 == pytest.approx(4 * weights)
+    assert (beside.training - shared.training) * 2**30 == pytest.approx(weights)
     again = footprint(replace(LOAD, backbone=replace(TINY, gradient_checkpointing=True)), 1)
     assert (again.training - alone.training) * 2**30 == pytest.approx((2 * 2 + 34) * 256 * 16 - activations)
 
@@ -90,7 +94,7 @@ def test_the_footprint_is_the_sum_worked_by_hand() -> None:
     [
         (replace(LOAD, longest=65), 80, ["a sample of 65 tokens in rows of 64"]),
         (replace(LOAD, positions=65), 80, ["a sequence of 65 tokens, the backbone takes 64"]),
-        (LOAD, 1e-5, ["GiB of weights before", "GiB to train"]),
+        (LOAD, 1e-5, ["GiB while the model is whole", "GiB to train"]),
         (LOAD, 80, []),
     ],
 )

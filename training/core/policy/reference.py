@@ -2,32 +2,28 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import replace
 
-from peft import PeftModel
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from training.core.policy.surrogate import Episode
 from training.core.sequences import by_tree, passes, token_log_probs
+from training.core.shards import lent
 
 
 class Reference:
-    """Made before the first step. A model with adapters is its own reference without them; others are copied once.
+    """A copy of those `weights` of `model` that learn, before the first step; in shards where they are in shards."""
 
-    Adapters must be fresh then: their stage starts from merged weights.
-    """
-
-    def __init__(self, model: PreTrainedModel) -> None:
-        self._adapted = model if isinstance(model, PeftModel) else None
-        self._model = model if self._adapted else copy.deepcopy(model).requires_grad_(False)
+    def __init__(self, model: PreTrainedModel, weights: Sequence[Tensor]) -> None:
+        self._model = model
+        self._weights = [weight.detach().clone() if weight.requires_grad else weight for weight in weights]
 
     def score(self, episodes: Sequence[Episode], pad: int, row_tokens: int, temperature: float) -> list[Episode]:
-        """The episodes with the reference's log-probs of their tokens."""
+        """The episodes with the reference's log-probs of their tokens; every process must ask."""
         known = list(episodes)
-        with self._adapted.disable_adapter() if self._adapted else nullcontext():
+        with lent(self._model, self._weights):
             for numbers, batch, logits in passes(self._model, [e.tree for e in episodes], pad, row_tokens):
                 log_probs = by_tree(token_log_probs(logits / temperature, batch), batch)
                 for number, values in zip(numbers, log_probs, strict=True):

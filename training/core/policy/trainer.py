@@ -103,7 +103,7 @@ class PolicyTrainer:
             weight_decay=config.weight_decay,
             max_grad_norm=config.max_grad_norm,
         )
-        self._reference = Reference(model) if variant.surrogate.kl else None
+        self._reference = Reference(model, self._learner.weights) if variant.surrogate.kl else None
         self._cursor = Cursor()
 
     def train(self, requests: Sequence[Request], judge: Callable[[], float] | None = None) -> TrainedPolicy:
@@ -129,6 +129,7 @@ class PolicyTrainer:
         self._judge(judge)
         if judge:
             learner.load_best()
+        learner.finish()
         best, rate = self._cursor.best if judge else math.nan, learner.tokens / max(learner.seconds, 1e-9)
         return TrainedPolicy(self._cursor.round, best, self._cursor.best_round, rate, resumed)
 
@@ -141,7 +142,7 @@ class PolicyTrainer:
     def _judge(self, judge: Callable[[], float] | None) -> None:
         cursor, config = self._cursor, self._config
         if judge and (cursor.round % config.judge_rounds == 0 or cursor.round == config.rounds):
-            judged = judge()
+            judged = self._learner.ask(judge)
             self._learner.log.append(cursor.step, judged=judged, round=cursor.round)
             if judged < cursor.best:
                 cursor.best, cursor.best_round = judged, cursor.round
@@ -153,7 +154,8 @@ class PolicyTrainer:
         actor = Actor(self._model, variant.rewards, variant.rollout, (self._seed, cursor.round))
         accelerator = self._learner.accelerator
         own = self._requests(requests)[accelerator.process_index :: accelerator.num_processes]
-        groups = variant.replay(actor.answer(own, attempt=0), actor, tally)
+        with self._learner.whole():
+            groups = variant.replay(actor.answer(own, attempt=0), actor, tally)
         for group in groups:
             log_rewards(group, tally)
             tally.add("kept_groups", float(variant.keep(group)))
@@ -195,7 +197,8 @@ class PolicyTrainer:
         how = (self._pad, config.row_tokens, surrogate.temperature)
         # With one step per round the policy that writes is the one that learns: the ratio is 1 and no clip acts.
         if config.steps_per_round > 1:
-            episodes, entropies = with_old(self._model, episodes, *how)
+            with self._learner.whole():
+                episodes, entropies = with_old(self._model, episodes, *how)
             if surrogate.uncertain_clip:
                 everywhere = self._learner.gathered(torch.cat([*entropies, torch.zeros(0)]))
                 episodes = mark_uncertain(episodes, entropies, uncertainty_threshold(everywhere, surrogate.quantile))
