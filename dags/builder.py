@@ -171,7 +171,9 @@ def _stage_pod(pipeline: Pipeline, stage: Stage, step: str, *arguments: str) -> 
 
     options, gpu = _limits(stage.time_limit_minutes, stage.retry), stage.gpu
     if gpu.count:
-        options |= {"pool": PROFILE.launcher.gpu_pool, "pool_slots": gpu.count}
+        # A task that wants more slots than its pool has never starts; one machine runs it with the GPUs that it has.
+        slots = max(1, min(gpu.count, PROFILE.launcher.gpu_slots))
+        options |= {"pool": PROFILE.launcher.gpu_pool, "pool_slots": slots}
     for action in ("prepare", "finish"):
         options[action] = ("-m", step, action, *arguments)
     name = f"{pipeline.system}.{stage.name}"

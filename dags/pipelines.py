@@ -59,6 +59,8 @@ class Stage(_Declaration):
     reads: Reads
     writes: Writes
     gpu: Gpu = Gpu.model_validate({})
+    # What a preset wants in place of `gpu`; a pipeline under a preset has it there.
+    gpu_for: dict[Preset, Gpu] = Field(default_factory=dict, exclude=True)
     time_limit_minutes: int
     retry: RetryClass
     config: dict[Preset, dict[str, Any]]
@@ -90,7 +92,8 @@ class Pipeline(_Declaration):
         if not kept:
             raise PipelineError(f"{self.system} has no stage under the preset {preset!r}.", do="Choose another preset.")
         stages = tuple(_under(stage, preset, kept) for stage in self.stages if stage.name in kept)
-        return self.model_copy(update={"stages": stages})
+        nightly = self.nightly and _wanted(self.nightly, preset)
+        return self.model_copy(update={"stages": stages, "nightly": nightly})
 
     def stage(self, name: str) -> Stage:
         """The stage of that name. Raises PipelineError if there is none."""
@@ -116,7 +119,11 @@ def _under(stage: Stage, preset: Preset, kept: set[str]) -> Stage:
     """With the one preset's config, so that a change of another is not a change of this run."""
     artifacts = tuple(name for name in stage.reads.artifacts if name in kept)
     reads = stage.reads.model_copy(update={"artifacts": artifacts})
-    return stage.model_copy(update={"reads": reads, "config": {preset: stage.config[preset]}})
+    return _wanted(stage, preset).model_copy(update={"reads": reads, "config": {preset: stage.config[preset]}})
+
+
+def _wanted(stage: Stage, preset: Preset) -> Stage:
+    return stage.model_copy(update={"gpu": stage.gpu_for.get(preset, stage.gpu), "gpu_for": {}})
 
 
 def systems(root: Path = _ROOT) -> list[str]:

@@ -33,7 +33,8 @@ def check(system: str, preset: str, gpus: int | None, gpu_gib: float, backbone: 
     sizes = importlib.import_module(f"training.{system}.sizes")
     _refuse_unread(stages, {name: sizes.mentioned(config) for name, config in configs.items()})
     found: Mapping[str, Load] = sizes.loads(configs, backbone)
-    counts = {stage["name"]: (gpus if gpus and stage["gpu"]["count"] else stage["gpu"]["count"]) for stage in stages}
+    declared = {stage["name"]: stage.get("gpu_for", {}).get(preset, stage["gpu"])["count"] for stage in stages}
+    counts = {name: gpus if gpus and count else count for name, count in declared.items()}
     wrong = [
         f"{name}: {fault}"
         for name, load in found.items()

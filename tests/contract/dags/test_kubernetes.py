@@ -10,7 +10,7 @@ from typing import Any, get_args
 import pytest
 
 from dags.pipelines import Preset
-from infra.launch import pod_spec
+from infra.launch import SEVERAL_GPUS, pod_spec
 
 
 @pytest.fixture
@@ -77,6 +77,22 @@ def test_a_gpu_stage_waits_deferred_and_holds_its_slots_of_the_gpu_pool(dag: Any
     pod = dag.get_task("sft")
     assert (pod.deferrable, pod.reattach_on_restart, pod.pool, pod.pool_slots) == (True, True, "gpu", 1)
     assert (pod.retries, pod.execution_timeout.total_seconds()) == (10, 120 * 60)
+
+
+def test_production_trains_the_language_model_on_several_gpus_and_decodes_on_one(cluster: Any) -> None:
+    stages = {task.task_id: task for task in train(cluster, "production").tasks}
+    for name, gpus in {"sft": 4, "sp_easy": 4, "rf_hard": 4, "collaborative": 1, "evaluate": 1}.items():
+        pod = stages[name].pod_of("/s/spec.json")
+        assert pod["spec"]["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == str(gpus)
+        assert (f"--num_processes {gpus}" in " ".join(command(pod))) and stages[name].pool_slots == gpus
+        assert (SEVERAL_GPUS in command(pod)) == (gpus > 1)
+    assert stages["evaluate"].pod_of("/s/spec.json")["spec"]["nodeSelector"] == {"plumbline/gpu-class": "large"}
+
+
+def test_a_stage_asks_for_no_more_slots_than_its_pool_has(cluster: Any) -> None:
+    launcher = cluster.PROFILE.launcher.model_copy(update={"gpu_slots": 2})
+    cluster.PROFILE = cluster.PROFILE.model_copy(update={"launcher": launcher})
+    assert train(cluster, "production").get_task("sft").pool_slots == 2
 
 
 def test_a_stage_without_a_gpu_takes_no_slot_of_the_gpu_pool(dag: Any) -> None:

@@ -76,6 +76,19 @@ def test_the_config_of_another_preset_is_no_part_of_a_preset(tmp_path: Path) -> 
     assert load_pipeline("toy", "demo", root).stage("fit").config == {"demo": {"levels": 3}}
 
 
+def test_a_preset_may_want_other_gpus_than_the_rest(tmp_path: Path) -> None:
+    wanted = {"gpu": {"class": "small", "count": 1}, "gpu_for": {"bench": {"class": "large", "count": 4}}}
+    root = declare(tmp_path, stage("fit", [], [], config={"demo": {}, "bench": {}}, **wanted))
+    demo, bench = (load_pipeline("toy", preset, root) for preset in ("demo", "bench"))
+    assert [(one.stage("fit").gpu.kind, one.stage("fit").gpu.count) for one in (demo, bench)] == [
+        ("small", 1),
+        ("large", 4),
+    ]
+    (tmp_path / "plain").mkdir()
+    plain = declare(tmp_path / "plain", stage("fit", [], [], config={"demo": {}}, gpu=wanted["gpu"]))
+    assert demo.model_dump() == load_pipeline("toy", "demo", plain).model_dump()  # another preset's is no part of it
+
+
 def test_a_preset_that_no_stage_names_is_an_error(tmp_path: Path) -> None:
     root = declare(tmp_path, stage("fit", [], []))
     with pytest.raises(PipelineError, match="no stage under the preset 'production'"):

@@ -110,9 +110,12 @@ def test_the_presets_without_a_backbone_of_others_fit(preset: str) -> None:
     assert [line.split()[0] for line in report.splitlines()] == stages
 
 
-def test_production_fits_eight_gpus_of_80_gib_with_a_backbone_of_600_million_weights(tmp_path: Path) -> None:
-    report = check("generative_rec", "production", 8, 80.0, write_backbone(tmp_path / "backbone"))
-    assert "on each of 8" in report
+@pytest.mark.parametrize("gpus", [None, 8])
+def test_production_fits_its_gpus_and_others_with_a_backbone_of_600_million_weights(
+    tmp_path: Path, gpus: int | None
+) -> None:
+    report = check("generative_rec", "production", gpus, 80.0, write_backbone(tmp_path / "backbone"))
+    assert report.count(f"on each of {gpus or 4} GPUs") == 6
 
 
 @pytest.mark.parametrize(

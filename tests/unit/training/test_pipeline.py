@@ -56,8 +56,9 @@ def test_a_stage_reads_only_what_stages_of_its_preset_wrote_before_it(preset: st
 
 @pytest.mark.parametrize("stage", STAGES, ids=[stage["name"] for stage in STAGES])
 def test_every_stage_says_all_that_the_builder_needs(stage: dict[str, Any]) -> None:
-    assert set(stage) - {"module"} == {"name", "reads", "writes", "gpu", "time_limit_minutes", "retry", "config"}
-    assert stage["gpu"]["class"] in {"none", "small", "large"}
+    needed = {"name", "reads", "writes", "gpu", "time_limit_minutes", "retry", "config"}
+    assert set(stage) - {"module", "gpu_for"} == needed
+    assert {gpu["class"] for gpu in (stage["gpu"], *stage.get("gpu_for", {}).values())} <= {"none", "small", "large"}
     assert stage["retry"] in {"transient", "preempted", "data", "bug"}
 
 
