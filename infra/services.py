@@ -181,10 +181,15 @@ def _tell(profile: Profile) -> None:
         f"Airflow   http://{host}:{ports.airflow}   user {airflow_env.USER}, {_password(profile)}",
         f"MLflow    http://{host}:{ports.mlflow}",
         f"Feast     http://{host}:{ports.feast}",
-        f"Report    http://{host}:{ports.report}",
+        f"Report    http://{host}:{ports.report}   {_report_state(profile)}".rstrip(),
         "Loopback only. `make down` stops all of it.",
     ]
     sys.stdout.write("\n".join(lines) + "\n")
+
+
+def _report_state(profile: Profile) -> str:
+    made = (profile.home / "report" / "index.html").is_file()
+    return "" if made else "(none yet: the DAG quality_report makes it, or `make report`)"
 
 
 def _password(profile: Profile) -> str:

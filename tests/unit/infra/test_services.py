@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from infra import processes, services
+from infra import airflow_env, processes, services
 from infra.processes import ServiceFailed
 from infra.profile import Profile, load_profile
 
@@ -45,3 +45,16 @@ def test_a_profile_of_several_machines_is_not_started_on_this_one(tmp_path: Path
     profile = _profile(tmp_path, PLUMBLINE__LAUNCHER__KIND="kubernetes")
     with pytest.raises(ServiceFailed, match="infra/deploy"):
         services.start_airflow(profile, tmp_path)
+
+
+def test_who_starts_the_services_is_told_where_a_report_comes_from_while_there_is_none(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    profile = _profile(tmp_path)
+    airflow_env.prepare(profile)
+    services._tell(profile)
+    assert "none yet: the DAG quality_report makes it" in capsys.readouterr().out
+    (tmp_path / "report").mkdir()
+    (tmp_path / "report" / "index.html").touch()
+    services._tell(profile)
+    assert "none yet" not in capsys.readouterr().out
