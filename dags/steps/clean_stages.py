@@ -15,10 +15,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from tempfile import mkdtemp
+from secrets import token_hex
 
 from dags.pipelines import Pipeline, load_pipeline, systems
-from dags.steps._folders import MODELS, NIGHT, PINS, Run, close_run, hold, read_run, remove_markers, stages_of
+from dags.steps._folders import MODELS, NIGHT, PINS, Run, close_run, hold, opened, read_run, remove_markers, stages_of
 from infra import telemetry
 from infra.console import print_table
 from infra.errors import exit_with_reason
@@ -63,21 +63,18 @@ def clean(profile: Profile, pipeline: Pipeline, now: datetime, dry_run: bool = F
     root = stages_of(profile, pipeline).resolve()
     with hold(root, alone=True):
         found = choose(profile, pipeline, root, now)
-        if dry_run:
-            return found
-        trash = Path(mkdtemp(prefix=_REMOVED, dir=root))
-        for folder in found:
-            if not folder.why:
-                _put_away(profile, folder.path, trash)
-    shutil.rmtree(trash)
+        gone = [] if dry_run else [_put_away(profile, folder.path, root) for folder in found if not folder.why]
+    for path in gone:
+        shutil.rmtree(path)
     return found
 
 
 def choose(profile: Profile, pipeline: Pipeline, root: Path, now: datetime) -> list[Folder]:
     """Every folder below `root` that is ours, and why it stays."""
-    runs = {path.parent: read_run(path.parent) for path in root.glob(f"*/{PINS}")}
+    leftovers = set(root.glob(f"{_REMOVED}*"))
+    runs = {path: read_run(path) for path in {pins.parent for pins in root.glob(f"*/{PINS}")} - leftovers}
     nights = list(root.glob(f"{NIGHT}*"))
-    everything = [*runs, *nights, *root.glob(f"{MODELS}/*"), *root.glob(f"{_REMOVED}*")]
+    everything = [*runs, *nights, *root.glob(f"{MODELS}/*"), *leftovers]
     opened = {path: datetime.fromtimestamp(path.stat().st_mtime, UTC) for path in everything}
     since = {path: now - moment for path, moment in opened.items()}
     patience = timedelta(days=profile.lake.keep_days)
@@ -113,11 +110,12 @@ def _standing(profile: Profile, pipeline: Pipeline, root: Path) -> dict[Path, st
     return why
 
 
-def _put_away(profile: Profile, path: Path, trash: Path) -> None:
+def _put_away(profile: Profile, path: Path, root: Path) -> Path:
+    """Its new name, which nobody opens. By a rename alone: on a full disk nothing can be made."""
     if (path / PINS).is_file():
         close_run(profile, read_run(path))
         remove_markers(path)
-    path.rename(trash / path.name)
+    return opened(path.rename(root / f"{_REMOVED}{token_hex(8)}"))
 
 
 def _bytes(path: Path) -> int:
