@@ -42,9 +42,10 @@ def _strip(axes: Axes, days: Sequence[tuple[date, int, int]]) -> None:
     axes.bar(dates, [good for _, good, _ in days], width=1.0, color=_ACCENT)
     axes.bar(dates, [-bad for _, _, bad in days], width=1.0, color=_BAD)
     axes.axhline(0, color=_MUTED, linewidth=0.5)
+    # No labels: drawn this small they smear, and the row of the table says from which day to which.
+    axes.set_xticks([])
     axes.set_yticks([])
-    axes.spines["left"].set_visible(False)
-    axes.tick_params(axis="x", labelsize=7, colors=_MUTED)
+    axes.spines[["left", "bottom"]].set_visible(False)
 
 
 def intervals(rows: Sequence[dict[str, Any]], metric: str) -> str:
