@@ -64,9 +64,13 @@ class StageSpec:
 
     @property
     def hash(self) -> str:
-        """sha256 of everything but the place of the output: a result may be moved and is still the same result."""
+        """sha256 of everything but the place of the output: a result may be moved and is still the same result.
+
+        What made the artifacts is in it: after a stage that was run with another config, those that read it run again.
+        """
         values = dataclasses.asdict(self)
         del values["out"]
+        values["made_by"] = {name: _made_by(Path(folder)) for name, folder in self.artifacts.items()}
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
     @property
@@ -118,8 +122,14 @@ def run_stage(spec: StageSpec, main: Callable[[StageSpec], StageResult]) -> bool
 
 
 def _finished(spec: StageSpec) -> bool:
-    path = spec.out_dir / "result.json"
-    return path.is_file() and json.loads(path.read_text()).get("spec_hash") == spec.hash
+    return _made_by(spec.out_dir) == spec.hash
+
+
+def _made_by(folder: Path) -> str | None:
+    """The hash of the spec whose result is in the folder; None where there is none."""
+    path = folder / "result.json"
+    made_by: str | None = json.loads(path.read_text()).get("spec_hash") if path.is_file() else None
+    return made_by
 
 
 def is_main_process() -> bool:

@@ -72,6 +72,18 @@ def test_a_finished_stage_is_not_run_again_and_a_changed_spec_is(tmp_path: Path)
     assert result["resumed_from"] is None and result["seconds"] >= 0
 
 
+def test_a_stage_runs_again_after_one_that_it_reads_was_run_with_another_config(tmp_path: Path) -> None:
+    def ids(rows: int) -> StageSpec:
+        return StageSpec("shop", "ids", str(tmp_path / "ids"), 17, config={"rows": rows})
+
+    def made(_: StageSpec) -> StageResult:
+        return StageResult({})
+
+    sft = StageSpec("shop", "sft", str(tmp_path / "sft"), 17, artifacts={"ids": str(tmp_path / "ids")})
+    assert [run_stage(spec, made) for spec in (ids(1), sft, ids(1), sft)] == [True, True, False, False]
+    assert [run_stage(spec, made) for spec in (ids(2), sft)] == [True, True]
+
+
 def test_a_stage_that_fails_leaves_no_result(tmp_path: Path) -> None:
     def stage(spec: StageSpec) -> StageResult:
         raise DataError("bad rows", do="write them again")
