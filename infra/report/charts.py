@@ -50,7 +50,7 @@ def _strip(axes: Axes, days: Sequence[tuple[date, int, int]]) -> None:
 
 def intervals(rows: Sequence[dict[str, Any]], metric: str) -> str:
     """One point with its 95 % interval per model, best on top. `rows`: model, value, lo, hi."""
-    ordered = sorted(rows, key=lambda row: row["value"])
+    ordered = sorted(rows, key=lambda row: -row["value"])[::-1]  # equal ones in the order of the table below
     with plt.rc_context(_STYLE):
         figure, axes = plt.subplots(figsize=(6.2, 0.34 * len(ordered) + 0.6))
         for at, row in enumerate(ordered):

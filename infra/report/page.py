@@ -51,6 +51,8 @@ def _context(marts: queries.Marts, folder: Path) -> dict[str, Any]:
         "tables": [(table, Markup(charts.rows_per_day(table.days)) if len(table.days) > 1 else "") for table in tables],  # noqa: S704
         "totals": _totals(tables),
         "origins": sorted({table.origin for table in tables}),
+        "catalogue": queries.catalogue(marts),
+        "catalogue_origin": contracts["items"].origin,
         "failures": queries.failing_partitions(marts, contracts, folder / "quarantine"),
         "comparisons": _comparisons(
             [row for row in metrics if row["split"] != queries.TRAINING], queries.evaluations(marts, _HEADLINE)

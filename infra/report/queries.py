@@ -135,6 +135,21 @@ def _failing_keys(marts: Marts, contract: Contract, partition: date) -> tuple[tu
     return tuple((row["rule"], row["key_json"], row["source"]) for row in rows)
 
 
+def catalogue(marts: Marts) -> list[dict[str, Any]]:
+    """The newest catalogue by source, the largest first: its items, and how many of them lack what describes an item.
+
+    `acted_on`: items with an event.
+    """
+    return marts.rows(
+        """select source, max(snapshot_date) delivered, count(*) as "items",
+                  count(*) filter (where coalesce(trim(title), '') = '') without_title,
+                  count(*) filter (where coalesce(trim(brand), '') = '') without_brand,
+                  count(*) filter (where coalesce(trim(category), '') = '') without_category,
+                  count(*) filter (where n_events > 0) acted_on
+           from dim_items group by source order by "items" desc, source"""
+    )
+
+
 # Of several evaluations of one day, the one registered last is the newest.
 _NEWEST_FIRST = "logged_date desc, coalesce(try_cast(version as bigint), 0) desc, run_id desc"
 

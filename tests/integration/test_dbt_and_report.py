@@ -55,6 +55,12 @@ def _fill(connection: duckdb.DuckDBPyConnection) -> None:
         """create table events as select 'u1' user_id, 'i1' item_id, date '2018-01-05' event_date, 'review' event_type,
            4.0::double rating, now() event_time, null::double price"""
     )
+    connection.execute("drop view items")
+    connection.execute(
+        """create table items as select 'shop' source, date '2018-01-04' snapshot_date, category, item_id, title, brand
+           from (values ('told', 'A pen', null, 'Pens'), ('untold', ' ', 'Acme', 'Pens'))
+               catalogue(item_id, title, brand, category)"""
+    )
     connection.execute("drop view recommendations")
     connection.execute(
         """create table recommendations as select date '2018-01-05' run_date, user_id, model_version, rank, item_id,
@@ -115,6 +121,11 @@ def test_the_page_names_rule_key_owner_and_the_csv(site: Path) -> None:
     page = (site / "report" / "index.html").read_text()
     assert "price_not_negative" in page and "data-engineering" in page
     assert 'href="quarantine/events-2018-01-05.csv"' in page
+
+
+def test_the_page_counts_the_items_that_the_catalogue_leaves_without_a_title(site: Path) -> None:
+    (line,) = re.findall(r"<tr><td><b>shop</b>.*", (site / "report" / "index.html").read_text())
+    assert re.findall(r">([^<>]+)<", line) == ["shop", "2018-01-04", "2", "0", "1", "1", "0"]
 
 
 def test_the_page_says_why_a_rung_was_left_out(site: Path) -> None:
