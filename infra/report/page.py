@@ -61,7 +61,6 @@ def _context(marts: queries.Marts, folder: Path) -> dict[str, Any]:
         "recommendations": queries.recommendations(marts),
         "recommendations_origin": contracts["recommendations"].origin,
         "promotions": queries.promotions(marts),
-        "landing": landing,
         "landing_chart": Markup(charts.landing(landing)) if landing else "",  # noqa: S704  (our own SVG)
         "links": [(name, href) for name, href in _LINKS if (folder / href).is_file()],
     }

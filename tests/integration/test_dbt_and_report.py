@@ -128,6 +128,11 @@ def test_the_page_counts_the_items_that_the_catalogue_leaves_without_a_title(sit
     assert re.findall(r">([^<>]+)<", line) == ["shop", "2018-01-04", "2", "0", "1", "1", "0"]
 
 
+def test_a_section_with_nothing_to_show_says_so(site: Path) -> None:
+    section = (site / "report" / "index.html").read_text().split('<section id="landing">')[1].split("</section>")[0]
+    assert "No task of the scheduler is on record yet" in section and "<svg" not in section
+
+
 def test_the_page_says_why_a_rung_was_left_out(site: Path) -> None:
     page = (site / "report" / "index.html").read_text()
     assert re.search(r"rf_hard.*left out</span> 18 preferences, fewer than 50", page)
