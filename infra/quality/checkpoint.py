@@ -19,6 +19,7 @@ from infra.contracts import Contract, Expectation
 from infra.partitions import RuleResult
 from infra.profile import Profile
 from infra.quality.data_docs import DOCS_SITE, free_of_network, site_config, site_folder
+from infra.quality.row_notes import tell_of_rows
 
 EXPECTATION = "expectation: "
 _QUIET = {"GX_ANALYTICS_ENABLED": "false"}
@@ -53,10 +54,13 @@ def name_of(expectation: Expectation) -> str:
 
 
 def expectations_of(contract: Contract) -> list[Any]:
-    """The contract's expectations as Great Expectations objects, in order."""
+    """The contract's expectations as Great Expectations objects, in order, and in its words."""
     from great_expectations.expectations.registry import get_expectation_impl
 
-    return [get_expectation_impl(e.type)(**e.kwargs, severity=_SEVERITY[e.level]) for e in contract.expectations]
+    return [
+        get_expectation_impl(e.type)(**e.kwargs, severity=_SEVERITY[e.level], description=e.description)
+        for e in contract.expectations
+    ]
 
 
 def _outcome_of(expectation: Expectation, results: Sequence[Any]) -> Any:
@@ -103,11 +107,16 @@ def _validate(profile: Profile, contract: Contract, rows: Sequence[Mapping[str, 
         name=contract.table,
         validation_definitions=[context.validation_definitions.add_or_update(definition)],
         actions=[gx.checkpoint.UpdateDataDocsAction(name="docs", site_names=[DOCS_SITE])],
-        result_format={"result_format": "COMPLETE", "unexpected_index_column_names": ["partition"]},
+        result_format={
+            "result_format": "COMPLETE",
+            "unexpected_index_column_names": ["partition"],
+            "return_unexpected_index_query": False,  # a query on a frame that is gone
+        },
     )
     frame = pd.DataFrame([{**row, "partition": row["partition"].isoformat()} for row in rows])
     span = RunIdentifier(run_name=f"{frame['partition'].min()} to {frame['partition'].max()}")
     outcome = context.checkpoints.add_or_update(checkpoint).run(batch_parameters={"dataframe": frame}, run_id=span)
+    tell_of_rows(profile, contract.table, rows, started)
     free_of_network(site_folder(profile), started)
     (result,) = outcome.run_results.values()
     return list(result.results)

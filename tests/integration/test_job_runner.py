@@ -162,3 +162,15 @@ def test_an_expectation_names_the_partitions_that_fail_it_and_one_that_raises_is
     assert [result.rule for result in found[MON]] == ["expectation: Five rows", "expectation: Five of it"]
     assert [result.status for result in found[MON]] == ["ok", "error"]
     assert [result.status for result in found[TUE]] == ["failed", "error"]
+
+
+def test_the_page_of_a_run_speaks_in_the_words_of_the_contract_and_names_the_partition_of_a_bad_row(
+    profile: Profile,
+) -> None:
+    between = Expectation("expect_column_values_to_be_between", {"column": "rows_out", "min_value": 5}, "fail", "Five.")
+    rows = [{"partition": MON, "rows_out": 9, "rows_quarantined": 1, "rule_price_not_negative": 1}]
+    judge_partitions(profile, replace(load_contract("events"), expectations=(between,)), rows)
+    (page,) = (profile.home / "report" / "data_docs" / "validations" / "events").rglob("*.html")
+    before, after = page.read_text().split('<div id="section-2"')
+    assert "price_not_negative (1)" in before and f"events-{MON}.csv" in before
+    assert "Five." in after
