@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor
@@ -23,6 +23,7 @@ from training.core.errors import DataError
 from training.core.stage import MetricsLog, StageResult, StageSpec, resolve_config
 from training.generative_rec.catalogue import read_catalogue
 from training.generative_rec.collaborative_vectors import CollaborativeVectors, pooled_users
+from training.generative_rec.covisit_vectors import covisit_vectors
 from training.generative_rec.din import DIN, sampled_softmax
 from training.generative_rec.interactions import Interactions, padded_rows
 from training.generative_rec.samples import NextItem, Protocol, check_known, of_part, read_samples
@@ -40,13 +41,15 @@ class Config:
     with probability ~ popularity ^ `negative_power` (0: uniform). The rate warms up over `warmup_steps`, then falls
     exponentially to `final_rate` at the last step. Every `check_steps` the loss of `valid_samples` validation samples
     chooses the weights to keep (INFERRED; the source takes those of step 4,000); `ranked_samples` of them are ranked
-    against the whole catalogue at the end.
+    against the whole catalogue at the end. `start`: of the item vectors, from counted co-visits (INFERRED: sets this
+    small teach an encoder that starts at random, as the source's does, fewer co-visits than counting knows).
     """
 
     protocol: Protocol = "time"
     sources: tuple[str, ...] = ()
     min_events: int = 2
     history: int = 20
+    start: Literal["covisits", "random"] = "covisits"
     width: int = 32
     attention: tuple[int, ...] = (64, 16)
     head: tuple[int, ...] = (200, 80)
@@ -106,7 +109,10 @@ class Encoder:
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self._network = DIN(len(known.item_ids), config.width, config.attention, config.head).to(self._device)
+            network = DIN(len(known.item_ids), config.width, config.attention, config.head)
+            if config.start == "covisits":
+                network.start_items(covisit_vectors(known, config.width))
+        self._network = network.to(self._device)
         self._validation = _spread([sample for sample in validation if sample.history], config.valid_samples)
         weight = known.popularity.clamp(min=1.0).double() ** config.negative_power
         self._cumulated, self._log_q = weight.cumsum(0) / weight.sum(), (weight / weight.sum()).log().float()

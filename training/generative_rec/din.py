@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from training.generative_rec.interactions import NO_ITEM
 
-_START, _EPSILON = 0.05, 1e-8
+_START, _TRACE, _EPSILON = 0.05, 0.1, 1e-8
 
 
 class Dice(nn.Module):
@@ -76,6 +76,13 @@ class DIN(nn.Module):
         self.attention = AttentionUnit(width, attention)
         self.head = nn.Sequential(nn.Linear(3 * width, head[0]), Dice(head[0]), *dense(head, 1))
         nn.init.normal_(self.item.weight, std=_START)
+
+    @torch.no_grad()
+    def start_items(self, vectors: Tensor) -> None:
+        """Let the item rows start at vectors [items, width], scaled by the mean length that rows start with; what they
+        would have been stays as a trace, so that items without a vector differ."""
+        rows = self.item.weight
+        rows.copy_(vectors * rows.norm(dim=1).mean() + _TRACE * rows)
 
     def forward(self, histories: Tensor, candidates: Tensor) -> Tensor:
         """Catalogue rows [batch, length] (padding: `NO_ITEM`) and candidates [batch, c] -> scores [batch, c]."""

@@ -21,8 +21,9 @@ from training.core.errors import DataError, Preempted
 from training.generative_rec import collaborative, steps
 from training.generative_rec.collaborative import Config, learning_rate
 from training.generative_rec.collaborative_vectors import CollaborativeVectors, pooled_users
+from training.generative_rec.covisit_vectors import covisit_vectors
 from training.generative_rec.din import DIN, AttentionUnit, Dice, sampled_softmax
-from training.generative_rec.interactions import NO_ITEM, Interactions
+from training.generative_rec.interactions import NO_ITEM, Interactions, run_starts
 from training.generative_rec.samples import NextItem
 
 
@@ -107,6 +108,44 @@ def test_negatives_are_pushed_by_their_score_alone_however_often_they_are_drawn(
     assert scores.grad is not None
     # Without the correction item 1, drawn seven times as often, would be pushed seven times as hard.
     assert float(scores.grad[1] / scores.grad[2]) == pytest.approx(math.exp(0.3 + 0.4), rel=0.03)
+
+
+def counted(sequences: Sequence[Sequence[int]], size: int) -> Interactions:
+    lengths = torch.tensor([len(sequence) for sequence in sequences])
+    users = torch.arange(len(sequences)).repeat_interleave(lengths)
+    items = torch.tensor([item for sequence in sequences for item in sequence])
+    return Interactions(tuple(map(str, range(len(sequences)))), tuple(map(str, range(size))), users, items,
+                        run_starts(lengths))  # fmt: skip
+
+
+def test_covisit_vectors_give_back_the_mutual_information_of_pairs() -> None:
+    # Pairs 0-1 (twice), 2-3 (three times), 1-2 (once); totals 2, 3, 4, 3, smoothed 1.6818, 2.2795, 2.8284, 2.2795.
+    known = counted([(0, 1), (0, 1), (2, 3), (2, 3), (2, 3), (1, 2), (4,)], 6)
+    torch.manual_seed(0)
+    found = covisit_vectors(known, 8)
+    assert found.shape == (6, 8)
+    assert found[4:].abs().sum() == 0 and found[:, 6:].abs().sum() == 0
+    assert float(found[:4].norm(dim=1).mean()) == pytest.approx(1.0)
+    # e_a . e_b is (M M')^(1/2): every eigenvalue of M in size. M(0, 1) = log(2 * 9.0692 / (2 * 2.2795)) = 1.3810.
+    matrix = torch.zeros(4, 4)
+    for a, b, value in ((0, 1, 1.3810), (1, 0, 1.2799), (1, 2, 0.0663), (2, 1, 0.0), (2, 3, 1.0933), (3, 2, 1.1653)):
+        matrix[a, b] = value
+    u, s, _ = torch.linalg.svd(matrix)
+    by_hand = (u * s) @ u.T
+    scale = by_hand.diagonal().sqrt().mean()
+    assert torch.allclose(found[:4] @ found[:4].T, by_hand / scale**2, atol=1e-3)
+
+
+def test_items_start_near_what_is_taken_with_them() -> None:
+    torch.manual_seed(0)
+    network, vectors = DIN(3, 4, (6, 3), (8, 4)), torch.eye(3, 4)
+    rows = network.item.weight.detach()
+    length = rows.norm(dim=1).mean()
+    vectors[2] = 0.0
+    network.start_items(vectors)
+    assert torch.cosine_similarity(rows[:2], vectors[:2]).min() > 0.98
+    assert float(rows[0].norm() / length) == pytest.approx(1.0, abs=0.2)
+    assert 0 < float(rows[2].norm() / length) < 0.2
 
 
 def test_a_user_is_the_softmax_of_its_items_agreement_with_their_mean() -> None:
