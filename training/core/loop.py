@@ -166,7 +166,8 @@ class Loop(Generic[S]):
         first = samples(0)
         if not first or not valid:
             raise DataError("there is nothing to train on or to validate with", do="choose another split")
-        torch.manual_seed(self._seed)
+        # The model was built alike in all processes; what dropout draws from here on must not be the same in them.
+        torch.manual_seed(self._seed + self._learner.accelerator.process_index)
         stored, learner = self._learner.resume(), self._learner
         self._cursor = Cursor(**(stored or {}))
         with deferred() as stop:

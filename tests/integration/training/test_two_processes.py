@@ -67,3 +67,16 @@ def test_with_fsdp_a_process_holds_half_of_everything_and_nothing_whole(runs: di
     everything = weights + (3 if kind.startswith("policy") else 2) * learn
     assert found["two"]["held"] >= everything  # the count sees what is whole
     assert found["sharded"]["held"] <= 0.5 * everything + 0.2 * weights
+
+
+@pytest.mark.parametrize("started", ["two", "sharded"])
+def test_each_process_draws_dropout_masks_of_its_own(runs: dict[str, Path], started: str) -> None:
+    first, second = json.loads((runs[started] / "dropped" / "masks.json").read_text())
+    assert first != second
+    assert 0 < sum(first) < len(first)
+
+
+@pytest.mark.parametrize("started", ["one", "two", "sharded"])
+def test_a_resumed_run_draws_the_masks_of_a_straight_one(runs: dict[str, Path], started: str) -> None:
+    straight, again = (load_file(runs[started] / kind / "ended.safetensors") for kind in ("dropped", "dropped_resumed"))
+    assert {name for name, weight in straight.items() if not torch.equal(weight, again[name])} == set()

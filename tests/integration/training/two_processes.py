@@ -20,10 +20,12 @@ import torch
 import yaml
 from accelerate import DistributedType, FullyShardedDataParallelPlugin, PartialState
 from accelerate.state import AcceleratorState
+from accelerate.utils import gather_object
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
+from torch.nn.modules.module import register_module_forward_hook
 from transformers import PreTrainedModel
 
 from tests.unit.training.rung_kit import killed_in_step
@@ -67,6 +69,22 @@ def resumed(make: Make, out: Path, config: LoopConfig) -> PreTrainedModel:
         next_token(make, out, config)
         raise AssertionError("it was not preempted")
     return next_token(make, out, config)
+
+
+def dropped(make: Make, out: Path, config: LoopConfig) -> PreTrainedModel:
+    """The same; the start of what each process dropped first is left in `masks.json`."""
+    masks: list[Tensor] = []
+
+    def see(module: nn.Module, _: Any, output: Tensor) -> None:
+        if isinstance(module, nn.Dropout) and module.training:
+            masks.append(output == 0)
+
+    with register_module_forward_hook(see):
+        model = next_token(make, out, config)
+    everywhere = gather_object([masks[0].flatten()[:64].tolist()])
+    if accelerator().is_main_process:
+        (out / "masks.json").write_text(json.dumps(everywhere))
+    return model
 
 
 def preference(make: Make, out: Path, config: LoopConfig) -> PreTrainedModel:
@@ -170,6 +188,7 @@ def run_all(out: Path, processes: int) -> None:
     vocabulary = Vocabulary.create(train_text_tokenizer(["pen"], 270), {"item": (4, 4)})
     sizes = BackboneConfig(hidden_size=16, layers=2, heads=2, kv_heads=1, head_size=8, intermediate_size=24)
     adapted = replace(sizes, lora=LoraSettings(rank=2, dropout=0.0), gradient_checkpointing=True)
+    noisy = replace(adapted, lora=LoraSettings(rank=2, dropout=0.5))
     config = LoopConfig(epochs=2, rows=2, accumulate=2 // processes, row_tokens=16, learning_rate=0.01, log_steps=1)
     runs: dict[str, tuple[Run, BackboneConfig]] = {
         "next_token": (next_token, sizes),
@@ -178,6 +197,8 @@ def run_all(out: Path, processes: int) -> None:
         "policy": (policy, sizes),
         "resumed_lora": (resumed, adapted),
         "policy_lora": (policy, adapted),
+        "dropped": (dropped, noisy),
+        "dropped_resumed": (resumed, noisy),
     }
     for name, (run, backbone) in runs.items():
         folder, held = out / name, Held()
