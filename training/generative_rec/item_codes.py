@@ -141,9 +141,12 @@ class ItemCodes:
     def prompt(self, history: Sequence[str], last: int, user: str | None = None) -> tuple[int, ...]:
         """The begin token, the user's code and the `last` items of a history (oldest first, may be empty).
 
-        A user whom training has not seen has no code, as everybody where only items have codes.
+        A user whom training has not seen has no code, as everybody where only items have codes. Before an empty history
+        nobody is named: training never begins a list with a code (it learns what came after the items that the code
+        knows), and a model that is asked so writes no items.
         """
-        return (self.vocabulary.tokenizer.bos_token_id, *self.of_user(user), *self._joined(history[-last:]))
+        code = self.of_user(user) if history else ()
+        return (self.vocabulary.tokenizer.bos_token_id, *code, *self._joined(history[-last:]))
 
     def of_user(self, user: str | None) -> tuple[int, ...]:
         """The token ids of a user's semantic id; none for a user without one."""

@@ -73,13 +73,16 @@ def changed(sequence: Sequence[str], corpus: Corpus, rng: Rng) -> list[str]:
 
 
 def _whole_sequences(corpus: Corpus, rng: Rng) -> Iterator[Bindings]:
-    """Every item of a sequence after the ones before it, in one pass: the history is empty, the items all come next."""
+    """Every item of a sequence after the ones before it, in one pass: the history is empty, the items all come next.
+
+    A named copy has an item of the past at least: no customer is named before an empty history (`ItemCodes.prompt`).
+    """
     for user, sequence in corpus.sequences.items():
         code = corpus.items.early.get(user, ())
         for _ in range(corpus.augmentation.variants):
             named = rng.random() >= corpus.augmentation.anonymous and bool(code)
             half = early_length(len(sequence)) if named else 0
-            items = changed(sequence[half:], corpus, rng)
+            items = changed(sequence[half:], corpus, rng)[-corpus.history - (not named) :]
             room = corpus.history + 1 - len(items)
             past = corpus.codes(sequence[max(0, half - room) : half])
             yield {"user": code if named else (), "history": past, "item": corpus.codes(items, corpus.history + 1)}

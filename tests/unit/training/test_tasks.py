@@ -54,7 +54,21 @@ def test_a_sequence_is_learnt_in_one_pass_and_no_customers_code_has_seen_what_is
     assert second == Sample((BOS,), CODES[3])  # one item: no half, so no code
     assert third == Sample((BOS,), CODES[4] + CODES[5])
     (only,) = epoch("sequential", corpus=replace(CORPUS, sequences={"u0": tuple(f"i{n}" for n in range(8))}))
-    assert only == Sample((BOS, *EARLY["u0"]), CODES[5] + CODES[6] + CODES[7])  # at most `history` items and one
+    # At most `history` items and one, of which a named copy has one before what is learnt.
+    assert only == Sample((BOS, *EARLY["u0"], *CODES[3]), CODES[6] + CODES[7])
+
+
+@given(st.integers(0, 50), st.integers(2, 12), st.integers(1, 6))
+def test_a_customer_is_named_with_a_history_or_not_at_all_when_learnt_and_when_asked(
+    seed: int, length: int, history: int
+) -> None:
+    ids = [f"i{n % 8}" for n in range(length)]
+    change = Augmentation(variants=4)
+    corpus = replace(CORPUS, sequences={"u0": ids}, history=history, augmentation=change)
+    learnt = {sample.prompt for sample in epoch("sequential", "next_item", corpus=corpus, seed=seed)}
+    assert (BOS, *EARLY["u0"]) not in learnt
+    assert ITEMS.prompt([], history, "u0") == (BOS,)
+    assert ITEMS.prompt(ids, history, "u0")[: 1 + len(USERS["u0"])] == (BOS, *USERS["u0"])
 
 
 @given(st.integers(0, 50))
