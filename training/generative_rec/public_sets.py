@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from training.core.errors import DataError
-from training.generative_rec.samples import COLUMNS
+from training.generative_rec.samples import PROFILE, SCHEMA
 
 Name = Literal["beauty", "instruments", "office"]
 FOLDERS: Mapping[Name, str] = {
@@ -35,7 +35,6 @@ OFFICE_CUTS = (date(2018, 4, 11), date(2018, 5, 9))
 HISTORY, PROFILE_ITEMS, PROFILE_NAMES, PROFILE_TITLES = 50, 50, 3, 3
 _WORDS = ("item_id", "source", "title", "brand", "category", "description", "features")
 ITEMS_SCHEMA = pa.schema([*((name, pa.string()) for name in _WORDS), ("letter_codes", pa.list_(pa.int32()))])
-SAMPLES_SCHEMA = pa.schema({**COLUMNS, "feedback": pa.string(), "user_profile__profile_text": pa.string()})
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,7 @@ def write_tables(name: Name, data: Path, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.Table.from_pylist(items, schema=ITEMS_SCHEMA), out / "items.parquet")
     rows = list(samples(events, {str(item["item_id"]): item for item in items}, name == "office"))
-    pq.write_table(pa.Table.from_pylist(rows, schema=SAMPLES_SCHEMA), out / "next_item_training_set.parquet")
+    pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), out / "next_item_training_set.parquet")
 
 
 def samples(
@@ -81,7 +80,7 @@ def samples(
                     "history_item_ids": known,
                     "split_time": _part(day) if timed else "train",
                     "feedback": feedback(event.rating),
-                    "user_profile__profile_text": text,
+                    PROFILE: text,
                 }
             past += today
 

@@ -30,6 +30,9 @@ COLUMNS = {
     "history_item_ids": pa.list_(pa.string()),
     "split_time": pa.string(),
 }
+PROFILE = "user_profile__profile_text"
+# With what some stages ask for besides.
+SCHEMA = pa.schema({**COLUMNS, "feedback": pa.string(), PROFILE: pa.string()})
 _WORDS = ("user_id", "sample_date", "item_id", "feedback")
 _ORDER = ("user_id", "event_time", "item_id")
 
@@ -103,7 +106,7 @@ def training_sequences(samples: Sequence[NextItem]) -> list[list[str]]:
 def training_feedback(spec: StageSpec, samples: Sequence[NextItem]) -> list[tuple[str, str, str]]:
     """User, item and level (`liked`, `neutral`, `disliked`, `unknown`) of the training part."""
     train = {(sample.user_id, sample.as_of, sample.item_id) for sample in of_part(samples, "train")}
-    rows = read_table(spec, TABLE, {name: COLUMNS.get(name, pa.string()) for name in _WORDS}).to_pylist()
+    rows = read_table(spec, TABLE, {name: SCHEMA.field(name).type for name in _WORDS}).to_pylist()
     return [
         (row["user_id"], row["item_id"], row["feedback"])
         for row in rows

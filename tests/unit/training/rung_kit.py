@@ -23,12 +23,11 @@ from training.core.learner import Learner
 from training.core.stage import StageSpec, TableRef
 from training.core.tokens import Vocabulary, train_text_tokenizer
 from training.generative_rec.item_codes import ItemCodes, codebooks
-from training.generative_rec.samples import COLUMNS
 
 from .conftest import TINY
+from .sample_kit import write_rows
 
 ITEMS = [f"i{n}" for n in range(12)]
-KINDS = {**COLUMNS, "feedback": pa.string()}
 
 
 def write_samples(path: Path, **changes: Any) -> Path:
@@ -44,9 +43,7 @@ def write_samples(path: Path, **changes: Any) -> Path:
             time = datetime(day.year, day.month, day.day, tzinfo=UTC)
             part, word = {3: "valid", 4: "test"}.get(step, "train"), ("liked" if step == 2 else "disliked")
             rows.append((f"u{user:02d}", day, time, item, items[:step], part, word))
-    columns = dict(zip(KINDS, map(list, zip(*rows, strict=True)), strict=True)) | changes
-    pq.write_table(pa.table(columns, schema=pa.schema(list(KINDS.items()))), path)
-    return path
+    return write_rows(path, rows, **changes)
 
 
 def write_start(folder: Path) -> StageSpec:

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 from training.core.stage import StageSpec, TableRef
 
+from .sample_kit import write_rows
+
 CONFIG: dict[str, Any] = {
     "protocol": "leave_one_out",
     "history": 4,
@@ -53,12 +55,7 @@ def write_tables(folder: Path, users: int = 90, **changes: Any) -> dict[str, Tab
             day = date(2024, 1, 1) + timedelta(days=step)
             noon = datetime(day.year, day.month, day.day, 12, tzinfo=UTC)
             rows.append((f"u{user:03d}", day, noon, item, items[:step], "train"))
-    schema = pa.schema(
-        {"user_id": pa.string(), "sample_date": pa.date32(), "event_time": pa.timestamp("us", "UTC"),
-         "item_id": pa.string(), "history_item_ids": pa.list_(pa.string()), "split_time": pa.string()}
-    )  # fmt: skip
-    columns = [pa.array(column, field.type) for column, field in zip(zip(*rows, strict=True), schema, strict=True)]
-    pq.write_table(pa.table(columns, schema=schema), folder / "samples.parquet")
+    write_rows(folder / "samples.parquet", rows)
     texts: dict[str, Any] = {name: [None] * 60 for name in TEXTS}
     texts |= {"item_id": ITEMS, "source": ["shop"] * 60, "title": [f"ring {n // 10} bead {n}" for n in range(60)]}
     items_schema = pa.schema([(name, pa.string()) for name in texts])

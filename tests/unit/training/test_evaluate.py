@@ -28,6 +28,8 @@ from training.generative_rec.item_codes import codebook_sizes
 from training.generative_rec.samples import NextItem
 from training.generative_rec.serve import Recommender
 
+from .sample_kit import write_rows
+
 CODES = {f"i{n}": [n // 4, n % 4] for n in range(11)} | {"i11": [2, 3, 0], "i12": [2, 3, 1]}
 SMALL = {"sasrec": {"width": 8, "layers": 1, "heads": 1, "epochs": 1}, "depth": 5, "resamples": 50}
 TINY = BackboneConfig(
@@ -44,11 +46,7 @@ def _samples(folder: Path) -> Path:
             part = "train" if place < 4 else "valid" if place == 4 else "test"
             rows.append((f"u{user}", on, datetime(on.year, on.month, on.day, tzinfo=UTC), item, items[:place], part))
     rows.append(("u99", day, datetime(2018, 1, 1, tzinfo=UTC), "i12", [], "test"))
-    types = (pa.string(), pa.date32(), pa.timestamp("us", "UTC"), pa.string(), pa.list_(pa.string()), pa.string())
-    names = ("user_id", "sample_date", "event_time", "item_id", "history_item_ids", "split_time")
-    columns = [pa.array(list(values), kind) for values, kind in zip(zip(*rows, strict=True), types, strict=True)]
-    pq.write_table(pa.table(columns, names=names), folder / "samples.parquet")
-    return folder / "samples.parquet"
+    return write_rows(folder / "samples.parquet", rows)
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ from collections import Counter
 from datetime import UTC, date, datetime
 from pathlib import Path
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
@@ -23,21 +22,16 @@ from training.generative_rec.samples import (
     training_sequences,
 )
 
+from .sample_kit import write_rows
+
 Row = tuple[str, int, str, list[str], str]
 
 
 def table(folder: Path, rows: list[Row]) -> StageSpec:
     """Rows are user, day of January 2018, item, history, part."""
-    columns = {
-        "user_id": pa.array([row[0] for row in rows], pa.string()),
-        "sample_date": pa.array([date(2018, 1, row[1]) for row in rows], pa.date32()),
-        "event_time": pa.array([datetime(2018, 1, row[1], tzinfo=UTC) for row in rows], pa.timestamp("us", "UTC")),
-        "item_id": pa.array([row[2] for row in rows], pa.string()),
-        "history_item_ids": pa.array([row[3] for row in rows], pa.list_(pa.string())),
-        "split_time": pa.array([row[4] for row in rows], pa.string()),
-    }
-    pq.write_table(pa.table(columns), folder / "samples.parquet")
-    tables = {"next_item_training_set": TableRef((str(folder / "samples.parquet"),))}
+    dated = [(user, date(2018, 1, day), datetime(2018, 1, day, tzinfo=UTC), *rest) for user, day, *rest in rows]
+    file = write_rows(folder / "samples.parquet", dated)
+    tables = {"next_item_training_set": TableRef((str(file),))}
     return StageSpec("generative_rec", "sft", str(folder), 1, tables=tables)
 
 

@@ -20,6 +20,8 @@ from training.core.tokens import Vocabulary, train_text_tokenizer
 from training.generative_rec import sft
 from training.generative_rec.item_codes import ItemCodes, codebooks, read_codes, start_from_text
 
+from .sample_kit import write_rows
+
 ITEMS = [str(number) for number in range(12)]
 CODES = [[number // 4, number % 4] if number < 11 else [0, 0, 1] for number in range(12)]
 CODES[0] = [0, 0, 0]
@@ -52,10 +54,7 @@ def write_samples(path: Path) -> Path:
             time = datetime(day.year, day.month, day.day, tzinfo=UTC)
             part = "train" if step < 3 else "valid" if user < 12 else "test"
             rows.append((f"u{user}", day, time, items[step], items[:step], part))
-    names = ("user_id", "sample_date", "event_time", "item_id", "history_item_ids", "split_time")
-    table = pa.table({name: [row[n] for row in rows] for n, name in enumerate(names)})
-    pq.write_table(table.set_column(2, "event_time", table["event_time"].cast(pa.timestamp("us", "UTC"))), path)
-    return path
+    return write_rows(path, rows)
 
 
 @pytest.fixture

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import pyarrow as pa
 import torch
 from torch import Tensor
 
@@ -24,10 +23,9 @@ from training.core.stage import StageSpec, read_table
 from training.generative_rec.catalogue import item_texts, refuse_broken
 from training.generative_rec.collaborative_vectors import CollaborativeVectors, pooled_users, pooling_weights
 from training.generative_rec.interactions import Interactions
-from training.generative_rec.samples import NextItem
+from training.generative_rec.samples import PROFILE, SCHEMA, NextItem
 
-_PROFILE = "user_profile__profile_text"
-_PROFILE_COLUMNS = {"user_id": pa.string(), "sample_date": pa.date32(), _PROFILE: pa.string()}
+_PROFILE_COLUMNS = {name: SCHEMA.field(name).type for name in ("user_id", "sample_date", PROFILE)}
 
 
 @dataclass(frozen=True)
@@ -102,7 +100,7 @@ def profiles(spec: StageSpec, samples: Sequence[NextItem]) -> dict[str, str]:
             end[sample.user_id] = min(sample.as_of, end.get(sample.user_id, sample.as_of))
     chosen: dict[str, tuple[date, str]] = {}
     for row in read_table(spec, "next_item_training_set", _PROFILE_COLUMNS).to_pylist():
-        user, day, text = row["user_id"], row["sample_date"], (row[_PROFILE] or "").strip()
+        user, day, text = row["user_id"], row["sample_date"], (row[PROFILE] or "").strip()
         if text and day <= end.get(user, day) and (user not in chosen or day > chosen[user][0]):
             chosen[user] = (day, text)
     return {user: text for user, (_, text) in chosen.items()}

@@ -1,0 +1,20 @@
+"""Sample tables of the tests, in the columns that the stages read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from training.generative_rec.samples import SCHEMA
+
+
+def write_rows(path: Path, rows: Sequence[tuple[Any, ...]], **changes: Any) -> Path:
+    """Rows whose values are the first columns of `SCHEMA`, in its order; `changes` replaces columns."""
+    schema = pa.schema([SCHEMA.field(n) for n in range(len(rows[0]))])
+    columns = dict(zip(schema.names, map(list, zip(*rows, strict=True)), strict=True)) | changes
+    pq.write_table(pa.table(columns, schema=schema), path)
+    return path
