@@ -179,7 +179,7 @@ def _tell(profile: Profile) -> None:
     host, ports = airflow_env.HOST, profile.ports
     lines = [
         f"Airflow   http://{host}:{ports.airflow}   user {airflow_env.USER}, {_password(profile)}",
-        f"MLflow    http://{host}:{ports.mlflow}",
+        f"MLflow    http://{host}:{ports.mlflow}   at its top left choose: Model training",
         f"Feast     http://{host}:{ports.feast}",
         f"Report    http://{host}:{ports.report}   {_report_state(profile)}".rstrip(),
         "Loopback only. `make down` stops all of it.",

@@ -160,7 +160,12 @@ def _tags(stage: StageRun, commit: str) -> dict[str, str]:
         **{f"snapshot.{t}": ref["snapshot"] for t, ref in stage.tables.items() if ref.get("snapshot") is not None},
         **{f"artifact.{name}": Path(folder).resolve() for name, folder in spec.get("artifacts", {}).items()},
     }
-    return {"mlflow.source.git.commit": commit, **{tag(name): str(value) for name, value in own.items()}}
+    source = {
+        "mlflow.source.type": "LOCAL",
+        "mlflow.source.name": f"training.{spec['system']}.{spec.get('module') or spec['stage']}",
+        "mlflow.source.git.commit": commit,
+    }
+    return {**source, **{tag(name): str(value) for name, value in own.items()}}
 
 
 def _at(client: MlflowClient, place: str, folder: Path) -> Run | None:

@@ -172,11 +172,13 @@ def test_a_model_that_cannot_answer_its_example_gets_no_version(
         aliases.versions(connect(profile), MODEL)
 
 
-def test_a_run_is_named_after_its_stage_and_folder_and_lasted_as_long_as_the_stage(
+def test_a_run_is_named_after_its_stage_and_folder_names_its_code_and_lasted_as_long_as_the_stage(
     profile: Profile, tmp_path: Path
 ) -> None:
     out = finish_stage(tmp_path / "2018-01-05-abc", "sft", snapshot=7)
-    info = connect(profile).get_run(runs.log_stage(profile, out, out)).info
+    run = connect(profile).get_run(runs.log_stage(profile, out, out))
+    info = run.info
+    assert run.data.tags["mlflow.source.name"] == "training.toy.sft"
     assert info.run_name == "sft 2018-01-05-abc"
     assert info.end_time == int((out / "result.json").stat().st_mtime * 1000)
     assert info.end_time - info.start_time == 2500
