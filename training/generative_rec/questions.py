@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 from training.core.decoding import beam_search, legal_share
 from training.core.device import in_shares
 from training.core.errors import DataError
-from training.core.metrics import ndcg_at
+from training.core.metrics import Floats, ndcg_at, paired_difference
 from training.generative_rec.item_codes import ItemCodes
 from training.generative_rec.prompts import Codes
 from training.generative_rec.samples import NextItem
@@ -59,9 +59,13 @@ class Judge:
     items: ItemCodes
     questions: Sequence[Question]
 
+    def gains(self) -> Floats:
+        """NDCG@10 of each question under the trie: [questions]."""
+        return ndcg_at(np.array(in_shares(self._ranks, self.questions)), JUDGED_AT)
+
     def ndcg(self) -> float:
-        """NDCG@10 under the trie."""
-        return float(ndcg_at(np.array(in_shares(self._ranks, self.questions)), JUDGED_AT).mean())
+        """Their mean."""
+        return float(self.gains().mean())
 
     def _ranks(self, questions: Sequence[Question]) -> list[float]:
         found = beam_search(self.model.eval(), self.items.trie, [one.prompt for one in questions], 2 * JUDGED_AT)
@@ -80,31 +84,43 @@ class Judge:
 
 @dataclass(frozen=True)
 class Gate:
-    """`max_loss`: the share of NDCG@10 that a stage may lose. `legal`: the least share of questions that are answered
-    with an item without the trie, greedily. Both INFERRED; judged on at most `samples` validation samples.
+    """A test of non-inferiority: NDCG@10 may not have lost more than the share `max_loss`, with 95 % confidence.
+
+    The same questions are asked before and after, and the one-sided lower bound of the mean difference is a bootstrap's
+    over users. `legal`: the least share of questions that are answered with an item without the trie, greedily. Both
+    INFERRED; judged on at most `samples` validation samples.
     """
 
-    max_loss: float = 0.01
+    max_loss: float = 0.05
     legal: float = 0.95
-    samples: int = 1000
+    samples: int = 2000
 
-    def hold(self, before: float, judge: Judge) -> Verdict:
-        """Judge the policy as it is now against the NDCG@10 `before`."""
-        after, legal = judge.ndcg(), judge.legal()
-        reasons = []
-        if not after >= before * (1 - self.max_loss):  # so that a NaN fails, too
-            reasons.append(f"NDCG@10 fell from {before:.4f} to {after:.4f}, by more than {self.max_loss:.0%}")
+    def hold(self, before: Floats, judge: Judge, seed: int) -> Verdict:
+        """Judge the policy as it is now against its gains [questions] `before`; the seed is the bootstrap's."""
+        after, legal = judge.gains(), judge.legal()
+        users = [one.user_id for one in judge.questions]
+        # The lower end of a two-sided 90 % interval is the one-sided 95 % bound.
+        change = paired_difference(after[:, None], before[:, None], users, seed=seed, level=0.9)[0]
+        start, reasons = before.mean(), []
+        if not change.lo >= -self.max_loss * start:  # so that a NaN fails, too
+            figures = f"NDCG@10 {start:.4f} to {after.mean():.4f}, at worst {change.lo / start:.1%} (95%)"
+            reasons.append(f"{figures}, more than {self.max_loss:.0%} allowed")
         if not legal >= self.legal:
             reasons.append(f"{legal:.1%} of the answers without the trie are items, fewer than {self.legal:.0%}")
-        return Verdict(before, after, legal, "; ".join(reasons))
+        return Verdict(float(start), float(after.mean()), change.value, change.lo, legal, "; ".join(reasons))
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a gate saw; `reason` is empty where the stage stands."""
+    """What a gate saw; `reason` is empty where the stage stands.
+
+    `ndcg_difference`: after minus before; `ndcg_difference_lo`: its one-sided 95 % lower bound.
+    """
 
     ndcg_before: float
     ndcg_after: float
+    ndcg_difference: float
+    ndcg_difference_lo: float
     legal: float
     reason: str
 

@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 
 from training.core.backbone import load_backbone, save_backbone
 from training.core.files import new_folder, write_json
+from training.core.metrics import Floats
 from training.core.stage import StageResult, StageSpec, is_main_process
 from training.core.tokens import Vocabulary
 from training.generative_rec.item_codes import ItemCodes
@@ -39,7 +40,7 @@ class RungConfig:
 
 @dataclass(frozen=True)
 class Rung:
-    """A model about to be aligned further; `before` is its NDCG@10 as it starts, `folder` where it was read from."""
+    """A model about to be aligned further, read from `folder`; `before` are its gains [questions] as it starts."""
 
     spec: StageSpec
     config: RungConfig
@@ -50,7 +51,7 @@ class Rung:
     samples: Sequence[NextItem]
     asked: Sequence[Question]
     judge: Judge
-    before: float
+    before: Floats
 
     @classmethod
     def start(cls, spec: StageSpec, config: RungConfig) -> Rung:
@@ -65,7 +66,7 @@ class Rung:
             for part, limit in (("valid", config.gate.samples), ("train", config.questions))
         )
         judge = Judge(model, items, valid)
-        return cls(spec, config, folder, model, vocabulary, items, samples, asked, judge, judge.ndcg())
+        return cls(spec, config, folder, model, vocabulary, items, samples, asked, judge, judge.gains())
 
     @property
     def pad(self) -> int:
@@ -74,11 +75,12 @@ class Rung:
 
     def end(self, values: Mapping[str, float], resumed_from: int | None) -> StageResult:
         """Hold the gate over the model as it is now, and hand it on, or where it fails what it started from."""
-        return self._write(self.config.gate.hold(self.before, self.judge), values, resumed_from)
+        return self._write(self.config.gate.hold(self.before, self.judge, self.spec.seed), values, resumed_from)
 
     def leave_out(self, reason: str, values: Mapping[str, float]) -> StageResult:
         """Hand on what the rung started from, untrained."""
-        return self._write(Verdict(self.before, self.before, self.judge.legal(), reason), values, None)
+        ndcg = float(self.before.mean())
+        return self._write(Verdict(ndcg, ndcg, 0.0, 0.0, self.judge.legal(), reason), values, None)
 
     def _write(self, verdict: Verdict, values: Mapping[str, float], resumed_from: int | None) -> StageResult:
         if is_main_process():

@@ -37,7 +37,7 @@ ROOT = Path(__file__).parents[3]
 LOOP = {"epochs": 1, "rows": 4, "accumulate": 2, "log_steps": 1}
 RUNG = {
     "questions": 30, "least": 5, "choice": {"beams": 20, "least": 2}, "loop": LOOP,
-    "gate": {"max_loss": 1.0, "legal": 0.0, "samples": 10},
+    "gate": {"max_loss": 9.0, "legal": 0.0, "samples": 10},
 }  # fmt: skip
 WIDTHS = {"hidden_size": 16, "layers": 2, "heads": 2, "kv_heads": 1, "head_size": 8, "intermediate_size": 24}
 SIZES: dict[str, dict[str, Any]] = {

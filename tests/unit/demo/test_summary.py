@@ -10,7 +10,7 @@ from infra.demo.summary import _rungs
 
 def test_a_rung_that_was_left_out_says_why() -> None:
     figures: dict[str, Any] = {"origin": "real", "ndcg_before": 0.0318, "ndcg_after": 0.0311, "legal": 0.97}
-    why = "NDCG@10 fell from 0.0318 to 0.0311, by more than 1%"
+    why = "NDCG@10 0.0318 to 0.0311, at worst -7.1% (95%), more than 5% allowed"
     shown = io.StringIO()
     rungs = [
         {**figures, "rung": "sp_easy", "stands": 1.0, "reason": None},
