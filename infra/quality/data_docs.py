@@ -60,7 +60,8 @@ def _index(site: Path, style: str) -> str:
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>Data Docs</title>\n{style}\n<body>'
         '<div class="container-fluid"><h1>Data Docs</h1>\n'
         "<p>Each run judges every partition that it builds, on its aggregates, before it is published. Its page also\n"
-        'says where single rows were refused; <a href="../index.html#failures">the report</a> has all of today.</p>\n'
+        'says where single rows were refused; <a href="../index.html#failures">the report</a> lists those of all\n'
+        "tables, as they are now.</p>\n"
         f"<p>What is expected of: {links}</p>\n"
         '<table class="table"><thead><tr><th>Table</th><th>Partitions</th><th>Run (UTC)</th><th>Result</th></tr>'
         f"</thead>\n<tbody>{rows}</tbody></table></div></body></html>\n"
@@ -70,10 +71,11 @@ def _index(site: Path, style: str) -> str:
 def _run_row(site: Path, page: Path) -> str:
     table, at = page.parents[2].name, datetime.strptime(page.parent.name, _STAMP).replace(tzinfo=UTC)
     counts = dict(_COUNT.findall(page.read_text()))
+    colour = "text-success" if counts["Successful"] == counts["Evaluated"] else "text-danger"
     return (
         f"<tr><td>{html.escape(table)}</td><td>{html.escape(page.parents[1].name)}</td>"
         f'<td><a href="{_url(site, page)}">{at:%Y-%m-%d %H:%M:%S}</a></td>'
-        f"<td>{counts['Successful']} of {counts['Evaluated']} expectations met</td></tr>\n"
+        f"<td class='{colour}'>{counts['Successful']} of {counts['Evaluated']} expectations met</td></tr>\n"
     )
 
 

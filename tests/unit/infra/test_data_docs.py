@@ -77,7 +77,7 @@ def test_the_index_names_table_partitions_time_and_how_many_expectations_were_me
     site(tmp_path)
     free_of_network(tmp_path, since=0)
     index = (tmp_path / "index.html").read_text()
-    for part in ("events", "2024-03-01 to 2024-03-02", "2024-03-03 04:05:06", "3 of 4 expectations met"):
+    for part in ("events", "2024-03-01 to 2024-03-02", "2024-03-03 04:05:06", "text-danger'>3 of 4 expectations met"):
         assert part in index
 
 
