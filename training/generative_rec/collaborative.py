@@ -41,7 +41,7 @@ class Config:
     with probability ~ popularity ^ `negative_power` (0: uniform). The rate warms up over `warmup_steps`, then falls
     exponentially to `final_rate` at the last step. Every `check_steps` the loss of `valid_samples` validation samples
     chooses the weights to keep (INFERRED; the source takes those of step 4,000); `ranked_samples` of them are ranked
-    against the whole catalogue at the end. `start`: of the item vectors, from counted co-visits (INFERRED: sets this
+    against the whole catalogue at the end. `item_start`: of the item vectors, from counted co-visits (INFERRED: sets this
     small teach an encoder that starts at random, as the source's does, fewer co-visits than counting knows).
     """
 
@@ -49,7 +49,7 @@ class Config:
     sources: tuple[str, ...] = ()
     min_events: int = 2
     history: int = 20
-    start: Literal["covisits", "random"] = "covisits"
+    item_start: Literal["covisits", "random"] = "covisits"
     width: int = 32
     attention: tuple[int, ...] = (64, 16)
     head: tuple[int, ...] = (200, 80)
@@ -110,7 +110,7 @@ class Encoder:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             network = DIN(len(known.item_ids), config.width, config.attention, config.head)
-            if config.start == "covisits":
+            if config.item_start == "covisits":
                 network.start_items(covisit_vectors(known, config.width))
         self._network = network.to(self._device)
         self._validation = _spread([sample for sample in validation if sample.history], config.valid_samples)
