@@ -41,8 +41,8 @@ class Config:
     with probability ~ popularity ^ `negative_power` (0: uniform). The rate warms up over `warmup_steps`, then falls
     exponentially to `final_rate` at the last step. Every `check_steps` the loss of `valid_samples` validation samples
     chooses the weights to keep (INFERRED; the source takes those of step 4,000); `ranked_samples` of them are ranked
-    against the whole catalogue at the end. `item_start`: of the item vectors, from counted co-visits (INFERRED: sets this
-    small teach an encoder that starts at random, as the source's does, fewer co-visits than counting knows).
+    against the whole catalogue at the end. `item_start`: of the item vectors, from counted co-visits (INFERRED: small
+    sets teach an encoder that starts at random, as the source's does, fewer co-visits than counting knows).
     """
 
     protocol: Protocol = "time"
