@@ -99,10 +99,11 @@ class Encoder:
     """The recommender with its data: trained step by step, every step's batch and negatives drawn from its number."""
 
     def __init__(self, known: Interactions, validation: Sequence[NextItem], config: Config, seed: int) -> None:
-        if not len(known.targets()) or not validation:
+        asked = [sample for sample in validation if sample.history]
+        if not len(known.targets()) or not asked:
             raise DataError(
                 "there is nothing to train the collaborative encoder on or to validate it with",
-                why=f"{len(known.targets())} training samples with a history, {len(validation)} validation samples",
+                why=f"{len(known.targets())} training samples and {len(asked)} validation samples with a history",
                 do="choose another split",
             )
         self._known, self._config, self._seed = known, config, seed
@@ -113,7 +114,7 @@ class Encoder:
             if config.item_start == "covisits":
                 network.start_items(covisit_vectors(known, config.width))
         self._network = network.to(self._device)
-        self._validation = _spread([sample for sample in validation if sample.history], config.valid_samples)
+        self._validation = _spread(asked, config.valid_samples)
         weight = known.popularity.clamp(min=1.0).double() ** config.negative_power
         self._cumulated, self._log_q = weight.cumsum(0) / weight.sum(), (weight / weight.sum()).log().float()
 

@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from tests.unit.training.scid_kit import CONFIG, collaborative_spec
 from training.core.errors import DataError, Preempted
 from training.generative_rec import collaborative, steps
-from training.generative_rec.collaborative import Config, learning_rate
+from training.generative_rec.collaborative import Config, Encoder, learning_rate
 from training.generative_rec.collaborative_vectors import CollaborativeVectors, pooled_users
 from training.generative_rec.covisit_vectors import covisit_vectors
 from training.generative_rec.din import DIN, AttentionUnit, Dice, sampled_softmax
@@ -203,6 +203,25 @@ def test_a_user_with_one_event_is_an_error_that_names_the_user_unless_admitted()
     with pytest.raises(DataError, match=r"2 users have fewer than 2 training items\n.*users u, w\n"):
         Interactions.of_training(samples, ("a", "b"), 2)
     assert Interactions.of_training(samples, ("a", "b"), 0).user_ids == ("u", "v")
+
+
+def test_validation_samples_without_a_history_are_refused_before_a_step() -> None:
+    samples = [one("u", "a", 1, []), one("u", "b", 2, ["a"]), one("v", "b", 9, [], "valid")]
+    known = Interactions.of_training(samples, ("a", "b"), 0)
+    with pytest.raises(DataError, match="0 validation samples with a history"):
+        Encoder(known, samples[2:], Config(), 1)
+
+
+def test_no_covisits_at_all_leave_every_vector_at_zero_and_two_items_have_two_components() -> None:
+    alone = Interactions.of_training([one("u", "a", 1, []), one("u", "a", 2, ["a"])], ("a",), 1)
+    assert torch.equal(covisit_vectors(alone, 4), torch.zeros(1, 4))
+    single = Interactions.of_training([one("u", "a", 1, []), one("v", "b", 1, [])], ("a", "b", "c"), 1)
+    assert torch.equal(covisit_vectors(single, 4), torch.zeros(3, 4))
+    pair = Interactions.of_training([one("u", "a", 1, []), one("u", "b", 2, ["a"])], ("a", "b", "c"), 1)
+    found = covisit_vectors(pair, 4)
+    assert torch.isfinite(found).all()
+    assert found.norm(dim=1).tolist() == pytest.approx([1.0, 1.0, 0.0])
+    assert not found[:, 3].any()  # fewer items than the width
 
 
 def test_the_rate_warms_up_and_then_falls_to_its_end() -> None:
