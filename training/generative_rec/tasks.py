@@ -80,8 +80,10 @@ def _whole_sequences(corpus: Corpus, rng: Rng) -> Iterator[Bindings]:
     for user, sequence in corpus.sequences.items():
         code = corpus.items.early.get(user, ())
         for _ in range(corpus.augmentation.variants):
-            named = rng.random() >= corpus.augmentation.anonymous and bool(code)
-            half = early_length(len(sequence)) if named else 0
+            early = early_length(len(sequence))
+            # A code of another split may know a customer of whom this one has no earlier half.
+            named = rng.random() >= corpus.augmentation.anonymous and bool(code) and early > 0
+            half = early if named else 0
             items = changed(sequence[half:], corpus, rng)[-corpus.history - (not named) :]
             room = corpus.history + 1 - len(items)
             past = corpus.codes(sequence[max(0, half - room) : half])

@@ -58,15 +58,16 @@ def test_a_sequence_is_learnt_in_one_pass_and_no_customers_code_has_seen_what_is
     assert only == Sample((BOS, *EARLY["u0"], *CODES[3]), CODES[6] + CODES[7])
 
 
-@given(st.integers(0, 50), st.integers(2, 12), st.integers(1, 6))
+@given(st.integers(0, 50), st.integers(1, 12), st.integers(1, 6))
 def test_a_customer_is_named_with_a_history_or_not_at_all_when_learnt_and_when_asked(
     seed: int, length: int, history: int
 ) -> None:
     ids = [f"i{n % 8}" for n in range(length)]
     change = Augmentation(variants=4)
     corpus = replace(CORPUS, sequences={"u0": ids}, history=history, augmentation=change)
+    # With one item, too: a code of another split may know a customer of whom this one has no earlier half.
     learnt = {sample.prompt for sample in epoch("sequential", "next_item", corpus=corpus, seed=seed)}
-    assert (BOS, *EARLY["u0"]) not in learnt
+    assert not {(BOS, *EARLY["u0"]), (BOS, *USERS["u0"])} & learnt
     assert ITEMS.prompt([], history, "u0") == (BOS,)
     assert ITEMS.prompt(ids, history, "u0")[: 1 + len(USERS["u0"])] == (BOS, *USERS["u0"])
 
