@@ -2,7 +2,8 @@
 
 `ladder --runs ...`: the table of several seeds.
 
-Exit codes: 0 done; 65 bad data; 75 preempted with a checkpoint saved; anything else is a bug.
+Exit codes: 0 done; 65 bad data; 75 preempted with a checkpoint saved, or the disk is full; 130 interrupted by a person;
+anything else is a bug, or a folder that cannot be used.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from training.core.errors import DataError, TrainingError
+from training.core.errors import DataError, exit_code_of
 from training.core.stage import StageSpec, run_stage
 
 _COMMANDS = {"bench": "training.jobs", "check": "training.check", "ladder": "training.ladder"}
@@ -29,16 +30,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("stage", help="system and stage, such as generative_rec.sft")
     parser.add_argument("--spec", type=Path, required=True, help="the stage's spec.json")
     options = parser.parse_args(given)
-    try:
-        return _run(options.stage, StageSpec.load(options.spec))
-    except TrainingError as error:
-        sys.stderr.write(f"error: {error}\n")
+    code = exit_code_of(lambda: _run(options.stage, StageSpec.load(options.spec)))
+    if code and options.spec.is_file():
         # `accelerate launch` turns every failure into 1: whoever launched this finds the real code beside the spec.
-        options.spec.with_name("exit_code").write_text(str(error.exit_code))
-        return error.exit_code
+        options.spec.with_name("exit_code").write_text(str(code))
+    return code
 
 
-def _run(stage: str, spec: StageSpec) -> int:
+def _run(stage: str, spec: StageSpec) -> None:
     if stage != f"{spec.system}.{spec.stage}":
         raise DataError(f"the spec is for {spec.system}.{spec.stage}, not for {stage}", do="pass the right spec")
     name = f"training.{spec.system}.{spec.module or spec.stage}"
@@ -48,7 +47,6 @@ def _run(stage: str, spec: StageSpec) -> int:
     # Imported only if it has to run: torch and transformers cost seconds, and a finished stage needs neither.
     ran = run_stage(spec, lambda spec: importlib.import_module(name).main(spec))
     sys.stdout.write(f"{stage}: {'done' if ran else 'already done'} -> {spec.out}\n")
-    return 0
 
 
 if __name__ == "__main__":

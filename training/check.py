@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from training.core.config import parse_config
-from training.core.errors import DataError, TrainingError
+from training.core.errors import DataError, exit_code_of
 from training.core.footprint import Load, faults, footprint
 from training.jobs import declared_stages
 
@@ -87,10 +87,9 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--gpu-gib", type=float, default=80.0, help="memory of one GPU")
     parser.add_argument("--backbone", help="folder with a Hugging Face config.json, for the preset's own path")
     options = parser.parse_args(arguments)
-    try:
-        report = check(options.system, options.preset, options.gpus, options.gpu_gib, options.backbone)
-    except TrainingError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return error.exit_code
+    return exit_code_of(lambda: _print_report(options))
+
+
+def _print_report(options: argparse.Namespace) -> None:
+    report = check(options.system, options.preset, options.gpus, options.gpu_gib, options.backbone)
     sys.stdout.write(f"{report}\n")
-    return 0

@@ -26,7 +26,7 @@ import torch
 import yaml
 
 from training.core.config import parse_config
-from training.core.errors import DataError, TrainingError
+from training.core.errors import DataError, exit_code_of
 from training.core.files import write_json
 from training.core.preemption import preemptible
 from training.core.stage import StageSpec, TableRef, run_stage
@@ -64,10 +64,13 @@ def _read_job(name: str, known: Mapping[str, Path]) -> dict[str, Any]:
 def declared_stages(system: str, preset: str, root: Path = _ROOT, named: Collection[str] = ()) -> list[dict[str, Any]]:
     """The stages of a pipeline that name the preset or are `named`, in its order; DataError where there is none."""
     path = root / system / "pipeline.yaml"
-    stages = yaml.safe_load(path.read_text())["stages"] if path.is_file() else []
+    if not path.is_file():
+        known = sorted(file.parent.name for file in root.glob("*/pipeline.yaml"))
+        raise DataError(f"there is no system {system!r}", where=str(path), do=f"choose one of: {', '.join(known)}")
+    stages = yaml.safe_load(path.read_text())["stages"]
     chosen = [stage for stage in stages if preset in stage["config"] or stage["name"] in named]
     if not chosen:
-        known = sorted({name for stage in stages for name in stage["config"]}) or ["another system"]
+        known = sorted({name for stage in stages for name in stage["config"]})
         raise DataError(f"no stage has the preset {preset!r}", where=str(path), do=f"choose {' or '.join(known)}")
     return chosen
 
@@ -115,20 +118,38 @@ def merged(base: Mapping[str, Any], over: Mapping[str, Any], nulls: bool = False
 
 
 def run(specs: Sequence[StageSpec], out: Path) -> None:
-    """Run the stages that are not done; `job.json` grows with each."""
+    """Run the stages that are not done; `job.json` grows with each. DataError before the first for what cannot run."""
+    for spec in specs:
+        parse_config(_module(spec).Config, spec.config, f"{spec.system}.{spec.stage}")
+        _refuse_other_seed(spec)
     done: dict[str, Any] = {"machine": machine(), "stages": {}}
     for number, spec in enumerate(specs, start=1):
         started = time.monotonic()
         sys.stdout.write(f"[{number}/{len(specs)}] {spec.stage}\n")
         sys.stdout.flush()
-        module = importlib.import_module(f"training.{spec.system}.{spec.module}")
         spec.out_dir.mkdir(parents=True, exist_ok=True)
         write_json(spec.out_dir / "spec.json", asdict(spec))
-        ran = run_stage(spec, module.main)
+        ran = run_stage(spec, _module(spec).main)
         seconds = time.monotonic() - started
         sys.stdout.write(f"    {f'{seconds:.0f} s' if ran else 'done before'}\n")
         done["stages"][spec.stage] = json.loads((spec.out_dir / "result.json").read_text())
         write_json(out / "job.json", done)
+
+
+def _module(spec: StageSpec) -> Any:
+    return importlib.import_module(f"training.{spec.system}.{spec.module}")
+
+
+def _refuse_other_seed(spec: StageSpec) -> None:
+    file = spec.out_dir / "spec.json"
+    before = json.loads(file.read_text())["seed"] if file.is_file() else spec.seed
+    if before != spec.seed:
+        raise DataError(
+            f"the folder holds a run of seed {before}, and this one has seed {spec.seed}",
+            where=str(spec.out_dir),
+            why="what it holds would be lost",
+            do="give each seed a folder of its own with --out",
+        )
 
 
 def machine() -> str:
@@ -137,7 +158,9 @@ def machine() -> str:
 
 
 def _out_of_time(signum: int, frame: FrameType | None) -> None:
-    # As if the machine were taken away: the stage saves a checkpoint and ends.
+    # As if the machine were taken away: the stage saves a checkpoint and ends. Said past `sys.stderr`, as what this
+    # interrupts may be in the middle of writing to it.
+    os.write(2, b"the time of this run is up (--minutes); the same command goes on\n")
     os.kill(os.getpid(), signal.SIGTERM)
 
 
@@ -148,16 +171,16 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--samples", type=Path, required=True, help="folder of <table>.parquet")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=17)
-    parser.add_argument("--minutes", type=float, default=9.0)
+    parser.add_argument("--minutes", type=float, default=9.0, help="how long this run may take; 0: to the end")
     options = parser.parse_args(arguments)
     signal.signal(signal.SIGALRM, _out_of_time)
     signal.setitimer(signal.ITIMER_REAL, 60 * options.minutes)
     try:
-        with preemptible():
-            run(stage_specs(load_job(options.job), options.samples, options.out, options.seed), options.out)
-    except TrainingError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return error.exit_code
+        return exit_code_of(lambda: _run_job(options))
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
-    return 0
+
+
+def _run_job(options: argparse.Namespace) -> None:
+    with preemptible():
+        run(stage_specs(load_job(options.job), options.samples, options.out, options.seed), options.out)

@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 import yaml
 
-from training.core.errors import DataError, TrainingError
+from training.core.errors import DataError, exit_code_of
 from training.core.files import write_json, write_text
 from training.core.metrics import METRICS, Floats, Interval, gains, intervals, paired_difference
 from training.core.tables import read_parquet
@@ -126,6 +126,13 @@ def compare(runs: Sequence[Run], rows: Sequence[str] = (), resamples: int = 2000
         raise DataError(
             f"the runs have no row {min(unknown)!r}", where="--rows", do=f"choose from {', '.join(first.ranks)}"
         )
+    if len({run.seed for run in runs}) < len(runs):
+        raise DataError(
+            "two runs have the same seed",
+            where=f"seeds {', '.join(str(run.seed) for run in runs)}",
+            why="one evaluation would count twice",
+            do="name each run once, and give each a seed of its own",
+        )
     for run in runs[1:]:
         if (run.samples, list(run.ranks)) != (first.samples, list(first.ranks)):
             raise DataError(
@@ -202,15 +209,14 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--published", help="a data set of which papers report figures")
     parser.add_argument("--out", type=Path, required=True, help="a .md file")
     options = parser.parse_args(arguments)
-    try:
-        runs = [read_run(folder, options.split) for folder in options.runs]
-        lines = compare(runs, options.rows)
-        beside = published_markdown(read_published(options.published)) if options.published else ""
-    except TrainingError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return error.exit_code
+    return exit_code_of(lambda: _write(options))
+
+
+def _write(options: argparse.Namespace) -> None:
+    runs = [read_run(folder, options.split) for folder in options.runs]
+    lines = compare(runs, options.rows)
+    beside = published_markdown(read_published(options.published)) if options.published else ""
     options.out.parent.mkdir(parents=True, exist_ok=True)
     write_text(options.out, markdown(runs, lines, options.split) + beside)
     write_json(options.out.with_suffix(".json"), {"seeds": [r.seed for r in runs], "rows": [asdict(x) for x in lines]})
     sys.stdout.write(f"{options.out}\n")
-    return 0

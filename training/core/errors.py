@@ -6,9 +6,14 @@ about a retry: 65 (the data is wrong) and 70 (a bug) do not retry, 75 (preempted
 
 from __future__ import annotations
 
+import errno
+import sys
+from collections.abc import Callable
+
 EXIT_DATA = 65
 EXIT_BUG = 70
 EXIT_TRANSIENT = 75
+EXIT_INTERRUPTED = 130
 
 
 class TrainingError(Exception):
@@ -38,3 +43,41 @@ class Preempted(TrainingError):
 
     def __init__(self, what: str, *, where: str = "") -> None:
         super().__init__(what, where=where, do="start the stage again: it goes on from its last checkpoint")
+
+
+# What a person can mend outside the code; every other refusal of the system is a bug of ours and keeps its traceback.
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+_FORBIDDEN = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR})
+
+
+def exit_code_of(command: Callable[[], object]) -> int:
+    """Run a command; what a person can mend is said on stderr, without a traceback, and is an exit code."""
+    try:
+        command()
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted: the same command goes on from the last checkpoint\n")
+        return EXIT_INTERRUPTED
+    except TrainingError as error:
+        return _said(error)
+    except OSError as error:
+        if error.errno not in _FULL | _FORBIDDEN:
+            raise
+        return _said(_refusal(error))
+    return 0
+
+
+def _said(error: TrainingError) -> int:
+    sys.stderr.write(f"error: {error}\n")
+    return error.exit_code
+
+
+def _refusal(error: OSError) -> TrainingError:
+    full = error.errno in _FULL
+    what, do = (
+        ("the disk is full", "make room and run the same command again")
+        if full
+        else ("a file or folder cannot be used", "get the right to use it, or name another one")
+    )
+    refusal = TrainingError(what, where=str(error.filename or ""), why=error.strerror or "", do=do)
+    refusal.exit_code = EXIT_TRANSIENT if full else EXIT_BUG
+    return refusal

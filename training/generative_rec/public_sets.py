@@ -22,7 +22,7 @@ from typing import Any, Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from training.core.errors import DataError
+from training.core.errors import DataError, exit_code_of
 from training.generative_rec.samples import PROFILE, SCHEMA
 
 Name = Literal["beauty", "instruments", "office"]
@@ -150,12 +150,7 @@ def main() -> int:
     parser.add_argument("--data", type=Path, required=True, help="the folder that holds the data sets")
     parser.add_argument("--out", type=Path, required=True, help="where the tables are written")
     options = parser.parse_args()
-    try:
-        write_tables(options.name, options.data, options.out)
-    except DataError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return error.exit_code
-    return 0
+    return exit_code_of(lambda: write_tables(options.name, options.data, options.out))
 
 
 if __name__ == "__main__":

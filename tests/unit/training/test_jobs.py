@@ -6,6 +6,8 @@ import json
 import signal
 import sys
 import types
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -13,9 +15,9 @@ import yaml
 
 from training import jobs
 from training.__main__ import main
-from training.core.errors import DataError, Preempted
+from training.core.errors import EXIT_BUG, EXIT_INTERRUPTED, DataError, Preempted
 from training.core.stage import StageResult, StageSpec
-from training.jobs import Job, load_job, merged, stage_specs
+from training.jobs import Job, declared_stages, load_job, merged, stage_specs
 
 STAGES = [
     {"name": "codes", "reads": {"tables": ["items"], "artifacts": []}, "config": {"demo": {}, "bench": {"levels": 3}}},
@@ -84,6 +86,75 @@ def test_an_unknown_job_stage_or_table_is_named(root: Path, tmp_path: Path) -> N
         stage_specs(Job("shop"), tmp_path / "nowhere", tmp_path, 1, root)
 
 
+@dataclass(frozen=True)
+class Rows:
+    rows: int = 1
+
+
+@dataclass(frozen=True)
+class Config:
+    levels: int = 1
+    width: int = 1
+    loop: Rows = field(default_factory=Rows)
+
+
+def shop_job(root: Path, monkeypatch: pytest.MonkeyPatch, stage: Callable[[StageSpec], StageResult]) -> list[str]:
+    """The command of a job whose stages all do `stage`."""
+    for module in ("codes", "rung"):
+        fake = types.ModuleType(module)
+        fake.main, fake.Config = stage, Config  # type: ignore[attr-defined]
+        monkeypatch.setitem(sys.modules, f"training.shop.{module}", fake)
+    monkeypatch.setattr(jobs, "_ROOT", root)
+    monkeypatch.setattr(jobs, "load_job", lambda name: load_job(name, root))
+    monkeypatch.setattr(jobs, "stage_specs", lambda *given: stage_specs(*given, root))
+    return ["bench", "--job", "ladder", "--samples", str(root.parent), "--out", str(root.parent / "out")]
+
+
+def untouched(spec: StageSpec) -> StageResult:
+    raise AssertionError(f"{spec.stage} ran")
+
+
+def test_a_config_that_the_last_stage_cannot_read_is_named_before_the_first_runs(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (root / "shop" / "jobs" / "ladder.yaml").write_text("system: shop\nconfig: {easy: {widht: 8}}\n")
+    assert main(shop_job(root, monkeypatch, untouched)) == DataError.exit_code
+    assert "unknown config key 'widht'\n  where: shop.easy\n" in capsys.readouterr().err
+
+
+def test_a_folder_with_a_run_of_another_seed_is_not_run_over(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*shop_job(root, monkeypatch, lambda spec: StageResult({"loss": 1.0})), "--seed", "1"]) == 0
+    before = (root.parent / "out" / "codes" / "result.json").read_text()
+    assert main([*shop_job(root, monkeypatch, untouched), "--seed", "2"]) == DataError.exit_code
+    assert "seed 1, and this one has seed 2" in capsys.readouterr().err
+    assert (root.parent / "out" / "codes" / "result.json").read_text() == before
+
+
+def test_a_folder_that_cannot_be_used_is_named_without_a_traceback(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (root.parent / "out").touch()
+    assert main(shop_job(root, monkeypatch, untouched)) == EXIT_BUG
+    assert f"cannot be used\n  where: {root.parent / 'out' / 'codes'}\n" in capsys.readouterr().err
+
+
+def test_ctrl_c_ends_a_job_with_130_and_a_line(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(spec: StageSpec) -> StageResult:
+        raise KeyboardInterrupt
+
+    assert main(shop_job(root, monkeypatch, interrupted)) == EXIT_INTERRUPTED == 130
+    assert capsys.readouterr().err.startswith("interrupted: ")
+
+
+def test_a_system_that_is_not_there_lists_the_known(root: Path) -> None:
+    with pytest.raises(DataError, match=r"(?s)no system 'chess'.*shop"):
+        declared_stages("chess", "bench", root)
+
+
 def test_a_job_whose_time_is_up_ends_with_75_and_goes_on_with_the_next_stage(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -95,14 +166,7 @@ def test_a_job_whose_time_is_up_ends_with_75_and_goes_on_with_the_next_stage(
             jobs._out_of_time(signal.SIGALRM, None)  # what the timer does
         return StageResult({"loss": 1.0})
 
-    for module in ("codes", "rung"):
-        fake = types.ModuleType(module)
-        fake.main = stage  # type: ignore[attr-defined]
-        monkeypatch.setitem(sys.modules, f"training.shop.{module}", fake)
-    monkeypatch.setattr(jobs, "_ROOT", root)
-    monkeypatch.setattr(jobs, "load_job", lambda name: load_job(name, root))
-    monkeypatch.setattr(jobs, "stage_specs", lambda *given: stage_specs(*given, root))
-    command = ["bench", "--job", "ladder", "--samples", str(tmp_path), "--out", str(tmp_path / "out")]
+    command = shop_job(root, monkeypatch, stage)
     assert main(command) == Preempted.exit_code == 75
     assert main(command) == 0
     assert ran == ["codes", "easy", "easy"]

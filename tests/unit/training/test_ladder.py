@@ -80,6 +80,12 @@ def test_runs_of_other_rows_or_samples_are_not_compared(tmp_path: Path, other: R
         compare(runs)
 
 
+def test_one_seed_does_not_count_twice(tmp_path: Path) -> None:
+    once = read_run(run(tmp_path / "1", 1, {"sft": [1, 2]}), "time")
+    with pytest.raises(DataError, match="the same seed"):
+        compare([once, once])
+
+
 def test_a_run_that_is_not_done_or_has_another_split_says_what_to_do(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
