@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -22,6 +22,16 @@ def read_parquet(name: str, files: Sequence[Path], columns: Mapping[str, pa.Data
     if table.num_rows == 0:
         raise DataError(f"table {name} is empty", where=str(files[0]), do="run the job that fills it")
     return table
+
+
+def refuse_nulls(name: str, table: pa.Table, columns: Iterable[str]) -> None:
+    """DataError if one of the `columns`, without which a row means nothing, has no value in some row."""
+    for column in columns:
+        if count := table[column].null_count:
+            raise DataError(
+                f"{count} of {table.num_rows} rows of table {name} have no {column!r}",
+                do="leave such rows out, or write the table with the current job, which refuses them",
+            )
 
 
 def _read_file(name: str, file: Path, columns: Mapping[str, pa.DataType]) -> pa.Table:

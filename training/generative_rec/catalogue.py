@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from training.core.errors import DataError
 from training.core.stage import StageSpec, read_table
+from training.core.tables import refuse_nulls
 
 _TEXT_COLUMNS = ("title", "brand", "category", "description", "features")
 _INTENT_WORDS = 3
@@ -30,9 +31,11 @@ class ItemText:
 def read_catalogue(spec: StageSpec, sources: Sequence[str]) -> list[dict[str, str]]:
     """The items of `sources` by id; no source named: the sources of the items that the training set's people act on.
 
-    Raises DataError for an empty catalogue and for an id that is there twice.
+    Raises DataError for an empty catalogue, an item without an id or a source, and an id that is there twice.
     """
-    items = read_table(spec, "items", _ITEM_COLUMNS).to_pylist()
+    table = read_table(spec, "items", _ITEM_COLUMNS)
+    refuse_nulls("items", table, ("item_id", "source"))
+    items = table.to_pylist()
     wanted = set(sources) or _sources_in_use(spec, items)
     chosen = [item for item in items if item["source"] in wanted]
     if not chosen:

@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from training.core.errors import DataError
 from training.core.stage import StageSpec, read_table
+from training.core.tables import refuse_nulls
 
 Protocol = Literal["time", "leave_one_out"]
 PARTS = ("train", "valid", "test")
@@ -51,21 +52,24 @@ class NextItem:
 def read_samples(spec: StageSpec, protocol: Protocol, table: str = TABLE) -> list[NextItem]:
     """All samples by user, event time and item, whatever the order of the files.
 
-    Raises DataError for a part other than train, valid and test, and for a split without training samples.
+    Raises DataError for a row without one of its values, for a part other than train, valid and test, and for a split
+    without training samples.
     """
-    ordered = read_table(spec, table, COLUMNS).sort_by([(name, "ascending") for name in _ORDER])
+    found = read_table(spec, table, COLUMNS)
+    refuse_nulls(table, found, COLUMNS)
+    ordered = found.sort_by([(name, "ascending") for name in _ORDER])
     rows = ordered.drop_columns("event_time").to_pylist()  # for the first time of all, pyarrow would import pandas
     samples = [
         NextItem(row["user_id"], row["sample_date"], row["item_id"], tuple(row["history_item_ids"]), row["split_time"])
         for row in rows
     ]
     parted = leave_one_out(samples) if protocol == "leave_one_out" else samples
-    found = {sample.part for sample in parted}
-    if "train" not in found or not found <= set(PARTS):
+    parts = {sample.part for sample in parted}
+    if "train" not in parts or not parts <= set(PARTS):
         raise DataError(
             f"the {protocol} split has no training samples, or parts other than {', '.join(PARTS)}",
             where=table,
-            why=f"it has {', '.join(sorted(found))}",
+            why=f"it has {', '.join(sorted(parts))}",
             do="check the cut dates of the split against the days of the data",
         )
     return parted

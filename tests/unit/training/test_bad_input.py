@@ -121,6 +121,12 @@ def rewrite(file: Path, change: Callable[[pa.Table], pa.Table]) -> None:
     pq.write_table(change(pq.read_table(file)), file)
 
 
+def without(table: pa.Table, column: str) -> pa.Table:
+    """The second row has no value in the column."""
+    values = pa.array([None if n == 1 else v for n, v in enumerate(table[column].to_pylist())], table[column].type)
+    return table.set_column(table.column_names.index(column), column, values)
+
+
 def cut(file: Path) -> None:
     file.write_bytes(file.read_bytes()[:-40])
 
@@ -200,6 +206,14 @@ FAULTS: dict[str, tuple[Fault, Sequence[str], str]] = {
             lambda table: table.set_column(5, "split_time", pa.array([0] * table.num_rows)),
         ),
         tuple(CONFIGS)[1:], "'split_time' of table next_item_training_set has type int64",
+    ),
+    "a sample without a history": (
+        lambda d: rewrite(d / "samples.parquet", lambda table: without(table, "history_item_ids")),
+        tuple(CONFIGS)[1:], "1 of 150 rows of table next_item_training_set have no 'history_item_ids'",
+    ),
+    "an item without an id": (
+        lambda d: rewrite(d / "items.parquet", lambda table: without(table, "item_id")),
+        ("semantic_ids", "collaborative", "scid_tokenizer"), "1 of 12 rows of table items have no 'item_id'",
     ),
     "items of another schema": (
         lambda d: rewrite(d / "items.parquet", lambda table: table.drop_columns(["category"])),
