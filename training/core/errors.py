@@ -44,6 +44,11 @@ class Preempted(TrainingError):
     def __init__(self, what: str, *, where: str = "") -> None:
         super().__init__(what, where=where, do="start the stage again: it goes on from its last checkpoint")
 
+    @classmethod
+    def saved(cls, where: str) -> Preempted:
+        """A loop that saved its checkpoint before it stopped."""
+        return cls("stopped by SIGTERM or Ctrl-C, checkpoint saved", where=where)
+
 
 # What a person can mend outside the code; every other refusal of the system is a bug of ours and keeps its traceback.
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})

@@ -199,7 +199,7 @@ class Loop(Generic[S]):
                     if stops or cursor.step % config.checkpoint_steps == 0:
                         learner.save(asdict(cursor))
                     if stops:
-                        raise Preempted("preempted by SIGTERM, checkpoint saved", where=f"step {cursor.step}")
+                        raise Preempted.saved(f"step {cursor.step}")
                 self._end_epoch(valid, judge)
 
     def _plan(self, samples: Sequence[S], epoch: int) -> list[list[list[int]]]:

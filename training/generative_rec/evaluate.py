@@ -44,6 +44,7 @@ from training.generative_rec.samples import (
     model_folder,
     of_part,
     read_samples,
+    refuse_other_split,
     training_sequences,
 )
 from training.generative_rec.serve import Recommender as Generative
@@ -116,6 +117,7 @@ def _trained(spec: StageSpec, config: Config, protocol: Protocol) -> dict[str, R
     for model, codes in config.models.items():
         folder = spec.artifact(model) / name
         if protocol == next(iter(config.baselines)) or folder.is_dir():
+            refuse_other_split(spec.artifact(codes), protocol)
             package(folder, spec.artifact(codes), config.serving, spec.out_dir / name)
             same = (codes, _hash_of_weights(folder))
             if same not in loaded:

@@ -18,7 +18,15 @@ from training.core.stage import StageResult, StageSpec, is_main_process
 from training.core.tokens import Vocabulary
 from training.generative_rec.item_codes import ItemCodes
 from training.generative_rec.questions import Gate, Judge, Question, Verdict, draw_questions
-from training.generative_rec.samples import NextItem, Protocol, check_known, model_folder, of_part, read_samples
+from training.generative_rec.samples import (
+    NextItem,
+    Protocol,
+    check_known,
+    model_folder,
+    of_part,
+    read_samples,
+    refuse_other_split,
+)
 
 GATE_FILE = "gate.json"
 
@@ -57,6 +65,7 @@ class Rung:
     def start(cls, spec: StageSpec, config: RungConfig) -> Rung:
         """Read all that the rung needs. DataError where the model, the ids and the samples do not fit together."""
         folder = spec.artifact(config.start) / model_folder(config.protocol)
+        refuse_other_split(spec.artifact(config.codes), config.protocol)
         samples = read_samples(spec, config.protocol)
         model, vocabulary = load_backbone(folder)
         items = ItemCodes.load(spec.artifact(config.codes), vocabulary)

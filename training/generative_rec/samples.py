@@ -12,9 +12,11 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import date
+from pathlib import Path
 from typing import Literal
 
 import pyarrow as pa
+import yaml
 
 from training.core.errors import DataError
 from training.core.stage import StageSpec, read_table
@@ -87,6 +89,20 @@ def leave_one_out(samples: Sequence[NextItem]) -> list[NextItem]:
 def model_folder(protocol: Protocol) -> str:
     """Where a stage puts the model that it trained on this split; the time split's is the one that is served."""
     return "model" if protocol == "time" else f"model_{protocol}"
+
+
+def refuse_other_split(folder: Path, protocol: Protocol) -> None:
+    """DataError if the stage in `folder` learnt from the training part of another split: test items of this one may be
+    in it. A stage that learns from no split, as ids of text do, fits all."""
+    path = folder / "config.yaml"
+    learnt = yaml.safe_load(path.read_text()).get("protocol") if path.is_file() else None
+    if learnt not in (None, protocol):
+        raise DataError(
+            f"vectors or codes of the split {learnt} are asked for in a run of {protocol}",
+            where=str(folder),
+            why="what one split trains on, another one tests",
+            do="give all stages of a run the same `protocol`",
+        )
 
 
 def of_part(samples: Sequence[NextItem], part: str) -> list[NextItem]:

@@ -32,7 +32,7 @@ from training.generative_rec.item_codes import (
     read_user_codes,
 )
 from training.generative_rec.quantizers import unique_leaves
-from training.generative_rec.samples import Protocol, check_known, read_samples
+from training.generative_rec.samples import Protocol, check_known, read_samples, refuse_other_split
 from training.generative_rec.scid.collisions import SinkhornConfig, collision_rate, spread
 from training.generative_rec.scid.inputs import Inputs, TextConfig, build_inputs
 from training.generative_rec.scid.model import DualTokenizer, ScConfig, Side
@@ -74,6 +74,7 @@ class Config:
 def main(spec: StageSpec) -> StageResult:
     """Train the tokenizer, give every item and every user of the training part its codes, hold the gate."""
     config = resolve_config(spec, Config)
+    refuse_other_split(spec.artifact("collaborative"), config.protocol)
     items = read_catalogue(spec, config.sources)
     samples = read_samples(spec, config.protocol)
     ids = [item["item_id"] for item in items]

@@ -29,7 +29,15 @@ from training.core.tokens import Vocabulary, train_text_tokenizer
 from training.generative_rec.catalogue import first_of, read_item_texts
 from training.generative_rec.item_codes import ItemCodes, codebooks, meaning_of, start_from_text
 from training.generative_rec.prompts import FENCES, Writer
-from training.generative_rec.samples import NextItem, Protocol, model_folder, of_part, read_samples, sequences_by_user
+from training.generative_rec.samples import (
+    NextItem,
+    Protocol,
+    model_folder,
+    of_part,
+    read_samples,
+    refuse_other_split,
+    sequences_by_user,
+)
 from training.generative_rec.scid.inputs import profiles
 from training.generative_rec.tasks import PROFILE_TASKS, TEXT_TASKS, Augmentation, Corpus, Mixture
 
@@ -60,6 +68,8 @@ def main(spec: StageSpec) -> StageResult:
     config = resolve_config(spec, Config)
     special = FENCES if set(config.tasks) - {"sequential"} else ()
     codes = spec.artifact(config.codes)
+    for protocol in config.protocols:
+        refuse_other_split(codes, protocol)
     vocabulary = Vocabulary.create(_tokenizer(spec, config), codebooks(codes), special, meaning_of(codes))
     results = {protocol: _train(spec, config, vocabulary, protocol) for protocol in config.protocols}
     metrics = {

@@ -57,7 +57,7 @@ class Steps:
                 if stop.is_set() or self.done % self._every == 0 or self.done == total:
                     self._save()
                 if stop.is_set():
-                    raise Preempted("preempted by SIGTERM, checkpoint saved", where=f"{label}, step {self.done}")
+                    raise Preempted.saved(f"{label}, step {self.done}")
 
     def _save(self) -> None:
         cursor = {"run": self._run, "done": self.done, "notes": self.notes}

@@ -178,6 +178,14 @@ FAULTS: dict[str, tuple[Fault, Sequence[str], str]] = {
     "collaborative vectors that are not finite": (
         lambda d: spoil(d / "collaborative" / "collaborative.safetensors"), ("scid_tokenizer",), "not finite"
     ),
+    "collaborative vectors of another split": (
+        lambda d: (d / "collaborative" / "config.yaml").write_text("protocol: leave_one_out"),
+        ("scid_tokenizer",), "of the split leave_one_out are asked for in a run of time",
+    ),
+    "codes of another split": (
+        lambda d: (d / "ids" / "config.yaml").write_text("protocol: leave_one_out"),
+        OF_CODES, "of the split leave_one_out are asked for in a run of time",
+    ),
     "code vectors that are not finite": (
         lambda d: spoil(d / "ids" / "quantizer.safetensors"), ("sft",), "vector is not finite"
     ),

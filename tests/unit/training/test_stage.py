@@ -103,10 +103,19 @@ def test_sigterm_ends_a_stage_with_the_exit_code_of_a_retry(tmp_path: Path) -> N
     assert caught.value.exit_code == 75
 
 
-def test_a_deferred_sigterm_only_raises_a_flag() -> None:
+@pytest.mark.parametrize("asked", [signal.SIGTERM, signal.SIGINT])
+def test_a_deferred_stop_only_raises_a_flag(asked: signal.Signals) -> None:
     with deferred() as stop:
-        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), asked)
         assert stop.wait(5)
+
+
+def test_a_second_ctrl_c_does_not_wait() -> None:
+    with pytest.raises(KeyboardInterrupt), deferred() as stop:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert stop.wait(5)
+        os.kill(os.getpid(), signal.SIGINT)
+        raise AssertionError("went on after the second Ctrl-C")
 
 
 @dataclass(frozen=True)

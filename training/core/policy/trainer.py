@@ -137,7 +137,7 @@ class PolicyTrainer:
         if stops or self._cursor.round % self._config.checkpoint_rounds == 0:
             self._learner.save(asdict(self._cursor))
         if stops:
-            raise Preempted("preempted by SIGTERM, checkpoint saved", where=f"round {self._cursor.round}")
+            raise Preempted.saved(f"round {self._cursor.round}")
 
     def _judge(self, judge: Callable[[], float] | None) -> None:
         cursor, config = self._cursor, self._config
