@@ -161,7 +161,7 @@ class Loop(Generic[S]):
 
         `samples(epoch)` must give the same samples for the same epoch, or a resumed run is another one. The best
         weights have the lowest `judge()`, asked after each epoch; without one, the lowest loss on `valid`. Raises
-        DataError without samples, Preempted (with a checkpoint saved) on SIGTERM.
+        DataError without samples, Preempted (with a checkpoint saved) on SIGTERM or Ctrl-C.
         """
         first = samples(0)
         if not first or not valid:

@@ -48,7 +48,7 @@ class Steps:
         return self.done
 
     def run(self, total: int, label: str, step: Callable[[int], float]) -> None:
-        """Take the steps from `done` to `total`; `step(number)` returns its loss. Preempted (saved) on SIGTERM."""
+        """Take the steps from `done` to `total`; `step(number)` returns its loss. Preempted (saved) if stopped."""
         with deferred() as stop, Progress(total, label, "step", done=self.done) as progress:
             while self.done < total:
                 loss = step(self.done)

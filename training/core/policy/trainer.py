@@ -112,7 +112,7 @@ class PolicyTrainer:
         `judge()`, lower is better, is asked before the first round, every `judge_rounds` rounds and at the end, in all
         processes; the model ends with the weights that it liked best, the first ones included. Without it the last
         weights stay.
-        Raises DataError without requests, Preempted (with a checkpoint saved) on SIGTERM.
+        Raises DataError without requests, Preempted (with a checkpoint saved) on SIGTERM or Ctrl-C.
         """
         if not requests:
             raise DataError("there is no request to learn from", do="choose another split")
