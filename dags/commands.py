@@ -14,13 +14,15 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from dags.partitions import days
-from dags.results import RESULT_FILE
+from infra.results import RESULT_FILE
 from infra import processes
 from infra.errors import EXIT_DATA, EXIT_SUPERSEDED, EXIT_TRANSIENT
 from infra.profile import CHECKOUT
@@ -39,7 +41,7 @@ class Commands:
     _process: subprocess.Popen[str] | None = None
 
     def run_command(self, arguments: Sequence[str]) -> Any:
-        """Run `python <arguments>`; returns what it hands on (`dags.results`), raises what its exit code asks for."""
+        """Run `python <arguments>`; returns what it hands on (`infra.results`), raises what its exit code asks for."""
         with tempfile.TemporaryDirectory() as scratch:
             result = Path(scratch) / "result"
             code = self._run(
@@ -48,10 +50,12 @@ class Commands:
             judge(code, arguments)
             return json.loads(result.read_text()) if result.exists() else None
 
-    def label_events(self, context: Any) -> None:
-        """Write the run's range on the asset events of the task."""
+    def label_events(self, context: Any, result: Any = None) -> None:
+        """Write the run's range on the asset events of the task; from `result["from"]`, if it built earlier days too."""
         if self.outlets:
             span = days(context["partition_key"], context["params"], context["triggering_asset_events"])
+            if isinstance(result, dict) and (since := result.get("from")):
+                span = replace(span, first=min(span.first, date.fromisoformat(since)))
             for asset in self.outlets:
                 context["outlet_events"][asset].extra = span.extra()
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, SecretStr, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, NonNegativeInt, SecretStr, ValidationError, model_validator
 
 from infra.errors import PlumblineError
 
@@ -129,12 +129,17 @@ class Ports(_Section):
     report: Port
 
 
+def _absolute(path: Path) -> Path:
+    """Without `..`, and the same for every process, wherever it works."""
+    return Path(os.path.abspath(path))
+
+
 class Profile(_Section):
     """All settings of one installation."""
 
     name: str
     home: Path
-    landing: Path
+    landing: Annotated[Path, AfterValidator(_absolute)]
     shared_data: Path | None
     training_preset: Literal["demo", "bench", "production"]
     code_commit: str | None

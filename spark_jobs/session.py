@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 
 from pyspark.errors import PySparkRuntimeError
 from pyspark.sql import SparkSession
@@ -17,6 +18,8 @@ def spark_session(profile: Profile) -> SparkSession:
     Raises:
         PlumblineError: there is no Java, or one that Spark cannot run on.
     """
+    # The workers that read landing files need what this interpreter has; `python3` on PATH may be any.
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     builder = SparkSession.builder.appName("plumbline").master(profile.spark.master)
     # The code of many row rules grows past 8,000 bytes, beyond which HotSpot compiles no method unless told to.
     builder = builder.config("spark.driver.extraJavaOptions", "-XX:-DontCompileHugeMethods")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from dags.results import hand_on
+from infra.results import hand_on
 from infra import telemetry
 from infra.errors import exit_with_reason
 from infra.profile import load_profile

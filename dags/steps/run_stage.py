@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dags.pipelines import Pipeline, Stage, load_pipeline
-from dags.results import hand_on
+from infra.results import hand_on
 from dags.steps._arguments import of_run
 from dags.steps._folders import Run, open_run, write_spec
 from dags.steps._publish import publish_rows

@@ -160,7 +160,7 @@ class Stage:
 
         self.folder, self.said, self.cluster, self.xcom = folder, folder / "said", Kubernetes(), dict[str, Any]()
         spec = str(folder / "spec.json")
-        prepare = ("-c", f"{self._say('prepare')}; from dags.results import hand_on; hand_on({{'spec': {spec!r}}})")
+        prepare = ("-c", f"{self._say('prepare')}; from infra.results import hand_on; hand_on({{'spec': {spec!r}}})")
         (folder / "code").write_text("0")
         finish = ("-c", f"{self._say('finish')}; raise SystemExit(int(open({str(folder / 'code')!r}).read()))")
         pod = partial(pod_spec, "a.b", profile=builder.PROFILE, gpus=1, gpu_class="small")

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from dags.pipelines import Pipeline
-from dags.results import RESULT_FILE
+from infra.results import RESULT_FILE
 from dags.steps import decide, export_tables, gate_report, register
 from dags.steps._folders import open_run
 from infra.lake import Lake

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from dags.pipelines import Pipeline, load_pipeline
-from dags.results import RESULT_FILE
+from infra.results import RESULT_FILE
 from dags.steps import recommend
 from dags.steps._publish import publish_rows
 from infra.contracts import arrow_schema, load_contract

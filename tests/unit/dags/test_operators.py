@@ -50,12 +50,12 @@ def test_the_log_has_the_command_and_then_its_output_line_by_line(make: Any) -> 
 
 
 def test_what_a_command_hands_on_is_the_tasks_result(make: Any) -> None:
-    task, _ = make("from dags.results import hand_on; hand_on({'version': '3'})")
+    task, _ = make("from infra.results import hand_on; hand_on({'version': '3'})")
     assert task.execute({}) == {"version": "3"}
 
 
 def test_outside_a_task_nothing_is_handed_on(tmp_path: Path) -> None:
-    code = "from dags.results import hand_on; hand_on(1)"
+    code = "from infra.results import hand_on; hand_on(1)"
     assert subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path).returncode == 0
     assert list(tmp_path.iterdir()) == []
 
