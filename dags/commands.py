@@ -22,10 +22,10 @@ from typing import Any
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from dags.partitions import days
-from infra.results import RESULT_FILE
 from infra import processes
 from infra.errors import EXIT_DATA, EXIT_SUPERSEDED, EXIT_TRANSIENT
 from infra.profile import CHECKOUT
+from infra.results import RESULT_FILE
 from infra.telemetry import TELEMETRY_OFF
 
 _GRACE_SECONDS = 60
@@ -51,7 +51,7 @@ class Commands:
             return json.loads(result.read_text()) if result.exists() else None
 
     def label_events(self, context: Any, result: Any = None) -> None:
-        """Write the run's range on the asset events of the task; from `result["from"]`, if it built earlier days too."""
+        """Write the run's range on the asset events of the task; from `result["from"]` where that is earlier."""
         if self.outlets:
             span = days(context["partition_key"], context["params"], context["triggering_asset_events"])
             if isinstance(result, dict) and (since := result.get("from")):

@@ -65,8 +65,8 @@ class Column:
 class RowRule:
     """A Spark SQL expression that is true for a good row.
 
-    `fail` sends the row to quarantine; `drop` does too, but nobody is to mend anything, so it is no bad row; `warn` only
-    counts it.
+    `fail` sends the row to quarantine; `drop` does too, but nobody is to mend anything, so it is no bad row; `warn`
+    only counts it.
     """
 
     name: str

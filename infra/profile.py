@@ -15,7 +15,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, NonNegativeInt, SecretStr, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
 
 from infra.errors import PlumblineError
 
@@ -131,7 +140,7 @@ class Ports(_Section):
 
 def _absolute(path: Path) -> Path:
     """Without `..`, and the same for every process, wherever it works."""
-    return Path(os.path.abspath(path))
+    return Path(os.path.abspath(path))  # noqa: PTH100  (links are to stay as they are named)
 
 
 class Profile(_Section):

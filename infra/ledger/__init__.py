@@ -4,4 +4,14 @@ from infra.ledger.landings import LandingFile, LeftOut, named_input
 from infra.ledger.ledger import Imbalance, Ledger, StaleAttempt
 from infra.partitions import Attempt, Commit, run_key
 
-__all__ = ["Attempt", "Commit", "Imbalance", "LandingFile", "Ledger", "LeftOut", "StaleAttempt", "named_input", "run_key"]
+__all__ = [
+    "Attempt",
+    "Commit",
+    "Imbalance",
+    "LandingFile",
+    "Ledger",
+    "LeftOut",
+    "StaleAttempt",
+    "named_input",
+    "run_key",
+]

@@ -34,7 +34,9 @@ def main() -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m infra.ledger", description="What is committed, and what is not.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
-    missing = commands.add_parser("missing", help="days without a commit, and days whose landing files have changed since")
+    missing = commands.add_parser(
+        "missing", help="days without a commit, and days whose landing files have changed since"
+    )
     missing.add_argument("--asset", required=True, help="a table, or e.g. online.user_stats")
     missing.add_argument("--from", dest="first", type=day, required=True, metavar="DAY")
     missing.add_argument("--to", dest="last", type=day, required=True, metavar="DAY")
@@ -46,15 +48,12 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _print_missing(ledger: Ledger, asset: str, first: date, last: date) -> None:
-    overdue = ledger.overdue(asset)
-    days = {day: "" for day in ledger.missing(asset, first, last)}
-    days |= {
-        day: f"  built before {', '.join(files) or 'a file of it was replaced'}"
-        for day, files in overdue.items()
-        if first <= day <= last
-    }
-    for day in sorted(days):
-        print(f"{day}{days[day]}")
+    notes = dict.fromkeys(ledger.missing(asset, first, last), "")
+    for late, files in ledger.overdue(asset).items():
+        if first <= late <= last:
+            notes[late] = f"  built before {', '.join(files) or 'a file of it was replaced'}"
+    for missing in sorted(notes):
+        print(f"{missing}{notes[missing]}")
 
 
 def _known(ledger: Ledger, asset: str) -> str:

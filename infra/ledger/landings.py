@@ -1,4 +1,4 @@
-"""What was delivered: the landing files that were read, with the records that each holds, and those that were left out."""
+"""What was delivered: the landing files that were read, how many records each holds, and those that were left out."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SHORT = 12
 
 @dataclass(frozen=True)
 class LandingFile:
-    """A landing file as last read: its content hash, the records counted in it, and how many rows each day got of it."""
+    """A landing file as last read: its content hash, the records counted in it, and how many of them each day got."""
 
     name: str
     sha256: str

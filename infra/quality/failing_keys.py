@@ -53,5 +53,6 @@ def _summary(refused: pa.Table) -> list[Refusal]:
     counted = groups.aggregate([("source_row", "first"), ("row_json", "first"), ([], "count_all")])
     ordered = counted.sort_by([("source_file", "ascending"), ("rule", "ascending")]).to_pylist()
     return [
-        Refusal(g["rule"], g["count_all"], g["source_file"], g["source_row_first"], g["row_json_first"]) for g in ordered
+        Refusal(g["rule"], g["count_all"], g["source_file"], g["source_row_first"], g["row_json_first"])
+        for g in ordered
     ]

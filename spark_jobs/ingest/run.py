@@ -29,11 +29,11 @@ from spark_jobs.commit import Batch, JobReport, Stopped, commit
 from spark_jobs.ingest.catalogue import Catalogue
 from spark_jobs.ingest.holdings import Holdings, take_stock
 from spark_jobs.ingest.reading import read_landing
-from spark_jobs.landing.tables import TABLES, Landed
 from spark_jobs.ingest.typing_rules import typed_rows, typing_rules
 from spark_jobs.job import config_hash
 from spark_jobs.landing.files import Found, LandingFile, landing_files
 from spark_jobs.landing.read import TALLY, Tally, tally_of
+from spark_jobs.landing.tables import TABLES, Landed
 from spark_jobs.plan import days_between
 from spark_jobs.session import spark_session
 from spark_jobs.staging import SOURCE_FILE, SOURCE_ROW
@@ -149,7 +149,9 @@ class _Ingest:
         rows = self._rows(files).persist(StorageLevel.MEMORY_AND_DISK)
         per_day: dict[str, dict[date, int]] = {file.name: {} for file in files}
         tallies: dict[str, Tally] = {}
-        for name, tally, day, count in rows.groupBy(SOURCE_FILE, TALLY, self.table.contract.partition).count().collect():
+        for name, tally, day, count in (
+            rows.groupBy(SOURCE_FILE, TALLY, self.table.contract.partition).count().collect()
+        ):
             if tally is None:
                 per_day[name][day] = count
             else:
@@ -194,7 +196,9 @@ class _Ingest:
             message = f"{name}: nothing new in {len(stock.contents)} landing files; read nothing"
             return JobReport(name, up_to_date, stopped=stuck, messages=() if stuck else (message,), seconds=seconds)
         report = self._commit(stock, fresh, todo, up_to_date)
-        told = tuple(f"{name}: {day} is built again: its landing files have changed since its run" for day in sorted(late))
+        told = tuple(
+            f"{name}: {day} is built again: its landing files have changed since its run" for day in sorted(late)
+        )
         return replace(report, stopped=report.stopped + stuck, messages=told + report.messages)
 
     def _late(self, stock: Holdings, first: date | None) -> list[date]:

@@ -21,7 +21,7 @@ _DIGITS_LOST = r"^-?[0-9]+([.][0-9]+[eE][+-]?|[eE][+-])[0-9]+$"
 
 
 def typed_rows(raw: DataFrame, table: Landed, now: datetime) -> DataFrame:
-    """The contract's columns, what the rules ask about, the source columns and the tally; no believable time: undated."""
+    """The contract's columns, what the rules ask about, the source columns, the tally; no believable time: undated."""
     contract = table.contract
     day = f"if({MOMENT} between {_literal(OLDEST)} and {_literal(now)}, to_date({MOMENT}), date'{UNDATED}')"
     values = [
@@ -40,7 +40,9 @@ def typing_rules(table: Landed, now: datetime) -> tuple[RowRule, ...]:
     """Rules about the landing itself; they come before the contract's."""
     given = ", ".join(_given(name) for name in table.accepted)
     rules = [
-        RowRule("row_readable", f"{FAULT} is null", "fail", "The line has as many values as the header, or is an object."),
+        RowRule(
+            "row_readable", f"{FAULT} is null", "fail", "The line has as many values as the header, or is an object."
+        ),
         RowRule("row_not_empty", f"{FAULT} is not null or coalesce({given}) is not null", "drop", "The row is empty."),
     ]
     for name in table.ids:
@@ -56,7 +58,14 @@ def typing_rules(table: Landed, now: datetime) -> tuple[RowRule, ...]:
     recent = f"{MOMENT} is null or {MOMENT} >= {_literal(OLDEST)}"
     rules.append(RowRule(f"{time}_plausible", recent, "fail", f"{time} is not before {OLDEST:%Y-%m-%d}."))
     if table.refers_to_items:
-        rules.append(RowRule("item_known", f"item_id is null or {ITEM_KNOWN}", "fail", "item_id is in the catalogue (items) as of that day."))
+        rules.append(
+            RowRule(
+                "item_known",
+                f"item_id is null or {ITEM_KNOWN}",
+                "fail",
+                "item_id is in the catalogue (items) as of that day.",
+            )
+        )
     return tuple(rules)
 
 

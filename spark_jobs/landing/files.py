@@ -66,7 +66,7 @@ def _paths(landing: Path, table: str) -> Iterator[Path]:
 
 
 def _below(folder: Path, above: frozenset[Path]) -> Iterator[Path]:
-    """What is in a folder and in those below it; what may not be entered, or links to a folder above, is given itself."""
+    """What is in a folder and in those below it; what may not be entered, or links to one above, is given itself."""
     real = folder.resolve()
     if real in above:
         yield folder
@@ -96,7 +96,7 @@ def _unusable(name: str, path: Path) -> DataError | None:
         return DataError(f"{name} is not read.", why="It links to a folder above itself.", do="Take the link away.")
     if not path.exists():
         return DataError(
-            f"{name} is not there.", why=f"It links to {os.readlink(path)}.", do="Mend the link, or take it away."
+            f"{name} is not there.", why=f"It links to {path.readlink()}.", do="Mend the link, or take it away."
         )
     if path.is_dir() and not os.access(path, os.R_OK | os.X_OK):
         return DataError(f"{name} cannot be opened.", do="Give this user the right to read the folder.")

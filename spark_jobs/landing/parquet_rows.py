@@ -71,7 +71,7 @@ class ParquetRows:
 
 def _batch_rows(metadata: pq.FileMetaData, most_bytes: int) -> int:
     size = sum(metadata.row_group(n).total_byte_size for n in range(metadata.num_row_groups))
-    return max(1, min(_MOST_ROWS, most_bytes * metadata.num_rows // max(1, size)))
+    return max(1, min(_MOST_ROWS, int(most_bytes * metadata.num_rows / max(1, size))))
 
 
 def _is_odd(kind: pa.DataType) -> bool:

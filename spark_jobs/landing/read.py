@@ -58,7 +58,7 @@ def batches(file: LandingFile, wanted: Wanted) -> Iterator[pa.RecordBatch]:
             problem = str(DataError(f"{file.name} holds no row.", do="Deliver it again, or take it away."))
     except DataError as error:
         problem = str(error)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001
         # A file that our reader stumbles over must not keep the other files out.
         fault = DataError(f"{file.name} cannot be read.", why=f"{type(error).__name__}: {error}", do="Deliver it anew.")
         problem = str(fault)

@@ -1,4 +1,4 @@
-"""What every format has in common: the rows of a file, the columns that a table asks for, the bytes that are no text."""
+"""What every format has in common: the rows of a file, the columns that a table asks for, bytes that are no text."""
 
 from __future__ import annotations
 
@@ -41,7 +41,8 @@ class Wanted:
 class Row(NamedTuple):
     """A record of a file: its values by column, or what is wrong with it and its text as it stands in the file.
 
-    `line` is its first line (of an array: its place). `odd` names the id columns whose value is of a kind that no id is (a list, an object, a truth value).
+    `line` is its first line (of an array: its place). `odd` names the id columns whose value is of a kind that no id
+    is: a list, an object, a truth value.
     """
 
     line: int

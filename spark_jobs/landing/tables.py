@@ -16,8 +16,8 @@ OLDEST = datetime(1990, 1, 1, tzinfo=UTC)  # an earlier time is a mistake: a clo
 class Landed:
     """`time` is the column that dates a row: the partition column itself, or a timestamp whose day the partition is.
 
-    `ids` are the columns that name a person or a thing. `defaults` fill an absent column or value. `refers_to_items`: item_id must be in the catalogue. A table that is not
-    `needed_always` may have no landing file.
+    `ids` are the columns that name a person or a thing. `defaults` fill an absent column or value. `refers_to_items`:
+    item_id must be in the catalogue. A table that is not `needed_always` may have no landing file.
     """
 
     table: str

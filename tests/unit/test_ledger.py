@@ -146,7 +146,7 @@ def test_reconcile_holds_a_landed_partition_against_the_records_of_its_files(led
 def test_reconcile_names_a_landing_file_whose_records_no_day_got(ledger: Ledger) -> None:
     ledger.open_attempt("events", [day(0)])
     attempt = ledger.open_attempt("events", [day(1)])
-    ledger.record(attempt, [_write(1)], 1)
+    ledger.record(attempt, [_write(1, inputs=("b.csv#of another run",))], 1)
     ledger.landings.record("events", [LandingFile("a.csv", "s1", 60, {day(0): 49})])
     assert [(i.of, i.lost) for i in ledger.reconcile()] == [("a.csv", 11)]
 

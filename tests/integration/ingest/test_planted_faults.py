@@ -77,7 +77,9 @@ def _check_counts(shop: Shop, planted: list[Planted]) -> None:
     refused = {(file.name, row): rule for file in planted for row, rule in file.refused.items()}
     assert shop.refused() == refused
     assert shop.ledger.reconcile() == []
-    assert sum(file.records for file in {f.sha256: f for f in shop.ledger.landings.files("events")}.values()) == delivered
+    assert (
+        sum(file.records for file in {f.sha256: f for f in shop.ledger.landings.files("events")}.values()) == delivered
+    )
 
 
 def _check_words(planted: list[Planted], text: str) -> None:

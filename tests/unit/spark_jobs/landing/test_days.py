@@ -6,8 +6,8 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from spark_jobs.landing.days import landed_days
 from infra.errors import DataError
+from spark_jobs.landing.days import landed_days
 
 
 def _csv(*times: str) -> str:
@@ -17,7 +17,8 @@ def _csv(*times: str) -> str:
 def test_the_range_spans_files_of_all_formats_and_ignores_the_future_and_the_unreadable(tmp_path: Path) -> None:
     (tmp_path / "events").mkdir()
     (tmp_path / "events" / "a.csv").write_text(_csv("2018-01-05T10:00:00Z", "soon", "2999-01-01"))
-    (tmp_path / "events" / "b.jsonl").write_text('{"user_id": "1", "item_id": "i", "event_type": "view", "event_time": "2018-02-01 00:00:00"}\n{"user_id": "2", "it\n')
+    whole = '{"user_id": "1", "item_id": "i", "event_type": "view", "event_time": "2018-02-01 00:00:00"}'
+    (tmp_path / "events" / "b.jsonl").write_text(f'{whole}\n{{"user_id": "2", "it\n')
     days = landed_days(tmp_path)
     assert (days["first"], days["last"]) == (date(2018, 1, 5), date(2018, 2, 1))
 

@@ -22,7 +22,12 @@ def put(path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "read"),
     [
-        *(("events.csv", True), ("events/a.CSV", True), ("events/2024/03/a b+c%20.csv", True), ("events.2024.csv", True)),
+        *(
+            ("events.csv", True),
+            ("events/a.CSV", True),
+            ("events/2024/03/a b+c%20.csv", True),
+            ("events.2024.csv", True),
+        ),
         *(("events/.a.csv", False), ("events/_a.csv", False), ("events/~$a.csv", False), ("items.csv", False)),
         *(("events/.ipynb_checkpoints/a.csv", False), ("events/_temporary/0/a.csv", False), (".events/a.csv", False)),
     ],

@@ -15,11 +15,13 @@ from tests.unit.spark_jobs.landing.kit import read, written
 
 GOOD = {"user_id": "u", "item_id": "i", "event_time": "2024-03-01", "event_type": "view"}
 _TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=6)
-_ROWS = st.lists(st.fixed_dictionaries({**{name: _TEXT for name in GOOD}, "price": st.integers()}), min_size=1)
+_ROWS = st.lists(st.fixed_dictionaries({**dict.fromkeys(GOOD, _TEXT), "price": st.integers()}), min_size=1)
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(rows=_ROWS, indent=st.sampled_from([None, 1]), ascii_only=st.booleans(), piece=st.sampled_from([64, 70, 1 << 20]))
+@given(
+    rows=_ROWS, indent=st.sampled_from([None, 1]), ascii_only=st.booleans(), piece=st.sampled_from([64, 70, 1 << 20])
+)
 def test_an_array_in_pieces_of_any_size_and_lines_give_the_same_rows(
     tmp_path: Path, rows: list[dict[str, Any]], indent: int | None, ascii_only: bool, piece: int
 ) -> None:
