@@ -9,11 +9,10 @@ from __future__ import annotations
 import json
 import os
 import shlex
-import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +20,12 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from dags.partitions import days
 from dags.results import RESULT_FILE
-from infra import processes
+from infra import endings, processes
 from infra.errors import EXIT_DATA, EXIT_SUPERSEDED, EXIT_TRANSIENT
 from infra.profile import CHECKOUT
 from infra.telemetry import TELEMETRY_OFF
 
 _GRACE_SECONDS = 60
-_RETRYABLE = {EXIT_TRANSIENT, -signal.SIGTERM, -signal.SIGKILL}
 _FINAL = {EXIT_DATA: "the data is wrong", EXIT_SUPERSEDED: "a newer start of this task has taken over"}
 
 
@@ -66,25 +64,23 @@ class Commands:
         pipe, merged = subprocess.PIPE, subprocess.STDOUT
         self._process = subprocess.Popen(argv, cwd=CHECKOUT, env=environment, stdout=pipe, stderr=merged, text=True)
         try:
-            return follow(self._process, self.log.info)
+            return endings.follow(self._process, self.log.info)
         finally:
             self.stop_command()
 
 
-def follow(process: subprocess.Popen[str], emit: Callable[[str], object]) -> int:
-    """Hand on each line of output; returns the exit code (negative: ended by that signal)."""
-    assert process.stdout is not None
-    for line in process.stdout:
-        emit(line.rstrip("\n"))
-    return process.wait()
+def judge(code: int, arguments: Sequence[str], held: str = "") -> None:
+    """Turn an exit code into Airflow's answer: nothing, a failure that may be retried, or one that may not.
 
-
-def judge(code: int, arguments: Sequence[str]) -> None:
-    """Turn an exit code into Airflow's answer: nothing, a failure that may be retried, or one that may not."""
+    `held`: how much memory it had, where somebody else than this process waited for it.
+    """
+    command, number = f"python {shlex.join(arguments)}", endings.signal_of(code)
     if code == 0:
         return
-    command = f"python {shlex.join(arguments)}"
-    if code in _RETRYABLE:
+    if number in endings.TAKEN_AWAY:
+        what = f"{endings.TAKEN_AWAY[number]}; {held or endings.largest()}"
+        raise AirflowException(f"{command}: {what}; a retry can help (exit code {EXIT_TRANSIENT}).")
+    if code == EXIT_TRANSIENT:
         raise AirflowException(f"{command}: transient or preempted (exit code {code}); a retry can help.")
-    kind = _FINAL.get(code, "a bug")
+    kind = _FINAL.get(code, f"a bug, it crashed by {number.name}" if number else "a bug")
     raise AirflowFailException(f"{command}: {kind} (exit code {code}); not retried. The reason stands above.")

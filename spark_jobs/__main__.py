@@ -21,6 +21,7 @@ from infra.profile import Profile, load_profile
 from spark_jobs.ingest import LANDED, ingest
 from spark_jobs.job import Job, JobReport, run
 from spark_jobs.leakage import audit_table
+from spark_jobs.session import explained
 
 JOBS = ("sessions", "histories", "user_stats", "item_stats", "user_profiles", "next_item_samples")
 
@@ -36,15 +37,17 @@ def main() -> int:
     logging.basicConfig(format="%(asctime)s %(message)s")
     logging.getLogger("plumbline").setLevel(logging.INFO)
     profile = load_profile()
-    code = 0
-    for name in args.jobs:
-        if name == "leakage":
-            print(f"{args.table}: {audit_table(args.table, profile)} samples, no leak", flush=True)
-            continue
-        report = _run(name, args, profile)
-        print("\n".join(report.lines()), flush=True)
-        code = max(code, report.exit_code)
-    return code
+    with explained(profile):
+        return max(_run_and_tell(name, args, profile) for name in args.jobs)
+
+
+def _run_and_tell(name: str, args: argparse.Namespace, profile: Profile) -> int:
+    if name == "leakage":
+        print(f"{args.table}: {audit_table(args.table, profile)} samples, no leak", flush=True)
+        return 0
+    report = _run(name, args, profile)
+    print("\n".join(report.lines()), flush=True)
+    return report.exit_code
 
 
 def _run(name: str, args: argparse.Namespace, profile: Profile) -> JobReport:
