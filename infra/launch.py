@@ -31,7 +31,7 @@ EXIT_CODE_FILE = "exit_code"
 _PROCESS_KILLED = "Signal 9 (SIGKILL) received by PID"  # in the report of the launcher of several processes
 SEVERAL_GPUS = "infra/accelerate/several_gpus.yaml"
 _AGAIN = (
-    "Run it again: it goes on from its last checkpoint. If it is killed again, give it more memory, run less beside it, "
+    "Run it again: it goes on from its last checkpoint. If it is killed again, give it more memory, run less beside it "
     "or train less at once: fewer rows and tokens in its pipeline.yaml, or a smaller preset "
     "(PLUMBLINE__TRAINING_PRESET; `python -m training check` says what a preset needs)."
 )
