@@ -12,16 +12,17 @@ import shlex
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
-from dags.partitions import days
+from dags.partitions import PartitionRange, days, require_known
 from dags.results import RESULT_FILE
 from infra import endings, processes
-from infra.errors import EXIT_DATA, EXIT_SUPERSEDED, EXIT_TRANSIENT
+from infra.errors import EXIT_DATA, EXIT_SUPERSEDED, EXIT_TRANSIENT, DataError
 from infra.profile import CHECKOUT
 from infra.telemetry import TELEMETRY_OFF
 
@@ -47,9 +48,11 @@ class Commands:
             return json.loads(result.read_text()) if result.exists() else None
 
     def label_events(self, context: Any) -> None:
-        """Write the run's range on the asset events of the task."""
+        """Refuse what the run was told in vain, and write its range on the asset events of the task."""
+        with refusals():
+            require_known(context.get("params", {}))
         if self.outlets:
-            span = days(context["partition_key"], context["params"], context["triggering_asset_events"])
+            span = range_of(context["partition_key"], context["params"], context["triggering_asset_events"])
             for asset in self.outlets:
                 context["outlet_events"][asset].extra = span.extra()
 
@@ -67,6 +70,21 @@ class Commands:
             return endings.follow(self._process, self.log.info)
         finally:
             self.stop_command()
+
+
+@contextmanager
+def refusals() -> Iterator[None]:
+    """Wrong data said of a run itself: the task fails at once, as by a command's exit code."""
+    try:
+        yield
+    except DataError as error:
+        raise AirflowFailException(f"{error}\n{_FINAL[EXIT_DATA]} (exit code {EXIT_DATA}); not retried.") from error
+
+
+def range_of(partition_key: str | None, params: Any, triggering_asset_events: Any) -> PartitionRange:
+    """`dags.partitions.days` as the templates use it: a run whose days make no sense fails at its first task."""
+    with refusals():
+        return days(partition_key, params, triggering_asset_events)
 
 
 def judge(code: int, arguments: Sequence[str], held: str = "") -> None:

@@ -97,6 +97,13 @@ def test_an_asset_event_carries_the_range_of_the_run(make: Any) -> None:
     assert events[EVENTS].extra == {"from": "2018-01-01", "to": "2018-01-05"}
 
 
+def test_a_task_of_a_run_with_an_unknown_key_of_conf_runs_nothing(make: Any) -> None:
+    task, log = make("pass")
+    with pytest.raises(airflow.AirflowFailException, match=r"unknown key: form(.|\n)*\(exit code 65\); not retried"):
+        task.execute({"params": {"from": None, "form": "2018-01-01"}})
+    assert log == []
+
+
 def test_a_killed_task_leaves_no_process_behind(make: Any) -> None:
     """The command has a child of its own, as Spark and accelerate have."""
     child = "import subprocess, sys; p = subprocess.Popen([sys.executable, '-c', 'input()'], stdin=subprocess.PIPE)"
