@@ -47,8 +47,9 @@ def explain(who: str, code: int, *, where: str = "", held: str = "", do: str) ->
         PlumblineError: it crashed.
     """
     number = signal_of(code)
+    if number is None or number == SIGINT:
+        return
     if number in TAKEN_AWAY:
         why = f"It ended by signal {number.value} ({number.name}); {held or largest()}."
         raise TransientError(f"{who} was {TAKEN_AWAY[number]}.", where=where, why=why, do=do)
-    if number not in (None, SIGINT):
-        raise PlumblineError(f"{who} crashed ({number.name}).", where=where, why="See its last lines above.", do="")
+    raise PlumblineError(f"{who} crashed ({number.name}).", where=where, why="See its last lines above.")
