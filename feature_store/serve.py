@@ -38,7 +38,6 @@ def application(store: Any) -> Any:
     app = get_app(store)
     explain = app.exception_handlers[Exception]
 
-    @app.middleware("http")
     async def check(request: Request, answer: Callable[[Request], Awaitable[Response]]) -> Response:
         if (request.method, request.url.path) != ("POST", "/get-online-features"):
             return await answer(request)
@@ -53,11 +52,12 @@ def application(store: Any) -> Any:
     def _refused(status: int, *found: questions.Fault) -> Response:
         return JSONResponse({"detail": [fault.detail() for fault in found]}, status)
 
-    @app.exception_handler(Exception)
     async def failed(request: Request, error: Exception) -> Response:
         told: Response = await explain(request, error)
         return told if told.status_code < 500 else JSONResponse({"detail": "The server failed. Its log says why."}, 500)
 
+    app.middleware("http")(check)
+    app.add_exception_handler(Exception, failed)
     return app
 
 
