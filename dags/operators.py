@@ -23,6 +23,7 @@ class RunCommand(Commands, BaseOperator):  # type: ignore[misc]
 
     def execute(self, context: Any) -> Any:
         """Run the command; raises what its exit code asks for."""
+        self.check_run(context)
         result = self.run_command(self.arguments)
         self.label_events(context, result)
         return result

@@ -11,8 +11,10 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from signal import SIGKILL
 from typing import Any
 
+from infra import endings
 from infra.profile import CHECKOUT, Profile
 from infra.telemetry import TELEMETRY_OFF
 
@@ -26,7 +28,13 @@ CPU_SETTINGS: dict[str, str] = {
 }
 STATE_CLAIM = "plumbline-state"
 EXIT_CODE_FILE = "exit_code"
+_PROCESS_KILLED = "Signal 9 (SIGKILL) received by PID"  # in the report of the launcher of several processes
 SEVERAL_GPUS = "infra/accelerate/several_gpus.yaml"
+_AGAIN = (
+    "Run it again: it goes on from its last checkpoint. If it is killed again, give it more memory, run less beside it "
+    "or train less at once: fewer rows and tokens in its pipeline.yaml, or a smaller preset "
+    "(PLUMBLINE__TRAINING_PRESET; `python -m training check` says what a preset needs)."
+)
 _GPU_LABEL = "plumbline/gpu-class"
 _USER = 1000
 
@@ -66,14 +74,34 @@ def launch(argv: Sequence[str], out: Path, emit: Callable[[str], object], gpus: 
     """Run a stage's command, hand on its output line by line, and return the STAGE's exit code.
 
     An exit code that an earlier try left in `out` must be gone.
+
+    Raises:
+        PlumblineError: a signal ended the stage, or one of its processes, before it could say anything (`endings`).
     """
     environment = {**os.environ, **build_environment(gpus)}
     pipe, merged = subprocess.PIPE, subprocess.STDOUT
+    killed: list[str] = []
+
+    def hear(line: str) -> None:
+        emit(line)
+        killed.extend([line] if _PROCESS_KILLED in line else [])
+
     with subprocess.Popen(argv, cwd=CHECKOUT, env=environment, stdout=pipe, stderr=merged, text=True) as process:
-        assert process.stdout is not None
-        for line in process.stdout:
-            emit(line.rstrip("\n"))
-    return stage_exit_code(out, process.returncode)
+        code = endings.follow(process, hear)
+    explain_stage(out, -SIGKILL if killed else code)
+    return stage_exit_code(out, code)
+
+
+def explain_stage(out: Path, code: int, held: str = "") -> None:
+    """Say what ended a stage that could not say it; nothing where it left a code of its own in `out`.
+
+    A process that was killed is heard all the same: the others only say that they have lost it.
+
+    Raises:
+        PlumblineError: as `endings.explain`.
+    """
+    if endings.signal_of(code) == SIGKILL or not (out / EXIT_CODE_FILE).is_file():
+        endings.explain(f"Training stage {out.name!r}", code, where=str(out), held=held, do=_AGAIN)
 
 
 def stage_exit_code(out: Path, returncode: int) -> int:

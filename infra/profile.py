@@ -15,16 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    NonNegativeInt,
-    SecretStr,
-    ValidationError,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, SecretStr, ValidationError, model_validator
 
 from infra.errors import PlumblineError
 
@@ -138,17 +129,12 @@ class Ports(_Section):
     report: Port
 
 
-def _absolute(path: Path) -> Path:
-    """Without `..`, and the same for every process, wherever it works."""
-    return Path(os.path.abspath(path))  # noqa: PTH100  (links are to stay as they are named)
-
-
 class Profile(_Section):
     """All settings of one installation."""
 
     name: str
     home: Path
-    landing: Annotated[Path, AfterValidator(_absolute)]
+    landing: Path
     shared_data: Path | None
     training_preset: Literal["demo", "bench", "production"]
     code_commit: str | None
@@ -180,9 +166,10 @@ def load_profile(name: str | None = None, environ: Mapping[str, str] = os.enviro
     for variable in sorted(environ):
         if variable.startswith(_PREFIX):
             _override(raw, variable, environ[variable])
-    raw["home"] = _fill(raw.get("home"), {"checkout": str(CHECKOUT)}, environ, "home", path)
+    raw["home"] = _absolute(_fill(raw.get("home"), {"checkout": str(CHECKOUT)}, environ, "home", path), "home")
     known_names = {"checkout": str(CHECKOUT), "home": str(raw["home"])}
     filled = _fill(raw, known_names, environ, "", path)
+    filled["landing"] = _absolute(filled.get("landing"), "landing")
     try:
         return Profile(name=chosen, **filled)
     except ValidationError as error:
@@ -223,6 +210,14 @@ def _read(variable: str, text: str) -> Any:
         why = str(error).replace("\n", " ")
         do = "Quote the value as YAML does, e.g. '\"[\"'."
         raise ProfileError(f"The value of {variable} cannot be read.", where="environment", why=why, do=do) from error
+
+
+def _absolute(folder: Any, key: str) -> str:
+    """A folder as every process finds it: those that we start work in folders of their own."""
+    if not isinstance(folder, str) or not folder.strip():
+        do = f"Name a folder: PLUMBLINE__{key.upper()}=/path."
+        raise ProfileError(f"The value of {key!r} names no folder: {folder!r}.", where="environment or profile", do=do)
+    return os.path.abspath(os.path.expanduser(folder))  # noqa: PTH100, PTH111 - without `..`, links as they are
 
 
 def _fill(node: Any, names: Mapping[str, str], environ: Mapping[str, str], key: str, path: Path) -> Any:

@@ -10,6 +10,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from infra.errors import TransientError
+from infra.launch import launch
+
 from . import two_processes
 
 ROOT = Path(__file__).parents[3]
@@ -80,3 +83,13 @@ def test_each_process_draws_dropout_masks_of_its_own(runs: dict[str, Path], star
 def test_a_resumed_run_draws_the_masks_of_a_straight_one(runs: dict[str, Path], started: str) -> None:
     straight, again = (load_file(runs[started] / kind / "ended.safetensors") for kind in ("dropped", "dropped_resumed"))
     assert {name for name, weight in straight.items() if not torch.equal(weight, again[name])} == set()
+
+
+def test_the_launcher_of_several_processes_tells_that_the_system_killed_one(tmp_path: Path) -> None:
+    script = tmp_path / "stage.py"
+    script.write_text(
+        "import os, signal, time\nos.environ['RANK'] == '1' and os.kill(os.getpid(), signal.SIGKILL)\ntime.sleep(60)"
+    )
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script)]
+    with pytest.raises(TransientError, match="killed by the system, most likely out of memory"):
+        launch(torchrun, tmp_path, lambda line: None)

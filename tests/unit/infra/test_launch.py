@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from accelerate.utils.launch import prepare_multi_gpu_env
 from torch.distributed.fsdp.wrap import transformer_auto_wrap_policy
 
 from infra import launch
+from infra.errors import EXIT_BUG, EXIT_TRANSIENT, PlumblineError, TransientError
 from infra.profile import CHECKOUT, Profile
 from training.core.environment import CPU_SETTINGS
 
@@ -146,6 +149,40 @@ def test_output_is_handed_on_line_by_line(tmp_path: Path) -> None:
 def test_the_stages_own_exit_code_counts_where_the_launcher_hides_it(tmp_path: Path, own: int) -> None:
     left = f"open({str(tmp_path / 'exit_code')!r}, 'w').write('{own}')"
     assert launch.launch(script(1, left), tmp_path, lambda line: None) == own
+
+
+def killed(number: signal.Signals) -> list[str]:
+    """A stage that a signal ends, holding half a GiB."""
+    return [sys.executable, "-c", f"import os; held = b'x' * 2**29; os.kill(os.getpid(), {number})"]
+
+
+def test_a_stage_that_the_system_kills_may_be_tried_again_and_says_what_it_held_and_what_to_set(tmp_path: Path) -> None:
+    with pytest.raises(TransientError) as caught:
+        launch.launch(killed(signal.SIGKILL), tmp_path / "sft", lambda line: None)
+    said = caught.value
+    assert said.what == "Training stage 'sft' was killed by the system, most likely out of memory."
+    (held,) = re.findall(r"signal 9 \(SIGKILL\); it held (\d\.\d) GiB at its peak", said.why)
+    assert float(held) >= 0.5
+    assert "pipeline.yaml" in said.do and "python -m training check" in said.do
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "what"),
+    [(signal.SIGTERM, EXIT_TRANSIENT, "stopped"), (signal.SIGSEGV, EXIT_BUG, r"crashed \(SIGSEGV\)")],
+)
+def test_any_signal_that_ends_a_stage_is_told(tmp_path: Path, number: signal.Signals, code: int, what: str) -> None:
+    with pytest.raises(PlumblineError, match=what) as caught:
+        launch.launch(killed(number), tmp_path, lambda line: None)
+    assert caught.value.exit_code == code
+
+
+@pytest.mark.parametrize("left", ["", "open({file!r}, 'w').write('70')"])
+def test_one_of_several_processes_that_is_killed_is_heard_above_those_that_lost_it(tmp_path: Path, left: str) -> None:
+    """The launcher's own words; `test_two_processes` has them from the launcher itself."""
+    report = "print('  traceback : Signal 9 (SIGKILL) received by PID 17')\n"
+    command = script(1, report + left.format(file=str(tmp_path / "exit_code")))
+    with pytest.raises(TransientError, match="killed by the system"):
+        launch.launch(command, tmp_path, lambda line: None)
 
 
 def test_a_launcher_that_fails_by_itself_is_heard(tmp_path: Path) -> None:

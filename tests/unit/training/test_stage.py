@@ -1,5 +1,6 @@
 """A stage's spec, its config, its result, its exit codes."""
 
+import contextlib
 import json
 import os
 import signal
@@ -174,3 +175,17 @@ def test_a_stage_runs_the_module_that_its_spec_names(tmp_path: Path, capsys: pyt
     named = spec_file(tmp_path, stage="sp_easy", module="nowhere")
     assert main(["generative_rec.sp_easy", "--spec", str(named)]) == 65
     assert "there is no stage generative_rec.nowhere" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("error", "code"), [(RuntimeError("a bug"), "70"), (DataError("bad", do="mend"), "65")])
+def test_a_stage_that_fails_leaves_its_exit_code_so_that_none_means_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, code: str
+) -> None:
+    def fail(*_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr("training.__main__.run_stage", fail)
+    spec = spec_file(tmp_path)
+    with contextlib.suppress(RuntimeError):
+        main([f"generative_rec.{StageSpec.load(spec).stage}", "--spec", str(spec)])
+    assert spec.with_name("exit_code").read_text() == code
