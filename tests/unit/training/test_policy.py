@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from datasets import Dataset
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 from trl import GRPOConfig, GRPOTrainer
@@ -79,6 +79,14 @@ def test_a_reward_that_is_not_one_finite_value_per_response_is_named(values: lis
         rewarded(group((7,), (8,)), [Term("odd", 1.0, lambda g: torch.tensor(values))])
 
 
+def test_a_slot_may_be_missing_but_not_infinite() -> None:
+    slots = [[1.0, math.nan], [math.inf, 2.0]]
+    with pytest.raises(DataError, match="not finite"):
+        rewarded(group((7,), (8,)), [Term("odd", 1.0, lambda g: torch.tensor(slots))])
+    slots[1][0] = 3.0
+    assert set(rewarded(group((7,), (8,)), [Term("odd", 1.0, lambda g: torch.tensor(slots))]).rewards) == {"odd"}
+
+
 @pytest.mark.parametrize(("reward", "kept"), [(0.05, False), (0.1, True), (0.95, True), (0.99, False)])
 def test_groups_that_are_hopeless_or_learnt_already_are_filtered_out(reward: float, kept: bool) -> None:
     assert Difficulty(0.1, 0.95)(rewards(reward - 0.01, reward + 0.01)) is kept
@@ -102,7 +110,7 @@ def test_population_deviation_and_an_eps_inside_the_root_are_other_numbers() -> 
 def test_a_missing_slot_counts_nowhere_and_a_slot_that_only_one_response_has_is_not_compared() -> None:
     nan = math.nan
     values = torch.tensor([[1.0, 5.0, nan], [nan, 7.0, nan], [3.0, 9.0, 4.0]])
-    found = standardise(values, ddof=0, eps=0.0)
+    found = standardise(values, ddof=0, eps=1e-12)
     third = math.sqrt(8 / 3)
     assert found.flatten().tolist() == pytest.approx([-1.0, -2 / third, 0.0, 0.0, 0.0, 0.0, 1.0, 2 / third, 0.0])
 
@@ -117,15 +125,47 @@ def test_advantages_of_a_group_sum_to_zero(values: list[float], ddof: int, insid
 def test_advantages_do_not_change_when_all_rewards_are_shifted(values: list[float], shift: float, scale: float) -> None:
     column = torch.tensor(values).double()
     assume(column.std() > 1e-3)
-    plain = standardise(column, ddof=1, eps=0.0)
-    assert torch.allclose(standardise(column * scale + shift, ddof=1, eps=0.0), plain, atol=1e-6)
+    plain = standardise(column, ddof=1, eps=1e-12)
+    assert torch.allclose(standardise(column * scale + shift, ddof=1, eps=1e-12), plain, atol=1e-6)
 
 
-@given(numbers, st.integers(1, 6))
-def test_a_group_with_equal_rewards_has_no_advantage(value: float, size: int) -> None:
-    tally = Tally()
-    assert GroupAdvantage()(rewards(*[value] * size), tally).abs().max() < 0.2
-    assert standardise(torch.tensor([value] * size).double(), ddof=1, eps=1e-4).abs().max() < 1e-6
+sizes = st.floats(1e-6, 1e12).map(lambda size: float(torch.tensor(size)))
+
+
+@given(sizes, st.sampled_from([-1.0, 1.0]), st.integers(1, 24), st.sampled_from([torch.float32, torch.float64]))
+@example(0.1, 1.0, 6, torch.float32)
+@example(99.9, 1.0, 8, torch.float32)
+@example(3333.0, 1.0, 8, torch.float32)
+@example(1e12, -1.0, 7, torch.float32)
+@example(0.0, 1.0, 4, torch.float32)
+def test_a_group_with_equal_rewards_has_no_advantage_at_any_size_of_reward(
+    size: float, sign: float, count: int, dtype: torch.dtype
+) -> None:
+    tally, reward = Tally(), Reward(torch.full((count,), sign * size, dtype=dtype), 1.0)
+    flat = replace(rewards(*[0.0] * count), rewards={"reward": reward})
+    assert GroupAdvantage()(flat, tally).tolist() == [0.0] * count
+    assert tally.means()["flat_groups"] == 1.0
+    for ddof, inside in ((0, False), (1, True)):
+        assert not standardise(reward.value, ddof=ddof, eps=1e-12, inside_root=inside).any()
+
+
+@given(sizes, st.permutations([0.1, 0.2, 0.3, 0.7]))
+def test_totals_that_differ_by_rounding_alone_are_equal(size: float, weights: list[float]) -> None:
+    terms = [torch.full((1,), size) * weight for weight in weights]
+    orders = torch.cat([terms[0] + terms[1] + terms[2] + terms[3], terms[3] + (terms[2] + (terms[1] + terms[0]))])
+    assert standardise(orders, ddof=1, eps=1e-12).tolist() == [0.0, 0.0]
+
+
+@given(sizes)
+def test_rewards_that_differ_are_told_apart_however_large_they_are(size: float) -> None:
+    found = standardise(torch.tensor([size, size * 1.001, size]), ddof=1, eps=1e-12 * size)
+    assert found.tolist() == pytest.approx([-1 / math.sqrt(3), 2 / math.sqrt(3), -1 / math.sqrt(3)], rel=1e-3)
+
+
+@pytest.mark.parametrize("eps", [0.0, -1e-4])
+def test_an_eps_that_divides_by_nothing_is_refused(eps: float) -> None:
+    with pytest.raises(DataError, match="eps"):
+        standardise(torch.tensor([1.0, 2.0]), ddof=1, eps=eps)
 
 
 # The surrogate
