@@ -26,6 +26,7 @@ CPU_SETTINGS: dict[str, str] = {
 }
 STATE_CLAIM = "plumbline-state"
 EXIT_CODE_FILE = "exit_code"
+CHECKPOINTS = "checkpoints"  # the folder in which a stage keeps what nobody needs once it is done
 SEVERAL_GPUS = "infra/accelerate/several_gpus.yaml"
 _GPU_LABEL = "plumbline/gpu-class"
 _USER = 1000

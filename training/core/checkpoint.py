@@ -24,7 +24,12 @@ from torch import Tensor, nn
 from training.core.errors import DataError
 from training.core.files import new_folder, write_json
 from training.core.shards import as_held, gathered
-from training.core.stage import is_main_process
+from training.core.stage import CHECKPOINTS, is_main_process
+
+
+def places(folder: Path) -> tuple[Path, Path]:
+    """Where a training in `folder` keeps its last checkpoint (a folder) and its best weights (a file)."""
+    return folder / CHECKPOINTS / "last", folder / CHECKPOINTS / "best.safetensors"
 
 
 def trainable(model: nn.Module) -> dict[str, Tensor]:
@@ -41,6 +46,7 @@ def save_weights(model: nn.Module, file: Path) -> None:
     """Write the trainable weights to `file`; every process must call it, one writes."""
     weights = gathered(trainable(model), keep=is_main_process())
     if is_main_process():
+        file.parent.mkdir(parents=True, exist_ok=True)
         save_file(weights, file)
 
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from transformers import PreTrainedModel
 
-from training.core.checkpoint import load_checkpoint, load_weights, read_cursor, save_checkpoint, save_weights
+from training.core.checkpoint import load_checkpoint, load_weights, places, read_cursor, save_checkpoint, save_weights
 from training.core.device import accelerator
 from training.core.shards import empty, give, lent, whole
 from training.core.stage import MetricsLog
@@ -95,7 +95,7 @@ class Learner(Generic[B]):
         self.weights: Sequence[Tensor] = tuple(learning.parameters())
         if sharded:
             empty(model)
-        self._checkpoint, self._best = folder / "checkpoint", folder / "best.safetensors"
+        self._checkpoint, self._best = places(folder)
         self.log = MetricsLog(folder / "metrics.jsonl")
         self.tokens, self.seconds = 0, 0.0
 
@@ -121,6 +121,7 @@ class Learner(Generic[B]):
         """Go back to the best weights."""
         self.accelerator.wait_for_everyone()
         load_weights(self._learning, self._best)
+        self.accelerator.wait_for_everyone()  # the one that is done first may remove the file
 
     def whole(self) -> AbstractContextManager[None]:
         """Inside, `model` has its weights; it must not learn there. All processes enter together."""

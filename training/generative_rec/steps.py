@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from training.core.checkpoint import load_checkpoint, read_cursor, save_checkpoint
+from training.core.checkpoint import load_checkpoint, places, read_cursor, save_checkpoint
 from training.core.errors import Preempted
 from training.core.preemption import deferred
 from training.core.progress import Progress
@@ -33,7 +33,7 @@ class Steps:
     def __init__(
         self, folder: Path, run: str, model: nn.Module, optimizer: torch.optim.Optimizer, checkpoint_steps: int
     ) -> None:
-        self._checkpoint, self._run = folder / "checkpoint", run
+        (self._checkpoint, _), self._run = places(folder), run
         self._model, self._optimizer, self._every = model, optimizer, checkpoint_steps
         self.notes: dict[str, Any] = {}
         self.done = 0

@@ -16,6 +16,7 @@ from torch.distributed.fsdp.wrap import transformer_auto_wrap_policy
 from infra import launch
 from infra.profile import CHECKOUT, Profile
 from training.core.environment import CPU_SETTINGS
+from training.core.stage import CHECKPOINTS
 
 
 @pytest.fixture
@@ -76,6 +77,10 @@ def test_a_stage_that_asks_for_no_gpu_sees_none() -> None:
 
 def test_launcher_and_training_room_agree_on_the_allocator() -> None:
     assert launch.CPU_SETTINGS == CPU_SETTINGS
+
+
+def test_launcher_and_training_room_agree_on_where_checkpoints_are() -> None:
+    assert launch.CHECKPOINTS == CHECKPOINTS
 
 
 def test_the_pod_of_a_two_gpu_stage(cluster: Profile) -> None:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from trl import DPOConfig, DPOTrainer
 
-from training.core.checkpoint import trainable
+from training.core.checkpoint import places, trainable
 from training.core.errors import DataError, Preempted
 from training.core.loop import Loop, LoopConfig, learning_rate
 from training.core.preference import (
@@ -203,7 +203,7 @@ def test_the_best_weights_can_be_chosen_by_something_else_than_the_loss(tmp_path
     answers = iter([3.0, 1.0, 2.0, 2.0])
     lines = prefer(tmp_path, OBJECTIVE, judge=lambda: next(answers))
     assert [line["judged"] for line in lines if "judged" in line] == [3.0, 1.0, 2.0, 2.0]
-    cursor = json.loads((tmp_path / "checkpoint" / "cursor.json").read_text())
+    cursor = json.loads((places(tmp_path)[0] / "cursor.json").read_text())
     assert cursor["best_loss"] == 1.0
 
 
