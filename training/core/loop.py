@@ -161,7 +161,8 @@ class Loop(Generic[S]):
 
         `samples(epoch)` must give the same samples for the same epoch, or a resumed run is another one. The best
         weights have the lowest `judge()`, asked after each epoch; without one, the lowest loss on `valid`. Raises
-        DataError without samples, Preempted (with a checkpoint saved) on SIGTERM or Ctrl-C.
+        DataError without samples, Diverged where a loss is not finite, Preempted (with a checkpoint saved) on SIGTERM or
+        Ctrl-C.
         """
         first = samples(0)
         if not first or not valid:
@@ -211,7 +212,7 @@ class Loop(Generic[S]):
     def _step(self, rows: list[list[S]], total: int) -> float:
         config, cursor = self._config, self._cursor
         batches = self._batches(self._objective, self._share(rows), config.rows)
-        values = self._learner.step(batches, learning_rate(cursor.step, total, config))
+        values = self._learner.step(batches, learning_rate(cursor.step, total, config), cursor.step + 1)
         cursor.step, cursor.batch = cursor.step + 1, cursor.batch + 1
         if cursor.step % config.log_steps == 0 or cursor.step == 1:
             self._learner.log.append(cursor.step, **values)

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from training.core.checkpoint import load_checkpoint, places, read_cursor, save_checkpoint
-from training.core.errors import Preempted
+from training.core.errors import Diverged, Preempted
 from training.core.preemption import deferred
 from training.core.progress import Progress
 
@@ -48,11 +48,15 @@ class Steps:
         return self.done
 
     def run(self, total: int, label: str, step: Callable[[int], float]) -> None:
-        """Take the steps from `done` to `total`; `step(number)` returns its loss. Preempted (saved) if stopped."""
+        """Take the steps from `done` to `total`; `step(number)` returns its loss. Preempted (saved) if stopped.
+
+        Diverged, and nothing saved, where a loss is not finite.
+        """
         with deferred() as stop, Progress(total, label, "step", done=self.done) as progress:
             while self.done < total:
                 loss = step(self.done)
                 self.done += 1
+                Diverged.check(f"{label}, step {self.done}", loss=loss)
                 progress.advance(loss=f"{loss:.3f}")
                 if stop.is_set() or self.done % self._every == 0 or self.done == total:
                     self._save()

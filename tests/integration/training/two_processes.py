@@ -32,10 +32,10 @@ from tests.unit.training.rung_kit import killed_in_step
 from training.core.backbone import BackboneConfig, LoraSettings, build_backbone
 from training.core.decoding import beam_search
 from training.core.device import accelerator
-from training.core.errors import Preempted
-from training.core.learner import Learner
-from training.core.loop import Loop, LoopConfig
-from training.core.packing import Sample
+from training.core.errors import Diverged, Preempted
+from training.core.learner import Learner, Loss
+from training.core.loop import Loop, LoopConfig, NextToken
+from training.core.packing import Batch, Sample
 from training.core.policy.groups import Group, Request
 from training.core.policy.rewards import Term
 from training.core.policy.rollouts import Sampling
@@ -68,6 +68,24 @@ def resumed(make: Make, out: Path, config: LoopConfig) -> PreTrainedModel:
     with killed_in_step(5, softly=True), suppress(Preempted):
         next_token(make, out, config)
         raise AssertionError("it was not preempted")
+    return next_token(make, out, config)
+
+
+def diverged(make: Make, out: Path, config: LoopConfig) -> PreTrainedModel:
+    """The same, where the loss of one process alone is not a number in its fifth step; started again, it is one."""
+    last, asked = accelerator().process_index == accelerator().num_processes - 1, 0
+    real = NextToken.loss
+
+    def loss(self: NextToken, model: PreTrainedModel, batch: Batch) -> Loss:
+        nonlocal asked
+        value, terms = real(self, model, batch)
+        asked += torch.is_grad_enabled()
+        return (value * float("nan") if last and asked > 4 * config.accumulate else value), terms
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(NextToken, "loss", loss)
+        with pytest.raises(Diverged, match="step 5"):
+            next_token(make, out, replace(config, checkpoint_steps=4))
     return next_token(make, out, config)
 
 
@@ -193,6 +211,7 @@ def run_all(out: Path, processes: int) -> None:
     runs: dict[str, tuple[Run, BackboneConfig]] = {
         "next_token": (next_token, sizes),
         "resumed": (resumed, sizes),
+        "diverged": (diverged, sizes),
         "preference": (preference, sizes),
         "policy": (policy, sizes),
         "resumed_lora": (resumed, adapted),

@@ -112,7 +112,8 @@ class PolicyTrainer:
         `judge()`, lower is better, is asked before the first round, every `judge_rounds` rounds and at the end, in all
         processes; the model ends with the weights that it liked best, the first ones included. Without it the last
         weights stay.
-        Raises DataError without requests, Preempted (with a checkpoint saved) on SIGTERM or Ctrl-C.
+        Raises DataError without requests, Diverged where a loss is not finite, Preempted (with a checkpoint saved) on
+        SIGTERM or Ctrl-C.
         """
         if not requests:
             raise DataError("there is no request to learn from", do="choose another split")
@@ -221,6 +222,6 @@ class PolicyTrainer:
         parts = [rows[start : start + config.rows] or [[]] for start in starts]
         batches = [self._variant.surrogate.collate(part, self._pad, cursor.step / total) for part in parts]
         if batches:
-            values = learner.step(batches, learning_rate(cursor.step, total, config))
+            values = learner.step(batches, learning_rate(cursor.step, total, config), cursor.step + 1)
             learner.log.append(cursor.step + 1, **values)
         cursor.step += 1
