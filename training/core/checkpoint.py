@@ -1,7 +1,7 @@
 """Checkpoints that are either whole or not there, and from which a run goes on bit for bit (on the CPU).
 
 A checkpoint holds the trainable weights and the optimizer's state (safetensors, never pickle), the random state of each
-process, and the loop's cursor as JSON. It is written to a scratch folder, synced, and renamed over the one before.
+process, and the loop's cursor as JSON. It is written to a scratch folder, synced, and takes the place of the one before.
 Where the processes hold shards the one that writes gathers them on its CPU, and each reads back its own: a checkpoint
 does not depend on how many processes there were.
 """
@@ -22,7 +22,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from training.core.errors import DataError
-from training.core.files import new_folder, write_json
+from training.core.files import found, new_folder, write_json
 from training.core.shards import as_held, gathered
 from training.core.stage import CHECKPOINTS, is_main_process
 
@@ -86,7 +86,7 @@ def save_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optim
 
 def read_cursor(folder: Path) -> dict[str, Any] | None:
     """The cursor of the checkpoint in `folder`; None if there is no checkpoint."""
-    if not folder.is_dir():
+    if not found(folder).is_dir():
         return None
     cursor: dict[str, Any] = json.loads((folder / "cursor.json").read_text())
     return cursor
