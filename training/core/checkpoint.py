@@ -1,7 +1,7 @@
 """Checkpoints that are either whole or not there, and from which a run goes on bit for bit (on the CPU).
 
 A checkpoint holds the trainable weights and the optimizer's state (safetensors, never pickle), the random state of each
-process, and the loop's cursor as JSON. It is written to a scratch folder, synced, and takes the place of the one before.
+process, and the loop's cursor as JSON. It is written to a scratch folder, synced, and put in the place of the last.
 Where the processes hold shards the one that writes gathers them on its CPU, and each reads back its own: a checkpoint
 does not depend on how many processes there were.
 """

@@ -160,9 +160,9 @@ class Loop(Generic[S]):
         """Train to the end, from the last checkpoint if there is one; the model ends with its best weights.
 
         `samples(epoch)` must give the same samples for the same epoch, or a resumed run is another one. The best
-        weights have the lowest `judge()`, asked after each epoch; without one, the lowest loss on `valid`. Raises
-        DataError without samples, Diverged where a loss is not finite, Preempted (with a checkpoint saved) on SIGTERM or
-        Ctrl-C.
+        weights have the lowest `judge()`, asked after each epoch; without one, the lowest loss on `valid`.
+        Raises DataError without samples, Diverged where a loss is not finite, Preempted (with a checkpoint saved) on
+        SIGTERM or Ctrl-C.
         """
         first = samples(0)
         if not first or not valid:

@@ -89,7 +89,16 @@ def test_a_slot_may_be_missing_but_not_infinite() -> None:
 
 @pytest.mark.parametrize(("reward", "kept"), [(0.05, False), (0.1, True), (0.95, True), (0.99, False)])
 def test_groups_that_are_hopeless_or_learnt_already_are_filtered_out(reward: float, kept: bool) -> None:
-    assert Difficulty(0.1, 0.95)(rewards(reward - 0.01, reward + 0.01)) is kept
+    assert Difficulty(0.1, 0.95)(rewards(reward - 0.01, reward + 0.01), Tally()) is kept
+
+
+def test_a_response_without_a_measure_neither_drops_its_group_nor_counts_in_its_mean() -> None:
+    nan, tally = math.nan, Tally()
+    lists = {"half": [0.4, nan, nan, 0.6], "easy": [nan, 1.0], "none": [nan, nan]}
+    difficulty = Difficulty(0.5, 0.9, measure=lambda group: group.rewards["list"].value)
+    kept = {name: difficulty(group((7,), list=values), tally) for name, values in lists.items()}
+    assert kept == {"half": True, "easy": False, "none": False}
+    assert tally.means() == {"unmeasured": 5 / 8}
 
 
 # Advantages
@@ -225,11 +234,11 @@ EPISODES = [
 
 
 def loss_of(
-    surrogate: Surrogate, episodes: Sequence[Episode] = EPISODES, progress: float = 0.0
+    surrogate: Surrogate, episodes: Sequence[Episode] = EPISODES, progress: float = 0.0, temperature: float = 1.0
 ) -> tuple[float, Tensor, dict[str, float]]:
     """Mean loss, its gradients and what is logged, for a fresh model."""
     model = tiny_qwen(seed=0)
-    batch = surrogate.collate([[episode] for episode in episodes], pad=0, progress=progress)
+    batch = surrogate.collate([[episode] for episode in episodes], pad=0, progress=progress, temperature=temperature)
     value, terms = surrogate.loss(model, batch)
     (value / batch.learnt).backward()
     return value.item() / batch.learnt, gradients(model), {n: t.item() / batch.learnt for n, t in terms.items()}
@@ -268,10 +277,8 @@ def test_loss_and_gradients_are_those_of_the_grpo_trainer_of_trl(
     )
     expected = peer.compute_loss(peer.model.eval(), trl_batch(EPISODES))
     expected.backward()
-    surrogate = Surrogate(
-        Clip(0.1, 0.3), kl=0.05, aggregate=aggregate, temperature=0.7, entropy_start=entropy, entropy_end=entropy
-    )
-    value, gradient, logged = loss_of(surrogate)
+    surrogate = Surrogate(Clip(0.1, 0.3), kl=0.05, aggregate=aggregate, entropy_start=entropy, entropy_end=entropy)
+    value, gradient, logged = loss_of(surrogate, temperature=0.7)
     assert value == pytest.approx(expected.item(), abs=1e-5)
     assert relative_gap(gradient, gradients(peer.model)) < 1e-5
     if aggregate == "token":
@@ -311,7 +318,7 @@ def trl_batch(episodes: Sequence[Episode]) -> dict[str, Tensor]:
 @given(st.integers(0, 3), st.sampled_from(["token", "response"]))
 def test_what_stands_at_masked_places_has_no_influence(token: int, aggregate: Aggregation) -> None:
     surrogate = Surrogate(kl=0.05, entropy_start=0.01, aggregate=aggregate)
-    model, batch = tiny_qwen(seed=0), surrogate.collate([EPISODES], pad=0, progress=0.0)
+    model, batch = tiny_qwen(seed=0), surrogate.collate([EPISODES], pad=0, progress=0.0, temperature=1.0)
     trees = batch.trees
     padding = trees.segments == 0
     changed = replace(
@@ -328,8 +335,8 @@ def test_what_stands_at_masked_places_has_no_influence(token: int, aggregate: Ag
 def test_a_batch_is_the_sum_of_its_parts_whatever_is_packed_together(aggregate: Aggregation) -> None:
     surrogate = Surrogate(kl=0.05, aggregate=aggregate)
     model = tiny_qwen(seed=0)
-    together = surrogate.collate([EPISODES, []], pad=0, progress=0.0)
-    alone = [surrogate.collate([[episode]], pad=0, progress=0.0) for episode in EPISODES]
+    together = surrogate.collate([EPISODES, []], pad=0, progress=0.0, temperature=1.0)
+    alone = [surrogate.collate([[episode]], pad=0, progress=0.0, temperature=1.0) for episode in EPISODES]
     assert together.learnt == sum(batch.learnt for batch in alone) == (10 if aggregate == "token" else 4)
     losses = [surrogate.loss(model, batch)[0].item() for batch in alone]
     assert surrogate.loss(model, together)[0].item() == pytest.approx(sum(losses), abs=1e-5)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
 from training.core.backbone import LoraSettings, build_backbone
 from training.core.checkpoint import trainable
@@ -18,6 +19,7 @@ from training.core.errors import DataError, Preempted
 from training.core.policy.groups import Group
 from training.core.policy.reference import Reference
 from training.core.policy.rewards import Term
+from training.core.policy.rollouts import Sampling
 from training.core.policy.surrogate import Clip, Episode, Surrogate
 from training.core.policy.trainer import PolicyConfig
 from training.core.policy.variant import Difficulty, Variant
@@ -167,9 +169,41 @@ def test_training_on_nothing_is_refused(tmp_path: Path) -> None:
         optimise(tmp_path, ranked_beams(), requests=[])
 
 
+def test_responses_that_do_not_fit_into_a_row_are_refused_before_any_is_paid_for(tmp_path: Path) -> None:
+    asked: list[None] = []
+    variant = replace(sampled(), rewards=(Term("paid", 1.0, lambda group: asked.append(None)),))
+    config = replace(POLICY, rounds=1, row_tokens=2 + 5)
+    optimise(tmp_path / "fits", variant, config)
+    assert asked
+    asked.clear()
+    with pytest.raises(DataError, match=r"(?s)prompt of 2 tokens and a response of up to 5 .*a row has 6 tokens"):
+        optimise(tmp_path / "refused", variant, replace(config, row_tokens=6))
+    with pytest.raises(DataError, match="a response of up to 2 do not fit"):
+        optimise(tmp_path / "beams", ranked_beams(), replace(config, row_tokens=3))
+    assert not asked
+
+
+def test_the_update_reads_the_probabilities_that_the_rollout_drew_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The mean of -log p over what was drawn comes near the entropy, where both are at the temperature of the draws."""
+    surprises: list[Tensor] = []
+    watched = Surrogate.loss
+    monkeypatch.setattr(
+        Surrogate, "loss", lambda self, model, batch: surprises.append(-batch.old) or watched(self, model, batch)
+    )
+    variant = replace(sampled(), rollout=Sampling(400, max_tokens=1, end=2, temperature=0.5), surrogate=Surrogate())
+    config = replace(POLICY, rounds=1, minibatch=1, row_tokens=500, learning_rate=1e-9)
+    _, lines = optimise(tmp_path, variant, config)
+    entropies = [line["entropy"] for line in lines if "entropy" in line]
+    assert torch.cat(surprises).mean().item() == pytest.approx(sum(entropies) / len(entropies), rel=0.02)
+    assert sum(entropies) / len(entropies) < 0.9 * math.log(32)
+    assert [line["ratio"] for line in lines if "ratio" in line] == pytest.approx([1.0] * 4, abs=1e-5)
+
+
 def test_the_kl_holds_the_policy_at_its_reference(tmp_path: Path) -> None:
     config = replace(POLICY, rounds=12, learning_rate=0.01)
-    free, held = (replace(sampled(), surrogate=Surrogate(kl=kl, temperature=0.9)) for kl in (1e-9, 1.0))
+    free, held = (replace(sampled(), surrogate=Surrogate(kl=kl)) for kl in (1e-9, 1.0))
     drift = [
         [line["kl"] for line in optimise(tmp_path / name, variant, config)[1] if "kl" in line][-1]
         for name, variant in (("free", free), ("held", held))

@@ -233,20 +233,24 @@ RULES = [Term("label", 1.0, label), Term("closeness", 1.0, closeness)]
 HINT = 30
 
 
-def scripted(model: object, requests: Sequence[Request], seed: tuple[int, ...]) -> list[Group]:
+class Scripted:
     """Four answers: after the hint two are right; without it only request 1 knows its label, once."""
-    groups = []
-    for request in requests:
-        truth = request.context
-        firsts = [truth, 9, truth, 8] if HINT in request.prompt else [7, truth if request.number == 1 else 6, 5, 4]
-        groups.append(Group(request, tuple(Response((first, 2), request.prompt) for first in firsts)))
-    return groups
+
+    max_tokens, temperature = 2, 1.0
+
+    def __call__(self, model: object, requests: Sequence[Request], seed: tuple[int, ...]) -> list[Group]:
+        groups = []
+        for request in requests:
+            truth = request.context
+            firsts = [truth, 9, truth, 8] if HINT in request.prompt else [7, truth if request.number == 1 else 6, 5, 4]
+            groups.append(Group(request, tuple(Response((first, 2), request.prompt) for first in firsts)))
+        return groups
 
 
 def replayed(strip: bool, hint: Tokens = (HINT,)) -> tuple[list[Group], Tally]:
-    actor, tally = Actor(tiny_qwen(0), RULES, scripted, (0, 0)), Tally()
+    actor, tally = Actor(tiny_qwen(0), RULES, Scripted(), (0, 0)), Tally()
     requests = [Request((5,), 20, 0), Request((6,), 21, 1)]
-    replay = GuidedReplay(lambda request: hint, 0.25, scripted, strip)
+    replay = GuidedReplay(lambda request: hint, 0.25, Scripted(), strip)
     return replay(actor.answer(requests, attempt=0), actor, tally), tally
 
 

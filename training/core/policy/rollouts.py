@@ -7,8 +7,9 @@ on the other requests, their order, or the number of processes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -22,13 +23,30 @@ from training.core.sequences import Tokens
 from training.core.trie import NO_ITEM, Trie
 
 Seed = tuple[int, ...]
-Rollout = Callable[[PreTrainedModel, Sequence[Request], Seed], list[Group]]
-"""Gives one group per request, in their order; all randomness comes from the seed and the requests' numbers."""
+
+
+class Rollout(Protocol):
+    """A way to answer requests. All randomness comes from the seed and the requests' numbers."""
+
+    @property
+    def max_tokens(self) -> int:
+        """The length of the longest response that there can be."""
+
+    @property
+    def temperature(self) -> float:
+        """What the logits are divided by; the update reads the same probabilities."""
+
+    def __call__(self, model: PreTrainedModel, requests: Sequence[Request], seed: Seed) -> list[Group]:
+        """One group per request, in their order."""
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """`responses` samples per request, each until the token `end` (it is kept) or `max_tokens` tokens."""
+    """`responses` samples per request, each until the token `end` (it is kept) or `max_tokens` tokens.
+
+    `top_k` keeps what is drawn among the most probable tokens. No log-prob of an update knows of that cut (as in TRL):
+    ratio, KL and entropy are of the whole softmax at this `temperature`.
+    """
 
     responses: int
     max_tokens: int
@@ -100,6 +118,16 @@ class Beams:
     items: Sequence[Tokens]
     beams: int
     batch_size: int = 64
+
+    @property
+    def max_tokens(self) -> int:
+        """The length of the longest item."""
+        return max(map(len, self.items))
+
+    @property
+    def temperature(self) -> float:
+        """Beams are ranked by the model's own probabilities."""
+        return 1.0
 
     def __call__(self, model: PreTrainedModel, requests: Sequence[Request], seed: Seed) -> list[Group]:
         """One group per request, smaller where the catalogue has fewer items; nothing is drawn."""

@@ -11,6 +11,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import compress
 from pathlib import Path
 
 import numpy as np
@@ -112,11 +113,10 @@ class PolicyTrainer:
         `judge()`, lower is better, is asked before the first round, every `judge_rounds` rounds and at the end, in all
         processes; the model ends with the weights that it liked best, the first ones included. Without it the last
         weights stay.
-        Raises DataError without requests, Diverged where a loss is not finite, Preempted (with a checkpoint saved) on
-        SIGTERM or Ctrl-C.
+        Raises DataError without requests or where a response would not fit into a row, Diverged where a loss is not
+        finite, Preempted (with a checkpoint saved) on SIGTERM or Ctrl-C.
         """
-        if not requests:
-            raise DataError("there is no request to learn from", do="choose another split")
+        self._refuse_what_cannot_be_learnt(requests)
         torch.manual_seed(self._seed)
         stored, learner = self._learner.resume(), self._learner
         self._cursor = Cursor(**(stored or {}))
@@ -133,6 +133,17 @@ class PolicyTrainer:
         learner.finish()
         best, rate = self._cursor.best if judge else math.nan, learner.tokens / max(learner.seconds, 1e-9)
         return TrainedPolicy(self._cursor.round, best, self._cursor.best_round, rate, resumed)
+
+    def _refuse_what_cannot_be_learnt(self, requests: Sequence[Request]) -> None:
+        if not requests:
+            raise DataError("there is no request to learn from", do="choose another split")
+        prompt, response = max(len(one.prompt) for one in requests), self._variant.rollout.max_tokens
+        if prompt + response > self._config.row_tokens:
+            raise DataError(
+                f"a prompt of {prompt} tokens and a response of up to {response} do not fit into a row",
+                why=f"a row has {self._config.row_tokens} tokens",
+                do="raise row_tokens, or allow shorter responses or histories",
+            )
 
     def _save(self, stops: bool) -> None:
         if stops or self._cursor.round % self._config.checkpoint_rounds == 0:
@@ -159,8 +170,9 @@ class PolicyTrainer:
             groups = variant.replay(actor.answer(own, attempt=0), actor, tally)
         for group in groups:
             log_rewards(group, tally)
-            tally.add("kept_groups", float(variant.keep(group)))
-        episodes = self._episodes([group for group in groups if variant.keep(group)], tally)
+        kept = [variant.keep(group, tally) for group in groups]
+        tally.add("kept_groups", list(map(float, kept)))
+        episodes = self._episodes(list(compress(groups, kept)), tally)
         seconds = time.monotonic() - started
         for numbers in self._minibatches():
             self._step([episode for number in numbers for episode in episodes.get(number, [])])
@@ -195,7 +207,7 @@ class PolicyTrainer:
     def _scored(self, episodes: list[Episode]) -> list[Episode]:
         """The episodes with all that must be known of them before the first update."""
         config, surrogate = self._config, self._variant.surrogate
-        how = (self._pad, config.row_tokens, surrogate.temperature)
+        how = (self._pad, config.row_tokens, self._variant.rollout.temperature)
         # With one step per round the policy that writes is the one that learns: the ratio is 1 and no clip acts.
         if config.steps_per_round > 1:
             with self._learner.whole():
@@ -220,7 +232,8 @@ class PolicyTrainer:
         rows = [[episodes[i] for i in row] for row in plan_rows([len(e) for e in episodes], config.row_tokens, None)]
         starts = range(0, learner.most(len(rows)), config.rows)
         parts = [rows[start : start + config.rows] or [[]] for start in starts]
-        batches = [self._variant.surrogate.collate(part, self._pad, cursor.step / total) for part in parts]
+        progress, temperature = cursor.step / total, self._variant.rollout.temperature
+        batches = [self._variant.surrogate.collate(part, self._pad, progress, temperature) for part in parts]
         if batches:
             values = learner.step(batches, learning_rate(cursor.step, total, config), cursor.step + 1)
             learner.log.append(cursor.step + 1, **values)

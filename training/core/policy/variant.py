@@ -51,22 +51,32 @@ def as_rolled_out(groups: Sequence[Group], actor: Actor, tally: Tally) -> Sequen
     return groups
 
 
-def every_group(group: Group) -> bool:
+Filter = Callable[[Group, Tally], bool]
+"""Says whether a group is learnt from."""
+
+
+def every_group(group: Group, tally: Tally) -> bool:
     """No filter."""
     return True
 
 
 @dataclass(frozen=True)
 class Difficulty:
-    """Keeps the groups whose mean of `measure` [G] is within `low` and `high`: neither hopeless nor learnt already."""
+    """Keeps the groups whose mean of `measure` [G] is within `low` and `high`: neither hopeless nor learnt already.
+
+    A response that has no measure (NaN), such as a list that cannot be parsed, does not count in the mean; a group in
+    which none has one is dropped.
+    """
 
     low: float
     high: float
     measure: Callable[[Group], Tensor] = Group.total
 
-    def __call__(self, group: Group) -> bool:
-        """Whether the group is kept."""
-        return self.low <= float(self.measure(group).mean()) <= self.high
+    def __call__(self, group: Group, tally: Tally) -> bool:
+        """Whether the group is kept; logs the share of responses without a measure."""
+        measured = self.measure(group)
+        tally.add("unmeasured", measured.isnan().float())
+        return self.low <= float(measured.nanmean()) <= self.high
 
 
 @dataclass(frozen=True)
@@ -78,7 +88,7 @@ class Variant:
     surrogate: Surrogate
     advantage: Advantage = field(default_factory=GroupAdvantage)
     replay: Replay = as_rolled_out
-    keep: Callable[[Group], bool] = every_group
+    keep: Filter = every_group
 
 
 def grpo(rollout: Rollout, rewards: Sequence[Term], kl: float = 0.04, clip: float = 0.2) -> Variant:
