@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(given)
     code = exit_code_of(lambda: _run(options.stage, StageSpec.load(options.spec)))
     if code and options.spec.is_file():
-        # `accelerate launch` turns every failure into 1: whoever launched this finds the real code beside the spec.
+        # The launcher of several processes turns every failure into 1: the real code is beside the spec.
         options.spec.with_name("exit_code").write_text(str(code))
     return code
 
