@@ -104,7 +104,7 @@ class Learner(Generic[B]):
         """Go on from this run's checkpoint: its cursor, or None if there is none. Later lines leave the log."""
         cursor = read_cursor(self._checkpoint)
         if cursor is None or cursor.pop("run") != self._run:
-            self.log.rewind(0)
+            self.log.rewind(-1)
             return None
         load_checkpoint(self._checkpoint, self._learning, self._optimizer)
         self.log.rewind(cursor["step"])

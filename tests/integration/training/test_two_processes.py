@@ -34,7 +34,7 @@ def metrics(folder: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
-KINDS = ["next_token", "resumed", "diverged", "preference", "policy", "resumed_lora", "policy_lora"]
+KINDS = ["next_token", "resumed", "diverged", "preference", "policy", "policy_resumed", "resumed_lora", "policy_lora"]
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -7,6 +7,7 @@ import signal
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from training.core.backbone import LoraSettings, build_backbone
 from training.core.checkpoint import trainable
 from training.core.config import parse_config
 from training.core.errors import DataError, Preempted
-from training.core.policy.groups import Group
+from training.core.policy.groups import Group, Tally
 from training.core.policy.reference import Reference
 from training.core.policy.rewards import Term
 from training.core.policy.rollouts import Sampling
@@ -98,18 +99,28 @@ def test_one_step_per_round_needs_no_old_log_probs(tmp_path: Path, monkeypatch: 
     assert [line["ratio"] for line in lines if "ratio" in line] == pytest.approx([1.0, 1.0])
 
 
-@pytest.mark.parametrize("killed_at", [1, 5])
-def test_a_run_that_was_killed_and_resumed_ends_with_the_bits_of_a_straight_one(tmp_path: Path, killed_at: int) -> None:
+@pytest.mark.parametrize("killed_at", [0, 1, 3, 5])
+@pytest.mark.parametrize("when", ["rollouts", "replay", "updates"])
+def test_a_run_that_was_killed_and_resumed_ends_with_the_bits_of_a_straight_one(
+    tmp_path: Path, killed_at: int, when: str
+) -> None:
     models = [tiny_qwen(seed=0) for _ in range(3)]
-    straight, expected = optimise(tmp_path / "straight", sampled(), model=models[0], judge=counted_down())
+    straight, expected = optimise(tmp_path / "straight", small_batches(), model=models[0], judge=counted_down())
     with pytest.raises(Preempted, match="checkpoint saved"):
-        optimise(tmp_path / "killed", sigterm_in_round(killed_at, sampled()), model=models[1], judge=counted_down())
-    resumed, lines = optimise(tmp_path / "killed", sampled(), model=models[2], judge=counted_down(1 + (killed_at >= 3)))
-    assert resumed.resumed_from == killed_at + 1
+        optimise(tmp_path / "killed", sigterm_in_round(killed_at, when), model=models[1], judge=counted_down())
+    judged = counted_down(1 + (killed_at >= 3))
+    resumed, lines = optimise(tmp_path / "killed", small_batches(), model=models[2], judge=judged)
+    assert resumed.resumed_from == killed_at + (when == "updates")
     assert replace(resumed, resumed_from=None, tokens_per_second=0) == replace(straight, tokens_per_second=0)
     assert_same(lines, expected, rel=0, abs=0)
     for name, weight in trainable(models[0]).items():
         assert torch.equal(weight, trainable(models[2])[name]), name
+
+
+def small_batches() -> Variant:
+    """Two batches of rollouts in each round of four prompts."""
+    variant = sampled()
+    return replace(variant, rollout=replace(variant.rollout, batch_size=2))
 
 
 def counted_down(asked: int = 0) -> Callable[[], float]:
@@ -117,15 +128,38 @@ def counted_down(asked: int = 0) -> Callable[[], float]:
     return lambda: next(answers)
 
 
-def sigterm_in_round(number: int, variant: Variant) -> Variant:
-    rounds = iter(range(number + 1))
+def sigterm_in_round(number: int, when: str) -> Variant:
+    """A variant that is asked to stop in that round: in its first batch of rollouts, after all, or in the updates."""
+    variant, parts = small_batches(), {"rollouts": 2 * number, "replay": number, "updates": 4 * number}
+
+    def asked_to_stop(place: str) -> None:
+        parts[place] -= 1
+        if when == place and parts[place] == -1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    class Watched(Sampling):
+        def __call__(self, *given: Any) -> list[Group]:
+            asked_to_stop("rollouts")
+            return super().__call__(*given)
 
     def replay(groups: Sequence[Group], *_: object) -> Sequence[Group]:
-        if next(rounds) == number:
-            os.kill(os.getpid(), signal.SIGTERM)
+        asked_to_stop("replay")
         return groups
 
-    return replace(variant, replay=replay)
+    def advantage(group: Group, tally: Tally) -> Tensor:
+        asked_to_stop("updates")
+        return variant.advantage(group, tally)
+
+    return replace(variant, rollout=Watched(**vars(variant.rollout)), replay=replay, advantage=advantage)
+
+
+def test_a_round_that_is_given_up_costs_no_more_rollouts(tmp_path: Path) -> None:
+    variant = sigterm_in_round(0, "rollouts")
+    rewarded: list[int] = []
+    terms = [Term("high", 1.0, lambda group: rewarded.append(group.request.number) or many_high_tokens(group))]
+    with pytest.raises(Preempted):
+        optimise(tmp_path, replace(variant, rewards=terms))
+    assert rewarded == []
 
 
 def test_the_model_ends_with_the_weights_that_the_judge_liked_best_the_first_ones_included(tmp_path: Path) -> None:

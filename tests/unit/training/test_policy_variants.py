@@ -236,7 +236,7 @@ HINT = 30
 class Scripted:
     """Four answers: after the hint two are right; without it only request 1 knows its label, once."""
 
-    max_tokens, temperature = 2, 1.0
+    batch_size, max_tokens, temperature = 64, 2, 1.0
 
     def __call__(self, model: object, requests: Sequence[Request], seed: tuple[int, ...]) -> list[Group]:
         groups = []

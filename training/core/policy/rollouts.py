@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from threading import Event
 from typing import Protocol
 
 import numpy as np
@@ -25,8 +26,16 @@ from training.core.trie import NO_ITEM, Trie
 Seed = tuple[int, ...]
 
 
+class Stopped(Exception):
+    """Rollouts were given up between two batches."""
+
+
 class Rollout(Protocol):
-    """A way to answer requests. All randomness comes from the seed and the requests' numbers."""
+    """A way to answer a batch of requests. All randomness comes from the seed and the requests' numbers."""
+
+    @property
+    def batch_size(self) -> int:
+        """How many requests it is given at once."""
 
     @property
     def max_tokens(self) -> int:
@@ -38,6 +47,20 @@ class Rollout(Protocol):
 
     def __call__(self, model: PreTrainedModel, requests: Sequence[Request], seed: Seed) -> list[Group]:
         """One group per request, in their order."""
+
+
+def roll_out(
+    rollout: Rollout, model: PreTrainedModel, requests: Sequence[Request], seed: Seed, stop: Event
+) -> list[Group]:
+    """One group per request, in their order, from batches of like lengths; Stopped if `stop` is set before one."""
+    order = sorted(range(len(requests)), key=lambda row: len(requests[row].prompt))
+    groups: dict[int, Group] = {}
+    for start in range(0, len(order), rollout.batch_size):
+        if stop.is_set():
+            raise Stopped
+        rows = order[start : start + rollout.batch_size]
+        groups |= dict(zip(rows, rollout(model, [requests[row] for row in rows], seed), strict=True))
+    return [groups[row] for row in range(len(requests))]
 
 
 @dataclass(frozen=True)
@@ -55,18 +78,9 @@ class Sampling:
     top_k: int | None = None
     batch_size: int = 64
 
+    @torch.inference_mode()
     def __call__(self, model: PreTrainedModel, requests: Sequence[Request], seed: Seed) -> list[Group]:
         """One group per request, in their order."""
-        order = sorted(range(len(requests)), key=lambda row: len(requests[row].prompt))
-        groups: dict[int, Group] = {}
-        for start in range(0, len(order), self.batch_size):
-            rows = order[start : start + self.batch_size]
-            batch = [requests[row] for row in rows]
-            groups |= dict(zip(rows, self._sample(model, batch, seed), strict=True))
-        return [groups[row] for row in range(len(requests))]
-
-    @torch.inference_mode()
-    def _sample(self, model: PreTrainedModel, requests: Sequence[Request], seed: Seed) -> list[Group]:
         prompts, shape = [request.prompt for request in requests], (self.responses, self.max_tokens)
         check_room(model, prompts, self.responses, self.max_tokens - 1)
         numbers = [np.random.default_rng((*seed, request.number)).random(shape) for request in requests]
@@ -131,8 +145,6 @@ class Beams:
 
     def __call__(self, model: PreTrainedModel, requests: Sequence[Request], seed: Seed) -> list[Group]:
         """One group per request, smaller where the catalogue has fewer items; nothing is drawn."""
-        if not requests:
-            return []
         found = beam_search(model, self.trie, [request.prompt for request in requests], self.beams, self.batch_size)
         return [
             _group(request, [self.items[item] for item in row if item != NO_ITEM])

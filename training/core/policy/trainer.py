@@ -2,7 +2,8 @@
 
 Each process takes every n-th request of a round, and its groups stay with it; mini-batches are drawn by request number.
 So one process and two learn the same, and a run that was killed and resumed ends with the bits of a straight one (CPU).
-SIGTERM is answered at the end of a round, because the responses of a round are not saved.
+SIGTERM is answered between two batches of rollouts, as if the round had not begun; after them at the end of the round,
+because the responses of a round are not saved.
 """
 
 from __future__ import annotations
@@ -10,9 +11,11 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from itertools import compress
 from pathlib import Path
+from threading import Event
 
 import numpy as np
 import torch
@@ -27,6 +30,7 @@ from training.core.policy.episodes import drafts, mark_uncertain, with_old
 from training.core.policy.groups import Group, Request, Tally
 from training.core.policy.reference import Reference
 from training.core.policy.rewards import log_rewards
+from training.core.policy.rollouts import Stopped
 from training.core.policy.surrogate import Episode, PolicyBatch, uncertainty_threshold
 from training.core.policy.variant import Actor, Variant
 from training.core.preemption import deferred
@@ -62,10 +66,11 @@ class PolicyConfig:
 
 @dataclass
 class Cursor:
-    """Where a run stands: the next round, and the best judgement so far."""
+    """Where a run stands: the next round, the last one that was judged before it, and the best judgement so far."""
 
     round: int = 0
     step: int = 0
+    judged: int = -1
     best: float = math.inf
     best_round: int = 0
 
@@ -124,9 +129,11 @@ class PolicyTrainer:
         with deferred() as stop, Progress(self._config.rounds, "policy", "round", done=self._cursor.round) as progress:
             while self._cursor.round < self._config.rounds:
                 self._judge(judge)
-                reward = self._round(requests)
+                reward = self._round(requests, stop)
                 progress.advance(reward=f"{reward:.3f}")
-                self._save(learner.total(stop.is_set()) > 0)
+                if self._cursor.round % self._config.checkpoint_rounds == 0:
+                    learner.save(asdict(self._cursor))
+                self._pause(stop)
         self._judge(judge)
         if judge:
             learner.load_best()
@@ -145,29 +152,26 @@ class PolicyTrainer:
                 do="raise row_tokens, or allow shorter responses or histories",
             )
 
-    def _save(self, stops: bool) -> None:
-        if stops or self._cursor.round % self._config.checkpoint_rounds == 0:
+    def _pause(self, stop: Event) -> None:
+        """Preempted, with the run saved as it stands between two rounds, where any process is asked to stop."""
+        if self._learner.total(stop.is_set()) > 0:
             self._learner.save(asdict(self._cursor))
-        if stops:
             raise Preempted.saved(f"round {self._cursor.round}")
 
     def _judge(self, judge: Callable[[], float] | None) -> None:
         cursor, config = self._cursor, self._config
-        if judge and (cursor.round % config.judge_rounds == 0 or cursor.round == config.rounds):
-            judged = self._learner.ask(judge)
+        due = cursor.round % config.judge_rounds == 0 or cursor.round == config.rounds
+        if judge and due and cursor.judged < cursor.round:
+            judged, cursor.judged = self._learner.ask(judge), cursor.round
             self._learner.log.append(cursor.step, judged=judged, round=cursor.round)
             if judged < cursor.best:
                 cursor.best, cursor.best_round = judged, cursor.round
                 self._learner.save_best()
 
-    def _round(self, requests: Sequence[Request]) -> float:
+    def _round(self, requests: Sequence[Request], stop: Event) -> float:
         """Roll out and learn once; the mean total reward."""
         cursor, variant, tally, started = self._cursor, self._variant, Tally(), time.monotonic()
-        actor = Actor(self._model, variant.rewards, variant.rollout, (self._seed, cursor.round))
-        accelerator = self._learner.accelerator
-        own = self._requests(requests)[accelerator.process_index :: accelerator.num_processes]
-        with self._learner.whole():
-            groups = variant.replay(actor.answer(own, attempt=0), actor, tally)
+        groups = self._rolled_out(requests, tally, stop)
         for group in groups:
             log_rewards(group, tally)
         kept = [variant.keep(group, tally) for group in groups]
@@ -180,6 +184,17 @@ class PolicyTrainer:
         cursor.round += 1
         self._learner.log.append(cursor.step, round=cursor.round, rollout_seconds=seconds, **means)
         return means.get("reward", math.nan)
+
+    def _rolled_out(self, requests: Sequence[Request], tally: Tally, stop: Event) -> Sequence[Group]:
+        """The groups of this process to learn from; Preempted where any process has given up its rollouts."""
+        variant, accelerator = self._variant, self._learner.accelerator
+        actor = Actor(self._model, variant.rewards, variant.rollout, (self._seed, self._cursor.round), stop)
+        own = self._requests(requests)[accelerator.process_index :: accelerator.num_processes]
+        groups: Sequence[Group] = []
+        with suppress(Stopped), self._learner.whole():
+            groups = variant.replay(actor.answer(own, attempt=0), actor, tally)
+        self._pause(stop)
+        return groups
 
     def _requests(self, requests: Sequence[Request]) -> list[Request]:
         """The requests of this round: the next ones of an endless row of shuffled passes over all."""

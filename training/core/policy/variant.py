@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from threading import Event
 
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -15,7 +16,7 @@ from training.core.device import accelerator
 from training.core.policy.advantages import GroupAdvantage
 from training.core.policy.groups import Group, Request, Tally
 from training.core.policy.rewards import Term, rewarded
-from training.core.policy.rollouts import Rollout, Seed
+from training.core.policy.rollouts import Rollout, Seed, roll_out
 from training.core.policy.surrogate import Clip, Surrogate
 
 Advantage = Callable[[Group, Tally], Tensor]
@@ -27,18 +28,22 @@ Replay = Callable[[Sequence[Group], "Actor", Tally], Sequence[Group]]
 
 @dataclass(frozen=True)
 class Actor:
-    """The policy as it is in this round: it answers requests, and its answers are rewarded."""
+    """The policy as it is in this round: it answers requests, and its answers are rewarded; not once `stop` is set."""
 
     model: PreTrainedModel
     rewards: Sequence[Term]
     rollout: Rollout
     seed: Seed
+    stop: Event = field(default_factory=Event)
 
     def answer(self, requests: Sequence[Request], attempt: int, rollout: Rollout | None = None) -> list[Group]:
-        """Fresh rewarded groups. A further `attempt` at a request draws other samples; `rollout` may be another one."""
+        """Fresh rewarded groups. A further `attempt` at a request draws other samples; `rollout` may be another one.
+
+        Stopped where the run is asked to stop.
+        """
         self.model.eval()
         with accelerator().autocast():
-            groups = (rollout or self.rollout)(self.model, requests, (*self.seed, attempt))
+            groups = roll_out(rollout or self.rollout, self.model, requests, (*self.seed, attempt), self.stop)
         return [self.rewarded(group) for group in groups]
 
     def rewarded(self, group: Group) -> Group:
