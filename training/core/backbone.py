@@ -44,8 +44,11 @@ class BackboneConfig:
 def build_backbone(config: BackboneConfig, vocabulary: Vocabulary, seed: int) -> PreTrainedModel:
     """A model with one embedding row per token of `vocabulary`, fresh rows seeded; float32, on the process's device."""
     torch.manual_seed(seed)
-    model = _from_sizes(config, vocabulary) if config.path is None else _from_folder(Path(config.path))
-    fit_embeddings(model, vocabulary)
+    if config.path is None:
+        model = _from_sizes(config, vocabulary)
+    else:
+        model = _from_folder(Path(config.path))
+        fit_embeddings(model, vocabulary)
     if config.gradient_checkpointing:
         model.activation_checkpointing_enable()
     adapted = model if config.lora is None else _with_lora(model, config.lora)
