@@ -141,14 +141,15 @@ def fit_embeddings(model: PreTrainedModel, vocabulary: Vocabulary, meanings: Map
         model.resize_token_embeddings(len(vocabulary), mean_resizing=False)
     with torch.no_grad():
         for weight in {id(w): w for w in (model.get_input_embeddings().weight, _head(model))}.values():
-            weight[vocabulary.known :] = _alike(weight[: vocabulary.known], len(weight) - vocabulary.known)
+            weight[vocabulary.known :] = _alike(weight[: vocabulary.known], len(weight) - vocabulary.known).to(weight)
             for name, text in (meanings or {}).items():
                 weight[vocabulary.token(name)] = weight[vocabulary.encode_text(text)].mean(dim=0)
 
 
 def _alike(rows: torch.Tensor, count: int) -> torch.Tensor:
     """`count` rows like the `rows` [n, D], each of their median length."""
-    drawn = rows.mean(dim=0) + rows.std(dim=0) * torch.randn(count, rows.shape[1], dtype=rows.dtype)
+    rows = rows.float()
+    drawn = rows.mean(dim=0) + rows.std(dim=0) * torch.randn(count, rows.shape[1])
     return drawn * (rows.norm(dim=1).median() / drawn.norm(dim=1, keepdim=True))
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from trl import GRPOConfig, GRPOTrainer
 
 from training.core.errors import DataError
+from training.core.heads import entropies
 from training.core.policy.advantages import GroupAdvantage, standardise
 from training.core.policy.groups import Group, Request, Response, Reward, Tally
 from training.core.policy.rewards import RANKING, Term, log_rewards, rewarded
@@ -365,6 +366,32 @@ def test_uncertain_tokens_may_move_further_than_the_others() -> None:
     assert loss_of(mixed, marked)[0] == pytest.approx(loss_of(Surrogate(wide))[0])
     assert loss_of(mixed)[0] == pytest.approx(loss_of(Surrogate(narrow))[0])
     assert loss_of(Surrogate(wide))[0] != pytest.approx(loss_of(Surrogate(narrow))[0])
+
+
+@pytest.mark.parametrize("bonus", [0.0, 0.1])
+def test_entropies_and_their_gradients_are_the_same_however_few_logits_are_there_at_once(
+    bonus: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    surrogate = Surrogate(entropy_start=bonus, entropy_end=bonus)
+    value, gradient, logged = loss_of(surrogate)
+    monkeypatch.setattr("training.core.heads.LOGITS_AT_ONCE", 3 * 32)
+    again, other, logged_again = loss_of(surrogate)
+    assert again == pytest.approx(value, abs=1e-6)
+    assert relative_gap(other, gradient) < 1e-6
+    assert logged_again["entropy"] == pytest.approx(logged["entropy"], abs=1e-6)
+
+
+def test_of_the_entropies_nothing_is_kept_for_the_gradient_but_the_logits_themselves() -> None:
+    logits = torch.randn(50, 32, requires_grad=True)
+    kept: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        entropies(logits)
+    assert sum(kept.values()) <= logits.untyped_storage().nbytes()
 
 
 def test_the_entropy_bonus_fades_with_the_progress_of_the_training() -> None:

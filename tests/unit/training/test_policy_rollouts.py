@@ -34,7 +34,10 @@ def next_probabilities(tokens: tuple[int, ...], temperature: float) -> torch.Ten
 
 
 def by_hand(request: Request, sampling: Sampling, seed: tuple[int, ...]) -> list[tuple[int, ...]]:
-    """One uncached forward per token; a token is drawn from the same numbers by walking down the most probable ones."""
+    """One uncached forward per token, drawn from the same numbers by walking through the vocabulary.
+
+    With `top_k` by walking down the most probable tokens.
+    """
     shape = (sampling.responses, sampling.max_tokens)
     responses = []
     for draws in np.random.default_rng((*seed, request.number)).random(shape):
@@ -42,7 +45,9 @@ def by_hand(request: Request, sampling: Sampling, seed: tuple[int, ...]) -> list
         for draw in draws:
             if tokens[-1:] == (sampling.end,):
                 break
-            odds, order = next_probabilities(request.prompt + tokens, sampling.temperature).topk(sampling.top_k or 32)
+            odds, order = next_probabilities(request.prompt + tokens, sampling.temperature), torch.arange(32)
+            if sampling.top_k:
+                odds, order = odds.topk(sampling.top_k)
             tokens += (int(order[int((odds.cumsum(0) / odds.sum() <= draw).sum())]),)
         responses.append(tokens)
     return responses
@@ -57,6 +62,23 @@ def test_samples_over_one_shared_cache_are_those_of_plain_forwards(batch_size: i
     for group in found:
         assert [response.tokens for response in group.responses] == by_hand(group.request, sampling, (3, 1))
         assert all(response.prompt == group.request.prompt for response in group.responses)
+
+
+def test_nothing_is_sorted_unless_it_is_for_the_most_probable_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.Tensor, "topk", None)
+    monkeypatch.setattr(torch.Tensor, "sort", None)
+    assert Sampling(4, max_tokens=3, end=2)(model(), REQUESTS, seed=(0,))
+    with pytest.raises(TypeError):
+        Sampling(4, max_tokens=3, end=2, top_k=5)(model(), REQUESTS, seed=(0,))
+
+
+def test_samples_are_the_same_however_few_logits_are_there_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    for top_k in (None, 5):
+        sampling = Sampling(4, max_tokens=6, end=2, temperature=1.3, top_k=top_k)
+        whole = sampling(model(), REQUESTS, seed=(3, 1))
+        with monkeypatch.context() as patch:
+            patch.setattr("training.core.heads.LOGITS_AT_ONCE", 3 * 32)
+            assert sampling(model(), REQUESTS, seed=(3, 1)) == whole
 
 
 def test_the_share_of_each_first_token_is_its_probability() -> None:

@@ -14,10 +14,11 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from training.core.decoding import beam_search, check_room, left_padded
+from training.core.heads import head_parts
 from training.core.masks import attention_mask
 from training.core.policy.groups import Group, Request, Response
 from training.core.sequences import Tokens
@@ -87,27 +88,41 @@ class Sampling:
         draws = torch.from_numpy(np.stack(numbers)).to(model.device)
         ids, visible = left_padded(prompts, model.device)
         positions = (visible.cumsum(dim=1) - 1).clamp(min=0)
-        output = model(
-            input_ids=ids, attention_mask=visible.long(), position_ids=positions, use_cache=True, logits_to_keep=1
-        )
-        written = self._draw(output.logits.expand(-1, self.responses, -1), draws[..., 0])[..., None]
+        decoder, head = model.get_decoder(), model.get_output_embeddings()
+        output = decoder(input_ids=ids, attention_mask=visible.long(), position_ids=positions, use_cache=True)
+        hidden = output.last_hidden_state[:, -1:].expand(-1, self.responses, -1)
+        written = self._draw(head, hidden, draws[..., 0])[..., None]
         while (steps := written.shape[2]) < self.max_tokens and not (written == self.end).any(dim=2).all():
-            output = model(
+            output = decoder(
                 input_ids=written[..., -1],
                 attention_mask=attention_mask(_own_branch(visible, self.responses, steps), model),
                 position_ids=(positions[:, -1:] + steps).expand(-1, self.responses),
                 past_key_values=output.past_key_values,
                 use_cache=True,
             )
-            written = torch.cat([written, self._draw(output.logits, draws[..., steps])[..., None]], dim=2)
+            written = torch.cat(
+                [written, self._draw(head, output.last_hidden_state, draws[..., steps])[..., None]], dim=2
+            )
         pairs = zip(requests, written.tolist(), strict=True)
         return [_group(request, [_until(row, self.end) for row in rows]) for request, rows in pairs]
 
-    def _draw(self, logits: Tensor, uniform: Tensor) -> Tensor:
-        """Tokens [B, G] at the places `uniform` [B, G] of the cumulated probabilities of `logits` [B, G, V]."""
-        kept, tokens = (logits.double() / self.temperature).topk(self.top_k or logits.shape[-1], dim=-1)
-        places = torch.searchsorted(kept.softmax(dim=-1).cumsum(dim=-1), uniform[..., None].contiguous(), right=True)
-        return tokens.gather(-1, places.clamp(max=kept.shape[-1] - 1))[..., 0]
+    def _draw(self, head: nn.Module, hidden: Tensor, uniform: Tensor) -> Tensor:
+        """Tokens [B, G] after `hidden` [B, G, D], at the places `uniform` [B, G] of their cumulated probabilities."""
+        return head_parts(head, hidden.flatten(0, 1), self._at, uniform.flatten()[:, None]).view(uniform.shape)
+
+    def _at(self, logits: Tensor, uniform: Tensor) -> Tensor:
+        """Tokens [n] at the places `uniform` [n, 1] of the cumulated probabilities of `logits` [n, V]."""
+        scaled = logits.double() / self.temperature
+        if self.top_k is None:
+            return _place(scaled, uniform)[:, 0]
+        kept, tokens = scaled.topk(self.top_k, dim=-1)
+        return tokens.gather(-1, _place(kept, uniform))[:, 0]
+
+
+def _place(logits: Tensor, uniform: Tensor) -> Tensor:
+    """The columns [n, 1] in which the cumulated softmax of `logits` [n, V] reaches `uniform` [n, 1]."""
+    places = torch.searchsorted(logits.softmax(dim=-1).cumsum(dim=-1), uniform.contiguous(), right=True)
+    return places.clamp(max=logits.shape[-1] - 1)
 
 
 def _own_branch(visible: Tensor, responses: int, steps: int) -> Tensor:

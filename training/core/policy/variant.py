@@ -12,12 +12,12 @@ from threading import Event
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from training.core.device import accelerator
 from training.core.policy.advantages import GroupAdvantage
 from training.core.policy.groups import Group, Request, Tally
 from training.core.policy.rewards import Term, rewarded
 from training.core.policy.rollouts import Rollout, Seed, roll_out
 from training.core.policy.surrogate import Clip, Surrogate
+from training.core.precision import inference
 
 Advantage = Callable[[Group, Tally], Tensor]
 """Gives a group's advantages, one per response [G] or per token [G, T]; T is at least its longest response."""
@@ -42,7 +42,7 @@ class Actor:
         Stopped where the run is asked to stop.
         """
         self.model.eval()
-        with accelerator().autocast():
+        with inference(self.model):
             groups = roll_out(rollout or self.rollout, self.model, requests, (*self.seed, attempt), self.stop)
         return [self.rewarded(group) for group in groups]
 
