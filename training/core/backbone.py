@@ -11,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, Qwen3Config, Qwen3ForCausalLM
 
 from training.core.device import accelerator
+from training.core.dropout import add_dropout
 from training.core.errors import DataError
 from training.core.precision import products
 from training.core.tokens import Vocabulary, fit_embeddings
@@ -27,7 +28,11 @@ class LoraSettings:
 
 @dataclass(frozen=True)
 class BackboneConfig:
-    """`path`: a local checkpoint folder; without one, a Qwen3 of the given sizes with fresh weights."""
+    """`path`: a local checkpoint folder; without one, a Qwen3 of the given sizes with fresh weights.
+
+    In training `dropout` drops attention weights (of a backbone without a path), `embedding_dropout` parts of the token
+    embeddings, and `residual_dropout` parts of what attention and dense block add to the residual stream.
+    """
 
     path: str | None = None
     hidden_size: int = 128
@@ -38,6 +43,8 @@ class BackboneConfig:
     intermediate_size: int = 384
     max_positions: int = 512
     dropout: float = 0.0
+    embedding_dropout: float = 0.0
+    residual_dropout: float = 0.0
     lora: LoraSettings | None = None
     gradient_checkpointing: bool = False
 
@@ -54,6 +61,7 @@ def build_backbone(config: BackboneConfig, vocabulary: Vocabulary, seed: int) ->
     else:
         model = _from_folder(Path(config.path), torch.float32 if config.lora is None else products() or torch.float32)
         fit_embeddings(model, vocabulary)
+    add_dropout(model, config.embedding_dropout, config.residual_dropout)
     if config.gradient_checkpointing:
         model.activation_checkpointing_enable()
     adapted = model if config.lora is None else _with_lora(model, config.lora)

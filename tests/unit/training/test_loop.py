@@ -22,7 +22,7 @@ from training.core.tokens import Vocabulary
 from .conftest import TINY
 
 CONFIG = LoopConfig(epochs=3, rows=2, row_tokens=16, learning_rate=0.01, checkpoint_steps=3, log_steps=1)
-DROPOUT = replace(TINY, dropout=0.1)
+DROPOUT = replace(TINY, dropout=0.1, embedding_dropout=0.1, residual_dropout=0.1)
 
 # Loss of steps 1, 5 and 9 and validation loss of each epoch; record again only with the reason in the commit message.
 GOLDEN_LOSS = [5.56829, 4.83454, 4.43378]
