@@ -28,6 +28,7 @@ from training.core.precision import inference
 from training.core.trie import NO_ITEM, ROOT, Trie
 
 DEAD = float("-inf")
+REQUESTS_AT_ONCE = 64
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ def beam_search(
     trie: Trie,
     prompts: Sequence[Sequence[int]],
     beams: int,
-    batch_size: int = 64,
+    batch_size: int = REQUESTS_AT_ONCE,
     within: SubCatalogues | None = None,
 ) -> Beams:
     """The `beams` best items of each prompt (token ids, any mix of lengths), in the order of the prompts.
@@ -107,7 +108,9 @@ def beam_search(
         return Beams(torch.cat([b.items for b in found])[place], torch.cat([b.log_probs for b in found])[place])
 
 
-def legal_share(model: PreTrainedModel, trie: Trie, prompts: Sequence[Sequence[int]], batch_size: int = 64) -> float:
+def legal_share(
+    model: PreTrainedModel, trie: Trie, prompts: Sequence[Sequence[int]], batch_size: int = REQUESTS_AT_ONCE
+) -> float:
     """The share of prompts that the model, free to write any token, greedily answers with the tokens of an item.
 
     Under the trie it is 1 by construction; this says whether the model knows the catalogue by itself.

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from training.core.decoding import beam_search, check_room, left_padded
+from training.core.decoding import REQUESTS_AT_ONCE, beam_search, check_room, left_padded
 from training.core.heads import head_parts
 from training.core.masks import attention_mask
 from training.core.policy.groups import Group, Request, Response
@@ -77,7 +77,7 @@ class Sampling:
     end: int
     temperature: float = 1.0
     top_k: int | None = None
-    batch_size: int = 64
+    batch_size: int = REQUESTS_AT_ONCE
 
     @torch.inference_mode()
     def __call__(self, model: PreTrainedModel, requests: Sequence[Request], seed: Seed) -> list[Group]:
@@ -146,7 +146,7 @@ class Beams:
     trie: Trie
     items: Sequence[Tokens]
     beams: int
-    batch_size: int = 64
+    batch_size: int = REQUESTS_AT_ONCE
 
     @property
     def max_tokens(self) -> int:
