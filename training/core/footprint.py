@@ -94,16 +94,16 @@ def footprint(load: Load, gpus: int) -> Footprint:
     return Footprint(weights, trainable, whole / GIB, training / GIB, decoding / GIB, positions)
 
 
-def _decoded(load: Decoding, model: PreTrainedModel) -> float:
+def _decoded(load: Decoding, model: PreTrainedModel) -> int:
     """Bytes of keys and values in bf16, of one layer's activations of all prompts, and of the logits there at once.
 
     Logits: in bf16, in float32, and once more while they are summed.
     """
-    config, vocabulary = model.config, model.get_input_embeddings().weight.shape[0]
-    heads = int(config.num_key_value_heads)
-    width = heads * int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
-    cache = 4 * load.requests * (load.prompt + load.answers * load.tokens) * config.num_hidden_layers * width
-    layer = 34 * load.requests * load.prompt * config.hidden_size
+    config, vocabulary = model.config, int(model.get_input_embeddings().weight.shape[0])
+    heads, layers, hidden = map(int, (config.num_key_value_heads, config.num_hidden_layers, config.hidden_size))
+    width = heads * int(getattr(config, "head_dim", None) or hidden // config.num_attention_heads)
+    cache = 4 * load.requests * (load.prompt + load.answers * load.tokens) * layers * width
+    layer = 34 * load.requests * load.prompt * hidden
     return cache + layer + 10 * min(load.requests * load.answers * vocabulary, LOGITS_AT_ONCE)
 
 

@@ -21,21 +21,21 @@ def rows_at_once(vocabulary: int) -> int:
     return max(1, LOGITS_AT_ONCE // vocabulary)
 
 
-def head_parts(head: nn.Module, hidden: Tensor, work: Callable[[Tensor, Tensor], Tensor], beside: Tensor) -> Tensor:
+def head_parts(head: nn.Linear, hidden: Tensor, work: Callable[[Tensor, Tensor], Tensor], beside: Tensor) -> Tensor:
     """`work` on the logits [n, V], float32 at least, of `hidden` [n, D] and on `beside` [n, ...], part by part."""
-    size = rows_at_once(head.weight.shape[0])
-    parts = zip(hidden.split(size), beside.split(size), strict=True)
+    size = rows_at_once(len(head.weight))
+    parts = zip(torch.split(hidden, size), torch.split(beside, size), strict=True)
     return torch.cat([work(_wide(head(states)), own) for states, own in parts])
 
 
-def log_probs_of(head: nn.Module, hidden: Tensor, tokens: Tensor) -> Tensor:
+def log_probs_of(head: nn.Linear, hidden: Tensor, tokens: Tensor) -> Tensor:
     """Log-probs [n, C], over the whole vocabulary, of the `tokens` [n, C] after each of the `hidden` states [n, D]."""
     return head_parts(head, hidden, lambda logits, own: logits.gather(1, own) - logits.logsumexp(1, True), tokens)
 
 
 def entropies(logits: Tensor) -> Tensor:
     """Entropies [n], in nats, of the distributions with these `logits` [n, V]."""
-    parts = logits.split(rows_at_once(logits.shape[-1]))
+    parts = torch.split(logits, rows_at_once(logits.shape[-1]))
     # What the backward pass needs of a part is computed again then, so that no second table is kept.
     return torch.cat([checkpoint(_entropy, part, use_reentrant=False) for part in parts])
 

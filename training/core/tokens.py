@@ -150,7 +150,8 @@ def _alike(rows: torch.Tensor, count: int) -> torch.Tensor:
     """`count` rows like the `rows` [n, D], each of their median length."""
     rows = rows.float()
     drawn = rows.mean(dim=0) + rows.std(dim=0) * torch.randn(count, rows.shape[1])
-    return drawn * (rows.norm(dim=1).median() / drawn.norm(dim=1, keepdim=True))
+    length = torch.linalg.vector_norm(rows, dim=1).median()
+    return length * drawn / torch.linalg.vector_norm(drawn, dim=1, keepdim=True)
 
 
 def _head(model: PreTrainedModel) -> torch.Tensor:

@@ -106,7 +106,7 @@ class Sampling:
         pairs = zip(requests, written.tolist(), strict=True)
         return [_group(request, [_until(row, self.end) for row in rows]) for request, rows in pairs]
 
-    def _draw(self, head: nn.Module, hidden: Tensor, uniform: Tensor) -> Tensor:
+    def _draw(self, head: nn.Linear, hidden: Tensor, uniform: Tensor) -> Tensor:
         """Tokens [B, G] after `hidden` [B, G, D], at the places `uniform` [B, G] of their cumulated probabilities."""
         return head_parts(head, hidden.flatten(0, 1), self._at, uniform.flatten()[:, None]).view(uniform.shape)
 
