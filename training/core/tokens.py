@@ -151,7 +151,8 @@ def _alike(rows: torch.Tensor, count: int) -> torch.Tensor:
     rows = rows.float()
     drawn = rows.mean(dim=0) + rows.std(dim=0) * torch.randn(count, rows.shape[1])
     length = torch.linalg.vector_norm(rows, dim=1).median()
-    return length * drawn / torch.linalg.vector_norm(drawn, dim=1, keepdim=True)
+    alike: torch.Tensor = length * drawn / torch.linalg.vector_norm(drawn, dim=1, keepdim=True)
+    return alike
 
 
 def _head(model: PreTrainedModel) -> torch.Tensor:
