@@ -17,6 +17,7 @@ from training.generative_rec.prompts import Codes
 from training.generative_rec.samples import NextItem
 
 JUDGED_AT = 10
+JUDGED_BEAMS = 2 * JUDGED_AT
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ class Judge:
         return float(self.gains().mean())
 
     def _ranks(self, questions: Sequence[Question]) -> list[float]:
-        found = beam_search(self.model.eval(), self.items.trie, [one.prompt for one in questions], 2 * JUDGED_AT)
+        found = beam_search(self.model.eval(), self.items.trie, [one.prompt for one in questions], JUDGED_BEAMS)
         hits = found.items.cpu().numpy() == np.array([one.item for one in questions])[:, None]
         return list(np.where(hits.any(axis=1), hits.argmax(axis=1) + 1.0, np.inf))
 

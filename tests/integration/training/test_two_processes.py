@@ -37,7 +37,7 @@ def metrics(folder: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
-KINDS = ["next_token", "resumed", "preference", "policy", "resumed_lora", "policy_lora"]
+KINDS = ["next_token", "resumed", "diverged", "preference", "policy", "policy_resumed", "resumed_lora", "policy_lora"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -93,3 +93,11 @@ def test_the_launcher_of_several_processes_tells_that_the_system_killed_one(tmp_
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script)]
     with pytest.raises(TransientError, match="killed by the system, most likely out of memory"):
         launch(torchrun, tmp_path, lambda line: None)
+
+
+@pytest.mark.parametrize("started", ["one", "two", "sharded"])
+def test_a_loss_that_is_not_a_number_in_one_process_ends_all_and_leaves_a_checkpoint_to_go_on_from(
+    runs: dict[str, Path], started: str
+) -> None:
+    straight, again = (metrics(runs[started] / kind) for kind in ("next_token", "diverged"))
+    assert [line["loss"] for line in again if "loss" in line] == [line["loss"] for line in straight if "loss" in line]

@@ -14,11 +14,13 @@ from accelerate import FullyShardedDataParallelPlugin
 from accelerate.commands import launch as accelerate_launch
 from accelerate.utils.launch import prepare_multi_gpu_env
 from torch.distributed.fsdp.wrap import transformer_auto_wrap_policy
+from torch.distributed.launcher.api import LaunchConfig
 
 from infra import launch
 from infra.errors import EXIT_BUG, EXIT_TRANSIENT, PlumblineError, TransientError
 from infra.profile import CHECKOUT, Profile
 from training.core.environment import CPU_SETTINGS
+from training.core.stage import CHECKPOINTS
 
 
 @pytest.fixture
@@ -33,6 +35,22 @@ def test_without_a_gpu_one_process_runs_on_the_cpu(profile: Profile) -> None:
     assert launch.build_command("generative_rec.sft", "/a b/spec.json", profile) == [
         sys.executable, "-m", "training", "generative_rec.sft", "--spec", "/a b/spec.json",
     ]  # fmt: skip
+
+
+def test_with_one_gpu_the_stage_itself_is_the_process_that_gets_the_signals(profile: Profile) -> None:
+    without = launch.build_command("generative_rec.sft", "/s/spec.json", profile)
+    assert launch.build_command("generative_rec.sft", "/s/spec.json", profile, gpus=1) == without
+
+
+def test_the_launcher_of_several_processes_waits_for_a_checkpoint_and_gives_up_before_its_pod(
+    cluster: Profile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "TORCH_ELASTIC_SHUTDOWN_TIMEOUT"
+    assert name not in launch.build_environment(gpus=1)
+    monkeypatch.setenv(name, launch.build_environment(gpus=2)[name])
+    waits = LaunchConfig(min_nodes=1, max_nodes=1, nproc_per_node=2).shutdown_timeout
+    pod = launch.pod_spec("a.b", "/s.json", cluster, gpus=2, gpu_class="large")
+    assert 500 < waits < pod["spec"]["terminationGracePeriodSeconds"]
 
 
 def test_with_four_gpus_four_processes_run(cluster: Profile) -> None:
@@ -81,6 +99,10 @@ def test_launcher_and_training_room_agree_on_the_allocator() -> None:
     assert launch.CPU_SETTINGS == CPU_SETTINGS
 
 
+def test_launcher_and_training_room_agree_on_where_checkpoints_are() -> None:
+    assert launch.CHECKPOINTS == CHECKPOINTS
+
+
 def test_the_pod_of_a_two_gpu_stage(cluster: Profile) -> None:
     pod = launch.pod_spec("generative_rec.sft", "/var/lib/plumbline/s/spec.json", cluster, gpus=2, gpu_class="large")
     command = launch.build_command("generative_rec.sft", "/var/lib/plumbline/s/spec.json", cluster, 2)
@@ -94,7 +116,7 @@ def test_the_pod_of_a_two_gpu_stage(cluster: Profile) -> None:
         "spec": {
             "restartPolicy": "Never",
             "automountServiceAccountToken": False,
-            "terminationGracePeriodSeconds": 120,
+            "terminationGracePeriodSeconds": 600,
             "securityContext": {**non_root, "seccompProfile": {"type": "RuntimeDefault"}},
             "containers": [
                 {

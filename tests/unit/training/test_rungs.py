@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
+import torch
 
 from training.core.errors import Preempted
 from training.core.metrics import Floats
@@ -19,6 +20,7 @@ from training.core.stage import StageResult, StageSpec, run_stage
 from training.generative_rec import grpo, progressive
 from training.generative_rec.negatives import Choice, self_play
 from training.generative_rec.questions import Gate, Judge, Question, Verdict, draw_questions
+from training.generative_rec.rungs import Rung
 from training.generative_rec.samples import of_part, read_samples
 
 from .rung_kit import Killed, after, killed_in_step, load, logged, named, weights, write_start
@@ -197,14 +199,26 @@ def test_a_gate_refuses_what_is_no_number_and_decides_the_same_again() -> None:
 def test_a_policy_that_recommends_worse_than_it_did_is_refused_and_the_next_rung_starts_below_it(
     good: StageSpec,
 ) -> None:
-    spoilt = {"loop": {**LOOP, "learning_rate": 3.0}, "gate": {**OPEN, "max_loss": 0.05}}
-    wild = after(named(good, "wild_rung", {**SELF_PLAY, **spoilt}), good)
-    result = progressive.main(wild)
+    spoilt = after(named(good, "spoilt", {**SELF_PLAY, "gate": {**OPEN, "max_loss": 0.05}}), good)
+    rung = Rung.start(spoilt, progressive.Config(**{**spoilt.config, "gate": Gate(**spoilt.config["gate"])}))
+    with torch.no_grad():
+        for weight in rung.model.parameters():
+            weight.normal_()
+    result = rung.end({}, None)
     assert result.metrics["ndcg_after"] < 0.9 * result.metrics["ndcg_before"] and result.metrics["stands"] == 0.0
-    assert "at worst -" in record(wild)["reason"] and record(wild)["reason"].endswith("more than 5% allowed")
-    assert weights(wild.out) == weights(good.out)
-    onward = progressive.main(after(named(good, "onward", FEEDBACK), wild))
+    assert "at worst -" in record(spoilt)["reason"] and record(spoilt)["reason"].endswith("more than 5% allowed")
+    assert weights(spoilt.out) == weights(good.out)
+    onward = progressive.main(after(named(good, "onward", FEEDBACK), spoilt))
     assert onward.metrics["ndcg_before"] == result.metrics["ndcg_before"]
+
+
+def test_a_rung_hands_on_its_first_weights_where_no_later_ones_are_better(good: StageSpec) -> None:
+    wild = after(named(good, "wild_rung", {**SELF_PLAY, "loop": {**LOOP, "learning_rate": 0.3}}), good)
+    result = progressive.main(wild)
+    assert min(logged(wild, "judged")[1:]) > logged(wild, "judged")[0] == -result.metrics["ndcg_before"]
+    assert (result.metrics["best_step"], result.metrics["stands"]) == (0.0, 1.0)
+    assert result.metrics["ndcg_after"] == result.metrics["ndcg_before"]
+    assert weights(wild.out) == weights(good.out)
 
 
 @pytest.mark.parametrize(
@@ -236,7 +250,7 @@ def test_grpo_learns_to_recommend_what_was_taken(good: StageSpec) -> None:
 
 
 def test_grpo_hands_on_its_first_weights_where_no_later_ones_are_better(good: StageSpec) -> None:
-    wild = after(named(good, "wild_grpo", {**GRPO, "policy": {**POLICY, "rounds": 4, "learning_rate": 3.0}}), good)
+    wild = after(named(good, "wild_grpo", {**GRPO, "policy": {**POLICY, "rounds": 4, "learning_rate": 0.3}}), good)
     result = grpo.main(wild)
     assert result.metrics["best_round"] == 0.0 and result.metrics["stands"] == 1.0
     assert weights(wild.out) == weights(good.out)

@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from training.core.backbone import BackboneConfig, build_backbone, load_backbone
+from training.core.backbone import BackboneConfig, build_backbone, load_backbone, save_backbone
 from training.core.decoding import beam_search
 from training.core.errors import DataError
 from training.core.stage import StageSpec, TableRef, run_stage
@@ -138,6 +138,20 @@ def test_codes_start_as_far_apart_as_their_vectors(items: ItemCodes, tmp_path: P
     scale = 2.0 * before[rows[0]].norm(dim=1).mean() / books["codebook.0"].norm(dim=1).mean()
     assert lengths[~torch.eye(3, dtype=torch.bool)].tolist() == pytest.approx([float(scale)] * 6, rel=1e-4)
     assert torch.equal(moved[rows[2]], torch.zeros_like(moved[rows[2]]))  # the further code has no vector
+
+
+def test_in_a_pretrained_backbone_codes_start_from_text_at_the_length_of_its_own_words(tmp_path: Path) -> None:
+    codes = write_codes(tmp_path / "ids", CODES)
+    words = Vocabulary.create(train_text_tokenizer(["pen"], 270), {})
+    sizes = BackboneConfig(**BACKBONE)
+    save_backbone(build_backbone(sizes, words, seed=1), words, tmp_path / "pretrained")
+    vocabulary = Vocabulary.create(words.tokenizer, codebooks(codes))
+    model = build_backbone(dataclasses.replace(sizes, path=str(tmp_path / "pretrained")), vocabulary, seed=1)
+    before = model.get_input_embeddings().weight.detach().clone()
+    start_from_text(model, vocabulary, codes, 1.0, seed=3)
+    moved = (model.get_input_embeddings().weight - before)[vocabulary.code_table("item")[0]].norm(dim=1)
+    typical = float(before[: len(words)].norm(dim=1).median())
+    assert moved.tolist() == pytest.approx([typical] * 3, rel=0.1)
 
 
 def vocabulary_for(codes: Path) -> Vocabulary:

@@ -15,7 +15,7 @@ from training.__main__ import main
 from training.core.config import parse_config
 from training.core.errors import DataError, Preempted
 from training.core.preemption import deferred
-from training.core.stage import MetricsLog, StageResult, StageSpec, resolve_config, run_stage
+from training.core.stage import CHECKPOINTS, MetricsLog, StageResult, StageSpec, resolve_config, run_stage
 
 
 def spec_file(folder: Path, **changes: Any) -> Path:
@@ -83,6 +83,74 @@ def test_a_stage_runs_again_after_one_that_it_reads_was_run_with_another_config(
     sft = StageSpec("shop", "sft", str(tmp_path / "sft"), 17, artifacts={"ids": str(tmp_path / "ids")})
     assert [run_stage(spec, made) for spec in (ids(1), sft, ids(1), sft)] == [True, True, False, False]
     assert [run_stage(spec, made) for spec in (ids(2), sft)] == [True, True]
+
+
+def checkpointed(folder: Path) -> list[Path]:
+    """A last checkpoint with what a kill left of another one, and one of a part of the stage."""
+    files = [folder / CHECKPOINTS / "last" / "weights", folder / CHECKPOINTS / ".last.x" / "weights"]
+    files.append(folder / "leave_one_out" / CHECKPOINTS / "best.safetensors")
+    for file in files:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("heavy")
+    return files
+
+
+def test_checkpoints_go_when_the_result_is_written_and_nothing_else_does(tmp_path: Path) -> None:
+    files: list[Path] = []
+
+    def stage(spec: StageSpec) -> StageResult:
+        files.extend(checkpointed(spec.out_dir))
+        (spec.out_dir / "model").mkdir()
+        (spec.out_dir / "model" / "weights").write_text("kept")
+        return StageResult({})
+
+    run_stage(StageSpec.load(spec_file(tmp_path)), stage)
+    left = sorted(str(file.relative_to(tmp_path / "out")) for file in (tmp_path / "out").rglob("*") if file.is_file())
+    assert left == ["model/weights", "result.json"]
+
+
+def test_a_stage_that_fails_keeps_its_checkpoints(tmp_path: Path) -> None:
+    spec = StageSpec.load(spec_file(tmp_path))
+
+    def stage(spec: StageSpec) -> StageResult:
+        checkpointed(spec.out_dir)
+        raise Preempted("taken away")
+
+    with pytest.raises(Preempted):
+        run_stage(spec, stage)
+    assert len([file for file in spec.out_dir.rglob("*") if file.is_file()]) == 3
+
+
+def test_a_stage_that_was_killed_between_result_and_clean_up_is_cleaned_by_the_next_try(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stage(spec: StageSpec) -> StageResult:
+        checkpointed(spec.out_dir)
+        return StageResult({})
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    spec = StageSpec.load(spec_file(tmp_path))
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("training.core.stage._remove_checkpoints", killed)
+        run_stage(spec, stage)
+    assert (spec.out_dir / CHECKPOINTS).is_dir() and (spec.out_dir / "result.json").is_file()
+    assert not run_stage(spec, stage)
+    assert not list(spec.out_dir.rglob(CHECKPOINTS))
+
+
+def test_the_checkpoints_of_another_run_in_the_folder_of_a_finished_one_stay_until_it_is_done(tmp_path: Path) -> None:
+    run_stage(StageSpec.load(spec_file(tmp_path)), lambda spec: StageResult({}))
+    other = StageSpec.load(spec_file(tmp_path, seed=18))
+
+    def stage(spec: StageSpec) -> StageResult:
+        checkpointed(spec.out_dir)
+        raise Preempted("taken away")
+
+    with pytest.raises(Preempted):
+        run_stage(other, stage)
+    assert list(other.out_dir.rglob(CHECKPOINTS))
 
 
 def test_a_stage_that_fails_leaves_no_result(tmp_path: Path) -> None:

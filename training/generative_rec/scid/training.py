@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from training.core.checkpoint import load_weights, save_weights
-from training.core.stage import MetricsLog
+from training.core.stage import CHECKPOINTS, MetricsLog
 from training.generative_rec.interactions import Interactions
 from training.generative_rec.scid.choice import Check, choose, may_win
 from training.generative_rec.scid.collisions import collision_rate
@@ -230,4 +230,4 @@ def _checks(notes: dict[str, Any]) -> list[Check]:
 
 
 def _file(folder: Path, step: int) -> Path:
-    return folder / f"check-{step}.safetensors"
+    return folder / CHECKPOINTS / f"check-{step}.safetensors"
