@@ -118,6 +118,19 @@ def sequences_by_user(samples: Sequence[NextItem]) -> dict[str, list[str]]:
     return {user: [*rows[0].history, *(row.item_id for row in rows)] for user, rows in by_user.items()}
 
 
+def before_held_out(samples: Sequence[NextItem]) -> list[NextItem]:
+    """The training samples of days before the first one on which something of their user is held out.
+
+    What may be known of a user who is asked about: on a day without an order the other items may be newer than the
+    answer. In the time split these are all training samples.
+    """
+    first: dict[str, date] = {}
+    for sample in samples:
+        if sample.part != "train":
+            first[sample.user_id] = min(sample.as_of, first.get(sample.user_id, sample.as_of))
+    return [one for one in of_part(samples, "train") if one.as_of < first.get(one.user_id, date.max)]
+
+
 def training_sequences(samples: Sequence[NextItem]) -> list[list[str]]:
     """The sequences of `sequences_by_user`, in the order of the users."""
     return list(sequences_by_user(samples).values())
