@@ -2,8 +2,9 @@
 
 The mixture of `tasks` (see `tasks`) is drawn anew for each epoch. Its core is `sequential`: each user's training items
 are one sequence, and every item in it is learnt after the ones before (one pass instead of one sample per prefix).
-Sequences are short and few, so each pass sees them changed: some items left out, half of them backwards. Items of one
-day have no order anyway, and what goes with what holds both ways.
+Sequences are short and few, so each pass sees them changed: some items left out, and half of them backwards where the
+order says nothing, as that of the items of one day. Whether it does is found on validation by counting (INFERRED; see
+`baselines.covisit.order_matters`): where what came next predicts surely better than what stood near, none runs backwards.
 
 Reads `next_item_training_set` and `items` (texts), and the semantic ids of the stage that `codes` names; writes
 weights, tokenizer and vocabulary to `model/`, or to `model_leave_one_out/` for that split. Lost on a kill: the steps
@@ -26,6 +27,8 @@ from training.core.loop import Loop, LoopConfig, Trained
 from training.core.packing import Sample
 from training.core.stage import StageResult, StageSpec, is_main_process, read_table, resolve_config
 from training.core.tokens import Vocabulary, train_text_tokenizer
+from training.generative_rec.baselines.base import Known
+from training.generative_rec.baselines.covisit import order_matters
 from training.generative_rec.catalogue import first_of, read_item_texts
 from training.generative_rec.item_codes import ItemCodes, codebooks, meaning_of, start_from_text
 from training.generative_rec.prompts import FENCES, Writer
@@ -91,6 +94,7 @@ def _train(spec: StageSpec, config: Config, vocabulary: Vocabulary, protocol: Pr
     model = build_backbone(config.backbone, vocabulary, spec.seed)
     start_from_text(model, vocabulary, spec.artifact(config.codes), config.text_start, spec.seed)
     loop: Loop[Sample] = Loop(model, vocabulary.tokenizer.pad_token_id, config.loop, spec.seed, folder, run=spec.hash)
+    sizes["reverse"] = config.augmentation.backwards(corpus.ordered)
     trained = loop.train(lambda epoch: mixture.epoch(corpus, (spec.seed, epoch)), valid)
     parameters = sum(weight.numel() for weight in model.parameters())
     if is_main_process():
@@ -103,7 +107,10 @@ def _corpus(spec: StageSpec, config: Config, items: ItemCodes, rows: Sequence[Ne
     """The training part, with the texts that the tasks ask for."""
     texts = read_item_texts(spec, items.item_ids) if set(config.tasks) & TEXT_TASKS else {}
     told = profiles(spec, rows) if set(config.tasks) & PROFILE_TASKS else {}
-    return Corpus(items, sequences_by_user(rows), texts, told, config.history, config.augmentation)
+    sequences, valid = sequences_by_user(rows), of_part(rows, "valid")
+    known = Known(items.item_ids, list(sequences.values()), validation=valid, seed=spec.seed)
+    ordered = config.augmentation.reverse == "validation" and order_matters(known)
+    return Corpus(items, sequences, texts, told, config.history, config.augmentation, ordered)
 
 
 def _untold(config: Config, corpus: Corpus) -> dict[str, float]:

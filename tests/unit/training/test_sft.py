@@ -92,6 +92,15 @@ def test_the_trained_model_finds_the_next_item_through_its_saved_vocabulary(spec
     assert not run_stage(spec, sft.main)
 
 
+@pytest.mark.parametrize(("reverse", "share"), [("validation", 0.0), (0.25, 0.25)])
+def test_whether_copies_run_backwards_is_found_on_validation_or_as_configured(
+    spec: StageSpec, reverse: float | str, share: float
+) -> None:
+    """Each item is followed by the next one, so the order matters here."""
+    config = {**spec.config, "augmentation": {"variants": 1, "reverse": reverse}}
+    assert sft.main(dataclasses.replace(spec, config=config)).metrics["reverse"] == share
+
+
 def test_an_item_without_a_semantic_id_is_named_before_training(spec: StageSpec, tmp_path: Path) -> None:
     write_codes(tmp_path / "ids", CODES[:9], ITEMS[:9])
     with pytest.raises(DataError, match=r"item \d+ has no semantic id"):

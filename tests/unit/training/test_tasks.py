@@ -92,6 +92,22 @@ def test_an_epoch_has_changed_copies_of_each_sequence() -> None:
     assert all(copy in (sorted(copy), sorted(copy)[::-1]) for copy in copies)
 
 
+def _ways(change: Augmentation, ordered: bool) -> set[bool]:
+    """Whether copies of a sequence run forward, in an epoch of fifty."""
+    ids = tuple(f"i{n}" for n in range(1, 6))
+    corpus = replace(CORPUS, sequences={"u9": ids}, augmentation=change, ordered=ordered)
+    copies = [[sample.response[n : n + 2] for n in (0, 2)] for sample in epoch("sequential", corpus=corpus)]
+    return {CODES.index(first) < CODES.index(second) for first, second in copies}
+
+
+def test_no_copy_runs_backwards_where_the_order_matters_and_a_number_holds_whatever_is_found() -> None:
+    chosen, half = (replace(PLAIN, variants=50, reverse=share) for share in ("validation", 0.5))
+    assert _ways(chosen, ordered=True) == {True}
+    assert _ways(chosen, ordered=False) == {True, False}
+    assert _ways(half, ordered=True) == {True, False}
+    assert _ways(replace(chosen, reverse=1.0), ordered=False) == {False}
+
+
 def test_some_copies_of_a_sequence_do_not_say_whose_it_is() -> None:
     change = Augmentation(variants=200, anonymous=0.25)
     known = replace(CORPUS, sequences={"u0": ("i0", "i1", "i2")}, augmentation=change)
