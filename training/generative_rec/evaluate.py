@@ -91,15 +91,11 @@ def main(spec: StageSpec) -> StageResult:
 
 
 def chosen_samples(test: Sequence[NextItem], limit: int | None, seed: int) -> list[NextItem]:
-    """All of `test`, or the samples of users in a seeded order, cut at `limit`.
-
-    An item that a user took twice on a day (looked at, then bought) is one question, asked once.
-    """
-    test = list(dict.fromkeys(test))
+    """All of `test`, or the samples of users in a seeded order, cut at `limit`."""
     if not test:
         raise DataError("there is no test sample", where=TABLE, do="move the cut dates of the split")
     if limit is None or len(test) <= limit:
-        return test
+        return list(test)
     users = sorted({sample.user_id for sample in test})
     place = {users[row]: order for order, row in enumerate(np.random.default_rng(seed).permutation(len(users)))}
     return sorted(test, key=lambda sample: place[sample.user_id])[:limit]

@@ -54,6 +54,8 @@ class NextItem:
 def read_samples(spec: StageSpec, protocol: Protocol, table: str = TABLE) -> list[NextItem]:
     """All samples by user, event time and item, whatever the order of the files.
 
+    What a user did with an item on one day (looked at it, then bought it) is one sample, at its first time: the item
+    would stand before itself in the user's sequence, and be test and training at once under leave-one-out.
     Raises DataError for a row without one of its values, for a part other than train, valid and test, and for a split
     without training samples.
     """
@@ -61,10 +63,11 @@ def read_samples(spec: StageSpec, protocol: Protocol, table: str = TABLE) -> lis
     refuse_nulls(table, found, COLUMNS)
     ordered = found.sort_by([(name, "ascending") for name in _ORDER])
     rows = ordered.drop_columns("event_time").to_pylist()  # for the first time of all, pyarrow would import pandas
-    samples = [
-        NextItem(row["user_id"], row["sample_date"], row["item_id"], tuple(row["history_item_ids"]), row["split_time"])
-        for row in rows
-    ]
+    once = dict[tuple[str, date, str], NextItem]()
+    for row in rows:
+        key = row["user_id"], row["sample_date"], row["item_id"]
+        once.setdefault(key, NextItem(*key, tuple(row["history_item_ids"]), row["split_time"]))
+    samples = list(once.values())
     parted = leave_one_out(samples) if protocol == "leave_one_out" else samples
     parts = {sample.part for sample in parted}
     if "train" not in parts or not parts <= set(PARTS):

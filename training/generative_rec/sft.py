@@ -4,7 +4,7 @@ The mixture of `tasks` (see `tasks`) is drawn anew for each epoch. Its core is `
 are one sequence, and every item in it is learnt after the ones before (one pass instead of one sample per prefix).
 Sequences are short and few, so each pass sees them changed: some items left out, and half of them backwards where the
 order says nothing, as that of the items of one day. Whether it does is found on validation by counting (INFERRED; see
-`baselines.covisit.order_matters`): where what came next predicts surely better than what stood near, none runs backwards.
+`baselines.covisit.order_matters`): where what came next predicts surely better than what stood near, none runs so.
 
 Reads `next_item_training_set` and `items` (texts), and the semantic ids of the stage that `codes` names; writes
 weights, tokenizer and vocabulary to `model/`, or to `model_leave_one_out/` for that split. Lost on a kill: the steps
