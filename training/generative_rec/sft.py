@@ -32,6 +32,7 @@ from training.generative_rec.baselines.covisit import order_matters
 from training.generative_rec.catalogue import first_of, read_item_texts
 from training.generative_rec.item_codes import ItemCodes, codebooks, meaning_of, start_from_text
 from training.generative_rec.prompts import FENCES, Writer
+from training.generative_rec.questions import Judge, draw_questions
 from training.generative_rec.samples import (
     NextItem,
     Protocol,
@@ -52,6 +53,9 @@ class Config:
     `codes`: the stage that made the semantic ids. `protocols`: the splits to train for, one model each, both from the
     start; leave-one-out is for the comparison with papers. `tasks`: the weights of the mixture; a text in a prompt is
     cut to `slot_tokens`. `text_start`: how much the codes' embeddings start from what the codes stand for.
+
+    The weights of the epoch that ranks best are kept: by the NDCG@10 of at most `judged` validation questions, as the
+    loss of tokens is no guide to the ranking (docs/LOG.md).
     """
 
     codes: str = "semantic_ids"
@@ -61,13 +65,14 @@ class Config:
     text_tokens: int = 1024
     slot_tokens: int = 32
     text_start: float = 1.0
+    judged: int = 2000
     augmentation: Augmentation = field(default_factory=Augmentation)
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     loop: LoopConfig = field(default_factory=LoopConfig)
 
 
 def main(spec: StageSpec) -> StageResult:
-    """Train, and write the weights with the lowest validation loss to `model/`."""
+    """Train, and write the weights that rank the validation items best to `model/`."""
     config = resolve_config(spec, Config)
     special = FENCES if set(config.tasks) - {"sequential"} else ()
     codes = spec.artifact(config.codes)
@@ -95,7 +100,9 @@ def _train(spec: StageSpec, config: Config, vocabulary: Vocabulary, protocol: Pr
     start_from_text(model, vocabulary, spec.artifact(config.codes), config.text_start, spec.seed)
     loop: Loop[Sample] = Loop(model, vocabulary.tokenizer.pad_token_id, config.loop, spec.seed, folder, run=spec.hash)
     sizes["reverse"] = config.augmentation.backwards(corpus.ordered)
-    trained = loop.train(lambda epoch: mixture.epoch(corpus, (spec.seed, epoch)), valid)
+    asked = draw_questions(of_part(rows, "valid"), items, config.history, config.judged, spec.seed)
+    judge = Judge(model, items, asked)
+    trained = loop.train(lambda epoch: mixture.epoch(corpus, (spec.seed, epoch)), valid, lambda: -judge.ndcg())
     parameters = sum(weight.numel() for weight in model.parameters())
     if is_main_process():
         with new_folder(spec.out_dir / model_folder(protocol)) as scratch:
@@ -136,7 +143,7 @@ def _tokenizer(spec: StageSpec, config: Config) -> PreTrainedTokenizerBase:
 
 def _metrics(trained: Trained, parameters: int) -> dict[str, float]:
     return {
-        "valid_loss": trained.valid_loss,
+        "valid_ndcg@10": -trained.valid_loss,
         "best_step": float(trained.best_step),
         "steps": float(trained.steps),
         "tokens_per_second": trained.tokens_per_second,
