@@ -121,17 +121,23 @@ def sequences_by_user(samples: Sequence[NextItem]) -> dict[str, list[str]]:
     return {user: [*rows[0].history, *(row.item_id for row in rows)] for user, rows in by_user.items()}
 
 
+def held_out_from(samples: Sequence[NextItem]) -> dict[str, date]:
+    """The first day on which something of each user is held out; the end of days for users who are not asked about."""
+    first = dict.fromkeys((sample.user_id for sample in samples), date.max)
+    for sample in samples:
+        if sample.part != "train":
+            first[sample.user_id] = min(sample.as_of, first[sample.user_id])
+    return first
+
+
 def before_held_out(samples: Sequence[NextItem]) -> list[NextItem]:
     """The training samples of days before the first one on which something of their user is held out.
 
     What may be known of a user who is asked about: on a day without an order the other items may be newer than the
     answer. In the time split these are all training samples.
     """
-    first: dict[str, date] = {}
-    for sample in samples:
-        if sample.part != "train":
-            first[sample.user_id] = min(sample.as_of, first.get(sample.user_id, sample.as_of))
-    return [one for one in of_part(samples, "train") if one.as_of < first.get(one.user_id, date.max)]
+    first = held_out_from(samples)
+    return [one for one in of_part(samples, "train") if one.as_of < first[one.user_id]]
 
 
 def training_sequences(samples: Sequence[NextItem]) -> list[list[str]]:

@@ -36,6 +36,7 @@ from training.generative_rec.questions import Judge, draw_questions
 from training.generative_rec.samples import (
     NextItem,
     Protocol,
+    held_out_from,
     model_folder,
     of_part,
     read_samples,
@@ -113,7 +114,7 @@ def _train(spec: StageSpec, config: Config, vocabulary: Vocabulary, protocol: Pr
 def _corpus(spec: StageSpec, config: Config, items: ItemCodes, rows: Sequence[NextItem]) -> Corpus:
     """The training part, with the texts that the tasks ask for."""
     texts = read_item_texts(spec, items.item_ids) if set(config.tasks) & TEXT_TASKS else {}
-    told = profiles(spec, rows) if set(config.tasks) & PROFILE_TASKS else {}
+    told = profiles(spec, held_out_from(rows)) if set(config.tasks) & PROFILE_TASKS else {}
     sequences, valid = sequences_by_user(rows), of_part(rows, "valid")
     known = Known(items.item_ids, list(sequences.values()), validation=valid, seed=spec.seed)
     ordered = config.augmentation.reverse == "validation" and order_matters(known)

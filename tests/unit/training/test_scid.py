@@ -136,7 +136,9 @@ def training() -> TokenizerTraining:
     )  # fmt: skip
     torch.manual_seed(0)
     model = DualTokenizer(Side((users,), ScConfig((8,), 6), SMALL), Side((items,), ScConfig((8,), 6), SMALL))
-    data = TokenizerData(users, items, torch.zeros(120, 1), (5,), known, (torch.arange(30), torch.arange(30) % 20))
+    data = TokenizerData(
+        users, items, users, known.users, torch.zeros(120, 1), (5,), known, (torch.arange(30), torch.arange(30) % 20)
+    )  # fmt: skip
     config = TrainingConfig(
         steps=24, batch_size=32, negatives=8, check_steps=4, revive_steps=3, switch_share=0.5, checkpoint_steps=100
     )
@@ -174,7 +176,9 @@ def test_an_item_is_taken_out_of_its_users_input_while_the_pair_is_learnt() -> N
     )
     users = torch.tensor([[1.0, 2.0, 7.0], [0.0, 4.0, 4.0]])
     shares = torch.tensor([[0.5, 0.75], [0.5, 0.25], [1.0, 1.0]])
-    data = TokenizerData(users, items, shares, (2, 1), known, (torch.tensor([0]), torch.tensor([0])))
+    data = TokenizerData(
+        users, items, users, known.users, shares, (2, 1), known, (torch.tensor([0]), torch.tensor([0]))
+    )
     without, of = data.pairs(torch.arange(3), leave_out=True)
     assert torch.equal(without, torch.stack([items[1], items[0], items[1]]))
     assert torch.equal(of, items[known.items])
