@@ -53,7 +53,8 @@ class Config:
 
     `codes`: the stage that made the semantic ids. `protocols`: the splits to train for, one model each, both from the
     start; leave-one-out is for the comparison with papers. `tasks`: the weights of the mixture; a text in a prompt is
-    cut to `slot_tokens`. `text_start`: how much the codes' embeddings start from what the codes stand for.
+    cut to `slot_tokens`. `text_share`: of the learnt tokens, at most; see `Mixture`. `text_start`: how much the codes'
+    embeddings start from what the codes stand for.
 
     The weights of the epoch that ranks best are kept: by the NDCG@10 of at most `judged` validation questions, as the
     loss of tokens is no guide to the ranking (docs/LOG.md).
@@ -65,6 +66,7 @@ class Config:
     history: int = 20
     text_tokens: int = 1024
     slot_tokens: int = 32
+    text_share: float = 1.0
     text_start: float = 1.0
     judged: int = 2000
     augmentation: Augmentation = field(default_factory=Augmentation)
@@ -94,7 +96,10 @@ def _train(spec: StageSpec, config: Config, vocabulary: Vocabulary, protocol: Pr
     folder = spec.out_dir if protocol == "time" else spec.out_dir / protocol
     folder.mkdir(parents=True, exist_ok=True)
     items, rows = ItemCodes.load(spec.artifact(config.codes), vocabulary), read_samples(spec, protocol)
-    mixture, corpus = Mixture(config.tasks, Writer(vocabulary, config.slot_tokens)), _corpus(spec, config, items, rows)
+    mixture, corpus = (
+        Mixture(config.tasks, Writer(vocabulary, config.slot_tokens), config.text_share),
+        _corpus(spec, config, items, rows),
+    )
     sizes = {f"rows.{task}": float(count) for task, count in mixture.counts(corpus).items()} | _untold(config, corpus)
     valid = [items.next_item(row.history, row.item_id, config.history, row.user_id) for row in of_part(rows, "valid")]
     model = build_backbone(config.backbone, vocabulary, spec.seed)

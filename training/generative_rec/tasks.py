@@ -146,10 +146,15 @@ PROFILE_TASKS = frozenset({"preference", "user_text_to_code", "user_code_to_text
 
 @dataclass(frozen=True)
 class Mixture:
-    """`weights`: how often an epoch goes over each task's rows; 0.5 is half of them, drawn anew each epoch."""
+    """`weights`: how often an epoch goes over each task's rows; 0.5 is half of them, drawn anew each epoch.
+
+    Answers in text are long: at equal weights most of the learnt tokens would be theirs, and the loss is a mean over
+    tokens. At most `text_share` of an epoch's learnt tokens are of such answers, 1: as many as are drawn.
+    """
 
     weights: Mapping[str, float]
     writer: Writer
+    text_share: float = 1.0
 
     def __post_init__(self) -> None:
         unknown = set(self.weights) - set(SOURCES)
@@ -165,7 +170,22 @@ class Mixture:
         for number, (task, weight) in enumerate(sorted(self.weights.items())):
             rng = np.random.default_rng((*seed, number))
             samples += self._task(task, weight, corpus, rng)
-        return samples
+        return self._balanced(samples, np.random.default_rng((*seed, len(self.weights))))
+
+    def _balanced(self, samples: list[Sample], rng: Rng) -> list[Sample]:
+        """The samples without so many of the answers in text, chosen at random, that the rest have their share."""
+        if self.text_share >= 1.0:
+            return samples
+        end = self.writer.vocabulary.tokenizer.eos_token_id  # of answers in text only
+        texts = [n for n, sample in enumerate(samples) if sample.response[-1] == end]
+        told = sum(len(samples[n].response) for n in texts)
+        room = (sum(len(sample.response) for sample in samples) - told) * self.text_share / (1.0 - self.text_share)
+        left_out = set[int]()
+        for n in rng.permutation(texts).tolist():
+            if told > room:
+                left_out.add(n)
+                told -= len(samples[n].response)
+        return [sample for n, sample in enumerate(samples) if n not in left_out]
 
     def counts(self, corpus: Corpus) -> dict[str, int]:
         """How many rows each task has; DataError for a task of the mixture without any."""

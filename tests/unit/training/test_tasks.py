@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -114,6 +115,29 @@ def test_some_copies_of_a_sequence_do_not_say_whose_it_is() -> None:
     prompts = Counter(sample.prompt for sample in epoch("sequential", corpus=known))
     assert set(prompts) == {(BOS,), (BOS, *EARLY["u0"], *CODES[0])}
     assert 20 < prompts[(BOS,)] < 80
+
+
+@given(st.floats(0.0, 0.99), st.integers(0, 20))
+def test_answers_in_text_have_at_most_their_share_of_the_learnt_tokens(share: float, seed: int) -> None:
+    """Without a limit two users' sequences have 8 learnt tokens, and seven items' texts some dozens."""
+    tasks = {"sequential": 1.0, "item_to_text": 1.0}
+    whole, fewer = (Mixture(tasks, WRITER, one).epoch(CORPUS, (seed, 0)) for one in (1.0, share))
+    texts = {sample: len(sample.response) for sample in whole if sample.response[-1] == EOS}
+    codes = sum(len(sample.response) for sample in whole if sample not in texts)
+    told = sum(texts[sample] for sample in fewer if sample in texts)
+    assert [sample for sample in whole if sample in fewer] == fewer
+    assert [sample for sample in fewer if sample not in texts] == [one for one in whole if one not in texts]
+    assert told <= share * (told + codes) + 1e-9
+    left_out = [texts[sample] for sample in whole if sample not in fewer]
+    # None is left out without need: with any other one there would be too much.
+    assert not left_out or told + max(left_out) > share / (1 - share) * codes - 1e-9
+
+
+def test_a_fifth_of_the_learnt_tokens_by_hand() -> None:
+    codes, text = [Sample((BOS,), (7, 8, 9, 7))] * 10, [Sample((BOS,), (*range(20, 27), EOS))] * 10
+    kept = Mixture({"sequential": 1.0}, WRITER, 0.2)._balanced([*codes, *text], np.random.default_rng(1))
+    # 40 tokens of codes leave room for 10 of text: 40 / (40 + 10) = 0.8. An answer in text has 8.
+    assert (kept[:10], len(kept)) == (codes, 11)
 
 
 def test_an_item_and_its_text_are_learnt_both_ways() -> None:
