@@ -109,8 +109,8 @@ class Gate:
             reasons += self._too_much(whole, foot, after, " from the foot of the ladder")
         if not legal >= self.legal:
             reasons.append(f"{legal:.1%} of the answers without the trie are items, fewer than {self.legal:.0%}")
-        means = (float(gains.mean()) for gains in (foot, before, after))
-        return Verdict(*means, change.value, change.lo, legal, "; ".join(reasons))
+        first, start, end = (float(gains.mean()) for gains in (foot, before, after))
+        return Verdict(first, start, end, change.value, change.lo, legal, "; ".join(reasons))
 
     def _too_much(self, change: Interval, start: Floats, after: Floats, whence: str) -> list[str]:
         if change.lo >= -self.max_loss * start.mean():  # a NaN is too much

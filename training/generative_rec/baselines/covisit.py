@@ -81,7 +81,8 @@ def order_matters(known: Known) -> bool:
     asked = asked_to_choose(known)
     if not asked:
         return False
-    forward, both = (CoVisit(known, [Counting(one)]).gains(asked)[:, None] for one in ("forward", "both"))
+    ways = Counting("forward"), Counting("both")
+    forward, both = (CoVisit(known, [one]).gains(asked)[:, None] for one in ways)
     users = [sample.user_id for sample in asked]
     return paired_difference(forward, both, users, seed=known.seed, level=0.9)[0].lo > 0.0
 
