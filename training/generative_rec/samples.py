@@ -54,6 +54,8 @@ class NextItem:
 def read_samples(spec: StageSpec, protocol: Protocol, table: str = TABLE) -> list[NextItem]:
     """All samples by user, event time and item, whatever the order of the files.
 
+    What a user did with an item on one day (looked at it, then bought it) is one sample, at its first time: the item
+    would stand before itself in the user's sequence, and be test and training at once under leave-one-out.
     Raises DataError for a row without one of its values, for a part other than train, valid and test, and for a split
     without training samples.
     """
@@ -61,10 +63,11 @@ def read_samples(spec: StageSpec, protocol: Protocol, table: str = TABLE) -> lis
     refuse_nulls(table, found, COLUMNS)
     ordered = found.sort_by([(name, "ascending") for name in _ORDER])
     rows = ordered.drop_columns("event_time").to_pylist()  # for the first time of all, pyarrow would import pandas
-    samples = [
-        NextItem(row["user_id"], row["sample_date"], row["item_id"], tuple(row["history_item_ids"]), row["split_time"])
-        for row in rows
-    ]
+    once = dict[tuple[str, date, str], NextItem]()
+    for row in rows:
+        key = row["user_id"], row["sample_date"], row["item_id"]
+        once.setdefault(key, NextItem(*key, tuple(row["history_item_ids"]), row["split_time"]))
+    samples = list(once.values())
     parted = leave_one_out(samples) if protocol == "leave_one_out" else samples
     parts = {sample.part for sample in parted}
     if "train" not in parts or not parts <= set(PARTS):
@@ -116,6 +119,25 @@ def sequences_by_user(samples: Sequence[NextItem]) -> dict[str, list[str]]:
     for sample in of_part(samples, "train"):
         by_user[sample.user_id].append(sample)
     return {user: [*rows[0].history, *(row.item_id for row in rows)] for user, rows in by_user.items()}
+
+
+def held_out_from(samples: Sequence[NextItem]) -> dict[str, date]:
+    """The first day on which something of each user is held out; the end of days for users who are not asked about."""
+    first = dict.fromkeys((sample.user_id for sample in samples), date.max)
+    for sample in samples:
+        if sample.part != "train":
+            first[sample.user_id] = min(sample.as_of, first[sample.user_id])
+    return first
+
+
+def before_held_out(samples: Sequence[NextItem]) -> list[NextItem]:
+    """The training samples of days before the first one on which something of their user is held out.
+
+    What may be known of a user who is asked about: on a day without an order the other items may be newer than the
+    answer. In the time split these are all training samples.
+    """
+    first = held_out_from(samples)
+    return [one for one in of_part(samples, "train") if one.as_of < first[one.user_id]]
 
 
 def training_sequences(samples: Sequence[NextItem]) -> list[list[str]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 
@@ -20,26 +21,38 @@ from training.generative_rec.prompts import Bindings, Codes, Writer, load_templa
 
 Rng = np.random.Generator
 TITLES_OF_HISTORY = 5
+_BACKWARDS = 0.5
 
 
 @dataclass(frozen=True)
 class Augmentation:
     """An epoch has `variants` copies of a sequence, a share `reverse` backwards, a share `drop` of items left out.
 
+    A copy that runs backwards teaches that what goes with what holds both ways. Where it does not, it is the wrong
+    lesson: `reverse` chosen on `validation` is 0 where the order of the items matters there, and a half elsewhere.
     A share `anonymous` does not say whose it is, as the prompt of a customer whom training does not know: else the
     model would never have begun a list without a code. The others have the code of their first half of the items and
     learn the second: the code in the end is pooled over all of them, and would teach to look the answers up.
     """
 
     variants: int = 4
-    reverse: float = 0.5
+    reverse: float | Literal["validation"] = "validation"
     drop: float = 0.2
     anonymous: float = 0.5
+
+    def backwards(self, ordered: bool) -> float:
+        """The share of reversed copies; `ordered`: whether the order of the items matters."""
+        if self.reverse == "validation":
+            return 0.0 if ordered else _BACKWARDS
+        return self.reverse
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """The training part: `sequences` of item ids by user, oldest first; texts and profiles where there are any."""
+    """The training part: `sequences` of item ids by user, oldest first; texts and profiles where there are any.
+
+    `ordered`: whether the order of the items in a sequence matters, see `Augmentation`.
+    """
 
     items: ItemCodes
     sequences: Mapping[str, Sequence[str]]
@@ -47,6 +60,7 @@ class Corpus:
     profiles: Mapping[str, str] = field(default_factory=dict)
     history: int = 20
     augmentation: Augmentation = field(default_factory=Augmentation)
+    ordered: bool = False
 
     def codes(self, items: Sequence[str], last: int | None = None) -> Codes:
         """The tokens of the `last` of these items; of a history if it is not said how many."""
@@ -64,11 +78,11 @@ class Corpus:
 
 
 def changed(sequence: Sequence[str], corpus: Corpus, rng: Rng) -> list[str]:
-    """A copy with some items left out, half of the time backwards; never empty, at most `history` items and one."""
+    """A copy with some items left out, sometimes backwards; never empty, at most `history` items and one."""
     change = corpus.augmentation
     keep = rng.random(len(sequence)) >= change.drop
     kept = [item for item, stays in zip(sequence, keep, strict=True) if stays] or list(sequence)
-    direction = -1 if rng.random() < change.reverse else 1
+    direction = -1 if rng.random() < change.backwards(corpus.ordered) else 1
     return kept[::direction][-corpus.history - 1 :]
 
 
@@ -132,10 +146,15 @@ PROFILE_TASKS = frozenset({"preference", "user_text_to_code", "user_code_to_text
 
 @dataclass(frozen=True)
 class Mixture:
-    """`weights`: how often an epoch goes over each task's rows; 0.5 is half of them, drawn anew each epoch."""
+    """`weights`: how often an epoch goes over each task's rows; 0.5 is half of them, drawn anew each epoch.
+
+    Answers in text are long: at equal weights most of the learnt tokens would be theirs, and the loss is a mean over
+    tokens. At most `text_share` of an epoch's learnt tokens are of such answers, 1: as many as are drawn.
+    """
 
     weights: Mapping[str, float]
     writer: Writer
+    text_share: float = 1.0
 
     def __post_init__(self) -> None:
         unknown = set(self.weights) - set(SOURCES)
@@ -151,7 +170,22 @@ class Mixture:
         for number, (task, weight) in enumerate(sorted(self.weights.items())):
             rng = np.random.default_rng((*seed, number))
             samples += self._task(task, weight, corpus, rng)
-        return samples
+        return self._balanced(samples, np.random.default_rng((*seed, len(self.weights))))
+
+    def _balanced(self, samples: list[Sample], rng: Rng) -> list[Sample]:
+        """The samples without so many of the answers in text, chosen at random, that the rest have their share."""
+        if self.text_share >= 1.0:
+            return samples
+        end = self.writer.vocabulary.tokenizer.eos_token_id  # of answers in text only
+        texts = [n for n, sample in enumerate(samples) if sample.response[-1] == end]
+        told = sum(len(samples[n].response) for n in texts)
+        room = (sum(len(sample.response) for sample in samples) - told) * self.text_share / (1.0 - self.text_share)
+        left_out = set[int]()
+        for n in rng.permutation(texts).tolist():
+            if told > room:
+                left_out.add(n)
+                told -= len(samples[n].response)
+        return [sample for n, sample in enumerate(samples) if n not in left_out]
 
     def counts(self, corpus: Corpus) -> dict[str, int]:
         """How many rows each task has; DataError for a task of the mixture without any."""

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from training.core.errors import Preempted
+from training.core.errors import DataError, Preempted
 from training.core.metrics import Floats
 from training.core.preference import Preference, with_reference
 from training.core.stage import StageResult, StageSpec, run_stage
@@ -163,8 +163,9 @@ class Told:
         return self.share
 
 
-def held(before: list[float], after: list[float], **gate: float) -> Verdict:
-    return Gate(**gate).hold(np.array(before), cast(Judge, Told(np.array(after))), seed=3)
+def held(before: list[float], after: list[float], foot: list[float] | None = None, **gate: float) -> Verdict:
+    told = cast(Judge, Told(np.array(after)))
+    return Gate(**gate).hold(told, 3, before=np.array(before), foot=np.array(before if foot is None else foot))
 
 
 def test_a_loss_that_chance_explains_is_refused_only_where_it_may_be_a_large_one() -> None:
@@ -187,6 +188,36 @@ def test_a_gate_pairs_the_answers_to_a_question() -> None:
     assert held(before, [gain * 0.99 for gain in before]).stands
     # The other half of the questions is answered: the same mean, and nobody knows.
     assert not held(before, before[::-1]).stands
+
+
+def test_losses_that_each_are_small_enough_do_not_add_up_along_a_ladder() -> None:
+    """Five rungs of -4.5 %: each would stand against the one below, and the last would be 21 % below the foot."""
+    foot = [1.0, 0.5, 0.0] * 100
+    model, stood = foot, list[bool]()
+    for _ in range(5):
+        trained = [gain * 0.955 for gain in model]
+        assert held(model, trained).stands
+        verdict = held(model, trained, foot)
+        stood.append(verdict.stands)
+        model = trained if verdict.stands else model
+    assert stood == [True, False, False, False, False]
+    # -8.8 %, and 1.645 standard errors: losses of 0.088, 0.044 and 0 have a deviation of 0.036, 0.0021 over 300.
+    assert verdict.reason.startswith("NDCG@10 from the foot of the ladder 0.5000 to 0.4560, at worst -9.5% (95%)")
+    assert verdict.ndcg_foot == 0.5 and sum(model) / sum(foot) == pytest.approx(0.955)
+    # What a rung has gained may be lost again.
+    assert held([gain * 1.04 for gain in foot], foot, foot).stands
+
+
+def test_a_ladder_is_held_against_its_foot_whatever_stood_between_and_never_on_other_questions(
+    spec: StageSpec,
+) -> None:
+    first, left_out = named(spec, "first", SELF_PLAY), named(spec, "left_out", {**FEEDBACK, "choice": {"least": 5}})
+    second, last = after(left_out, first), after(named(spec, "last", SELF_PLAY), left_out)
+    found = [progressive.main(one).metrics for one in (first, second, last)]
+    assert {one["ndcg_foot"] for one in found} == {found[0]["ndcg_before"]}
+    other = replace(last, config={**last.config, "gate": {**OPEN, "samples": 19}})
+    with pytest.raises(DataError, match="judged on other validation questions"):
+        progressive.main(other)
 
 
 def test_a_gate_refuses_what_is_no_number_and_decides_the_same_again() -> None:

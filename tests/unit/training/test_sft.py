@@ -19,6 +19,8 @@ from training.core.stage import StageSpec, TableRef, run_stage
 from training.core.tokens import Vocabulary, train_text_tokenizer
 from training.generative_rec import sft
 from training.generative_rec.item_codes import ItemCodes, codebooks, read_codes, start_from_text
+from training.generative_rec.questions import Judge, draw_questions
+from training.generative_rec.samples import of_part, read_samples
 
 from .sample_kit import write_rows
 
@@ -90,6 +92,35 @@ def test_the_trained_model_finds_the_next_item_through_its_saved_vocabulary(spec
     assert hits >= 9
     assert result["metrics"]["steps"] > 0 and result["resumed_from"] is None
     assert not run_stage(spec, sft.main)
+
+
+@pytest.mark.parametrize(("reverse", "share"), [("validation", 0.0), (0.25, 0.25)])
+def test_whether_copies_run_backwards_is_found_on_validation_or_as_configured(
+    spec: StageSpec, reverse: float | str, share: float
+) -> None:
+    """Each item is followed by the next one, so the order matters here."""
+    config = {**spec.config, "augmentation": {"variants": 1, "reverse": reverse}}
+    assert sft.main(dataclasses.replace(spec, config=config)).metrics["reverse"] == share
+
+
+def test_the_epoch_that_ranks_best_is_kept_whatever_its_loss(spec: StageSpec, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Told gains: the second epoch ranks best, though the loss of every later one is lower."""
+    told, rank = iter([0.1, 0.4, 0.2, 0.3]), Judge.ndcg
+    monkeypatch.setattr(Judge, "ndcg", lambda self: next(told))
+    result = sft.main(dataclasses.replace(spec, config={**spec.config, "loop": {**LOOP, "epochs": 4, "patience": 9}}))
+    lines = [json.loads(line) for line in (spec.out_dir / "metrics.jsonl").read_text().splitlines()]
+    ends = [line for line in lines if "judged" in line]
+    assert [line["judged"] for line in ends] == [-0.1, -0.4, -0.2, -0.3]
+    assert ends[-1]["valid_loss"] < ends[1]["valid_loss"]
+    assert (result.metrics["valid_ndcg@10"], result.metrics["best_step"]) == (0.4, ends[1]["step"])
+    monkeypatch.setattr(Judge, "ndcg", rank)
+    again = sft.main(
+        dataclasses.replace(spec, out=f"{spec.out}-2", config={**spec.config, "loop": {**LOOP, "epochs": 1}})
+    )
+    model, vocabulary = load_backbone(spec.out_dir.with_name(f"{spec.out_dir.name}-2") / "model")
+    items = ItemCodes.load(spec.artifact("semantic_ids"), vocabulary)
+    asked = draw_questions(of_part(read_samples(spec, "time"), "valid"), items, 20, 2000, spec.seed)
+    assert Judge(model, items, asked).ndcg() == again.metrics["valid_ndcg@10"]
 
 
 def test_an_item_without_a_semantic_id_is_named_before_training(spec: StageSpec, tmp_path: Path) -> None:

@@ -198,6 +198,14 @@ class Outer:
     inner: Inner = field(default_factory=Inner)
     sizes: tuple[int, ...] = ()
     path: str | None = None
+    share: float | Literal["validation"] = "validation"
+
+
+@pytest.mark.parametrize(("value", "read"), [("validation", "validation"), (1, 1.0), (0.5, 0.5)])
+def test_a_number_or_a_word_is_read_as_what_it_is(value: object, read: object) -> None:
+    assert parse_config(Outer, {"mode": "a", "share": value}).share == read
+    with pytest.raises(DataError, match="wrong type"):
+        parse_config(Outer, {"mode": "a", "share": "test"})
 
 
 def test_a_config_is_read_with_nested_parts_and_written_resolved(tmp_path: Path) -> None:
