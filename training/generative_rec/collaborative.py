@@ -19,9 +19,10 @@ import torch
 from torch import Tensor
 
 from training.core.checkpoint import load_weights, save_weights
-from training.core.errors import DataError
+from training.core.errors import LeftOut
 from training.core.stage import MetricsLog, StageResult, StageSpec, resolve_config
 from training.generative_rec.catalogue import read_catalogue
+from training.generative_rec.code_sizes import refuse_small
 from training.generative_rec.collaborative_vectors import CollaborativeVectors, pooled_users
 from training.generative_rec.covisit_vectors import covisit_vectors
 from training.generative_rec.din import DIN, sampled_softmax
@@ -73,6 +74,7 @@ def main(spec: StageSpec) -> StageResult:
     samples = read_samples(spec, config.protocol)
     check_known(samples, item_ids)
     known = Interactions.of_training(samples, item_ids, config.min_events)
+    refuse_small(len(item_ids), len(known.user_ids))
     encoder = Encoder(known, of_part(samples, "valid"), config, spec.seed)
     best_loss, resumed = encoder.train(spec.out_dir, spec.hash)
     users = pooled_users(encoder.item_vectors, known)
@@ -101,7 +103,7 @@ class Encoder:
     def __init__(self, known: Interactions, validation: Sequence[NextItem], config: Config, seed: int) -> None:
         asked = [sample for sample in validation if sample.history]
         if not len(known.targets()) or not asked:
-            raise DataError(
+            raise LeftOut(
                 "there is nothing to train the collaborative encoder on or to validate it with",
                 why=f"{len(known.targets())} training samples and {len(asked)} validation samples with a history",
                 do="choose another split",

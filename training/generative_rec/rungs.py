@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 from training.core.backbone import load_backbone, save_backbone
 from training.core.files import new_folder, write_json
 from training.core.metrics import Floats
-from training.core.stage import StageResult, StageSpec, is_main_process
+from training.core.stage import GATE_FILE, StageResult, StageSpec, is_main_process
 from training.core.tokens import Vocabulary
 from training.generative_rec.item_codes import ItemCodes
 from training.generative_rec.questions import Gate, Judge, Question, Verdict, draw_questions
@@ -27,8 +27,6 @@ from training.generative_rec.samples import (
     read_samples,
     refuse_other_split,
 )
-
-GATE_FILE = "gate.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +101,7 @@ class Rung:
         return StageResult({**verdict.metrics(), **values}, resumed_from=resumed_from)
 
 
-def read_rungs(spec: StageSpec) -> dict[str, dict[str, Any]]:
-    """What the gate of each rung among the artifacts has recorded, in their order; a job may be without some."""
+def read_records(spec: StageSpec) -> dict[str, dict[str, Any]]:
+    """What each rung, and each stage that was left out, has recorded, in the order of the artifacts."""
     records = {name: Path(folder) / GATE_FILE for name, folder in spec.artifacts.items()}
     return {name: json.loads(file.read_text()) for name, file in records.items() if file.is_file()}

@@ -18,7 +18,7 @@ from typing import Literal
 import pyarrow as pa
 import yaml
 
-from training.core.errors import DataError
+from training.core.errors import DataError, LeftOut
 from training.core.stage import StageSpec, read_table
 from training.core.tables import refuse_nulls
 
@@ -54,8 +54,8 @@ class NextItem:
 def read_samples(spec: StageSpec, protocol: Protocol, table: str = TABLE) -> list[NextItem]:
     """All samples by user, event time and item, whatever the order of the files.
 
-    Raises DataError for a row without one of its values, for a part other than train, valid and test, and for a split
-    without training samples.
+    Raises DataError for a row without one of its values and for a part other than train, valid and test, LeftOut for a
+    split without training samples.
     """
     found = read_table(spec, table, COLUMNS)
     refuse_nulls(table, found, COLUMNS)
@@ -67,13 +67,12 @@ def read_samples(spec: StageSpec, protocol: Protocol, table: str = TABLE) -> lis
     ]
     parted = leave_one_out(samples) if protocol == "leave_one_out" else samples
     parts = {sample.part for sample in parted}
-    if "train" not in parts or not parts <= set(PARTS):
-        raise DataError(
-            f"the {protocol} split has no training samples, or parts other than {', '.join(PARTS)}",
-            where=table,
-            why=f"it has {', '.join(sorted(parts))}",
-            do="check the cut dates of the split against the days of the data",
-        )
+    do = "check the cut dates of the split against the days of the data"
+    if not parts <= set(PARTS):
+        known = f"it has {', '.join(sorted(parts))}"
+        raise DataError(f"the {protocol} split has parts other than {', '.join(PARTS)}", where=table, why=known, do=do)
+    if "train" not in parts:
+        raise LeftOut(f"the {protocol} split has no training samples", where=table, do=do)
     return parted
 
 

@@ -86,7 +86,7 @@ def _train(spec: StageSpec, config: Config, vocabulary: Vocabulary, protocol: Pr
     folder.mkdir(parents=True, exist_ok=True)
     items, rows = ItemCodes.load(spec.artifact(config.codes), vocabulary), read_samples(spec, protocol)
     mixture, corpus = Mixture(config.tasks, Writer(vocabulary, config.slot_tokens)), _corpus(spec, config, items, rows)
-    sizes = {f"rows.{task}": float(count) for task, count in mixture.counts(corpus).items()} | _untold(config, corpus)
+    sizes = _rows(mixture.counts(corpus)) | _untold(config, corpus)
     valid = [items.next_item(row.history, row.item_id, config.history, row.user_id) for row in of_part(rows, "valid")]
     model = build_backbone(config.backbone, vocabulary, spec.seed)
     start_from_text(model, vocabulary, spec.artifact(config.codes), config.text_start, spec.seed)
@@ -104,6 +104,15 @@ def _corpus(spec: StageSpec, config: Config, items: ItemCodes, rows: Sequence[Ne
     texts = read_item_texts(spec, items.item_ids) if set(config.tasks) & TEXT_TASKS else {}
     told = profiles(spec, rows) if set(config.tasks) & PROFILE_TASKS else {}
     return Corpus(items, sequences_by_user(rows), texts, told, config.history, config.augmentation)
+
+
+def _rows(counts: Mapping[str, int]) -> dict[str, float]:
+    """The rows of each task, as metrics; the log names the tasks that have none."""
+    empty = sorted(task for task, count in counts.items() if count == 0)
+    if empty and is_main_process():
+        why = "no item has a title, or no user a profile or a semantic id"
+        sys.stderr.write(f"warning: nothing is learnt for {', '.join(empty)}: {why}\n")
+    return {f"rows.{task}": float(count) for task, count in counts.items()}
 
 
 def _untold(config: Config, corpus: Corpus) -> dict[str, float]:

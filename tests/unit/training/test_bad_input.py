@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from training.core.errors import DataError
 from training.core.learner import Learner
 from training.core.stage import StageSpec, TableRef
-from training.generative_rec import evaluate, quantizers
+from training.generative_rec import code_sizes, evaluate, quantizers
 from training.generative_rec.collaborative_vectors import CollaborativeVectors
 from training.generative_rec.steps import Steps
 
@@ -70,6 +70,7 @@ def _nothing_trains(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Steps, "run", trains)
     monkeypatch.setattr(quantizers.ResidualKMeans, "fit", trains)
     monkeypatch.setattr(evaluate, "SASRec", trains)
+    monkeypatch.setattr(code_sizes, "LEAST", 2)
     encode_with(monkeypatch, vectors)
 
 
@@ -163,7 +164,6 @@ FAULTS: dict[str, tuple[Fault, Sequence[str], str]] = {
     "an item with no text": (
         lambda d: write_items(d, title=["pen", " ", None, *["pen"] * 9]), TOKENIZERS, "2 items have no text"
     ),
-    "no item with a text": (lambda d: write_items(d, title=[None] * 12), ("sft",), "nothing to learn for item_to_text"),
     "a user with one event": (one_event, ("collaborative", "scid_tokenizer"), "1 users have fewer than 2"),
     "an item twice in the catalogue": (
         lambda d: write_items(d, [*ITEMS[:11], "i0"]), ITEM_TABLE, "1 items are in the catalogue twice"

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.core.errors import DataError
+from training.core.errors import DataError, LeftOut
 from training.core.stage import StageSpec, TableRef
 from training.generative_rec.samples import (
     NextItem,
@@ -78,10 +78,14 @@ def test_leave_one_out_takes_the_last_two_of_every_user(sizes: list[int]) -> Non
     )
 
 
-def test_a_split_without_training_samples_or_with_unknown_parts_is_refused(tmp_path: Path) -> None:
-    for part in ("test", "holdout"):
-        with pytest.raises(DataError, match=f"the time split(.|\n)*it has {part}"):
-            read_samples(table(tmp_path, [("u", 1, "a", [], part)]), "time")
+def test_a_split_with_unknown_parts_is_refused_and_one_without_training_samples_leaves_the_stage_out(
+    tmp_path: Path,
+) -> None:
+    with pytest.raises(DataError, match=r"the time split(.|\n)*it has holdout") as refused:
+        read_samples(table(tmp_path, [("u", 1, "a", [], "holdout")]), "time")
+    assert not isinstance(refused.value, LeftOut)
+    with pytest.raises(LeftOut, match="the time split has no training samples"):
+        read_samples(table(tmp_path, [("u", 1, "a", [], "test")]), "time")
 
 
 def test_a_table_of_another_schema_version_is_refused(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from training.core.errors import DataError
+from training.core.errors import LeftOut
 from training.core.metrics import ndcg_at, rank_of
 from training.core.progress import Progress
 from training.generative_rec.baselines.base import Baseline, Scores
@@ -57,7 +57,7 @@ class SASRec(Baseline):
     ) -> None:
         super().__init__(catalogue, sequences)
         if not validation:
-            raise DataError("there is nothing to validate SASRec with", do="move the cut dates of the split")
+            raise LeftOut("there is nothing to validate SASRec with", do="move the cut dates of the split")
         self._config = config
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
