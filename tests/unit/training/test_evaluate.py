@@ -7,7 +7,7 @@ import json
 import math
 import shutil
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -216,7 +216,7 @@ def test_a_finished_evaluation_is_not_run_again(spec: StageSpec) -> None:
 
 
 class _Inventor(base.Recommender):
-    def answer(self, asked: Sequence[base.Query], k: int) -> list[base.Ranking]:
+    def answer(self, asked: Sequence[base.Query], k: int, within: Collection[str] | None) -> list[base.Ranking]:
         return [[("invented", 0.0)] for _ in asked]
 
 

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from infra.profile import CHECKOUT
-from tests.recommender_kit import ITEMS, package_recommender, write_histories
+from tests.recommender_kit import ITEMS, package_recommender, write_catalogue, write_histories
 from training.core.errors import DataError, Preempted
 from training.core.stage import StageSpec, TableRef, run_stage
 from training.generative_rec import recommend
@@ -37,7 +37,11 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 @pytest.fixture
 def spec(models: dict[str, str], tmp_path: Path) -> StageSpec:
-    tables = {"histories": TableRef((str(write_histories(tmp_path / "histories.parquet", HISTORIES)),))}
+    files = {
+        "histories": write_histories(tmp_path / "histories.parquet", HISTORIES),
+        "items": write_catalogue(tmp_path / "items.parquet"),
+    }
+    tables = {name: TableRef((str(file),)) for name, file in files.items()}
     return StageSpec("generative_rec", "recommend", str(tmp_path / "out"), 1, tables, models, SMALL)
 
 
@@ -122,7 +126,7 @@ def test_a_new_role_and_a_further_version_decode_nothing_that_was_decoded(
     def nothing(*args: Any, **kwargs: Any) -> Any:
         raise AssertionError("it was decoded before")
 
-    monkeypatch.setattr(Recommender, "load", nothing)
+    monkeypatch.setattr(recommend, "load", nothing)
     run_stage(replace(alone, config={**SMALL, "roles": {"5": "champion"}}), recommend.main)
     assert {(row["model_version"], row["role"]) for row in rows_of(alone)} == {("5", "champion")}
 
@@ -150,7 +154,7 @@ def test_other_histories_are_decoded_anew(spec: StageSpec, tmp_path: Path) -> No
     run_stage(spec, recommend.main)
     before = shard_files(spec)
     tomorrow = write_histories(tmp_path / "tomorrow.parquet", HISTORIES | {"u2": ["i5"]})
-    run_stage(replace(spec, tables={"histories": TableRef((str(tomorrow),))}), recommend.main)
+    run_stage(replace(spec, tables={**spec.tables, "histories": TableRef((str(tomorrow),))}), recommend.main)
     assert len(shard_files(spec)) == 2 * len(before)
 
 
@@ -162,7 +166,7 @@ def test_without_a_model_there_is_an_empty_table(spec: StageSpec) -> None:
 def test_a_user_with_two_histories_is_refused(spec: StageSpec) -> None:
     twice = spec.tables["histories"].files * 2
     with pytest.raises(DataError, match="two histories"):
-        run_stage(replace(spec, tables={"histories": TableRef(twice)}), recommend.main)
+        run_stage(replace(spec, tables={**spec.tables, "histories": TableRef(twice)}), recommend.main)
 
 
 def test_progress_tells_rate_and_time_left(spec: StageSpec, capsys: pytest.CaptureFixture[str]) -> None:
