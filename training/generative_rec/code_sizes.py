@@ -27,10 +27,10 @@ def fitted(levels: int, codes: int, rows: int) -> tuple[int, int]:
 def refuse_small(items: int, users: int) -> None:
     """LeftOut where the catalogue has too few items, or the training part too few users, to learn codes from."""
     counts = {"items in the catalogue": items, "users in the training part": users}
-    small = [f"{count} {name}" for name, count in counts.items() if count < LEAST]
+    small = [f"{count} of at least {LEAST} {name}" for name, count in counts.items() if count < LEAST]
     if small:
         raise LeftOut(
             "the shop is too small for a model",
-            why=f"{' and '.join(small)}, at least {LEAST} are needed",
+            why=" and ".join(small),
             do="nothing: the baselines make the lists until the shop has grown",
         )

@@ -27,7 +27,7 @@ from training.generative_rec.collaborative_vectors import CollaborativeVectors, 
 from training.generative_rec.covisit_vectors import covisit_vectors
 from training.generative_rec.din import DIN, sampled_softmax
 from training.generative_rec.interactions import Interactions, padded_rows
-from training.generative_rec.samples import NextItem, Protocol, check_known, of_part, read_samples
+from training.generative_rec.samples import NextItem, Protocol, of_catalogue, of_part, read_samples
 from training.generative_rec.steps import Steps, drawn
 
 T = TypeVar("T")
@@ -71,8 +71,7 @@ def main(spec: StageSpec) -> StageResult:
     """Train the recommender, pool the users, rank some validation samples beside popularity."""
     config = resolve_config(spec, Config)
     item_ids = [item["item_id"] for item in read_catalogue(spec, config.sources)]
-    samples = read_samples(spec, config.protocol)
-    check_known(samples, item_ids)
+    samples = of_catalogue(read_samples(spec, config.protocol), item_ids)
     known = Interactions.of_training(samples, item_ids, config.min_events)
     refuse_small(len(item_ids), len(known.user_ids))
     encoder = Encoder(known, of_part(samples, "valid"), config, spec.seed)

@@ -51,8 +51,8 @@ from training.generative_rec.rungs import read_records
 from training.generative_rec.samples import (
     NextItem,
     Protocol,
-    check_known,
     model_folder,
+    of_catalogue,
     of_part,
     read_samples,
     refuse_other_split,
@@ -183,15 +183,14 @@ def _compare(
     trained: Mapping[str, Recommender],
     records: Records,
 ) -> Comparison:
-    samples = read_samples(spec, protocol, TABLE)
-    check_known(samples, catalogue)
+    samples = of_catalogue(read_samples(spec, protocol, TABLE), catalogue)
     test, kinds = chosen_samples(of_part(samples, "test"), config.samples, spec.seed), read_kinds(spec, catalogue)
     known = frozenset(catalogue)
     measured, rows = dict[Recommender, Row](), list[Row]()
-    for name in baselines:
-        with _recorded(records, name):
-            model = baseline(name, catalogue, samples, config.sasrec, spec.seed)
-            rows.append(_measure(name, model, test, config, known))
+    for row in baselines:
+        with _recorded(records, row):
+            fitted = baseline(row, catalogue, samples, config.sasrec, spec.seed)
+            rows.append(_measure(row, fitted, test, config, known))
     for name, model in trained.items():
         if model not in measured:
             measured[model] = _measure(name, model, test, config, known)

@@ -21,8 +21,8 @@ from training.generative_rec.questions import Gate, Judge, Question, Verdict, dr
 from training.generative_rec.samples import (
     NextItem,
     Protocol,
-    check_known,
     model_folder,
+    of_catalogue,
     of_part,
     read_samples,
     refuse_other_split,
@@ -64,10 +64,9 @@ class Rung:
         """Read all that the rung needs. DataError where the model, the ids and the samples do not fit together."""
         folder = spec.artifact(config.start) / model_folder(config.protocol)
         refuse_other_split(spec.artifact(config.codes), config.protocol)
-        samples = read_samples(spec, config.protocol)
         model, vocabulary = load_backbone(folder)
         items = ItemCodes.load(spec.artifact(config.codes), vocabulary)
-        check_known(samples, items.item_ids)
+        samples = of_catalogue(read_samples(spec, config.protocol), items.item_ids)
         valid, asked = (
             draw_questions(of_part(samples, part), items, config.history, limit, spec.seed)
             for part, limit in (("valid", config.gate.samples), ("train", config.questions))

@@ -8,6 +8,7 @@ that was trained on one split has seen test items of the other: each split needs
 
 from __future__ import annotations
 
+import sys
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -19,7 +20,7 @@ import pyarrow as pa
 import yaml
 
 from training.core.errors import DataError, LeftOut
-from training.core.stage import StageSpec, read_table
+from training.core.stage import StageSpec, is_main_process, read_table
 from training.core.tables import refuse_nulls
 
 Protocol = Literal["time", "leave_one_out"]
@@ -133,13 +134,24 @@ def training_feedback(spec: StageSpec, samples: Sequence[NextItem]) -> list[tupl
     ]
 
 
-def check_known(samples: Sequence[NextItem], catalogue: Sequence[str]) -> None:
-    """DataError if a sample names an item that the catalogue does not have."""
+def of_catalogue(samples: Sequence[NextItem], catalogue: Sequence[str]) -> list[NextItem]:
+    """The samples without the items that the catalogue does not have (any more): as answers, and in histories.
+
+    Nothing is learnt that cannot be recommended. The log names the first of them; DataError where no training sample is
+    left.
+    """
     known = set(catalogue)
-    unknown = sorted({item for s in samples for item in (s.item_id, *s.history) if item not in known})
-    if unknown:
-        raise DataError(
-            f"{len(unknown)} items of the samples are not in the catalogue",
-            where=f"items {', '.join(unknown[:5])}",
-            do="build the samples and the catalogue from snapshots of the same day",
-        )
+    gone = sorted({item for s in samples for item in (s.item_id, *s.history) if item not in known})
+    if not gone:
+        return list(samples)
+    kept = [
+        replace(sample, history=tuple(item for item in sample.history if item in known))
+        for sample in samples
+        if sample.item_id in known
+    ]
+    told = f"{len(gone)} items of the samples are not in the catalogue: items {', '.join(gone[:5])}"
+    if not of_part(kept, "train"):
+        raise DataError(told, do="build the samples and the catalogue from snapshots of the same day")
+    if is_main_process():
+        sys.stderr.write(f"warning: {told}; {len(samples) - len(kept)} of {len(samples)} samples are not learnt\n")
+    return kept

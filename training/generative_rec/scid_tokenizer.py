@@ -34,7 +34,7 @@ from training.generative_rec.item_codes import (
     read_user_codes,
 )
 from training.generative_rec.quantizers import unique_leaves
-from training.generative_rec.samples import Protocol, check_known, read_samples, refuse_other_split
+from training.generative_rec.samples import Protocol, of_catalogue, read_samples, refuse_other_split
 from training.generative_rec.scid.collisions import SinkhornConfig, collision_rate, spread
 from training.generative_rec.scid.inputs import Inputs, TextConfig, build_inputs
 from training.generative_rec.scid.model import DualTokenizer, ScConfig, Side
@@ -80,9 +80,8 @@ def main(spec: StageSpec) -> StageResult:
     config = resolve_config(spec, Config)
     refuse_other_split(spec.artifact("collaborative"), config.protocol)
     items = read_catalogue(spec, config.sources)
-    samples = read_samples(spec, config.protocol)
     ids = [item["item_id"] for item in items]
-    check_known(samples, ids)
+    samples = of_catalogue(read_samples(spec, config.protocol), ids)
     known = Interactions.of_training(samples, ids, config.min_events)
     refuse_small(len(ids), len(known.user_ids))
     pairs = held_out_pairs(samples, "valid", known)

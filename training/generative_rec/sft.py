@@ -33,6 +33,7 @@ from training.generative_rec.samples import (
     NextItem,
     Protocol,
     model_folder,
+    of_catalogue,
     of_part,
     read_samples,
     refuse_other_split,
@@ -84,7 +85,8 @@ def _train(spec: StageSpec, config: Config, vocabulary: Vocabulary, protocol: Pr
     """One run on the training part of a split, with its checkpoint and log in a folder of its own."""
     folder = spec.out_dir if protocol == "time" else spec.out_dir / protocol
     folder.mkdir(parents=True, exist_ok=True)
-    items, rows = ItemCodes.load(spec.artifact(config.codes), vocabulary), read_samples(spec, protocol)
+    items = ItemCodes.load(spec.artifact(config.codes), vocabulary)
+    rows = of_catalogue(read_samples(spec, protocol), items.item_ids)
     mixture, corpus = Mixture(config.tasks, Writer(vocabulary, config.slot_tokens)), _corpus(spec, config, items, rows)
     sizes = _rows(mixture.counts(corpus)) | _untold(config, corpus)
     valid = [items.next_item(row.history, row.item_id, config.history, row.user_id) for row in of_part(rows, "valid")]

@@ -216,6 +216,7 @@ def test_without_a_champion_the_best_baseline_makes_the_lists_under_its_own_name
 
 def write_shop_baseline(folder: Path, rows: list[tuple[Any, ...]], name: str) -> None:
     """What an evaluation leaves for nights without a champion."""
+    folder.parent.mkdir(parents=True)
     write_rows(folder.parent / "samples.parquet", rows)
     tables = {"next_item_training_set": TableRef((str(folder.parent / "samples.parquet"),))}
     pack(StageSpec("generative_rec", "evaluate", "", 1, tables), Facts(name, 1, SASRecConfig()), ITEMS, folder)

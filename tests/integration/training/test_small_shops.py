@@ -80,7 +80,7 @@ def test_a_shop_of_one_item_is_refused_before_any_training_and_has_baselines_and
     evaluated = chain.pop("evaluate")
     assert list(chain) == CHAIN and all(result(spec)["left_out"] for spec in chain.values())
     reasons = told(evaluated)
-    assert f"{items} items in the catalogue, at least 20 are needed" in reasons["collaborative"]
+    assert f"{items} of at least 20 items in the catalogue" in reasons["collaborative"]
     assert reasons["sft"] == "it needs scid_tokenizer, which was left out"
     assert result(evaluated)["metrics"]["popularity.recall@10"] == 1.0
     assert result(evaluated)["metrics"]["models"] == 0 and not (evaluated.out_dir / "model").exists()
@@ -116,7 +116,7 @@ def one_day() -> list[Event]:
 @pytest.mark.parametrize(
     ("events", "why", "measured"),
     [
-        (lambda: walks(users=5, items=60), "users in the training part, at least 20 are needed", True),
+        (lambda: walks(users=5, items=60), "of at least 20 users in the training part", True),
         (once, "nothing to train the collaborative encoder on", True),
         (one_day, "the time split has no training samples", False),
     ],
@@ -130,6 +130,17 @@ def test_what_there_is_too_little_data_for_is_left_out_in_words(
     assert why in told(chain["evaluate"])["collaborative"]
     assert (chain["evaluate"].out_dir / "baseline").is_dir() == measured
     assert ("evaluate (time)" in told(chain["evaluate"])) != measured
+
+
+def test_items_that_left_the_catalogue_are_not_learnt_and_not_asked_for(tmp_path: Path) -> None:
+    kept = dict(list(titled(30).items())[3:])
+    chain = run_chain(tmp_path, walks(users=60, items=30), kept)
+    assert not any(result(spec)["left_out"] for spec in chain.values())
+    codes = pq.read_table(chain["scid_tokenizer"].out_dir / "codes.parquet")["item_id"].to_pylist()
+    ranks = pq.read_table(chain["evaluate"].out_dir / "tables/eval_ranks/part-0.parquet")["item_id"].to_pylist()
+    assert set(codes) == set(kept) and set(ranks) <= set(kept)
+    rows = nightly(chain["evaluate"], tmp_path, {"u1": ["i000", "i001"], "u2": ["i004"]})
+    assert {row["item_id"] for row in rows} <= set(kept) and len(rows) == 40
 
 
 def test_titles_that_are_all_missing_cost_the_text_tasks_and_no_more(tmp_path: Path) -> None:

@@ -149,8 +149,8 @@ def other_meaning(folder: Path) -> None:
     file.write_text(json.dumps({**json.loads(file.read_text()), "meaning": "another one"}))
 
 
-def unknown_item(folder: Path) -> None:
-    write_samples(folder / "samples.parquet", item_id=["gone", *[ITEMS[n % 12] for n in range(149)]])
+def other_items(folder: Path) -> None:
+    write_samples(folder / "samples.parquet", item_id=[f"gone{n % 12}" for n in range(150)])
 
 
 Fault = Callable[[Path], object]
@@ -174,7 +174,7 @@ FAULTS: dict[str, tuple[Fault, Sequence[str], str]] = {
     "two items with the same codes": (
         lambda d: write_codes(d, [*codes()[:11], [2, 2]]), OF_CODES, "have the same codes"
     ),
-    "an item that no code is for": (unknown_item, OF_CODES, "not in the catalogue|no semantic id"),
+    "codes of another catalogue": (other_items, OF_CODES, "not in the catalogue"),
     "collaborative vectors that are not finite": (
         lambda d: spoil(d / "collaborative" / "collaborative.safetensors"), ("scid_tokenizer",), "not finite"
     ),

@@ -60,6 +60,6 @@ def test_a_shop_that_is_too_small_is_told_what_it_needs() -> None:
     refuse_small(LEAST, LEAST)
     with pytest.raises(LeftOut) as refusal:
         refuse_small(1, 40)
-    assert refusal.value.reason == "the shop is too small for a model: 1 items in the catalogue, at least 20 are needed"
-    with pytest.raises(LeftOut, match="19 items in the catalogue and 5 users in the training part"):
+    assert refusal.value.reason == "the shop is too small for a model: 1 of at least 20 items in the catalogue"
+    with pytest.raises(LeftOut, match="19 of at least 20 items in the catalogue and 5 of at least 20 users"):
         refuse_small(19, 5)
