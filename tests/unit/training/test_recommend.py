@@ -158,6 +158,35 @@ def test_other_histories_are_decoded_anew(spec: StageSpec, tmp_path: Path) -> No
     assert len(shard_files(spec)) == 2 * len(before)
 
 
+@pytest.mark.parametrize("gone", [ITEMS[:5], ITEMS[::2], ITEMS[1:], []])
+def test_a_part_of_the_catalogue_is_ranked_as_the_whole_without_the_rest(
+    models: dict[str, str], gone: list[str]
+) -> None:
+    model, histories = Recommender.load(models["4"]), list(HISTORIES.values())
+    kept = [item for item in ITEMS if item not in gone]
+    whole = model.recommend(histories, len(ITEMS), users=list(HISTORIES))
+    part = model.recommend(histories, 20, users=list(HISTORIES), within=kept)
+    for line, expected in zip(part, whole, strict=True):
+        assert [item for item, _ in line] == [item for item, _ in expected if item in kept][:20]
+
+
+def test_what_left_the_catalogue_is_in_no_list_and_comes_back_with_it(spec: StageSpec, tmp_path: Path) -> None:
+    run_stage(spec, recommend.main)
+    before = rows_of(spec)
+    fewer = write_catalogue(tmp_path / "fewer.parquet", [*ITEMS[4:], "new"])
+    run_stage(replace(spec, tables={**spec.tables, "items": TableRef((str(fewer),))}), recommend.main)
+    lists = Counter((row["model_version"], row["user_id"]) for row in rows_of(spec))
+    assert {row["item_id"] for row in rows_of(spec)} <= set(ITEMS[4:]) and set(lists.values()) == {20}
+    run_stage(spec, recommend.main)
+    assert rows_of(spec) == before
+
+
+def test_a_model_that_knows_nothing_of_the_catalogue_is_refused(spec: StageSpec, tmp_path: Path) -> None:
+    other = write_catalogue(tmp_path / "other.parquet", ["new"])
+    with pytest.raises(DataError, match="version 4 knows no item of the catalogue"):
+        run_stage(replace(spec, tables={**spec.tables, "items": TableRef((str(other),))}), recommend.main)
+
+
 def test_without_a_model_there_is_an_empty_table(spec: StageSpec) -> None:
     run_stage(replace(spec, artifacts={}, tables={}, config={}), recommend.main)
     assert rows_of(spec) == []
