@@ -39,6 +39,12 @@ def write_histories(file: Path, histories: Mapping[str, Sequence[str]]) -> Path:
     return file
 
 
+def write_catalogue(file: Path, items: Sequence[str] = ITEMS) -> Path:
+    """The catalogue of a day."""
+    pq.write_table(pa.table({"item_id": pa.array(items, pa.string())}), file)
+    return file
+
+
 def _write_codes(file: Path, key: str, codes: Mapping[str, list[int]]) -> None:
     lists = pa.array(list(codes.values()), pa.list_(pa.int32()))
     pq.write_table(pa.table({key: list(codes), "codes": lists}), file)

@@ -132,14 +132,19 @@ def write_spec(profile: Profile, pipeline: Pipeline, stage: Stage, run: Run) -> 
         "module": stage.module or stage.name,
         "out": str(out),
         "seed": pipeline.seed,
-        "tables": {table: _table(Lake(profile), table, run) for table in stage.reads.tables},
+        "tables": {table: table_ref(Lake(profile), table, run) for table in stage.reads.tables},
         "artifacts": {name: str(run.stage(name)) for name in stage.reads.artifacts},
         "config": stage.config[profile.training_preset],
     }
     return write_json(out / "spec.json", spec)
 
 
-def _table(lake: Lake, table: str, run: Run) -> dict[str, Any]:
+def table_ref(lake: Lake, table: str, run: Run) -> dict[str, Any]:
+    """The files of a table up to the run's last day, of the pinned snapshot or the newest, as a spec names them.
+
+    Raises:
+        DataError: the table has no rows up to that day.
+    """
     snapshot = run.pins.get(table) or newest_snapshot(lake, table)
     files = [file.path for file in read_files(lake, table, run.last, snapshot)]
     if not files:

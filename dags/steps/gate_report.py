@@ -23,9 +23,13 @@ def main() -> int:
     from registry.store import connect
 
     profile = load_profile()
-    version = newest_undecided(connect(profile), Promotions(profile), model)
+    client = connect(profile)
+    registered = client.search_model_versions(f"name='{model}'", max_results=1)
+    version = newest_undecided(client, Promotions(profile), model) if registered else None
     if version is None:
-        text = f"Every version of {model} has been decided on."
+        text = (
+            f"Every version of {model} has been decided on." if registered else f"No version of {model} is registered."
+        )
         sys.stdout.write(f"{text}\n")
         hand_on({"title": model, "version": None, "text": text})
         return 0

@@ -1,13 +1,17 @@
 """Publishes the best items of every active user by champion and challenger: the table `recommendations` of one day.
 
+Where there is no champion, the best baseline of the newest evaluation makes the lists in its place. All choose from the
+catalogue of the day, its newest delivery up to then: another delivery makes other lists.
 As `run_stage`: `run` does it all, `prepare` and `finish` come before and after a pod. All can be repeated: what was
-decoded from the same histories by the same version is not decoded again.
+decoded from the same histories and catalogue by the same version is not decoded again.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +21,20 @@ import pyarrow.parquet as pq
 from dags.pipelines import Pipeline, load_pipeline
 from dags.steps._active import active_histories
 from dags.steps._arguments import of_run
-from dags.steps._folders import MODELS, Run, hold, open_night, opened, stages_of, write_json
+from dags.steps._folders import MODELS, Run, hold, open_night, opened, read_run, stages_of, table_ref, write_json
 from dags.steps._publish import content_hash
 from dags.steps.run_stage import finish, train
 from feature_store.sources import require_committed
 from infra import telemetry
-from infra.errors import exit_with_reason
+from infra.errors import DataError, exit_with_reason
 from infra.lake import Lake
 from infra.launch import EXIT_CODE_FILE
 from infra.ledger import Ledger
 from infra.profile import Profile, load_profile
 from infra.quality import import_ahead
 from infra.results import hand_on
+
+BASELINE = "baseline"  # the role, and the folder that an evaluation leaves
 
 
 def main() -> int:
@@ -42,6 +48,7 @@ def main() -> int:
     stage, day = pipeline.nightly_stage(), arguments.partition
     run = open_night(profile, pipeline, day)
     if arguments.action == "finish":
+        audit(run.stage(stage.name))
         finish(profile, stage, run)
         return 0
     versions = prepare(profile, pipeline, run)
@@ -50,8 +57,27 @@ def main() -> int:
         import_ahead()  # what judges the lists is imported while they are made
         code = train(profile, pipeline, stage, run)
         if code == 0:
+            audit(run.stage(stage.name))
             finish(profile, stage, run)
     return code
+
+
+def audit(out: Path) -> None:
+    """Stop lists that hold what the catalogue of the day does not.
+
+    Raises:
+        DataError: there is such an item.
+    """
+    spec, result = (json.loads((out / name).read_text()) for name in ("spec.json", "result.json"))
+    if not spec["artifacts"]:
+        return
+    listed = _items_of(out / file for file in result["tables"]["recommendations"])
+    if gone := sorted(listed - _items_of(spec["tables"]["items"]["files"])):
+        raise DataError(
+            f"{len(gone)} items of the lists are not in the catalogue of the day.",
+            where=", ".join(gone[:5]),
+            do="The lists of before stay. This is a bug of the stage recommend: report it.",
+        )
 
 
 def prepare(profile: Profile, pipeline: Pipeline, run: Run) -> dict[str, str]:
@@ -64,8 +90,8 @@ def prepare(profile: Profile, pipeline: Pipeline, run: Run) -> dict[str, str]:
     lake, out = Lake(profile), run.stage(stage.name)
     require_committed(Ledger(profile), "histories", run.last, run.last)
     asked = active_histories(lake, run.last, profile.recommend.active_days)
-    versions = _versions(profile, pipeline.model) if len(asked) else {}
     _say(f"{len(asked)} users were active in the {profile.recommend.active_days} days up to {run.last}")
+    roles, folders = _makers(profile, pipeline) if len(asked) else ({}, {})
     out.mkdir(parents=True, exist_ok=True)
     (out / EXIT_CODE_FILE).unlink(missing_ok=True)
     spec: dict[str, Any] = {
@@ -73,24 +99,45 @@ def prepare(profile: Profile, pipeline: Pipeline, run: Run) -> dict[str, str]:
         "stage": stage.name,
         "out": str(out),
         "seed": pipeline.seed,
-        "tables": {"histories": _written(asked, out) | {"snapshot": lake.snapshot("histories")}},
-        "artifacts": _models(profile, pipeline, list(versions)),
-        "config": {**stage.config[profile.training_preset], "roles": versions},
+        "tables": {
+            "histories": _written(asked, out) | {"snapshot": lake.snapshot("histories")},
+            "items": table_ref(lake, "items", run),
+        },
+        "artifacts": folders,
+        "config": {**stage.config[profile.training_preset], "roles": roles},
     }
     hand_on({"spec": str(write_json(out / "spec.json", spec))})
-    return versions
+    return roles
 
 
-def _versions(profile: Profile, model: str) -> dict[str, str]:
-    """Version to role of what stands in the registry."""
+def _makers(profile: Profile, pipeline: Pipeline) -> tuple[dict[str, str], dict[str, str]]:
+    """Role and folder of each that makes lists: the versions that stand, a baseline where none is champion."""
     from registry.aliases import CHAMPION, standing
 
-    found = standing(profile, model)
-    if CHAMPION not in found:
-        _say(f"{model} has no champion yet: nobody has promoted a version")
+    found = standing(profile, pipeline.model)
     for role, version in found.items():
-        _say(f"{role}: {model} version {version}")
-    return {version: role for role, version in found.items()}
+        _say(f"{role}: {pipeline.model} version {version}")
+    roles = {version: role for role, version in found.items()}
+    folders = _models(profile, pipeline, list(roles))
+    if CHAMPION not in found:
+        baseline = _baseline(profile, pipeline)
+        roles |= dict.fromkeys(baseline, BASELINE)
+        folders |= baseline
+        by = f"the lists are by the baseline {', '.join(baseline)}" if baseline else "no baseline was measured either"
+        _say(f"{pipeline.model} has no champion yet, as nobody has promoted a version: {by}")
+    return roles, folders
+
+
+def _baseline(profile: Profile, pipeline: Pipeline) -> dict[str, str]:
+    """Name and folder of the best baseline of the newest evaluation; none before the first."""
+    root = stages_of(profile, pipeline)
+    with hold(root):
+        found = list(root.glob(f"*/{pipeline.stages[-1].name}/{BASELINE}/{BASELINE}.json"))
+        if not found:
+            return {}
+        newest = max(found, key=lambda file: (read_run(file.parents[2]).last, file.stat().st_mtime))
+        opened(newest.parents[2])
+        return {json.loads(newest.read_text())["name"]: str(newest.parent)}
 
 
 def _models(profile: Profile, pipeline: Pipeline, versions: list[str]) -> dict[str, str]:
@@ -106,6 +153,11 @@ def _written(rows: pa.Table, folder: Path) -> dict[str, Any]:
     file = folder / f"histories-{content_hash(rows)[:16]}.parquet"
     pq.write_table(rows, file)
     return {"files": [str(file)], "origin": "real"}
+
+
+def _items_of(files: Iterable[str | Path]) -> set[str]:
+    tables = [pq.read_table(file, columns=["item_id"]) for file in files]
+    return {item for table in tables for item in table["item_id"].to_pylist()}
 
 
 def _say(line: str) -> None:

@@ -1,8 +1,12 @@
-"""Registers what the last stage of a training run left, and holds the gate; a failed gate is a result, not an error."""
+"""Registers what the last stage of a training run left, and holds the gate; a failed gate is a result, not an error.
+
+Where the stages that make the model were left out there is no model to register, and that is a result too.
+"""
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 
 from dags.pipelines import load_pipeline
@@ -26,7 +30,13 @@ def main() -> int:
     pipeline = load_pipeline(arguments.system, profile.training_preset)
     run = open_run(profile, pipeline, arguments.run_id, arguments.partition)
     out = run.stage(pipeline.stages[-1].name)
-    version = register(profile, pipeline.model, log_stage(profile, out, out), out, out)
+    run_id = log_stage(profile, out, out)
+    if json.loads((out / "result.json").read_text())["metrics"].get("models") == 0:
+        close_run(profile, run)
+        sys.stdout.write(f"there is no {pipeline.model} to register: stages were left out, as the report says\n")
+        hand_on({"model": pipeline.model, "version": None, "passed": None})
+        return 0
+    version = register(profile, pipeline.model, run_id, out, out)
     report = hold_gate(profile, pipeline.model, version)
     close_run(profile, run)
     sys.stdout.write(f"registered {pipeline.model} version {version}\n{report.to_markdown()}\n")

@@ -68,13 +68,14 @@ def _open_store(profile: Profile, system: str) -> None:
 
 
 def finish(profile: Profile, stage: Stage, run: Run) -> None:
-    """Log the finished stage and publish its tables."""
+    """Log the finished stage and publish its tables; a stage that was left out has none."""
     from registry.runs import log_stage
 
     out = run.stage(stage.name)
     _say(f"logged as run {log_stage(profile, out, out)}")
-    tables = json.loads((out / "result.json").read_text())["tables"]
-    for table in stage.writes.tables:
+    result = json.loads((out / "result.json").read_text())
+    tables = result["tables"]
+    for table in () if result.get("left_out") else stage.writes.tables:
         rows = of_day(pq.read_table([out / file for file in tables[table]]), run.last)
         changed = publish_rows(profile, table, rows, inputs=(_name(run, stage),))
         _say(f"{table}: {len(rows)} rows, {len(changed)} partitions changed")

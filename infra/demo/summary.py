@@ -16,7 +16,7 @@ from infra.contracts import all_contracts
 from infra.dbt import marts_path
 from infra.demo.watch import Chain
 from infra.profile import Profile
-from infra.report.queries import TRAINING, Marts, model_metrics, promotions, rungs, table_quality
+from infra.report.queries import TRAINING, Marts, model_metrics, promotions, recommendations, rungs, table_quality
 
 
 def collect(profile: Profile, chain: Chain, started: float, seconds: float) -> dict[str, Any]:
@@ -25,7 +25,7 @@ def collect(profile: Profile, chain: Chain, started: float, seconds: float) -> d
     try:
         tables = table_quality(marts, all_contracts())
         metrics = [row for row in model_metrics(marts) if row["slice"] == "all"]
-        decisions = promotions(marts)
+        decisions, nights = promotions(marts), recommendations(marts)
     finally:
         marts.close()
     now = datetime.now(UTC)
@@ -48,6 +48,11 @@ def collect(profile: Profile, chain: Chain, started: float, seconds: float) -> d
         },
         "metrics": [{k: row[k] for k in _METRIC_FIELDS} for row in metrics if row["split"] != TRAINING],
         "rungs": rungs(metrics),
+        "lists": [
+            {"by": night["model_version"], "role": night["role"], "users": night["users"], "day": night["run_date"]}
+            for night in nights
+            if night["run_date"] == nights[0]["run_date"]
+        ],
         "champion": champion
         and {"model": champion["model"], "version": champion["to_version"], "who": champion["who"]},
         "tasks": [
@@ -84,6 +89,7 @@ def show(summary: dict[str, Any], path: Path, console: Console) -> None:
         console.print(_rungs(summary["rungs"]))
     console.print(_times(summary))
     console.print(_champion(summary), markup=False, soft_wrap=True)
+    console.print(_lists(summary), markup=False, soft_wrap=True)
     if summary["reused"]:
         console.print("reused: every landed row was committed before, so nothing was ingested again")
     for name, page in summary["reports"].items():
@@ -97,6 +103,16 @@ def _champion(summary: dict[str, Any]) -> str:
         return f"champion: {champion['model']} version {champion['version']} (promoted by {champion['who']})"
     why = f"; last decision: {last['decision']} by {last['who']}, {last['reason']}" if last else ""
     return f"champion: none yet{why}"
+
+
+def _lists(summary: dict[str, Any]) -> str:
+    """Who made the nightly lists, as the page says it."""
+    made = [
+        f"{one['users']:,} users by {'' if one['role'] == 'baseline' else 'version '}{one['by']} ({one['role']})"
+        for one in summary["lists"]
+    ]
+    why = "none yet: no version was promoted, and no baseline was measured"
+    return f"lists: {', '.join(made)}, histories up to {summary['lists'][0]['day']}" if made else f"lists: {why}"
 
 
 def _rows(summary: dict[str, Any]) -> Table:
@@ -127,11 +143,15 @@ def _metrics(summary: dict[str, Any], split: str) -> Table:
 
 def _rungs(rungs: list[dict[str, Any]]) -> Table:
     origins = ", ".join(sorted({one["origin"] for one in rungs}))
-    table = Table(title=f"Rungs, each held by a gate on validation samples ({origins})", title_justify="left")
-    for name in ("rung", "preferences", "NDCG@10 before", "after", "legal ids", "outcome"):
-        table.add_column(name, justify="left" if name in ("rung", "outcome") else "right")
+    title = f"Stages with a gate on validation samples, and what was left out ({origins})"
+    table = Table(title=title, title_justify="left")
+    for name in ("stage", "preferences", "NDCG@10 before", "after", "legal ids", "outcome"):
+        table.add_column(name, justify="left" if name in ("stage", "outcome") else "right")
     for one in rungs:
-        figures = (f"{one['ndcg_before']:.4f}", f"{one['ndcg_after']:.4f}", f"{one['legal']:.0%}")
+        judged = "ndcg_before" in one  # what was left out before it began has no figures
+        figures = (
+            (f"{one['ndcg_before']:.4f}", f"{one['ndcg_after']:.4f}", f"{one['legal']:.0%}") if judged else ("",) * 3
+        )
         # An evaluation of before reasons were kept has none.
         outcome = "stands" if one["stands"] else ": ".join(filter(None, ("left out", one["reason"])))
         table.add_row(one["rung"], f"{one['preferences']:,.0f}" if "preferences" in one else "", *figures, outcome)

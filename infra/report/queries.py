@@ -192,9 +192,9 @@ def evaluations(marts: Marts, metric: str) -> dict[tuple[str, str], list[Evaluat
 
 
 def rungs(metrics: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Of `model_metrics`: one row per stage that held a gate of its own, its figures by name, in their order.
+    """Of `model_metrics`: one row per stage that held a gate of its own or was left out, its figures by name, in order.
 
-    `reason` says why one was left out; None where it stands.
+    `reason` says why one was left out; None where it stands. What was left out before it began has no other figures.
     """
     found: dict[tuple[str, str], dict[str, Any]] = {}
     for row in metrics:

@@ -42,6 +42,26 @@ def gate_report(client: MlflowClient, model: str, version: str) -> GateReport | 
     return GateReport.from_json(text) if text else None
 
 
+def require_champion(client: MlflowClient, model: str, version: str) -> None:
+    """Refuse a champion that MLflow does not have.
+
+    Raises:
+        DataError: it is gone.
+    """
+    if version not in _registered(client, model):
+        raise DataError(
+            f"Champion {version} of the ledger is gone from MLflow.",
+            where=f"model {model!r}",
+            why="Its version was deleted there, and the ledger of promotions still names it.",
+            do='Go back to the champion before: python -m registry rollback --reason "...". Or name another version: '
+            'python -m registry promote --version N --override --reason "...".',
+        )
+
+
+def _registered(client: MlflowClient, model: str) -> set[str]:
+    return {str(found.version) for found in client.search_model_versions(f"name='{model}'", max_results=1000)}
+
+
 def newest_undecided(client: MlflowClient, ledger: Promotions, model: str) -> str | None:
     """The newest version, unless a decision about it or about a newer one has been made."""
     newest = str(versions(client, model)[-1].version)
@@ -55,10 +75,14 @@ def aliases(client: MlflowClient, model: str) -> dict[str, str]:
 
 
 def sync_aliases(client: MlflowClient, ledger: Promotions, model: str) -> dict[str, str]:
-    """Make the aliases say what the ledger says; returns the aliases that changed (to the version, or to `(none)`)."""
-    present = aliases(client, model)
+    """Make the aliases say what the ledger says; returns the aliases that changed (to the version, or to `(none)`).
+
+    A champion that is gone from MLflow has no alias, so that the commands that mend this can be run.
+    """
+    present, there = aliases(client, model), _registered(client, model)
     changed: dict[str, str] = {}
-    for alias, version in _views(client, ledger, model).items():
+    for alias, named in _views(client, ledger, model).items():
+        version = named if named in there else None
         if present.get(alias) == version:
             continue
         if version is None:
@@ -70,11 +94,17 @@ def sync_aliases(client: MlflowClient, ledger: Promotions, model: str) -> dict[s
 
 
 def standing(profile: Profile, model: str) -> dict[str, str]:
-    """Alias to version as the ledger has it now, the champion first; none before anything is registered."""
-    client = connect(profile)
-    if not client.search_model_versions(f"name='{model}'", max_results=1):
+    """Alias to version as the ledger has it now, the champion first; none before anything is registered.
+
+    Raises:
+        DataError: the champion of the ledger is gone from MLflow.
+    """
+    client, ledger = connect(profile), Promotions(profile)
+    if champion := ledger.champion(model):
+        require_champion(client, model, champion)
+    elif not _registered(client, model):
         return {}
-    return {alias: version for alias, version in _views(client, Promotions(profile), model).items() if version}
+    return {alias: version for alias, version in _views(client, ledger, model).items() if version}
 
 
 def _views(client: MlflowClient, ledger: Promotions, model: str) -> dict[str, str | None]:

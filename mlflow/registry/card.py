@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from infra.lake import DataFile, Lake
 from infra.profile import Profile
+from registry.aliases import require_champion
 from registry.evidence import candidate, snapshots_of
 from registry.gate_file import Gate
 from registry.gates import Candidate
@@ -32,6 +33,8 @@ _LIMITS = (
 def write(profile: Profile, client: MlflowClient, gate: Gate, version: str) -> str:
     """The card of a registered version as markdown, beside the champion of this moment."""
     champion = Promotions(profile).champion(gate.model)
+    if champion:
+        require_champion(client, gate.model, champion)
     runs = lineage(client, client.get_model_version(gate.model, version).run_id)
     other = champion if champion != version else None
     new = candidate(client, gate.model, version)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from infra.errors import DataError
 from infra.ledger import Ledger
 from infra.profile import Profile
-from registry.aliases import GATE_TAG, gate_report, newest_undecided, sync_aliases, versions
+from registry.aliases import GATE_TAG, gate_report, newest_undecided, require_champion, sync_aliases, versions
 from registry.card import metrics_of
 from registry.data_quality import judge
 from registry.evidence import EVALUATION, candidate, snapshots_of
@@ -49,6 +49,8 @@ def hold_gate(profile: Profile, model: str, version: str | None = None) -> GateR
     client, ledger = _open(profile, model)
     chosen = _chosen(client, ledger, model, version)
     champion = ledger.champion(model)
+    if champion:
+        require_champion(client, model, champion)
     quality = judge(Ledger(profile), snapshots_of(client, model, chosen))
     present = candidate(client, model, champion) if champion and champion != chosen else None
     earlier = [candidate(client, model, one) for one in _earlier(client, ledger, model) if one != chosen]
@@ -114,6 +116,7 @@ def compare(profile: Profile, model: str, version: str | None = None) -> list[Co
     champion = ledger.champion(model)
     if champion is None:
         raise DataError(f"Model {model!r} has no champion to compare with.", do="See: python -m registry gate")
+    require_champion(client, model, champion)
     chosen = _chosen(client, ledger, model, version)
     sides = [candidate(client, model, v) for v in (chosen, champion)]
     pairs = pair(*(of_model(side.ranks, gate.evaluated_as, gate.split) for side in sides))

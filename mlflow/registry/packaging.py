@@ -66,9 +66,10 @@ def unpack(profile: Profile, model: str, version: str, root: Path) -> Path:
     """The folder that a version was packed from, copied to `<root>/v<version>` unless it is there; returns it.
 
     Raises:
-        DataError: a file is not the one that was registered.
+        DataError: a file is not the one that was registered, or is gone.
     """
     import mlflow
+    from mlflow.exceptions import MlflowException
 
     connect(profile)
     folder = root / f"v{version}"
@@ -77,11 +78,25 @@ def unpack(profile: Profile, model: str, version: str, root: Path) -> Path:
     root.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=root) as scratch:
         place = f"models:/{model}/{version}/artifacts"
-        packed = Path(mlflow.artifacts.download_artifacts(artifact_uri=place, dst_path=scratch))
+        try:
+            packed = Path(mlflow.artifacts.download_artifacts(artifact_uri=place, dst_path=scratch))
+        except (MlflowException, OSError) as error:
+            raise _gone(place, str(error)) from error
+        if not (packed / "model").is_dir() or not (packed / "manifest.json").is_file():
+            raise _gone(place, f"only {', '.join(sorted(f.name for f in packed.iterdir())) or 'nothing'} is there")
         if _manifest(packed / "model") != json.loads((packed / "manifest.json").read_text()):
             raise DataError("The files of a registered version have changed.", where=place, do="Register it anew.")
         (packed / "model").rename(folder)
     return folder
+
+
+def _gone(place: str, why: str) -> DataError:
+    return DataError(
+        "The packed files of a registered version are gone.",
+        where=place,
+        why=why,
+        do='Restore the folder of artifacts, or go back: python -m registry rollback --reason "..."',
+    )
 
 
 def _fitting(text: str) -> str:

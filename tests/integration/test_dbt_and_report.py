@@ -25,6 +25,8 @@ METRICS = (
     "('2018-01-06', 'b', '8', 'rf_hard', 'training', 'ndcg_after', 0.0318, null, null, null)",
     "('2018-01-06', 'b', '8', 'rf_hard', 'training', 'legal', 0.97, null, null, null)",
     "('2018-01-06', 'b', '8', 'rf_hard', 'training', 'stands', 0, null, null, '18 preferences, fewer than 50')",
+    "('2018-01-06', 'b', '8', 'sft', 'training', 'place', 2, null, null, null)",
+    "('2018-01-06', 'b', '8', 'sft', 'training', 'stands', 0, null, null, 'the shop is too small for a model')",
 )
 EVIL = "<script>alert(1)</script>"
 
@@ -68,6 +70,9 @@ def _fill(connection: duckdb.DuckDBPyConnection) -> None:
            from (values ('u1', '7', 1, 'i1'), ('u1', '7', 2, 'i2'), ('u2', '7', 1, 'i1'), ('u2', '7', 2, 'i2'),
                         ('u1', '8', 1, 'i2'), ('u1', '8', 2, 'i3'), ('u2', '8', 1, 'i4'), ('u2', '8', 2, 'i5'))
                lists(user_id, model_version, rank, item_id)"""
+    )
+    connection.execute(
+        "insert into recommendations values (date '2018-01-04', 'u1', 'covisit', 1, 'i1', -1.0, 'baseline')"
     )
     connection.execute("drop view ops_model_metrics")
     connection.execute(
@@ -138,6 +143,17 @@ def test_the_page_says_why_a_rung_was_left_out(site: Path) -> None:
     assert re.search(r"rf_hard.*left out</span> 18 preferences, fewer than 50", page)
 
 
+def test_the_page_says_why_a_stage_that_never_began_was_left_out(site: Path) -> None:
+    page = (site / "report" / "index.html").read_text()
+    (line,) = re.findall(r"<tr><td>generative_rec</td><td>sft</td>.*", page)
+    assert re.findall(r">([^<>]+)<", line)[2:] == ["real", *["-"] * 4, "left out", " the shop is too small for a model"]
+
+
+def test_the_page_names_who_made_the_lists(site: Path) -> None:
+    section = (site / "report" / "index.html").read_text().split('<section id="recommendations">')[1]
+    assert "<td>version 7 <span" in section and re.search(r"<td>covisit <span[^>]*>baseline<", section)
+
+
 def test_the_page_shows_the_headline_figure_of_earlier_evaluations(site: Path) -> None:
     history = (site / "report" / "index.html").read_text().split("Recall@10 over the last evaluations")[1]
     newest, before = [line for line in history.splitlines() if line.startswith("<tr><td")][:2]
@@ -151,7 +167,11 @@ def test_the_nightly_lists_are_told_by_day_and_version(site: Path) -> None:
             """select model_version, role, users, mean_list_length, items, items_not_in_catalogue, own_share,
                    overlap_at_10 from fct_recommendations order by 1"""
         ).fetchall()
-    assert rows == [("7", "champion", 2, 2.0, 2, 2, 0.25, 0.25), ("8", "challenger", 2, 2.0, 4, 4, 0.0, 0.25)]
+    assert rows == [
+        ("7", "champion", 2, 2.0, 2, 2, 0.25, 0.25),
+        ("8", "challenger", 2, 2.0, 4, 4, 0.0, 0.25),
+        ("covisit", "baseline", 1, 1.0, 1, 1, 0.0, None),
+    ]
     page = (site / "report" / "index.html").read_text()
     section = page.split('<section id="recommendations">')[1].split("</section>")[0]
     assert "1 day behind the events" in section  # events of 2018-01-06 are committed, the lists are of the day before

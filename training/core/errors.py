@@ -56,6 +56,18 @@ class Diverged(DataError):
                 raise cls(name.replace("_", " "), value, where=where)
 
 
+class LeftOut(DataError):
+    """There is too little data for a stage: it is left out of the run with this reason, and the run goes on.
+
+    `run_stage` records it. A stage that reads what a left-out stage would have made is left out too.
+    """
+
+    @property
+    def reason(self) -> str:
+        """What the record says, in one line."""
+        return f"{self.what}: {self.why}" if self.why else self.what
+
+
 class Preempted(TrainingError):
     """The machine was taken away (SIGTERM): a retry goes on from the last checkpoint."""
 

@@ -3,6 +3,9 @@
 A stage is a module `training.<system>.<stage>` with `main(spec) -> StageResult`. The folder `spec.out` gets the
 stage's own files, `config.yaml` (resolved), `metrics.jsonl`, and last of all `result.json`: its presence is what
 makes the stage done, and a stage that is done with the same spec is not run again. Its checkpoints go then.
+
+A stage that is left out is done too: `gate.json` has the reason, and so does `left_out` of its result where it hands
+nothing on. Whoever asks for its artifact is then left out as well; what does not need it goes on.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -22,7 +26,7 @@ import pyarrow as pa
 import yaml
 
 from training.core.config import parse_config
-from training.core.errors import DataError
+from training.core.errors import DataError, LeftOut
 from training.core.files import write_json, write_text
 from training.core.preemption import preemptible
 from training.core.tables import read_parquet
@@ -31,6 +35,8 @@ T = TypeVar("T")
 
 CHECKPOINTS = "checkpoints"
 """The folder, in any folder that a training writes, of all that it needs to go on, and nobody needs afterwards."""
+GATE_FILE = "gate.json"
+"""Whether a stage `stands`, and the `reason` where it was left out; written by stages that can be."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +89,10 @@ class StageSpec:
         return Path(self.out)
 
     def artifact(self, name: str) -> Path:
-        """The folder of an earlier stage; DataError if the spec does not name it or it is not there."""
+        """The folder of an earlier stage.
+
+        Raises DataError if the spec does not name it or it is not there, LeftOut where its stage was left out.
+        """
         if name not in self.artifacts:
             raise DataError(
                 f"the spec names no artifact {name!r}",
@@ -94,16 +103,26 @@ class StageSpec:
         folder = Path(self.artifacts[name])
         if not folder.is_dir():
             raise DataError(f"the artifact {name!r} is not there", where=str(folder), do="run its stage first")
+        if self.left_out(name):
+            raise LeftOut(f"it needs {name}, which was left out", do=f"see why {name} was left out")
         return folder
+
+    def left_out(self, name: str) -> str:
+        """Why the stage of an artifact was left out; empty where it was not."""
+        return str(_result(Path(self.artifacts[name])).get("left_out", "")) if name in self.artifacts else ""
 
 
 @dataclass(frozen=True)
 class StageResult:
-    """What a stage reports: final metrics, its output tables (name -> paths below `out`), where it resumed from."""
+    """What a stage reports: final metrics, its output tables (name -> paths below `out`), where it resumed from.
+
+    `left_out`: why it made nothing; empty where it ran.
+    """
 
     metrics: Mapping[str, float]
     tables: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     resumed_from: int | None = None
+    left_out: str = ""
 
 
 def run_stage(spec: StageSpec, main: Callable[[StageSpec], StageResult]) -> bool:
@@ -117,7 +136,7 @@ def run_stage(spec: StageSpec, main: Callable[[StageSpec], StageResult]) -> bool
     spec.out_dir.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
     with preemptible():
-        result = main(spec)
+        result = _run_or_leave_out(spec, main)
     if is_main_process():
         seconds = round(time.monotonic() - started, 3)
         write_json(
@@ -132,15 +151,29 @@ def _remove_checkpoints(out: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def _run_or_leave_out(spec: StageSpec, main: Callable[[StageSpec], StageResult]) -> StageResult:
+    try:
+        return main(spec)
+    except LeftOut as refusal:
+        if is_main_process():
+            sys.stdout.write(f"{spec.stage} is left out: {refusal.reason}\n")
+            write_json(spec.out_dir / GATE_FILE, {"stands": False, "reason": refusal.reason})
+        return StageResult({"stands": 0.0}, left_out=refusal.reason)
+
+
 def _finished(spec: StageSpec) -> bool:
     return _made_by(spec.out_dir) == spec.hash
 
 
 def _made_by(folder: Path) -> str | None:
     """The hash of the spec whose result is in the folder; None where there is none."""
-    path = folder / "result.json"
-    made_by: str | None = json.loads(path.read_text()).get("spec_hash") if path.is_file() else None
+    made_by: str | None = _result(folder).get("spec_hash")
     return made_by
+
+
+def _result(folder: Path) -> dict[str, Any]:
+    path = folder / "result.json"
+    return dict(json.loads(path.read_text())) if path.is_file() else {}
 
 
 def is_main_process() -> bool:

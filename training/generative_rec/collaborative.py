@@ -19,14 +19,15 @@ import torch
 from torch import Tensor
 
 from training.core.checkpoint import load_weights, places, save_weights
-from training.core.errors import DataError
+from training.core.errors import LeftOut
 from training.core.stage import MetricsLog, StageResult, StageSpec, resolve_config
 from training.generative_rec.catalogue import read_catalogue
+from training.generative_rec.code_sizes import refuse_small
 from training.generative_rec.collaborative_vectors import CollaborativeVectors, pooled_users
 from training.generative_rec.covisit_vectors import covisit_vectors
 from training.generative_rec.din import DIN, sampled_softmax
 from training.generative_rec.interactions import Interactions, padded_rows
-from training.generative_rec.samples import NextItem, Protocol, check_known, of_part, read_samples
+from training.generative_rec.samples import NextItem, Protocol, of_catalogue, of_part, read_samples
 from training.generative_rec.steps import Steps, drawn
 
 T = TypeVar("T")
@@ -70,9 +71,9 @@ def main(spec: StageSpec) -> StageResult:
     """Train the recommender, pool the users, rank some validation samples beside popularity."""
     config = resolve_config(spec, Config)
     item_ids = [item["item_id"] for item in read_catalogue(spec, config.sources)]
-    samples = read_samples(spec, config.protocol)
-    check_known(samples, item_ids)
+    samples = of_catalogue(read_samples(spec, config.protocol), item_ids)
     known = Interactions.of_training(samples, item_ids, config.min_events)
+    refuse_small(len(item_ids), len(known.user_ids))
     encoder = Encoder(known, of_part(samples, "valid"), config, spec.seed)
     best_loss, resumed = encoder.train(spec.out_dir, spec.hash)
     users = pooled_users(encoder.item_vectors, known)
@@ -101,7 +102,7 @@ class Encoder:
     def __init__(self, known: Interactions, validation: Sequence[NextItem], config: Config, seed: int) -> None:
         asked = [sample for sample in validation if sample.history]
         if not len(known.targets()) or not asked:
-            raise DataError(
+            raise LeftOut(
                 "there is nothing to train the collaborative encoder on or to validate it with",
                 why=f"{len(known.targets())} training samples and {len(asked)} validation samples with a history",
                 do="choose another split",

@@ -140,8 +140,8 @@ class Comparison:
         return metrics_table(lines, origin, self.split, max(sample.as_of for sample in self.test))
 
 
-def metrics_table(lines: Sequence[Mapping[str, Any]], origin: str, split: str, as_of: date) -> pa.Table:
-    """The table `model_metrics`; `as_of` is the day of the newest test sample."""
+def metrics_table(lines: Sequence[Mapping[str, Any]], origin: str, split: str, as_of: date | None) -> pa.Table:
+    """The table `model_metrics`; `as_of` is the day of the newest test sample, None where there is none."""
     table = pa.Table.from_pylist(list(lines), schema=pa.schema(_METRICS_SCHEMA))
     constants = (("origin", origin, pa.string()), ("split", split, pa.string()), ("as_of", as_of, pa.date32()))
     for name, value, kind in constants:
@@ -149,16 +149,16 @@ def metrics_table(lines: Sequence[Mapping[str, Any]], origin: str, split: str, a
     return table
 
 
-def rung_lines(records: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """One line per figure of each rung's record, and its `place` on the ladder.
+def record_lines(records: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """One line per figure of each rung's or left-out stage's record, and its `place` among them.
 
-    `stands` is 1 where the rung's model went on; 0 where it was left out, with the `reason` beside it.
+    `stands` is 1 where the rung's model went on; 0 for what was left out, with the `reason` beside it.
     """
     nothing = {"slice": "all", "lo": None, "hi": None, "n": None}
     return [
-        {"model": rung, "metric": name, "value": float(value), **nothing}
+        {"model": stage, "metric": name, "value": float(value), **nothing}
         | {"reason": (record["reason"] or None) if name == "stands" else None}
-        for place, (rung, record) in enumerate(records.items(), start=1)
+        for place, (stage, record) in enumerate(records.items(), start=1)
         for name, value in {"place": place, **record}.items()
         if not isinstance(value, str)
     ]

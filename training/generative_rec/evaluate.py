@@ -8,49 +8,61 @@ Both tables name the split of each line. The time split decides. Leave-one-out s
 papers, with every row fitted anew on its training part: a model of the time split has seen leave-one-out's test items,
 so a trained model has a row there only where its stage trained one for it (`protocols` of `sft`).
 
-What the rungs' own gates decided is in `model_metrics` too, as split `training`: a row whose rungs were left out has
-the weights of the row that they started from, and so its figures.
+What the rungs' own gates decided, and why stages and rows were left out, is in `model_metrics` too, as split
+`training`: a row whose rungs were left out has the weights of the row that they started from, and so its figures; a
+model whose stage made nothing has no row. The baseline with the best NDCG@10 is packed in `baseline/`: where there is
+no champion, it makes the nightly lists.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from training.core.errors import DataError
+from training.core.errors import LeftOut
 from training.core.metrics import rank_of
 from training.core.progress import Progress
 from training.core.stage import StageResult, StageSpec, resolve_config
-from training.generative_rec.baselines.base import Known, Ranking, Recommender
-from training.generative_rec.baselines.rows import COUNTED, BaselineName, rows
+from training.generative_rec.baselines.base import Ranking, Recommender
+from training.generative_rec.baselines.packed import Facts, pack
+from training.generative_rec.baselines.rows import COUNTED, BaselineName, fitted
 from training.generative_rec.baselines.sasrec import SASRecConfig
-from training.generative_rec.catalogue import read_kinds
-from training.generative_rec.comparison import Comparison, Row, flat, metrics_table, rung_lines
+from training.generative_rec.catalogue import read_catalogue, read_kinds
+from training.generative_rec.comparison import (
+    COMPARED,
+    RANKS_SCHEMA,
+    Comparison,
+    Row,
+    flat,
+    metrics_table,
+    record_lines,
+)
 from training.generative_rec.item_codes import read_codes
-from training.generative_rec.rungs import read_rungs
+from training.generative_rec.rungs import read_records
 from training.generative_rec.samples import (
     NextItem,
     Protocol,
-    before_held_out,
-    check_known,
     model_folder,
+    of_catalogue,
     of_part,
     read_samples,
     refuse_other_split,
-    sequences_by_user,
     training_sequences,
 )
 from training.generative_rec.serve import Recommender as Generative
 from training.generative_rec.serve import Serving, package
 
 TABLE = "next_item_training_set"
+Records = dict[str, dict[str, Any]]
 _CHUNK = 256
 
 
@@ -58,7 +70,8 @@ _CHUNK = 256
 class Config:
     """`models`: the stages that trained them, in the order of the rows, each with the stage of its semantic ids.
 
-    The last one is packaged. `baselines`: of each split that is measured; the first split needs every model.
+    The last one is packaged; those whose stages were left out have no row. `baselines`: of each split that is measured;
+    the first split needs every model.
 
     `rank_own`: may a user's own items be ranked (same for all rows). `samples`: measure at most so many test samples of
     a split, of users drawn with the seed.
@@ -77,23 +90,50 @@ class Config:
 
 
 def main(spec: StageSpec) -> StageResult:
-    """Measure all rows on both splits; package the last model."""
+    """Measure all rows on both splits; package the last model and the best baseline."""
     config = resolve_config(spec, Config)
-    catalogue = sorted(read_codes(spec.artifact(list(config.models.values())[-1])))
+    there = {m: codes for m, codes in config.models.items() if not (spec.left_out(m) or spec.left_out(codes))}
+    config, records = replace(config, models=there), read_records(spec)
+    catalogue = _catalogue(spec, config)
     # Checkpoints are loaded first, so that a bad one costs no training time.
     trained = {protocol: _trained(spec, config, protocol) for protocol in config.baselines}
-    found = [
-        _compare(spec, config, protocol, catalogue, baselines, trained[protocol])
-        for protocol, baselines in config.baselines.items()
-        if baselines or trained[protocol]
-    ]
-    return _write(spec, found)
+    found = list[Comparison]()
+    for protocol, baselines in config.baselines.items():
+        if baselines or trained[protocol]:
+            with _recorded(records, f"evaluate ({protocol})"):
+                found.append(_compare(spec, config, protocol, catalogue, baselines, trained[protocol], records))
+    result = _write(spec, found, records)
+    _pack_best(spec, config, catalogue, result.metrics)
+    return replace(result, metrics={**result.metrics, "models": float(len(config.models))})
+
+
+@contextmanager
+def _recorded(records: Records, name: str) -> Iterator[None]:
+    """What cannot be done for want of data is left out, and the record says why."""
+    try:
+        yield
+    except LeftOut as refusal:
+        records[name] = {"stands": False, "reason": refusal.reason}
+
+
+def _catalogue(spec: StageSpec, config: Config) -> list[str]:
+    """The items of the last model's ids, or those that people act on where there is no model."""
+    if config.models:
+        return sorted(read_codes(spec.artifact(list(config.models.values())[-1])))
+    return [item["item_id"] for item in read_catalogue(spec, ())]
+
+
+def _pack_best(spec: StageSpec, config: Config, catalogue: Sequence[str], metrics: Mapping[str, float]) -> None:
+    measured = [name for name in next(iter(config.baselines.values()), ()) if f"{name}.{COMPARED}" in metrics]
+    if measured:
+        best = max(measured, key=lambda name: metrics[f"{name}.{COMPARED}"])
+        pack(spec, Facts(best, spec.seed, config.sasrec, config.rank_own), catalogue, spec.out_dir / "baseline")
 
 
 def chosen_samples(test: Sequence[NextItem], limit: int | None, seed: int) -> list[NextItem]:
     """All of `test`, or the samples of users in a seeded order, cut at `limit`."""
     if not test:
-        raise DataError("there is no test sample", where=TABLE, do="move the cut dates of the split")
+        raise LeftOut("there is no test sample", where=TABLE, do="move the cut dates of the split")
     if limit is None or len(test) <= limit:
         return list(test)
     users = sorted({sample.user_id for sample in test})
@@ -135,20 +175,20 @@ def _compare(
     catalogue: Sequence[str],
     baselines: Sequence[BaselineName],
     trained: Mapping[str, Recommender],
+    records: Records,
 ) -> Comparison:
-    samples = read_samples(spec, protocol, TABLE)
-    check_known(samples, catalogue)
+    samples = of_catalogue(read_samples(spec, protocol, TABLE), catalogue)
     test, kinds = chosen_samples(of_part(samples, "test"), config.samples, spec.seed), read_kinds(spec, catalogue)
-    valid, sequences = of_part(samples, "valid"), training_sequences(samples)
-    pasts, fits = sequences_by_user(before_held_out(samples)), rows(config.sasrec)
-    known = Known(catalogue, sequences, pasts, valid, config.rank_own, spec.seed)
-    models = ((name, fits[name](known)) for name in baselines)
     measured, found = dict[Recommender, Row](), list[Row]()
-    for name, model in chain(models, trained.items()):
-        if model not in measured:
-            measured[model] = _measure(name, model, test, config, frozenset(catalogue))
-        found.append(replace(measured[model], model=name))
-    warm = frozenset(chain.from_iterable(sequences))
+    for row in baselines:
+        with _recorded(records, row):
+            model = fitted(row, catalogue, samples, config.sasrec, config.rank_own, spec.seed)
+            found.append(_measure(row, model, test, config, frozenset(catalogue)))
+    for name, recommender in trained.items():
+        if recommender not in measured:
+            measured[recommender] = _measure(name, recommender, test, config, frozenset(catalogue))
+        found.append(replace(measured[recommender], model=name))
+    warm = frozenset(chain.from_iterable(training_sequences(samples)))
     return Comparison(protocol, found, test, warm, len(catalogue), kinds, spec.seed, config.resamples)
 
 
@@ -171,10 +211,10 @@ def _measure(
     return Row(name, lists, ranks, recommender.choice)
 
 
-def _write(spec: StageSpec, found: Sequence[Comparison]) -> StageResult:
+def _write(spec: StageSpec, found: Sequence[Comparison], records: Records) -> StageResult:
     """Metrics of the time split keep their names; those of the other one begin with its own."""
     origin, metrics = spec.tables[TABLE].origin, dict[str, float]()
-    means, ranks = list[pa.Table](), list[pa.Table]()
+    means, ranks = list[pa.Table](), [RANKS_SCHEMA.empty_table()]
     for comparison in found:
         lines = comparison.lines()
         means.append(comparison.metrics_table(lines, origin))
@@ -183,10 +223,10 @@ def _write(spec: StageSpec, found: Sequence[Comparison]) -> StageResult:
         own = {**flat(lines), **comparison.differences(), **sizes}
         prefix = "" if comparison.split == "time" else f"{comparison.split}."
         metrics |= {f"{prefix}{name}": value for name, value in own.items()}
-    rungs = rung_lines(read_rungs(spec))
-    metrics |= {f"{line['model']}.{line['metric']}": line["value"] for line in rungs}
-    newest = max(sample.as_of for comparison in found for sample in comparison.test)
-    means.append(metrics_table(rungs, origin, "training", newest))
+    told = record_lines(records)
+    metrics |= {f"{line['model']}.{line['metric']}": line["value"] for line in told}
+    newest = max((sample.as_of for comparison in found for sample in comparison.test), default=None)
+    means.append(metrics_table(told, origin, "training", newest))
     tables = {"model_metrics": pa.concat_tables(means), "eval_ranks": pa.concat_tables(ranks)}
     return StageResult(metrics, {name: (_write_table(spec, name, table),) for name, table in tables.items()})
 

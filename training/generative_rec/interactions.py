@@ -15,7 +15,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from training.core.errors import DataError
+from training.core.errors import DataError, LeftOut
 from training.generative_rec.samples import NextItem, of_part, training_sequences
 
 NO_ITEM = -1
@@ -125,7 +125,7 @@ def held_out_pairs(samples: Sequence[NextItem], part: str, known: Interactions) 
     item = {name: number for number, name in enumerate(known.item_ids)}
     pairs = [(user[s.user_id], item[s.item_id]) for s in of_part(samples, part) if s.user_id in user]
     if not pairs:
-        raise DataError(
+        raise LeftOut(
             f"no {part} sample is of a user that training knows",
             do="move the cut dates of the split, or choose another",
         )

@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 
 from training.core.decoding import beam_search, legal_share
 from training.core.device import in_shares
-from training.core.errors import DataError
+from training.core.errors import LeftOut
 from training.core.metrics import Floats, Interval, ndcg_at, paired_difference
 from training.generative_rec.item_codes import ItemCodes
 from training.generative_rec.prompts import Codes
@@ -35,10 +35,10 @@ def draw_questions(
     """At most `limit` of the samples, drawn with the seed, in their order; each asks with its last `history` items.
 
     A training sample does not say whose it is: the customer's code is pooled over its answer too.
-    Raises DataError where there is none.
+    Raises LeftOut where there is none.
     """
     if not samples:
-        raise DataError(
+        raise LeftOut(
             "a part of the split has no samples to ask",
             why="a model is aligned on training samples and judged on validation samples",
             do="move the cut dates of the split, or choose another `protocol`",

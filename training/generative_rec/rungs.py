@@ -21,21 +21,21 @@ from training.core.backbone import load_backbone, save_backbone
 from training.core.errors import DataError
 from training.core.files import new_folder, write_json
 from training.core.metrics import Floats
-from training.core.stage import StageResult, StageSpec, is_main_process
+from training.core.stage import GATE_FILE, StageResult, StageSpec, is_main_process
 from training.core.tokens import Vocabulary
 from training.generative_rec.item_codes import ItemCodes
 from training.generative_rec.questions import Gate, Judge, Question, Verdict, draw_questions
 from training.generative_rec.samples import (
     NextItem,
     Protocol,
-    check_known,
     model_folder,
+    of_catalogue,
     of_part,
     read_samples,
     refuse_other_split,
 )
 
-GATE_FILE, _FOOT_FILE = "gate.json", "foot.json"
+_FOOT_FILE = "foot.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,10 +75,9 @@ class Rung:
         """Read all that the rung needs. DataError where the model, the ids and the samples do not fit together."""
         folder = spec.artifact(config.start) / model_folder(config.protocol)
         refuse_other_split(spec.artifact(config.codes), config.protocol)
-        samples = read_samples(spec, config.protocol)
         model, vocabulary = load_backbone(folder)
         items = ItemCodes.load(spec.artifact(config.codes), vocabulary)
-        check_known(samples, items.item_ids)
+        samples = of_catalogue(read_samples(spec, config.protocol), items.item_ids)
         valid, asked = (
             draw_questions(of_part(samples, part), items, config.history, limit, spec.seed)
             for part, limit in (("valid", config.gate.samples), ("train", config.questions))
@@ -143,7 +142,7 @@ def _fingerprint(asked: Sequence[Question]) -> str:
     return hashlib.sha256(repr([(one.user_id, one.prompt, one.item) for one in asked]).encode()).hexdigest()
 
 
-def read_rungs(spec: StageSpec) -> dict[str, dict[str, Any]]:
-    """What the gate of each rung among the artifacts has recorded, in their order; a job may be without some."""
+def read_records(spec: StageSpec) -> dict[str, dict[str, Any]]:
+    """What each rung, and each stage that was left out, has recorded, in the order of the artifacts."""
     records = {name: Path(folder) / GATE_FILE for name, folder in spec.artifacts.items()}
     return {name: json.loads(file.read_text()) for name, file in records.items() if file.is_file()}

@@ -8,6 +8,7 @@ that was trained on one split has seen test items of the other: each split needs
 
 from __future__ import annotations
 
+import sys
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -18,8 +19,8 @@ from typing import Literal
 import pyarrow as pa
 import yaml
 
-from training.core.errors import DataError
-from training.core.stage import StageSpec, read_table
+from training.core.errors import DataError, LeftOut
+from training.core.stage import StageSpec, is_main_process, read_table
 from training.core.tables import refuse_nulls
 
 Protocol = Literal["time", "leave_one_out"]
@@ -56,8 +57,8 @@ def read_samples(spec: StageSpec, protocol: Protocol, table: str = TABLE) -> lis
 
     What a user did with an item on one day (looked at it, then bought it) is one sample, at its first time: the item
     would stand before itself in the user's sequence, and be test and training at once under leave-one-out.
-    Raises DataError for a row without one of its values, for a part other than train, valid and test, and for a split
-    without training samples.
+    Raises DataError for a row without one of its values and for a part other than train, valid and test, LeftOut for a
+    split without training samples.
     """
     found = read_table(spec, table, COLUMNS)
     refuse_nulls(table, found, COLUMNS)
@@ -70,13 +71,12 @@ def read_samples(spec: StageSpec, protocol: Protocol, table: str = TABLE) -> lis
     samples = list(once.values())
     parted = leave_one_out(samples) if protocol == "leave_one_out" else samples
     parts = {sample.part for sample in parted}
-    if "train" not in parts or not parts <= set(PARTS):
-        raise DataError(
-            f"the {protocol} split has no training samples, or parts other than {', '.join(PARTS)}",
-            where=table,
-            why=f"it has {', '.join(sorted(parts))}",
-            do="check the cut dates of the split against the days of the data",
-        )
+    do = "check the cut dates of the split against the days of the data"
+    if not parts <= set(PARTS):
+        known = f"it has {', '.join(sorted(parts))}"
+        raise DataError(f"the {protocol} split has parts other than {', '.join(PARTS)}", where=table, why=known, do=do)
+    if "train" not in parts:
+        raise LeftOut(f"the {protocol} split has no training samples", where=table, do=do)
     return parted
 
 
@@ -156,13 +156,24 @@ def training_feedback(spec: StageSpec, samples: Sequence[NextItem]) -> list[tupl
     ]
 
 
-def check_known(samples: Sequence[NextItem], catalogue: Sequence[str]) -> None:
-    """DataError if a sample names an item that the catalogue does not have."""
+def of_catalogue(samples: Sequence[NextItem], catalogue: Sequence[str]) -> list[NextItem]:
+    """The samples without the items that the catalogue does not have (any more): as answers, and in histories.
+
+    Nothing is learnt that cannot be recommended. The log names the first of them; DataError where no training sample is
+    left.
+    """
     known = set(catalogue)
-    unknown = sorted({item for s in samples for item in (s.item_id, *s.history) if item not in known})
-    if unknown:
-        raise DataError(
-            f"{len(unknown)} items of the samples are not in the catalogue",
-            where=f"items {', '.join(unknown[:5])}",
-            do="build the samples and the catalogue from snapshots of the same day",
-        )
+    gone = sorted({item for s in samples for item in (s.item_id, *s.history) if item not in known})
+    if not gone:
+        return list(samples)
+    kept = [
+        replace(sample, history=tuple(item for item in sample.history if item in known))
+        for sample in samples
+        if sample.item_id in known
+    ]
+    told = f"{len(gone)} items of the samples are not in the catalogue: items {', '.join(gone[:5])}"
+    if not of_part(kept, "train"):
+        raise DataError(told, do="build the samples and the catalogue from snapshots of the same day")
+    if is_main_process():
+        sys.stderr.write(f"warning: {told}; {len(samples) - len(kept)} of {len(samples)} samples are not learnt\n")
+    return kept

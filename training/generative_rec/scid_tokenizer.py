@@ -4,13 +4,14 @@ Reads `next_item_training_set`, `items` and the artifact `collaborative`. Writes
 trie leaf per item, the form that `semantic_ids` writes; also the table `item_codes`), `user_codes.parquet` (user_id,
 codes: users may share; also `user_codes`), `early_user_codes.parquet` (the same of users as they were at the first half
 of their items: what SFT trains with), `tokenizer.safetensors` and `quantizer.safetensors` (the item codebooks).
-Fails its gate, with the figures logged, where codes collide or lie idle. Lost on a kill: the texts of one chunk, the
+Is left out, with the figures logged, where codes collide or lie idle (`Gate`), and before any training where the shop
+is too small for codes (`code_sizes`). Lost on a kill: the texts of one chunk, the
 steps since the last checkpoint. A retry goes on from there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import compress
 
@@ -20,9 +21,10 @@ import torch
 from safetensors.torch import save_file
 
 from training.core.checkpoint import save_weights
-from training.core.errors import DataError
+from training.core.errors import LeftOut
 from training.core.stage import MetricsLog, StageResult, StageSpec, resolve_config
 from training.generative_rec.catalogue import read_catalogue
+from training.generative_rec.code_sizes import refuse_small
 from training.generative_rec.interactions import Interactions, held_out_pairs
 from training.generative_rec.item_codes import (
     CODES_FILE,
@@ -32,7 +34,7 @@ from training.generative_rec.item_codes import (
     read_user_codes,
 )
 from training.generative_rec.quantizers import unique_leaves
-from training.generative_rec.samples import Protocol, before_held_out, check_known, read_samples, refuse_other_split
+from training.generative_rec.samples import Protocol, before_held_out, of_catalogue, read_samples, refuse_other_split
 from training.generative_rec.scid.collisions import SinkhornConfig, collision_rate, spread
 from training.generative_rec.scid.inputs import Inputs, TextConfig, build_inputs
 from training.generative_rec.scid.model import DualTokenizer, ScConfig, Side
@@ -47,11 +49,13 @@ _REPORTED_ROWS = 1000
 class Gate:
     """What codes must reach (INFERRED). Shares of a level are of the codes that it has.
 
-    `item_collisions`: the highest collision rate of items after Sinkhorn, before leftovers get their further code.
+    `item_collisions`: the highest collision rate of items after Sinkhorn, before leftovers get their further code; in a
+    small catalogue `colliding` items may collide all the same, as a share of 60 items allows none.
     `level_1_usage`: the lowest share of first codes in use, `perplexity`: the lowest share at each level; both sides.
     """
 
     item_collisions: float = 0.01
+    colliding: int = 5
     level_1_usage: float = 0.95
     perplexity: float = 0.2
 
@@ -76,10 +80,10 @@ def main(spec: StageSpec) -> StageResult:
     config = resolve_config(spec, Config)
     refuse_other_split(spec.artifact("collaborative"), config.protocol)
     items = read_catalogue(spec, config.sources)
-    samples = read_samples(spec, config.protocol)
     ids = [item["item_id"] for item in items]
-    check_known(samples, ids)
+    samples = of_catalogue(read_samples(spec, config.protocol), ids)
     known = Interactions.of_training(samples, ids, config.min_events)
+    refuse_small(len(ids), len(known.user_ids))
     pairs = held_out_pairs(samples, "valid", known)
     told = Interactions.of_training(before_held_out(samples), ids, 0)
     inputs = build_inputs(spec, items, samples, known, told, config.text)
@@ -96,7 +100,7 @@ def main(spec: StageSpec) -> StageResult:
     metrics = facts | _write_codes(spec, training.model.cpu(), data, config, told, torch.cat(inputs.asked, dim=1))
     _write_early_codes(spec, training.model, torch.cat(inputs.early, dim=1), known.first_halves())
     MetricsLog(spec.out_dir / "metrics.jsonl").append(config.training.steps, **metrics)
-    hold_gate(metrics, config.gate, config.quantizer.levels)
+    hold_gate(metrics, config.gate)
     return StageResult(metrics, {"item_codes": (CODES_FILE,), "user_codes": (USER_CODES_FILE,)}, resumed)
 
 
@@ -108,17 +112,17 @@ def build_model(inputs: Inputs, config: Config, seed: int) -> DualTokenizer:
     return DualTokenizer(user, item)
 
 
-def hold_gate(metrics: dict[str, float], gate: Gate, levels: int) -> None:
-    """DataError that names each figure outside of the gate."""
-    faults = []
-    if metrics["item.collision_rate"] > gate.item_collisions:
-        faults.append(f"item.collision_rate {metrics['item.collision_rate']:.4f} > {gate.item_collisions}")
+def hold_gate(metrics: Mapping[str, float], gate: Gate) -> None:
+    """LeftOut that names each figure outside of the gate."""
+    faults, most = [], max(gate.item_collisions, gate.colliding / metrics["items"])
+    if metrics["item.collision_rate"] > most:
+        faults.append(f"item.collision_rate {metrics['item.collision_rate']:.4f} > {most:.4g}")
     for side in ("item", "user"):
         floors = {f"{side}.usage.level_1": gate.level_1_usage}
-        floors |= {f"{side}.balance.level_{level + 1}": gate.perplexity for level in range(levels)}
+        floors |= {name: gate.perplexity for name in metrics if name.startswith(f"{side}.balance.")}
         faults += [f"{name} {metrics[name]:.3f} < {floor}" for name, floor in floors.items() if metrics[name] < floor]
     if faults:
-        raise DataError(
+        raise LeftOut(
             "the codes failed their gate",
             why="; ".join(faults),
             do="train longer, use more codes or levels, or correct the gate; metrics.jsonl has all figures",
@@ -145,7 +149,7 @@ def _write_codes(
         "users": float(len(users)),
         "item.collision_rate_before_sinkhorn": before,
         "item.sinkhorn_rounds": float(rounds),
-        "item.further_codes": float(sum(len(leaf) > config.quantizer.levels for leaf in leaves)),
+        "item.further_codes": float(sum(len(leaf) > model.item.quantizer.levels for leaf in leaves)),
     }
     for name, side, inputs, codes in (("item", model.item, items, item_codes), ("user", model.user, users, user_codes)):
         asked = torch.arange(0, len(inputs), max(1, len(inputs) // _REPORTED_ROWS))

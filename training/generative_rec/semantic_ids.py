@@ -21,6 +21,7 @@ from safetensors.torch import save_file
 from training.core.embeddings import embed_texts
 from training.core.stage import MetricsLog, StageResult, StageSpec, read_table, resolve_config
 from training.generative_rec.catalogue import item_texts, read_catalogue, refuse, refuse_broken
+from training.generative_rec.code_sizes import fitted
 from training.generative_rec.quantizers import QUANTIZERS, codebook_report, unique_leaves
 
 CODES_FILE = "codes.parquet"
@@ -31,10 +32,11 @@ CODES_SCHEMA = {"item_id": pa.string(), "codes": pa.list_(pa.int32())}
 class Config:
     """Settings of the stage.
 
-    `sources`: the catalogues to recommend from; empty: those that the training set's items are from. `encoder`: a
-    sentence-transformers folder, null is the embedded one; it reads `max_tokens` of a text. `fallback_text`: what
-    stands for an item without any text, with `{item_id}` in it; null makes such an item an error. `published`: the
-    items' column that holds codes made elsewhere (lists of `levels` integers below `codes`), taken as they are.
+    `sources`: the catalogues to recommend from; empty: those that the training set's items are from. `levels`, `codes`:
+    the most that the items are given (`code_sizes`). `encoder`: a sentence-transformers folder, null is the embedded
+    one; it reads `max_tokens` of a text. `fallback_text`: what stands for an item without any text, with `{item_id}` in
+    it; null makes such an item an error. `published`: the items' column that holds codes made elsewhere (lists of
+    `levels` integers below `codes`), taken as they are.
     """
 
     sources: tuple[str, ...] = ()
@@ -53,36 +55,39 @@ def main(spec: StageSpec) -> StageResult:
     config = resolve_config(spec, Config)
     items = read_catalogue(spec, config.sources)
     ids = [item["item_id"] for item in items]
-    codes, state = _quantized(spec, config, items) if config.published is None else (_published(spec, config, ids), {})
+    made = _quantized(spec, config, items) if config.published is None else _published(spec, config, ids)
+    codes, size, state = made
     leaves = unique_leaves(codes, ids)
-    report = codebook_report(codes, config.codes)
+    report = codebook_report(codes, size)
     MetricsLog(spec.out_dir / "metrics.jsonl").append(0, **report)
     save_file(state, spec.out_dir / "quantizer.safetensors")
     pq.write_table(pa.table([ids, leaves], schema=pa.schema(list(CODES_SCHEMA.items()))), spec.out_dir / CODES_FILE)
-    longest = max(leaf[-1] + 1 for leaf in leaves if len(leaf) > config.levels) if report["collision_rate"] else 0
+    longest = max(leaf[-1] + 1 for leaf in leaves if len(leaf) > codes.shape[1]) if report["collision_rate"] else 0
     metrics = {"items": float(len(ids)), "largest_collision": float(longest), **report}
     return StageResult(metrics=metrics, tables={"item_codes": (CODES_FILE,)})
 
 
 def _quantized(
     spec: StageSpec, config: Config, items: Sequence[dict[str, str]]
-) -> tuple[NDArray[np.int32], dict[str, torch.Tensor]]:
-    """Codes [items, levels] of the items' texts, and the quantizer's tensors."""
+) -> tuple[NDArray[np.int32], int, dict[str, torch.Tensor]]:
+    """Codes [items, levels] of the items' texts, how many codes a level has, and the quantizer's tensors."""
     encoder = Path(config.encoder) if config.encoder else None
     texts = item_texts(items, config.fallback_text)
     vectors = embed_texts(texts, spec.out_dir / "embeddings", encoder=encoder, max_tokens=config.max_tokens)
     refuse_broken([item["item_id"] for item in items], vectors)
-    quantizer = QUANTIZERS[config.quantizer](config.levels, config.codes, config.width, spec.seed)
     points = torch.from_numpy(vectors)
+    quantizer = QUANTIZERS[config.quantizer](*fitted(config.levels, config.codes, len(points)), config.width, spec.seed)
     quantizer.fit(points)
-    return quantizer.encode(points), quantizer.state()
+    return quantizer.encode(points), quantizer.codes, quantizer.state()
 
 
-def _published(spec: StageSpec, config: Config, ids: Sequence[str]) -> NDArray[np.int32]:
-    """Codes [items, levels] from the items' column; DataError for items whose codes do not fit the config."""
+def _published(
+    spec: StageSpec, config: Config, ids: Sequence[str]
+) -> tuple[NDArray[np.int32], int, dict[str, torch.Tensor]]:
+    """The same from the items' column, without tensors; DataError for items whose codes do not fit the config."""
     column = str(config.published)
     rows = read_table(spec, "items", {"item_id": pa.string(), column: pa.list_(pa.int32())}).to_pylist()
     found = {row["item_id"]: row[column] or [] for row in rows}
     broken = [len(found[i]) != config.levels or not all(0 <= c < config.codes for c in found[i]) for i in ids]
     refuse(ids, broken, f"have no {config.levels} codes below {config.codes} in {column}", "correct them or the config")
-    return np.array([found[item] for item in ids], dtype=np.int32)
+    return np.array([found[item] for item in ids], dtype=np.int32), config.codes, {}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -15,7 +15,7 @@ import torch
 from transformers import PreTrainedModel
 
 from training.core.backbone import load_backbone
-from training.core.decoding import beam_search
+from training.core.decoding import SubCatalogues, beam_search
 from training.core.errors import DataError
 from training.core.files import new_folder, write_json
 from training.core.precision import products
@@ -50,6 +50,7 @@ class Recommender(base.Recommender):
 
     def __init__(self, model: PreTrainedModel, items: ItemCodes, serving: Serving) -> None:
         self._model, self._items, self._serving = model.eval(), items, serving
+        self.catalogue = items.item_ids
 
     @classmethod
     def load(cls, folder: str | Path) -> Recommender:
@@ -60,18 +61,21 @@ class Recommender(base.Recommender):
         model, vocabulary = load_backbone(path.parent, dtype=products() or torch.float32)
         return cls(model, ItemCodes.load(path.parent, vocabulary), Serving(**json.loads(path.read_text())))
 
-    @property
-    def catalogue(self) -> Sequence[str]:
-        """The items that can be recommended."""
-        return self._items.item_ids
+    def answer(self, asked: Sequence[Query], k: int, within: Collection[str] | None) -> list[Ranking]:
+        """See `base.Recommender.answer`; scores are log-probabilities. What is left out widens the beam.
 
-    def answer(self, asked: Sequence[Query], k: int) -> list[Ranking]:
-        """See `base.Recommender.answer`; scores are log-probabilities. What is left out widens the beam."""
+        No beam goes to an item that is not `within`. DataError where none of the model's items is.
+        """
         prompts = [self._items.prompt(self._known(one), self._serving.history, one.user) for one in asked]
         spare = max((len(one.left_out) for one in asked), default=0)
-        found = beam_search(self._model, self._items.trie, prompts, max(k, self._serving.beams) + spare)
+        part = None if within is None else self._part(within, len(asked))
+        found = beam_search(self._model, self._items.trie, prompts, max(k, self._serving.beams) + spare, within=part)
         lines = zip(asked, found.items.tolist(), found.log_probs.tolist(), strict=True)
         return [self._ranking(one, rows, scores)[:k] for one, rows, scores in lines]
+
+    def _part(self, within: Collection[str], requests: int) -> SubCatalogues:
+        rows = [row for row, item in enumerate(self.catalogue) if item in within]
+        return SubCatalogues.create(self._items.trie, [rows], [0] * requests)
 
     def _known(self, one: Query) -> list[str]:
         return [item for item in one.history if item in self._items.row]

@@ -38,6 +38,7 @@ from training.generative_rec.samples import (
     Protocol,
     held_out_from,
     model_folder,
+    of_catalogue,
     of_part,
     read_samples,
     refuse_other_split,
@@ -95,12 +96,11 @@ def _train(spec: StageSpec, config: Config, vocabulary: Vocabulary, protocol: Pr
     """One run on the training part of a split, with its checkpoint and log in a folder of its own."""
     folder = spec.out_dir if protocol == "time" else spec.out_dir / protocol
     folder.mkdir(parents=True, exist_ok=True)
-    items, rows = ItemCodes.load(spec.artifact(config.codes), vocabulary), read_samples(spec, protocol)
-    mixture, corpus = (
-        Mixture(config.tasks, Writer(vocabulary, config.slot_tokens), config.text_share),
-        _corpus(spec, config, items, rows),
-    )
-    sizes = {f"rows.{task}": float(count) for task, count in mixture.counts(corpus).items()} | _untold(config, corpus)
+    items = ItemCodes.load(spec.artifact(config.codes), vocabulary)
+    rows = of_catalogue(read_samples(spec, protocol), items.item_ids)
+    mixture = Mixture(config.tasks, Writer(vocabulary, config.slot_tokens), config.text_share)
+    corpus = _corpus(spec, config, items, rows)
+    sizes = _rows(mixture.counts(corpus)) | _untold(config, corpus)
     valid = [items.next_item(row.history, row.item_id, config.history, row.user_id) for row in of_part(rows, "valid")]
     model = build_backbone(config.backbone, vocabulary, spec.seed)
     start_from_text(model, vocabulary, spec.artifact(config.codes), config.text_start, spec.seed)
@@ -124,6 +124,15 @@ def _corpus(spec: StageSpec, config: Config, items: ItemCodes, rows: Sequence[Ne
     known = Known(items.item_ids, list(sequences.values()), validation=valid, seed=spec.seed)
     ordered = config.augmentation.reverse == "validation" and order_matters(known)
     return Corpus(items, sequences, texts, told, config.history, config.augmentation, ordered)
+
+
+def _rows(counts: Mapping[str, int]) -> dict[str, float]:
+    """The rows of each task, as metrics; the log names the tasks that have none."""
+    empty = sorted(task for task, count in counts.items() if count == 0)
+    if empty and is_main_process():
+        why = "no item has a title, or no user a profile or a semantic id"
+        sys.stderr.write(f"warning: nothing is learnt for {', '.join(empty)}: {why}\n")
+    return {f"rows.{task}": float(count) for task, count in counts.items()}
 
 
 def _untold(config: Config, corpus: Corpus) -> dict[str, float]:

@@ -39,6 +39,29 @@ catalogues as (
     from (select distinct run_date, model_version, source from places where source is not null) as named
     inner join items on named.source = items.source
     group by named.run_date, named.model_version
+),
+
+-- The newest ids up to each day: what has none there, a model cannot recommend.
+newest_codes as (
+    select
+        by_version.run_date,
+        max(codes.run_date) as codes_date
+    from (select distinct run_date from by_version) as by_version
+    inner join {{ ref('stg_item_codes') }} as codes on by_version.run_date >= codes.run_date
+    group by by_version.run_date
+),
+
+coded as (
+    select
+        named.run_date,
+        named.model_version,
+        count(*) as coded_items
+    from (select distinct run_date, model_version, source from places where source is not null) as named
+    inner join items on named.source = items.source
+    inner join newest_codes on named.run_date = newest_codes.run_date
+    inner join {{ ref('stg_item_codes') }} as codes
+        on newest_codes.codes_date = codes.run_date and items.item_id = codes.item_id
+    group by named.run_date, named.model_version
 )
 
 select
@@ -50,12 +73,16 @@ select
     by_version.items,
     by_version.items_not_in_catalogue,
     (by_version.items - by_version.items_not_in_catalogue) / catalogues.catalogue_items as coverage,
+    if(by_version.role = 'baseline', null, catalogues.catalogue_items - coalesce(coded.coded_items, 0))
+        as items_without_code,
     by_version.own_share,
     overlap.overlap_at_10,
     commits.committed_at as published_at
 from by_version
 left join catalogues
     on by_version.run_date = catalogues.run_date and by_version.model_version = catalogues.model_version
+left join coded
+    on by_version.run_date = coded.run_date and by_version.model_version = coded.model_version
 left join {{ ref('int_list_overlap') }} as overlap
     on by_version.run_date = overlap.run_date and by_version.model_version = overlap.model_version
 left join {{ ref('int_latest_commits') }} as commits

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import timedelta
 from typing import Any
 
@@ -9,6 +10,7 @@ import duckdb
 import pytest
 
 from dags.steps import report
+from dags.steps._folders import open_run
 from tests.registry_kit import MODEL
 
 GOOD, BETTER, BAD = 20, 40, 0
@@ -63,6 +65,21 @@ def test_a_worse_model_leaves_the_champion_and_a_better_one_follows_it(steps: An
         ("promote", "1", "3"),
     ]
     assert steps.aliases() == {"champion": "3"}
+
+
+def test_a_run_whose_stages_were_left_out_registers_nothing_and_has_nothing_to_decide(
+    steps: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    steps.train(GOOD)
+    run = open_run(steps.profile, steps.pipeline, "run 1", steps.day)
+    file = run.stage("evaluate") / "result.json"
+    result = json.loads(file.read_text())
+    file.write_text(json.dumps({**result, "metrics": {**result["metrics"], "models": 0.0}}))
+    assert steps.register() == {"model": MODEL, "version": None, "passed": None}
+    assert "stages were left out" in capsys.readouterr().out
+    asked = steps.promote()
+    assert asked == {"title": MODEL, "version": None, "text": "No version of toy is registered."}
+    assert steps.decisions() == [] and steps.versions() == []
 
 
 @pytest.mark.parametrize("hits", [GOOD, BAD])

@@ -7,6 +7,7 @@ import math
 import shutil
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -17,17 +18,23 @@ import pytest
 
 from dags.pipelines import Pipeline, load_pipeline
 from dags.steps import recommend
+from dags.steps._folders import stages_of
 from dags.steps._publish import publish_rows
-from infra.contracts import arrow_schema, load_contract
+from infra.contracts import UNDATED, arrow_schema, load_contract
 from infra.errors import DataError
 from infra.lake import Lake
 from infra.ledger import Ledger
 from infra.profile import Profile
 from infra.results import RESULT_FILE
 from registry import decisions, packaging, runs
+from registry.store import connect
 from tests.lake_kit import put
 from tests.recommender_kit import ITEMS, package_recommender
 from tests.registry_kit import MODEL, finish_stage, publish_day
+from tests.unit.training.sample_kit import write_rows
+from training.core.stage import StageSpec, TableRef
+from training.generative_rec.baselines.packed import Facts, pack
+from training.generative_rec.baselines.sasrec import SASRecConfig
 
 DAY = date(2018, 1, 5)
 # ann came yesterday, bob today (and met an item that no model knows), old long ago.
@@ -56,7 +63,14 @@ def lake(profile: Profile) -> Lake:
     ]
     put(profile, "events", _rows("events", events))
     put(profile, "histories", _rows("histories", histories))
+    deliver(profile, UNDATED, ITEMS)
     return Lake(profile)
+
+
+def deliver(profile: Profile, day: date, items: Sequence[str]) -> None:
+    """A delivery of the catalogue."""
+    lines = [{"snapshot_date": day, "item_id": item, "source": "shop", "title": item} for item in items]
+    put(profile, "items", _rows("items", lines))
 
 
 @pytest.fixture
@@ -104,7 +118,7 @@ def test_the_active_users_get_twenty_items_of_champion_and_challenger(
     run(monkeypatch, tmp_path)
     assert published(lake) == []
     assert "2 users were active in the 90 days up to 2018-01-05" in (said := capsys.readouterr().out)
-    assert "toy has no champion yet" in said
+    assert "toy has no champion yet, as nobody has promoted a version: no baseline was measured either" in said
 
     first = register(profile, tmp_path / "one", seed=1, hits=20)
     decisions.promote(profile, MODEL, who="ada", reason="first")
@@ -128,6 +142,114 @@ def test_the_active_users_get_twenty_items_of_champion_and_challenger(
     assert of_first == {tuple(row[name] for name in key) for row in of_champion}
     assert {file: file.stat().st_mtime_ns for file in shards} == shards, "the champion's lists were decoded again"
     assert Ledger(profile).reconcile() == []
+
+
+def listed(lake: Lake, day: date = DAY) -> dict[tuple[str, str], list[str]]:
+    """The items of each list of a day, by user and maker, best first."""
+    rows = sorted((row for row in published(lake) if row["run_date"] == day), key=lambda row: row["rank"])
+    found = dict[tuple[str, str], list[str]]()
+    for row in rows:
+        found.setdefault((row["user_id"], row["model_version"]), []).append(row["item_id"])
+    return found
+
+
+def test_lists_hold_what_the_newest_catalogue_has_and_what_comes_back_is_listed_again(
+    profile: Profile, lake: Lake, pipeline: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    register(profile, tmp_path / "one", seed=1, hits=20)
+    decisions.promote(profile, MODEL, who="ada", reason="first")
+    run(monkeypatch, tmp_path)
+    before = listed(lake)
+    gone = sorted({items[0] for items in before.values()} | set(ITEMS[:4]))[:4]
+    deliver(profile, DAY, [item for item in ITEMS if item not in gone])
+    run(monkeypatch, tmp_path)
+    after = listed(lake)
+    assert {len(items) for items in after.values()} == {20}  # 24 items, 4 of them gone
+    assert not {item for items in after.values() for item in items} & set(gone)
+    # A later delivery is not of this day; the same day's again, whole, is.
+    deliver(profile, DAY + timedelta(1), ITEMS[:3])
+    run(monkeypatch, tmp_path)
+    assert listed(lake) == after
+    deliver(profile, DAY, ITEMS)
+    run(monkeypatch, tmp_path)
+    assert listed(lake) == before
+
+
+def test_rows_of_items_outside_of_the_catalogue_are_stopped_before_they_are_published(
+    profile: Profile, lake: Lake, pipeline: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    register(profile, tmp_path / "one", seed=1, hits=20)
+    decisions.promote(profile, MODEL, who="ada", reason="first")
+    out = Path(json.loads(Path(run(monkeypatch, tmp_path)["spec"]).read_text())["out"])
+    before = published(lake)
+    (file,) = (out / "tables" / "recommendations").glob("*.parquet")
+    rows = pq.read_table(file).to_pylist()
+    pq.write_table(pa.Table.from_pylist([{**row, "item_id": "gone"} for row in rows]), file)
+    with pytest.raises(DataError, match="1 items of the lists are not in the catalogue of the day"):
+        run(monkeypatch, tmp_path, action="finish")
+    assert published(lake) == before
+
+
+def test_without_a_champion_the_best_baseline_makes_the_lists_under_its_own_name(
+    profile: Profile,
+    lake: Lake,
+    pipeline: Pipeline,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder = stages_of(profile, pipeline) / f"{DAY}-1"
+    rows = [(f"u{n}", DAY, datetime(2018, 1, 5, tzinfo=UTC), f"i{n % 3}", [], "train") for n in range(7)]
+    write_shop_baseline(folder / "evaluate" / "baseline", rows, "popularity")
+    (folder / "pins.json").write_text(json.dumps({"last": DAY.isoformat(), "pins": {}}))
+    run(monkeypatch, tmp_path)
+    assert "nobody has promoted a version: the lists are by the baseline popularity" in capsys.readouterr().out
+    lists = listed(lake)
+    assert set(lists) == {("ann", "popularity"), ("bob", "popularity")}
+    assert all(items[:3] == ["i0", "i1", "i2"] and len(items) == 20 for items in lists.values())
+    assert {row["role"] for row in published(lake)} == {"baseline"}
+    register(profile, tmp_path / "one", seed=1, hits=20)
+    decisions.promote(profile, MODEL, who="ada", reason="first")
+    run(monkeypatch, tmp_path)
+    assert {row["role"] for row in published(lake)} == {"champion"}
+
+
+def write_shop_baseline(folder: Path, rows: list[tuple[Any, ...]], name: str) -> None:
+    """What an evaluation leaves for nights without a champion."""
+    folder.parent.mkdir(parents=True)
+    write_rows(folder.parent / "samples.parquet", rows)
+    tables = {"next_item_training_set": TableRef((str(folder.parent / "samples.parquet"),))}
+    pack(StageSpec("generative_rec", "evaluate", "", 1, tables), Facts(name, 1, SASRecConfig()), ITEMS, folder)
+
+
+@pytest.mark.parametrize("left", [0, 1])
+def test_a_champion_that_is_gone_from_mlflow_is_named_and_a_rollback_or_an_override_mends_it(
+    profile: Profile, lake: Lake, pipeline: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, left: int
+) -> None:
+    first = register(profile, tmp_path / "one", seed=1, hits=20)
+    decisions.promote(profile, MODEL, who="ada", reason="first")
+    others = [register(profile, tmp_path / f"more{n}", seed=2 + n, hits=40) for n in range(left)]
+    run(monkeypatch, tmp_path)
+    before = published(lake)
+    client = connect(profile)
+    client.delete_model_version(MODEL, first)
+    with pytest.raises(DataError, match=f"Champion {first} of the ledger is gone from MLflow") as refusal:
+        run(monkeypatch, tmp_path)
+    assert refusal.value.exit_code == 65 and "registry rollback" in refusal.value.do
+    assert published(lake) == before
+    for version in others:
+        with pytest.raises(DataError, match="is gone from MLflow"):
+            decisions.hold_gate(profile, MODEL, version)
+        decisions.promote(profile, MODEL, version, who="ada", override=True, reason="the first is gone")
+        run(monkeypatch, tmp_path)
+        assert {row["model_version"] for row in published(lake)} == {version}
+
+
+def test_packed_files_that_are_gone_are_named(profile: Profile, tmp_path: Path) -> None:
+    version = register(profile, tmp_path / "one", seed=1, hits=20)
+    shutil.rmtree(profile.home / "mlflow" / "artifacts")
+    with pytest.raises(DataError, match="packed files of a registered version are gone"):
+        packaging.unpack(profile, MODEL, version, tmp_path / "models")
 
 
 def nights(bad: dict[int, dict[str, Any]]) -> pa.Table:
@@ -155,7 +277,7 @@ def test_a_bad_row_goes_to_quarantine_and_a_bad_night_leaves_the_lists_of_before
     ]
     before = published(lake)
     with pytest.raises(DataError, match="recommendations of 2018-01-05 was not published") as refusal:
-        publish_rows(profile, "recommendations", nights({place: {"role": "baseline"} for place in range(3)}))
+        publish_rows(profile, "recommendations", nights({place: {"role": "guess"} for place in range(3)}))
     assert "3 of 200 rows are bad (1.5%, at most 1.0%), most often by rule role_known (3)" in refusal.value.why
     assert published(lake) == before
     assert Ledger(profile).reconcile() == []

@@ -111,7 +111,8 @@ def check_nightly(specs: list[StageSpec], preset: str, folder: Path) -> None:
     file = write_histories(folder / f"{preset}.parquet", {"u001": walk(1), "new": [ITEMS[3]]})
     spec = StageSpec(
         "generative_rec", "recommend", str(folder / f"nightly_{preset}"), 3,
-        {"histories": TableRef((str(file),))}, {"1": str(specs[-1].out_dir / "model")}, config,
+        {"histories": TableRef((str(file),)), "items": specs[-1].tables["items"]},
+        {"1": str(specs[-1].out_dir / "model")}, config,
     )  # fmt: skip
     run_stage(spec, recommend.main)
     rows = pq.read_table(spec.out_dir / "tables/recommendations/part-0.parquet").to_pylist()

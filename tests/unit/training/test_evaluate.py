@@ -7,7 +7,7 @@ import json
 import math
 import shutil
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -23,9 +23,11 @@ from training.core.errors import DataError
 from training.core.metrics import METRICS, recall_at
 from training.core.stage import StageSpec, TableRef, run_stage
 from training.core.tokens import Vocabulary, train_text_tokenizer
-from training.generative_rec import evaluate
+from training.generative_rec import evaluate, recommend
 from training.generative_rec.baselines import base
 from training.generative_rec.baselines.covisit import COUNTINGS
+from training.generative_rec.baselines.packed import Facts, pack
+from training.generative_rec.baselines.sasrec import SASRecConfig
 from training.generative_rec.item_codes import codebook_sizes
 from training.generative_rec.samples import NextItem
 from training.generative_rec.serve import Recommender
@@ -154,6 +156,32 @@ def test_serving_returns_items_of_the_catalogue_best_first_and_reads_over_unknow
         assert [score for _, score in line] == sorted((score for _, score in line), reverse=True)
 
 
+def test_the_best_baseline_is_packed_and_serves_the_very_lists_that_were_measured(spec: StageSpec) -> None:
+    metrics = evaluate.main(spec).metrics
+    folder = Path(spec.out) / "baseline"
+    name = json.loads((folder / "baseline.json").read_text())["name"]
+    assert metrics[f"{name}.ndcg@10"] == max(metrics[f"{row}.ndcg@10"] for row in ("popularity", "covisit", "sasrec"))
+    tests = pq.read_table(spec.tables[evaluate.TABLE].files[0]).to_pylist()
+    history = {(row["user_id"], row["item_id"]): row["history_item_ids"] for row in tests}
+    measured = [row for row in _table(spec, "eval_ranks") if row["model"] == name]
+    served = recommend.load(folder).recommend([history[row["user_id"], row["item_id"]] for row in measured], 5)
+    for row, line in zip(measured, served, strict=True):
+        ids = [item for item, _ in line]
+        assert (ids.index(row["item_id"]) + 1 if row["item_id"] in ids else None) == row["rank"]
+
+
+@pytest.mark.parametrize("name", ["popularity", "covisit", "sasrec"])
+def test_a_packed_baseline_is_the_same_for_every_kind_and_keeps_within_a_catalogue(spec: StageSpec, name: str) -> None:
+    pack(spec, Facts(name, 5, SASRecConfig(width=8, layers=1, heads=1, epochs=1)), list(CODES), Path(spec.out) / "b")
+    one, again = (recommend.load(Path(spec.out) / "b") for _ in range(2))
+    histories = [["i1", "i2"], [], ["gone"]]
+    whole = one.recommend(histories, len(CODES))
+    assert again.recommend(histories, len(CODES)) == whole
+    part = one.recommend(histories, 4, within=["i3", "i4", "i5", "new"])
+    for line, expected in zip(part, whole, strict=True):
+        assert line == [pair for pair in expected if pair[0] in ("i3", "i4", "i5")]
+
+
 def test_each_row_stands_against_the_one_above_and_lists_say_how_many_kinds_they_have(spec: StageSpec) -> None:
     metrics = evaluate.main(spec).metrics
     names = ("popularity", "frequency", "covisit", "sasrec", "sft")
@@ -236,7 +264,7 @@ def test_a_finished_evaluation_is_not_run_again(spec: StageSpec) -> None:
 
 
 class _Inventor(base.Recommender):
-    def answer(self, asked: Sequence[base.Query], k: int) -> list[base.Ranking]:
+    def answer(self, asked: Sequence[base.Query], k: int, within: Collection[str] | None) -> list[base.Ranking]:
         return [[("invented", 0.0)] for _ in asked]
 
 

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from infra.profile import CHECKOUT
-from tests.recommender_kit import ITEMS, package_recommender, write_histories
+from tests.recommender_kit import ITEMS, package_recommender, write_catalogue, write_histories
 from training.core.errors import DataError, Preempted
 from training.core.stage import StageSpec, TableRef, run_stage
 from training.generative_rec import recommend
@@ -37,7 +37,11 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 @pytest.fixture
 def spec(models: dict[str, str], tmp_path: Path) -> StageSpec:
-    tables = {"histories": TableRef((str(write_histories(tmp_path / "histories.parquet", HISTORIES)),))}
+    files = {
+        "histories": write_histories(tmp_path / "histories.parquet", HISTORIES),
+        "items": write_catalogue(tmp_path / "items.parquet"),
+    }
+    tables = {name: TableRef((str(file),)) for name, file in files.items()}
     return StageSpec("generative_rec", "recommend", str(tmp_path / "out"), 1, tables, models, SMALL)
 
 
@@ -122,7 +126,7 @@ def test_a_new_role_and_a_further_version_decode_nothing_that_was_decoded(
     def nothing(*args: Any, **kwargs: Any) -> Any:
         raise AssertionError("it was decoded before")
 
-    monkeypatch.setattr(Recommender, "load", nothing)
+    monkeypatch.setattr(recommend, "load", nothing)
     run_stage(replace(alone, config={**SMALL, "roles": {"5": "champion"}}), recommend.main)
     assert {(row["model_version"], row["role"]) for row in rows_of(alone)} == {("5", "champion")}
 
@@ -150,8 +154,37 @@ def test_other_histories_are_decoded_anew(spec: StageSpec, tmp_path: Path) -> No
     run_stage(spec, recommend.main)
     before = shard_files(spec)
     tomorrow = write_histories(tmp_path / "tomorrow.parquet", HISTORIES | {"u2": ["i5"]})
-    run_stage(replace(spec, tables={"histories": TableRef((str(tomorrow),))}), recommend.main)
+    run_stage(replace(spec, tables={**spec.tables, "histories": TableRef((str(tomorrow),))}), recommend.main)
     assert len(shard_files(spec)) == 2 * len(before)
+
+
+@pytest.mark.parametrize("gone", [ITEMS[:5], ITEMS[::2], ITEMS[1:], []])
+def test_a_part_of_the_catalogue_is_ranked_as_the_whole_without_the_rest(
+    models: dict[str, str], gone: list[str]
+) -> None:
+    model, histories = Recommender.load(models["4"]), list(HISTORIES.values())
+    kept = [item for item in ITEMS if item not in gone]
+    whole = model.recommend(histories, len(ITEMS), users=list(HISTORIES))
+    part = model.recommend(histories, 20, users=list(HISTORIES), within=kept)
+    for line, expected in zip(part, whole, strict=True):
+        assert [item for item, _ in line] == [item for item, _ in expected if item in kept][:20]
+
+
+def test_what_left_the_catalogue_is_in_no_list_and_comes_back_with_it(spec: StageSpec, tmp_path: Path) -> None:
+    run_stage(spec, recommend.main)
+    before = rows_of(spec)
+    fewer = write_catalogue(tmp_path / "fewer.parquet", [*ITEMS[4:], "new"])
+    run_stage(replace(spec, tables={**spec.tables, "items": TableRef((str(fewer),))}), recommend.main)
+    lists = Counter((row["model_version"], row["user_id"]) for row in rows_of(spec))
+    assert {row["item_id"] for row in rows_of(spec)} <= set(ITEMS[4:]) and set(lists.values()) == {20}
+    run_stage(spec, recommend.main)
+    assert rows_of(spec) == before
+
+
+def test_a_model_that_knows_nothing_of_the_catalogue_is_refused(spec: StageSpec, tmp_path: Path) -> None:
+    other = write_catalogue(tmp_path / "other.parquet", ["new"])
+    with pytest.raises(DataError, match="version 4 knows no item of the catalogue"):
+        run_stage(replace(spec, tables={**spec.tables, "items": TableRef((str(other),))}), recommend.main)
 
 
 def test_without_a_model_there_is_an_empty_table(spec: StageSpec) -> None:
@@ -162,7 +195,7 @@ def test_without_a_model_there_is_an_empty_table(spec: StageSpec) -> None:
 def test_a_user_with_two_histories_is_refused(spec: StageSpec) -> None:
     twice = spec.tables["histories"].files * 2
     with pytest.raises(DataError, match="two histories"):
-        run_stage(replace(spec, tables={"histories": TableRef(twice)}), recommend.main)
+        run_stage(replace(spec, tables={**spec.tables, "histories": TableRef(twice)}), recommend.main)
 
 
 def test_progress_tells_rate_and_time_left(spec: StageSpec, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.core.errors import DataError
+from training.core.errors import DataError, LeftOut
 from training.core.stage import StageSpec, TableRef
 from training.generative_rec.samples import (
     NextItem,
     before_held_out,
-    check_known,
     leave_one_out,
+    of_catalogue,
     of_part,
     read_samples,
     training_sequences,
@@ -115,10 +115,14 @@ def test_leave_one_out_takes_the_last_two_of_every_user(sizes: list[int]) -> Non
     )
 
 
-def test_a_split_without_training_samples_or_with_unknown_parts_is_refused(tmp_path: Path) -> None:
-    for part in ("test", "holdout"):
-        with pytest.raises(DataError, match=f"the time split(.|\n)*it has {part}"):
-            read_samples(table(tmp_path, [("u", 1, "a", [], part)]), "time")
+def test_a_split_with_unknown_parts_is_refused_and_one_without_training_samples_leaves_the_stage_out(
+    tmp_path: Path,
+) -> None:
+    with pytest.raises(DataError, match=r"the time split(.|\n)*it has holdout") as refused:
+        read_samples(table(tmp_path, [("u", 1, "a", [], "holdout")]), "time")
+    assert not isinstance(refused.value, LeftOut)
+    with pytest.raises(LeftOut, match="the time split has no training samples"):
+        read_samples(table(tmp_path, [("u", 1, "a", [], "test")]), "time")
 
 
 def test_a_table_of_another_schema_version_is_refused(tmp_path: Path) -> None:
@@ -129,8 +133,16 @@ def test_a_table_of_another_schema_version_is_refused(tmp_path: Path) -> None:
         read_samples(spec, "time")
 
 
-def test_items_that_the_catalogue_does_not_have_are_named(tmp_path: Path) -> None:
+def test_items_that_left_the_catalogue_are_no_answer_and_in_no_history_and_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     samples = read_samples(table(tmp_path, ROWS), "time")
-    check_known(samples, ["a", "b", "c", "d"])
-    with pytest.raises(DataError, match=r"2 items of the samples(.|\n)*items b, d"):
-        check_known(samples, ["a", "c"])
+    assert of_catalogue(samples, ["a", "b", "c", "d"]) == samples and not capsys.readouterr().err
+    kept = of_catalogue(samples, ["a", "c"])
+    assert [(s.user_id, s.as_of, s.item_id) for s in kept] == [
+        (s.user_id, s.as_of, s.item_id) for s in samples if s.item_id in "ac"
+    ]
+    assert {item for s in kept for item in s.history} <= {"a", "c"}
+    assert "2 items of the samples are not in the catalogue: items b, d" in capsys.readouterr().err
+    with pytest.raises(DataError, match="4 items of the samples are not in the catalogue"):
+        of_catalogue(samples, ["x"])

@@ -33,7 +33,7 @@ def identity(books: list[list[list[float]]]) -> ResidualQuantizer:
     """A quantizer whose encoder and decoder change nothing, with these codebooks."""
     found = torch.tensor(books)
     levels, codes, width = found.shape
-    quantizer = ResidualQuantizer(width, QuantizerConfig(levels, codes, width, hidden=()), rows=codes)
+    quantizer = ResidualQuantizer(width, QuantizerConfig(levels, codes, width, hidden=()), rows=8 * codes)
     with torch.no_grad():
         quantizer.books.copy_(found)
         for layers in (quantizer.encoder, quantizer.decoder):
@@ -104,8 +104,8 @@ def test_codes_that_nothing_chooses_come_back_at_residuals_of_their_level_and_ot
     assert 1 in again.codes[:, 0]
 
 
-def test_a_small_catalogue_has_no_more_codes_than_rows() -> None:
-    assert ResidualQuantizer(5, SMALL, rows=3).books.shape == (2, 3, 3)
+def test_a_small_catalogue_has_no_more_codes_than_it_can_fill() -> None:
+    assert ResidualQuantizer(5, SMALL, rows=9).books.shape == (2, 3, 3)
 
 
 def test_both_parts_of_the_input_weigh_alike_however_long_their_vectors_are() -> None:

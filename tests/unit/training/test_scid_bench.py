@@ -18,4 +18,4 @@ def test_without_the_data_sets_it_is_skipped_with_the_reason(tmp_path: Path, mon
 
 def test_the_settings_are_those_of_the_pipelines_demo() -> None:
     presets = bench._presets()
-    assert set(presets) == set(bench._STAGES) and presets["scid_tokenizer"]["text"] == {"max_tokens": 48}
+    assert set(presets) == set(bench._STAGES) and presets["scid_tokenizer"]["text"]["max_tokens"] == 48

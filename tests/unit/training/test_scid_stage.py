@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 
 from tests.unit.training.scid_kit import ITEMS, TOKENIZER, collaborative_spec, embed, walk, write_tables
-from training.core.errors import DataError, Preempted
+from training.core.errors import DataError, LeftOut, Preempted
 from training.core.stage import StageSpec, TableRef
 from training.core.trie import Trie
 from training.generative_rec import collaborative, scid_tokenizer
@@ -121,8 +121,8 @@ def test_a_killed_run_that_goes_on_ends_with_the_codes_of_a_straight_one(
 
 
 def test_a_failed_gate_names_every_figure_and_leaves_them_in_the_log(tmp_path: Path, vectors: Path) -> None:
-    gate = {"item_collisions": -0.1, "level_1_usage": 1.1, "perplexity": 0.0}
-    with pytest.raises(DataError, match=r"(?s)failed their gate.*item.collision_rate.*item.usage.*user.usage"):
+    gate = {"item_collisions": -0.1, "colliding": -1, "level_1_usage": 1.1, "perplexity": 0.0}
+    with pytest.raises(LeftOut, match=r"(?s)failed their gate.*item.collision_rate.*item.usage.*user.usage"):
         scid_tokenizer.main(spec(tmp_path, vectors, gate=gate))
     assert "item.collision_rate" in (tmp_path / "out" / "metrics.jsonl").read_text()
 

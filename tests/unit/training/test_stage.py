@@ -13,7 +13,7 @@ import yaml
 
 from training.__main__ import main
 from training.core.config import parse_config
-from training.core.errors import DataError, Preempted
+from training.core.errors import DataError, LeftOut, Preempted
 from training.core.preemption import deferred
 from training.core.stage import CHECKPOINTS, MetricsLog, StageResult, StageSpec, resolve_config, run_stage
 
@@ -55,6 +55,22 @@ def test_the_hash_of_a_spec_ignores_only_its_place(tmp_path: Path) -> None:
     spec = StageSpec.load(spec_file(tmp_path))
     assert StageSpec.load(spec_file(tmp_path, out="/elsewhere")).hash == spec.hash
     assert StageSpec.load(spec_file(tmp_path, seed=18)).hash != spec.hash
+
+
+def test_a_stage_with_too_little_data_is_done_with_its_reason_and_whoever_needs_it_is_left_out(tmp_path: Path) -> None:
+    def too_small(_: StageSpec) -> StageResult:
+        raise LeftOut("the shop is too small", why="one item", do="wait")
+
+    spec = StageSpec.load(spec_file(tmp_path))
+    assert run_stage(spec, too_small) and not run_stage(spec, too_small)
+    result = json.loads((tmp_path / "out" / "result.json").read_text())
+    assert (result["left_out"], result["tables"]) == ("the shop is too small: one item", {})
+    record = json.loads((tmp_path / "out" / "gate.json").read_text())
+    assert record == {"stands": False, "reason": "the shop is too small: one item"}
+    next_one = StageSpec.load(spec_file(tmp_path, out=str(tmp_path / "next"), artifacts={"sft": str(tmp_path / "out")}))
+    with pytest.raises(LeftOut, match="it needs sft, which was left out"):
+        next_one.artifact("sft")
+    assert next_one.left_out("sft") and not next_one.left_out("another")
 
 
 def test_a_finished_stage_is_not_run_again_and_a_changed_spec_is(tmp_path: Path) -> None:

@@ -205,11 +205,12 @@ def test_the_same_seed_gives_the_same_epoch_and_another_seed_another() -> None:
     assert full.epoch(varied, (3, 1)) != full.epoch(varied, (3, 2))
 
 
-def test_a_task_with_nothing_to_learn_is_an_error_before_training() -> None:
+def test_a_task_with_nothing_to_learn_is_counted_and_is_in_no_epoch() -> None:
     mixture = Mixture({"sequential": 1.0, "preference": 1.0}, WRITER)
     assert mixture.counts(CORPUS) == {"sequential": 3, "preference": 1}
-    with pytest.raises(DataError, match="nothing to learn for preference"):
-        mixture.counts(replace(CORPUS, profiles={}))
+    untold = replace(CORPUS, profiles={})
+    assert mixture.counts(untold) == {"sequential": 3, "preference": 0}
+    assert len(mixture.epoch(untold, (3, 1))) == len(Mixture({"sequential": 1.0}, WRITER).epoch(untold, (3, 1)))
 
 
 def test_an_unknown_task_and_a_mixture_without_sequences_are_refused() -> None:

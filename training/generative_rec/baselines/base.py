@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -55,9 +55,11 @@ class Choice(NamedTuple):
 class Recommender(ABC):
     """Item ids with scores for each history, best first; the same call for baselines and generative models.
 
-    `choice`: what the row has chosen on validation; None where there was nothing to choose.
+    `catalogue`: the items that it knows. `choice`: what the row has chosen on validation; None where there was nothing
+    to choose.
     """
 
+    catalogue: Sequence[str]
     choice: Choice | None = None
 
     def recommend(
@@ -67,19 +69,22 @@ class Recommender(ABC):
         *,
         users: Sequence[str] | None = None,
         rank_own: bool = True,
+        within: Collection[str] | None = None,
     ) -> list[Ranking]:
         """The first `k` items for each history (item ids, oldest first; may be empty); fewer where the catalogue ends.
 
         Items of a history that the catalogue does not have (any more) are read over. `users` says whose histories they
-        are, for models that know users. `rank_own` says whether the items of the history itself may be ranked.
+        are, for models that know users. `rank_own` says whether the items of the history itself may be ranked; `within`
+        are the items to choose from, of those that it knows (None: all).
         """
         asking: Sequence[str | None] = users or [None] * len(histories)
         pairs = zip(histories, asking, strict=True)
-        return self.answer([Query(own, user, frozenset(() if rank_own else own)) for own, user in pairs], k)
+        asked = [Query(own, user, frozenset(() if rank_own else own)) for own, user in pairs]
+        return self.answer(asked, k, within)
 
     @abstractmethod
-    def answer(self, asked: Sequence[Query], k: int) -> list[Ranking]:
-        """The first `k` items for each that is asked."""
+    def answer(self, asked: Sequence[Query], k: int, within: Collection[str] | None) -> list[Ranking]:
+        """The first `k` items `within` for each that is asked."""
 
 
 class Baseline(Recommender):
@@ -108,13 +113,15 @@ class Baseline(Recommender):
         lists = {own: [item for item, _ in line] for own, line in zip(histories, ranked, strict=True)}
         return ndcg_at(np.array([rank_of(sample.item_id, lists[sample.history]) for sample in asked]), CHOSEN_BY)
 
-    def answer(self, asked: Sequence[Query], k: int) -> list[Ranking]:
+    def answer(self, asked: Sequence[Query], k: int, within: Collection[str] | None) -> list[Ranking]:
         """See `Recommender.answer`."""
+        outside = np.array([within is not None and item not in within for item in self.catalogue], dtype=bool)
         found: list[Ranking] = []
         for start in range(0, len(asked), _HISTORIES_AT_ONCE):
             part = asked[start : start + _HISTORIES_AT_ONCE]
             scores = self.scores([self.rows(one.history) for one in part])
             for line, one in zip(scores, part, strict=True):
+                line[outside] = -np.inf
                 line[self.rows(tuple(one.left_out))] = -np.inf
             found += [self._best(line, k) for line in scores]
         return found

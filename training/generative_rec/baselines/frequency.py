@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -18,11 +18,11 @@ class PersonalFrequency(Baseline):
     counts in both.
     """
 
-    def answer(self, asked: Sequence[Query], k: int) -> list[Ranking]:
+    def answer(self, asked: Sequence[Query], k: int, within: Collection[str] | None) -> list[Ranking]:
         """See `Recommender.answer`."""
         pasts = self.known.pasts
         longer = [replace(one, history=(*pasts.get(one.user or "", ()), *one.history)) for one in asked]
-        return super().answer(longer, k)
+        return super().answer(longer, k, within)
 
     def scores(self, histories: Sequence[Sequence[int]]) -> Scores:
         """See `Baseline.scores`."""

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from training.core.errors import DataError
+from training.core.errors import LeftOut
 from training.core.progress import Progress
 from training.generative_rec.baselines.base import Baseline, Known, Scores
 from training.generative_rec.samples import NextItem
@@ -48,7 +48,7 @@ class SASRec(Baseline):
     def __init__(self, known: Known, config: SASRecConfig) -> None:
         super().__init__(known)
         if not known.validation:
-            raise DataError("there is nothing to validate SASRec with", do="move the cut dates of the split")
+            raise LeftOut("there is nothing to validate SASRec with", do="move the cut dates of the split")
         self._config = config
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(known.seed)

@@ -18,11 +18,15 @@ import torch
 from torch import Tensor, nn
 
 from training.generative_rec.clustering import kmeans, nearest, principal_axes
+from training.generative_rec.code_sizes import fitted
 
 
 @dataclass(frozen=True)
 class QuantizerConfig:
-    """`levels` codebooks of `codes` rows of `width`; `hidden` are the layers between a vector and its latent."""
+    """At most `levels` codebooks of at most `codes` rows of `width` (see `code_sizes`).
+
+    `hidden` are the layers between a vector and its latent.
+    """
 
     levels: int = 3
     codes: int = 256
@@ -42,17 +46,17 @@ class Quantized:
 
 
 class ResidualQuantizer(nn.Module):
-    """One side's quantizer. `codes` are at most as many as there are rows to start them from (`rows`)."""
+    """One side's quantizer. `levels` and `codes` are those that fit so many `rows` (users, or items)."""
 
     def __init__(self, inputs: int, config: QuantizerConfig, rows: int) -> None:
         super().__init__()
-        self.codes, self.levels = min(config.codes, rows), config.levels
+        self.levels, self.codes = fitted(config.levels, config.codes, rows)
         self._commitment, self._rounds = config.commitment, config.kmeans_rounds
         self.encoder = StraightMlp(inputs, config.hidden, config.width)
         self.decoder = StraightMlp(config.width, tuple(reversed(config.hidden)), inputs)
-        self.books = nn.Parameter(torch.zeros(config.levels, self.codes, config.width))
+        self.books = nn.Parameter(torch.zeros(self.levels, self.codes, config.width))
         self.uses: Tensor
-        self.register_buffer("uses", torch.zeros(config.levels, self.codes))
+        self.register_buffer("uses", torch.zeros(self.levels, self.codes))
 
     def forward(self, vectors: Tensor) -> Quantized:
         """One training pass over vectors [n, inputs]; codes that it chose are counted in `uses`."""

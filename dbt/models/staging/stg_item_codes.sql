@@ -1,0 +1,4 @@
+select
+    run_date,
+    item_id
+from {{ source('lake', 'item_codes') }}

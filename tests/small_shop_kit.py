@@ -1,0 +1,64 @@
+"""Small shops as a folder of sample tables: what the stages of a pipeline read, made from a list of events."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tests.unit.training.sample_kit import write_rows
+
+FIRST = date(2024, 1, 1)
+TEXTS = ("title", "brand", "category", "description", "features")
+
+Event = tuple[str, str, int]  # user, item, days after `FIRST`
+
+
+def walks(users: int, items: int, length: int = 8, days: int = 60) -> list[Event]:
+    """Users who walk round the catalogue from a place and day of their own, a step a day."""
+    rng, events = np.random.default_rng(7), list[Event]()
+    for user in range(users):
+        start, day = int(rng.integers(items)), int(rng.integers(days))
+        steps = np.cumsum(rng.integers(1, 3, size=length))
+        events += [(f"u{user:03d}", f"i{(start + step) % items:03d}", day + n) for n, step in enumerate(steps)]
+    return events
+
+
+def titled(items: int) -> dict[str, str | None]:
+    """A catalogue in which every item has a title of its own."""
+    return {f"i{n:03d}": f"ring {n // 10} bead {n}" for n in range(items)}
+
+
+def write_shop(folder: Path, events: Sequence[Event], titles: Mapping[str, str | None]) -> Path:
+    """The sample tables of a shop: histories end before the day, 80 % and 90 % of the events cut the split."""
+    folder.mkdir(parents=True, exist_ok=True)
+    valid, test = (_quantile(Counter(day for _, _, day in events), share) for share in (0.8, 0.9))
+    rows = list[tuple[Any, ...]]()
+    for user in dict.fromkeys(user for user, _, _ in events):
+        own = sorted((day, item) for who, item, day in events if who == user)
+        for day, item in own:
+            on, past = FIRST + timedelta(days=day), [i for d, i in own if d < day]
+            part = "test" if day >= test else "valid" if day >= valid else "train"
+            rows.append((user, on, datetime(on.year, on.month, on.day, tzinfo=UTC), item, past, part, "unknown", None))
+    write_rows(folder / "next_item_training_set.parquet", rows)
+    texts: dict[str, Any] = {name: [None] * len(titles) for name in TEXTS}
+    columns = {**texts, "item_id": list(titles), "source": ["shop"] * len(titles), "title": list(titles.values())}
+    pq.write_table(
+        pa.table(columns, schema=pa.schema([(name, pa.string()) for name in columns])), folder / "items.parquet"
+    )
+    return folder
+
+
+def _quantile(days: Counter[int], share: float) -> int:
+    reached = 0
+    for day in sorted(days):
+        reached += days[day]
+        if reached >= share * days.total():
+            return day
+    return max(days)
