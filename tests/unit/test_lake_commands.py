@@ -95,7 +95,7 @@ def test_reconcile_ends_with_1_where_rows_were_lost(shop: Shop, run: Run) -> Non
     shop.publish({day(0): Day((1,))})
     assert run("ledger reconcile") == (
         0,
-        "In balance: rows in = rows out + quarantined, in every committed partition.\n",
+        "In balance: records delivered = rows out + quarantined, in every landing file and committed partition.\n",
     )
     attempt = shop.ledger.open_attempt("sales", [day(1)])
     (write,) = shop.stage({day(1): Day((1,))}, attempt)

@@ -57,7 +57,7 @@ def test_sound_lists_pass_whole(profile: Profile) -> None:
         ({"log_prob": 0.5}, "log_prob_finite"),
         ({"log_prob": -18.5}, "log_prob_falls_with_rank"),
         ({"item_id": "i7"}, "item_once_per_list"),
-        ({"role": "baseline"}, "role_known"),
+        ({"role": "intern"}, "role_known"),
         ({"rank": 19, "log_prob": -19.0}, "unique_key"),
     ],
 )
@@ -73,7 +73,7 @@ def test_a_last_place_that_breaks_a_rule_is_refused_alone(profile: Profile, chan
 
 def test_a_row_that_is_refused_anyway_makes_no_other_a_duplicate(profile: Profile) -> None:
     rows = [row for user in range(10) for row in listed(f"u{user}")]
-    found = judged(profile, [{**rows[3], "item_id": "other", "role": "baseline"}, *rows])
+    found = judged(profile, [{**rows[3], "item_id": "other", "role": "intern"}, *rows])
     assert refused(found) == [("u0", 4, "role_known")]
 
 

@@ -271,14 +271,14 @@ class _Inventor(base.Recommender):
 def test_an_item_outside_of_the_catalogue_is_a_bug_that_stops_the_stage(
     spec: StageSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(evaluate, "rows", lambda _: {"popularity": lambda known: _Inventor()})
+    monkeypatch.setattr(evaluate, "fitted", lambda *_: _Inventor())
     with pytest.raises(AssertionError, match="popularity recommended"):
         evaluate.main(spec)
 
 
 @pytest.fixture
 def nothing_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(evaluate, "rows", lambda _: pytest.fail("a baseline was made"))
+    monkeypatch.setattr(evaluate, "fitted", lambda *_: pytest.fail("a baseline was made"))
 
 
 @pytest.mark.usefixtures("nothing_measured")
