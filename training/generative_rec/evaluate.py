@@ -152,7 +152,7 @@ def _compare(
         if model not in measured:
             measured[model] = _measure(name, model, test, config, known)
         rows.append(replace(measured[model], model=name))
-    warm = frozenset(sample.item_id for sample in of_part(samples, "train"))
+    warm = frozenset(item for _, _, item in of_part(samples, "train").told())
     return Comparison(protocol, rows, test, warm, len(catalogue), kinds, spec.seed, config.resamples)
 
 

@@ -19,11 +19,11 @@ from torch import Tensor
 
 from training.core.embeddings import embed_texts
 from training.core.errors import DataError
-from training.core.stage import StageSpec, read_table
+from training.core.stage import StageSpec, read_batches
 from training.generative_rec.catalogue import item_texts, refuse_broken
 from training.generative_rec.collaborative_vectors import CollaborativeVectors, pooled_users, pooling_weights
 from training.generative_rec.interactions import Interactions
-from training.generative_rec.samples import PROFILE, SCHEMA, NextItem
+from training.generative_rec.samples import PROFILE, SCHEMA, NextItem, of_part
 
 _PROFILE_COLUMNS = {name: SCHEMA.field(name).type for name in ("user_id", "sample_date", PROFILE)}
 
@@ -95,11 +95,11 @@ def profiles(spec: StageSpec, samples: Sequence[NextItem]) -> dict[str, str]:
     The profile of a sample tells of the days before it: the one of the first held-out day is the last that may be read.
     """
     end: dict[str, date] = {}
-    for sample in samples:
-        if sample.part != "train":
-            end[sample.user_id] = min(sample.as_of, end.get(sample.user_id, sample.as_of))
+    for user, day, _ in (key for part in ("valid", "test") for key in of_part(samples, part).told()):
+        end[user] = min(day, end.get(user, day))
     chosen: dict[str, tuple[date, str]] = {}
-    for row in read_table(spec, "next_item_training_set", _PROFILE_COLUMNS).to_pylist():
+    batches = read_batches(spec, "next_item_training_set", _PROFILE_COLUMNS)
+    for row in (row for batch in batches for row in batch.to_pylist()):
         user, day, text = row["user_id"], row["sample_date"], (row[PROFILE] or "").strip()
         if text and day <= end.get(user, day) and (user not in chosen or day > chosen[user][0]):
             chosen[user] = (day, text)
