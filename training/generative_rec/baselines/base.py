@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from training.core.ranking import rows_at_once
+
 Scores = NDArray[np.float32]
 Ranking = list[tuple[str, float]]
 _HISTORIES_AT_ONCE = 512
@@ -71,8 +73,9 @@ class Baseline(Recommender):
     def answer(self, asked: Sequence[Query], k: int) -> list[Ranking]:
         """See `Recommender.answer`."""
         found: list[Ranking] = []
-        for start in range(0, len(asked), _HISTORIES_AT_ONCE):
-            part = asked[start : start + _HISTORIES_AT_ONCE]
+        size = min(_HISTORIES_AT_ONCE, rows_at_once(len(self.catalogue)))
+        for start in range(0, len(asked), size):
+            part = asked[start : start + size]
             scores = self.scores([self.rows(one.history) for one in part])
             for line, one in zip(scores, part, strict=True):
                 line[self.rows(tuple(one.left_out))] = -np.inf

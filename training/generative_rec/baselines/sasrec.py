@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from training.core.errors import DataError
 from training.core.metrics import ndcg_at, rank_of
 from training.core.progress import Progress
+from training.core.ranking import rows_at_once
 from training.generative_rec.baselines.base import Baseline, Scores
 from training.generative_rec.samples import NextItem
 
@@ -97,11 +98,20 @@ class SASRec(Baseline):
             kept = rows[batch][:, : int((rows[batch] != _PAD).sum(dim=1).max())]
             seen, target = kept[:, :-1], kept[:, 1:]
             asked = target != _PAD
-            logits = self._network.logits(self._network(seen)[asked])
-            loss = nn.functional.cross_entropy(logits, target[asked] - _FIRST_ITEM)
             optimizer.zero_grad()
-            torch.autograd.backward(loss)
+            self._learn(self._network(seen)[asked], target[asked] - _FIRST_ITEM)
             optimizer.step()
+
+    def _learn(self, states: Tensor, targets: Tensor) -> None:
+        """Gradients of the mean cross-entropy: states [n, width], targets [n].
+
+        By parts of the positions: the logits of all of them at once would be a table of positions x catalogue.
+        """
+        cut, size = states.detach().requires_grad_(), rows_at_once(len(self.catalogue))
+        for part, own in zip(torch.split(cut, size), torch.split(targets, size), strict=True):
+            loss = nn.functional.cross_entropy(self._network.logits(part), own, reduction="sum")
+            torch.autograd.backward(loss / len(cut))
+        torch.autograd.backward(states, cut.grad)
 
     def _batches(self, lengths: Tensor) -> list[Tensor]:
         """Row numbers in random batches of about equal lengths: most sequences are short, and padding costs time."""
