@@ -6,17 +6,18 @@ are Align3GR's (section 1.4). Everything here is made from the training part alo
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from training.core.errors import DataError
-from training.core.packing import Sample
+from training.core.packing import Samples
 from training.generative_rec.catalogue import ItemText
 from training.generative_rec.interactions import early_length
 from training.generative_rec.item_codes import ItemCodes
-from training.generative_rec.prompts import Bindings, Codes, Writer, load_templates
+from training.generative_rec.prompts import Bindings, Codes, Template, Writer, load_templates
 
 Rng = np.random.Generator
 TITLES_OF_HISTORY = 5
@@ -145,17 +146,14 @@ class Mixture:
                 do=f"choose from {', '.join(SOURCES)}",
             )
 
-    def epoch(self, corpus: Corpus, seed: tuple[int, int]) -> list[Sample]:
+    def epoch(self, corpus: Corpus, seed: tuple[int, int]) -> Samples:
         """The samples of one epoch, the same for the same seed. A row that a template cannot put is left to others."""
-        samples: list[Sample] = []
-        for number, (task, weight) in enumerate(sorted(self.weights.items())):
-            rng = np.random.default_rng((*seed, number))
-            samples += self._task(task, weight, corpus, rng)
-        return samples
+        tasks = enumerate(sorted(self.weights.items()))
+        return Samples.joined([self._task(task, weight, corpus, (*seed, number)) for number, (task, weight) in tasks])
 
     def counts(self, corpus: Corpus) -> dict[str, int]:
         """How many rows each task has; DataError for a task of the mixture without any."""
-        found = {task: len(self._rows(task, corpus, np.random.default_rng(0))) for task in self.weights}
+        found = {task: sum(1 for _ in self._rows(task, corpus, np.random.default_rng(0))) for task in self.weights}
         empty = sorted(task for task, count in found.items() if count == 0)
         if empty:
             raise DataError(
@@ -165,16 +163,25 @@ class Mixture:
             )
         return found
 
-    def _rows(self, task: str, corpus: Corpus, rng: Rng) -> list[Bindings]:
+    def _rows(self, task: str, corpus: Corpus, rng: Rng) -> Iterator[tuple[Bindings, list[Template]]]:
+        """The rows that some template of the task can put, with these templates."""
         templates = load_templates()[task]
-        return [row for row in SOURCES[task](corpus, rng) if any(one.slots <= row.keys() for one in templates)]
+        for row in SOURCES[task](corpus, rng):
+            if fitting := [one for one in templates if one.slots <= row.keys()]:
+                yield row, fitting
 
-    def _task(self, task: str, weight: float, corpus: Corpus, rng: Rng) -> list[Sample]:
-        rows = self._rows(task, corpus, rng)
-        whole, rest = divmod(round(weight * len(rows)), max(1, len(rows)))
-        chosen = [*list(range(len(rows))) * whole, *rng.permutation(len(rows))[:rest].tolist()]
-        return [self._sample(task, rows[row], rng) for row in chosen]
-
-    def _sample(self, task: str, row: Bindings, rng: Rng) -> Sample:
-        fitting = [one for one in load_templates()[task] if one.slots <= row.keys()]
-        return self.writer.sample(fitting[int(rng.integers(len(fitting)))], row)
+    def _task(self, task: str, weight: float, corpus: Corpus, seed: tuple[int, ...]) -> Samples:
+        """A row is as large as a sample, so they are made twice, one by one: to draw from, and to write those drawn."""
+        rng = np.random.default_rng(seed)
+        choices = array("B", (len(fitting) for _, fitting in self._rows(task, corpus, rng)))
+        whole, rest = divmod(round(weight * len(choices)), max(1, len(choices)))
+        chosen = np.concatenate([np.tile(np.arange(len(choices)), whole), rng.permutation(len(choices))[:rest]])
+        drawn = np.array([rng.integers(choices[row]) for row in chosen.tolist()], dtype=np.int64)
+        by_row, times = np.argsort(chosen, kind="stable"), np.bincount(chosen, minlength=len(choices))
+        templates, rows = iter(drawn[by_row].tolist()), self._rows(task, corpus, np.random.default_rng(seed))
+        written = (
+            self.writer.sample(fitting[next(templates)], row)
+            for (row, fitting), count in zip(rows, times.tolist(), strict=True)
+            for _ in range(count)
+        )
+        return Samples.of(written)[np.argsort(by_row)]
