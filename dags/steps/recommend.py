@@ -73,7 +73,7 @@ def prepare(profile: Profile, pipeline: Pipeline, run: Run) -> dict[str, str]:
         "stage": stage.name,
         "out": str(out),
         "seed": pipeline.seed,
-        "tables": {"histories": _written(asked, out) | {"snapshot": lake.snapshot("histories")}},
+        "tables": {"histories": _written(asked, out) | _facts(lake, "histories")},
         "artifacts": _models(profile, pipeline, list(versions)),
         "config": {**stage.config[profile.training_preset], "roles": versions},
     }
@@ -102,10 +102,14 @@ def _models(profile: Profile, pipeline: Pipeline, versions: list[str]) -> dict[s
 
 
 def _written(rows: pa.Table, folder: Path) -> dict[str, Any]:
-    """The rows in a file that is named by what it holds, as the table of a spec."""
+    """The rows in a file that is named by what it holds, as the files of a spec's table."""
     file = folder / f"histories-{content_hash(rows)[:16]}.parquet"
     pq.write_table(rows, file)
-    return {"files": [str(file)], "origin": "real"}
+    return {"files": [str(file)]}
+
+
+def _facts(lake: Lake, table: str) -> dict[str, Any]:
+    return {"snapshot": lake.snapshot(table), "origin": lake.contract(table).origin}
 
 
 def _say(line: str) -> None:
