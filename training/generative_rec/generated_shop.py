@@ -1,8 +1,8 @@
 """A shop of any size, generated: the tables that the stages read, for measurements of memory and time.
 
 There are 50 items of a kind. A user comes back to a few kinds; a day is a basket of ten items, each of one of them,
-popular ones first. The last day of a fifth of the users is for the test, that of another fifth for validation. Nothing
-of it is real, and no figure of quality from it means anything.
+popular ones first. One user in twenty says what he likes. The last day of a fifth of the users is for the test, that of
+another fifth for validation. Nothing of it is real, and no figure of quality from it means anything.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from training.generative_rec.samples import PROFILE, SCHEMA
 
 Ints = NDArray[np.int64]
-_PER_USER, _BASKET, _HISTORY, _PER_KIND, _KINDS = 200, 10, 20, 50, 6
+_PER_USER, _BASKET, _HISTORY, _PER_KIND, _KINDS, _SAYING = 200, 10, 20, 50, 6, 20
 _START = datetime(2020, 1, 1, tzinfo=UTC)
 _WORDS = (
     "red",
@@ -80,6 +80,7 @@ def _samples(user: int, sequence: Ints) -> pa.Table:
     last = {0: "test", 1: "valid"}.get(user % 5, "train")
     when = [_START + timedelta(days=int(day)) for day in days]
     past = [names[max(0, day * _BASKET - _HISTORY) : day * _BASKET] for day in days.tolist()]
+    said = ("liked", "neutral", "disliked") if user % _SAYING == 0 else ("unknown",)
     columns = {
         "user_id": [f"u{user:07d}"] * _PER_USER,
         "sample_date": [time.date() for time in when],
@@ -87,7 +88,7 @@ def _samples(user: int, sequence: Ints) -> pa.Table:
         "item_id": names,
         "history_item_ids": past,
         "split_time": [last if day == days[-1] else "train" for day in days],
-        "feedback": [("liked", "neutral", "disliked", "unknown")[item % 4] for item in sequence.tolist()],
+        "feedback": [said[item % len(said)] for item in sequence.tolist()],
         PROFILE: [f"lately: {', '.join(own[-3:])}" if own else None for own in past],
     }
     return pa.table(columns, schema=SCHEMA)
