@@ -11,6 +11,6 @@ VALUES_AT_ONCE = 1 << 25
 """Of one tensor: 128 MiB of float32. A few of that size are alive at a time."""
 
 
-def rows_at_once(width: int) -> int:
-    """How many rows of `width` values each are worked on at a time; at least one."""
-    return max(1, VALUES_AT_ONCE // max(1, width))
+def rows_at_once(width: int, values: int | None = None) -> int:
+    """How many rows of `width` values each are worked on at a time; at least one. Default: `VALUES_AT_ONCE` values."""
+    return max(1, (values or VALUES_AT_ONCE) // max(1, width))

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from training.core import ranking
 from training.core.ranking import rows_at_once
-from training.generative_rec import clustering
+from training.generative_rec import clustering, collaborative
 from training.generative_rec.baselines.covisit import CoVisit
 from training.generative_rec.baselines.sasrec import SASRec, SASRecConfig
 from training.generative_rec.clustering import kmeans
@@ -52,13 +52,13 @@ def test_parts_stay_below_the_budget_down_to_a_row(width: int) -> None:
 
 
 def test_the_encoder_ranks_a_catalogue_the_same_whole_and_in_pieces_of_bounded_size(
-    in_pieces: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     known = Interactions.of_training(SAMPLES, ITEMS, 2)
     encoder = Encoder(known, SAMPLES[5::6], Config(width=8, attention=(16, 8), head=(8, 4)), seed=1)
     histories, seen = known.histories(known.targets()[:4], 3), list[int]()
     whole = encoder.scores(histories)
-    in_pieces()
+    monkeypatch.setattr(collaborative, "_IN_CACHE", 300)
     forward = type(encoder._network.attention).forward
 
     def spied(self: Any, keys: torch.Tensor, queries: torch.Tensor, owner: torch.Tensor) -> torch.Tensor:
