@@ -20,7 +20,7 @@ from torch import Tensor
 
 from training.core.checkpoint import load_weights, save_weights
 from training.core.errors import DataError
-from training.core.ranking import rows_at_once
+from training.core.ranking import VALUES_IN_CACHE, rows_at_once
 from training.core.stage import MetricsLog, StageResult, StageSpec, resolve_config
 from training.generative_rec.catalogue import read_catalogue
 from training.generative_rec.collaborative_vectors import CollaborativeVectors, pooled_users
@@ -32,7 +32,6 @@ from training.generative_rec.steps import Steps, drawn
 
 T = TypeVar("T")
 _VALID_SEED, _AT_ONCE = -1, 4
-_IN_CACHE = 1 << 20  # values of a layer: of larger ones its element-wise steps wait for memory, 2.7 times as long
 
 
 @dataclass(frozen=True)
@@ -215,7 +214,7 @@ class Encoder:
         """
         network, own = self._network.eval(), histories.to(self._device)
         everything = torch.arange(len(self._known.item_ids), device=self._device)
-        parts = torch.split(everything, rows_at_once(own.numel() * max(self._config.attention), _IN_CACHE))
+        parts = torch.split(everything, rows_at_once(own.numel() * max(self._config.attention), VALUES_IN_CACHE))
         return torch.cat([network(own, part.expand(len(own), -1)).cpu() for part in parts], dim=1)
 
 

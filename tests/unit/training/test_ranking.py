@@ -20,7 +20,7 @@ from training.generative_rec.clustering import kmeans
 from training.generative_rec.collaborative import Config, Encoder
 from training.generative_rec.interactions import Interactions
 from training.generative_rec.samples import NextItem
-from training.generative_rec.scid import residual_quantizer
+from training.generative_rec.scid import collisions, residual_quantizer
 from training.generative_rec.scid.collisions import SinkhornConfig, spread
 from training.generative_rec.scid.model import ScConfig, Side
 from training.generative_rec.scid.report import neighbour_report, side_report
@@ -58,7 +58,7 @@ def test_the_encoder_ranks_a_catalogue_the_same_whole_and_in_pieces_of_bounded_s
     encoder = Encoder(known, SAMPLES[5::6], Config(width=8, attention=(16, 8), head=(8, 4)), seed=1)
     histories, seen = known.histories(known.targets()[:4], 3), list[int]()
     whole = encoder.scores(histories)
-    monkeypatch.setattr(collaborative, "_IN_CACHE", 300)
+    monkeypatch.setattr(collaborative, "VALUES_IN_CACHE", 300)
     forward = type(encoder._network.attention).forward
 
     def spied(self: Any, keys: torch.Tensor, queries: torch.Tensor, owner: torch.Tensor) -> torch.Tensor:
@@ -114,12 +114,12 @@ def test_reports_of_codes_are_the_same_whole_and_in_pieces(
     assert again == pytest.approx(whole, rel=1e-4)
 
 
-def test_collided_items_are_spread_the_same_whole_and_in_pieces(in_pieces: Callable[[], None]) -> None:
+def test_collided_items_are_spread_the_same_whole_and_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     codes = torch.cat([torch.arange(20).repeat_interleave(3).unsqueeze(1), torch.zeros(60, 1, dtype=torch.long)], dim=1)
     residuals, book = torch.randn(60, 4), torch.randn(16, 4)
     whole = spread(codes, residuals, book, SinkhornConfig())
-    in_pieces()
+    monkeypatch.setattr(collisions, "VALUES_IN_CACHE", 70)
     again = spread(codes, residuals, book, SinkhornConfig())
     assert torch.equal(again[0], whole[0]) and again[1] == whole[1]
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from training.core.ranking import rows_at_once
+from training.core.ranking import VALUES_IN_CACHE, rows_at_once
 from training.generative_rec.interactions import run_starts
 
 
@@ -105,5 +105,7 @@ def _groups(movers: Tensor, prefix: Tensor, codes: int) -> list[Tensor]:
         chosen = widths == width
         place = torch.arange(width)
         rows = ordered[(starts[chosen].unsqueeze(1) + place).clamp(max=len(ordered) - 1)]
-        found += torch.split(torch.where(place < sizes[chosen].unsqueeze(1), rows, -1), rows_at_once(width * codes))
+        found += torch.split(
+            torch.where(place < sizes[chosen].unsqueeze(1), rows, -1), rows_at_once(width * codes, VALUES_IN_CACHE)
+        )
     return found
