@@ -26,8 +26,9 @@ from airflow.sdk import (  # type: ignore[attr-defined]  # its stub file lags be
 )
 
 from dags.alerts import missed_deadline, on_failure
+from dags.commands import range_of
 from dags.operators import Approval, RunCommand
-from dags.partitions import KEY_FORMAT, days
+from dags.partitions import KEY_FORMAT
 from dags.pipelines import Pipeline, Stage, load_pipeline
 from dags.policies import RETRIES
 from infra.airflow_env import HEAVY_POOL
@@ -82,7 +83,7 @@ def new_dag(dag_id: str, doc: str, *, schedule: Any, owner: str, tags: Sequence[
     first_day = Param(None, type=["null", "string"], format="date", description="First day of the range.")
     # No start date: a fresh installation waits for its first night instead of running the last one at once.
     shared: dict[str, Any] = {"catchup": False, "max_active_runs": 1}
-    shared |= {"params": {"from": first_day}, "user_defined_macros": {"days": days}}
+    shared |= {"params": {"from": first_day}, "user_defined_macros": {"days": range_of}}
     defaults = {"owner": owner, "on_failure_callback": on_failure}
     shared |= {"doc_md": doc, "description": doc.splitlines()[0].removeprefix("### ")}
     deadline = _deadline(dag_id, deadline_minutes)

@@ -9,25 +9,26 @@ from __future__ import annotations
 import json
 import os
 import shlex
-import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
-from dags.partitions import days
-from dags.results import RESULT_FILE
-from infra import processes
-from infra.errors import EXIT_DATA, EXIT_SUPERSEDED, EXIT_TRANSIENT
+from dags.partitions import PartitionRange, days, require_known
+from infra import endings, processes
+from infra.errors import EXIT_DATA, EXIT_SUPERSEDED, EXIT_TRANSIENT, DataError
 from infra.profile import CHECKOUT
+from infra.results import RESULT_FILE
 from infra.telemetry import TELEMETRY_OFF
 
 _GRACE_SECONDS = 60
-_RETRYABLE = {EXIT_TRANSIENT, -signal.SIGTERM, -signal.SIGKILL}
 _FINAL = {EXIT_DATA: "the data is wrong", EXIT_SUPERSEDED: "a newer start of this task has taken over"}
 
 
@@ -39,7 +40,7 @@ class Commands:
     _process: subprocess.Popen[str] | None = None
 
     def run_command(self, arguments: Sequence[str]) -> Any:
-        """Run `python <arguments>`; returns what it hands on (`dags.results`), raises what its exit code asks for."""
+        """Run `python <arguments>`; returns what it hands on (`infra.results`), raises what its exit code asks for."""
         with tempfile.TemporaryDirectory() as scratch:
             result = Path(scratch) / "result"
             code = self._run(
@@ -48,10 +49,19 @@ class Commands:
             judge(code, arguments)
             return json.loads(result.read_text()) if result.exists() else None
 
-    def label_events(self, context: Any) -> None:
-        """Write the run's range on the asset events of the task."""
+    def check_run(self, context: Any) -> None:
+        """Refuse what the run was told in vain, before anything is done."""
+        with refusals():
+            require_known(context.get("params", {}))
         if self.outlets:
-            span = days(context["partition_key"], context["params"], context["triggering_asset_events"])
+            range_of(context["partition_key"], context["params"], context["triggering_asset_events"])
+
+    def label_events(self, context: Any, result: Any = None) -> None:
+        """Write the run's range on the asset events of the task; from `result["from"]` where that is earlier."""
+        if self.outlets:
+            span = range_of(context["partition_key"], context["params"], context["triggering_asset_events"])
+            if isinstance(result, dict) and (since := result.get("from")):
+                span = replace(span, first=min(span.first, date.fromisoformat(since)))
             for asset in self.outlets:
                 context["outlet_events"][asset].extra = span.extra()
 
@@ -66,25 +76,38 @@ class Commands:
         pipe, merged = subprocess.PIPE, subprocess.STDOUT
         self._process = subprocess.Popen(argv, cwd=CHECKOUT, env=environment, stdout=pipe, stderr=merged, text=True)
         try:
-            return follow(self._process, self.log.info)
+            return endings.follow(self._process, self.log.info)
         finally:
             self.stop_command()
 
 
-def follow(process: subprocess.Popen[str], emit: Callable[[str], object]) -> int:
-    """Hand on each line of output; returns the exit code (negative: ended by that signal)."""
-    assert process.stdout is not None
-    for line in process.stdout:
-        emit(line.rstrip("\n"))
-    return process.wait()
+@contextmanager
+def refusals() -> Iterator[None]:
+    """Wrong data said of a run itself: the task fails at once, as by a command's exit code."""
+    try:
+        yield
+    except DataError as error:
+        raise AirflowFailException(f"{error}\n{_FINAL[EXIT_DATA]} (exit code {EXIT_DATA}); not retried.") from error
 
 
-def judge(code: int, arguments: Sequence[str]) -> None:
-    """Turn an exit code into Airflow's answer: nothing, a failure that may be retried, or one that may not."""
+def range_of(partition_key: str | None, params: Any, triggering_asset_events: Any) -> PartitionRange:
+    """`dags.partitions.days` as the templates use it: a run whose days make no sense fails at its first task."""
+    with refusals():
+        return days(partition_key, params, triggering_asset_events)
+
+
+def judge(code: int, arguments: Sequence[str], held: str = "") -> None:
+    """Turn an exit code into Airflow's answer: nothing, a failure that may be retried, or one that may not.
+
+    `held`: how much memory it had, where somebody else than this process waited for it.
+    """
+    command, number = f"python {shlex.join(arguments)}", endings.signal_of(code)
     if code == 0:
         return
-    command = f"python {shlex.join(arguments)}"
-    if code in _RETRYABLE:
+    if number in endings.TAKEN_AWAY:
+        what = f"{endings.TAKEN_AWAY[number]}; {held or endings.largest()}"
+        raise AirflowException(f"{command}: {what}; a retry can help (exit code {EXIT_TRANSIENT}).")
+    if code == EXIT_TRANSIENT:
         raise AirflowException(f"{command}: transient or preempted (exit code {code}); a retry can help.")
-    kind = _FINAL.get(code, "a bug")
+    kind = _FINAL.get(code, f"a bug, it crashed by {number.name}" if number else "a bug")
     raise AirflowFailException(f"{command}: {kind} (exit code {code}); not retried. The reason stands above.")

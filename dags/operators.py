@@ -23,8 +23,10 @@ class RunCommand(Commands, BaseOperator):  # type: ignore[misc]
 
     def execute(self, context: Any) -> Any:
         """Run the command; raises what its exit code asks for."""
-        self.label_events(context)
-        return self.run_command(self.arguments)
+        self.check_run(context)
+        result = self.run_command(self.arguments)
+        self.label_events(context, result)
+        return result
 
     def on_kill(self) -> None:
         """Leave no process behind."""

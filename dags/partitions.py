@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from infra.errors import DataError
 
 KEY_FORMAT = "%Y-%m-%d"
+_CONF = ("from",)  # what a person may say beside the key
 
 
 class Event(Protocol):
@@ -58,13 +59,33 @@ def resolve(key: str | None, start: str | None, events: Iterable[Event]) -> Part
 def days(
     partition_key: str | None, params: Mapping[str, Any], triggering_asset_events: Mapping[Any, Iterable[Event]]
 ) -> PartitionRange:
-    """The range of a run, from the three variables of a task's context that hold it; templates use it as a macro."""
+    """The range of a run, from the three variables of a task's context that hold it.
+
+    Raises:
+        DataError: as `resolve`, and as `require_known`.
+    """
+    require_known(params)
     events = [event for group in triggering_asset_events.values() for event in group]
     return resolve(partition_key, params.get("from"), events)
 
 
+def require_known(params: Mapping[str, Any]) -> None:
+    """Refuse what nobody would read: Airflow takes every key of `conf` for a parameter.
+
+    Raises:
+        DataError: a key that no DAG knows, such as a misspelt one.
+    """
+    if unknown := sorted(params.keys() - set(_CONF)):
+        known = ", ".join(map(repr, _CONF))
+        raise DataError(f"The run's conf has an unknown key: {', '.join(unknown)}.", do=f"The keys are: {known}.")
+
+
 def _day(text: str) -> date:
+    """Only as keys are written: one day under two keys would be two runs."""
     try:
-        return date.fromisoformat(text)
-    except ValueError as error:
-        raise DataError(f"{text!r} is not a day.", do="Write days as 2018-01-05.") from error
+        day = date.fromisoformat(text)
+    except ValueError:
+        day = None
+    if day is None or day.isoformat() != text:
+        raise DataError(f"{text!r} is not a day.", do="Write days as 2018-01-05.")
+    return day

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from signal import SIGKILL
 from typing import Any
 
 from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperator
 from airflow.sdk.exceptions import AirflowException
 
 from dags.commands import Commands, judge
+from infra.endings import signal_of
 from infra.errors import EXIT_TRANSIENT
 from infra.launch import stage_exit_code
 
@@ -48,8 +50,11 @@ class StagePod(Commands, KubernetesPodOperator):  # type: ignore[misc]
         except AirflowException:
             self.log.exception("The pod failed.")
             spec = Path(context["ti"].xcom_pull(key=_SPEC))
+            command = ["-m", "training", "--spec", str(spec)]
+            if signal_of(ended := _exit_code(self.pod)) == SIGKILL:
+                judge(ended, command, f"the limit of its pod is {_memory_limit(self.pod)}")
             # A stage that could say nothing was taken away with its node.
-            judge(stage_exit_code(spec.parent, EXIT_TRANSIENT), ["-m", "training", "--spec", str(spec)])
+            judge(stage_exit_code(spec.parent, EXIT_TRANSIENT), command)
         self.run_command(self.finish)
         self.label_events(context)  # in this process, not in that of `execute`: the pod's wait lies between
 
@@ -57,3 +62,19 @@ class StagePod(Commands, KubernetesPodOperator):  # type: ignore[misc]
         """Leave neither a process nor a pod behind."""
         self.stop_command()
         super().on_kill()
+
+
+def _exit_code(pod: Any) -> int:
+    """The exit code of a pod's container; 0 where Kubernetes does not know how it ended, as that of a pod that is gone.
+
+    Where memory ran out the reason counts: the killed process may not have been the container's first.
+    """
+    statuses = (pod.status.container_statuses or []) if pod else []
+    ended = next((status.state.terminated for status in statuses if status.name == "base"), None)
+    if ended is None:
+        return 0
+    return -SIGKILL if ended.reason == "OOMKilled" else int(ended.exit_code)
+
+
+def _memory_limit(pod: Any) -> str:
+    return str((pod.spec.containers[0].resources.limits or {}).get("memory", "not set"))

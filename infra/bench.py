@@ -100,7 +100,7 @@ def main() -> int:
     data = {} if shared is None else {"PLUMBLINE_SHARED_DATA": str(shared)}
     environment = {**os.environ, **CPU_SETTINGS, **data}
     codes = [subprocess.call([*command, name], cwd=CHECKOUT, env=environment) for name in names]
-    return max(codes, default=0)
+    return max(codes, key=abs, default=0)  # one that was killed has a negative code
 
 
 def _line(result: dict[str, Any]) -> str:

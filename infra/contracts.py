@@ -20,7 +20,7 @@ from infra.profile import CHECKOUT
 CONTRACTS = CHECKOUT / "spark_jobs" / "contracts"
 UNDATED = date(1970, 1, 1)
 
-Level = Literal["fail", "warn"]
+Level = Literal["fail", "drop", "warn"]
 _SEVERITY: dict[str, Level] = {"error": "fail", "warning": "warn"}
 
 
@@ -63,7 +63,11 @@ class Column:
 
 @dataclass(frozen=True)
 class RowRule:
-    """A Spark SQL expression that is true for a good row. `fail` sends the row to quarantine, `warn` only counts it."""
+    """A Spark SQL expression that is true for a good row.
+
+    `fail` sends the row to quarantine; `drop` does too, but nobody is to mend anything, so it is no bad row; `warn`
+    only counts it.
+    """
 
     name: str
     expression: str

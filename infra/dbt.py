@@ -15,6 +15,7 @@ from typing import Any
 
 import yaml
 
+from infra import endings
 from infra.contracts import Contract, all_contracts, duckdb_types
 from infra.errors import PlumblineError, exit_with_reason
 from infra.profile import CHECKOUT, Profile, load_profile
@@ -91,6 +92,7 @@ def _dbt(profile: Profile, lake_views: Path, *command: str) -> None:
     folders = ["--project-dir", str(PROJECT), "--profiles-dir", str(PROJECT)]
     argv = [sys.executable, "-c", _DBT, *colours, *command, *folders]
     done = subprocess.run(argv, env=_environment(profile, lake_views), cwd=marts_path(profile).parent, check=False)
+    endings.explain("dbt", done.returncode, do="Run it again, with less beside it or on a machine with more memory.")
     if done.returncode != 0:
         raise DbtFailed(
             f"dbt {command[0]} failed.",

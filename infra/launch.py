@@ -1,4 +1,4 @@
-"""How a training stage runs: as a local process, under `accelerate launch` where it has GPUs, or as a Kubernetes pod.
+"""How a training stage runs: as a local process, under `accelerate launch` with several GPUs, or as a Kubernetes pod.
 
 A stage needs nothing but its spec file and the folders that the spec names; both launchers run the same module.
 """
@@ -11,8 +11,10 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from signal import SIGKILL
 from typing import Any
 
+from infra import endings
 from infra.profile import CHECKOUT, Profile
 from infra.telemetry import TELEMETRY_OFF
 
@@ -26,7 +28,19 @@ CPU_SETTINGS: dict[str, str] = {
 }
 STATE_CLAIM = "plumbline-state"
 EXIT_CODE_FILE = "exit_code"
+_PROCESS_KILLED = "Signal 9 (SIGKILL) received by PID"  # in the report of the launcher of several processes
+_AGAIN = (
+    "Run it again: it goes on from its last checkpoint. If it is killed again, give it more memory, run less beside it "
+    "or train less at once: fewer rows and tokens in its pipeline.yaml, or a smaller preset "
+    "(PLUMBLINE__TRAINING_PRESET; `python -m training check` says what a preset needs)."
+)
+CHECKPOINTS = "checkpoints"  # the folder in which a stage keeps what nobody needs once it is done
 SEVERAL_GPUS = "infra/accelerate/several_gpus.yaml"
+# How long a stage that is taken away may take to save its checkpoint: weights and moments of the largest preset are
+# gathered on one process and written in some minutes. The launcher of several processes must be the more impatient
+# one: what ends it from outside would leave no exit code.
+_GRACE_SECONDS = 600
+_LAUNCHER_GRACE_SECONDS = 570
 _GPU_LABEL = "plumbline/gpu-class"
 _USER = 1000
 
@@ -34,15 +48,15 @@ _USER = 1000
 def build_command(stage: str, spec_path: str | Path, profile: Profile, gpus: int = 0) -> list[str]:
     """The command line of `stage` (`system.stage`), the interpreter first; it runs in the root of the checkout.
 
-    One process per GPU, several of them under FSDP; without a GPU one process on the CPU, started as it is: a launcher
-    would cost it seconds. On Kubernetes `python` is the image's own.
+    Several GPUs have a process each, under FSDP. One process, on the CPU or a GPU, is started as it is: a launcher
+    would cost seconds, and as the first process of a pod it would keep SIGTERM from the stage. On Kubernetes `python`
+    is the image's own.
     """
     python = sys.executable if profile.launcher.kind == "local" else "python"
     train = ["-m", "training", stage, "--spec", str(spec_path)]
-    if gpus == 0:
+    if gpus < 2:
         return [python, *train]
-    placement = ["--config_file", SEVERAL_GPUS] if gpus > 1 else []
-    launch = [python, "-m", "accelerate.commands.launch", *placement, "--num_processes", str(gpus)]
+    launch = [python, "-m", "accelerate.commands.launch", "--config_file", SEVERAL_GPUS, "--num_processes", str(gpus)]
     return [*launch, "--num_machines", "1", "--mixed_precision", "bf16", "--dynamo_backend", "no", *train]
 
 
@@ -54,7 +68,8 @@ def local_gpus() -> int:
 def build_environment(gpus: int = 0) -> dict[str, str]:
     """What a training process needs on top of its machine's environment; one without a GPU sees none."""
     hidden = {} if gpus else {"CUDA_VISIBLE_DEVICES": ""}
-    return {**TELEMETRY_OFF, **CPU_SETTINGS, **hidden, "PYTHONUNBUFFERED": "1"}
+    patience = {"TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(_LAUNCHER_GRACE_SECONDS)} if gpus > 1 else {}
+    return {**TELEMETRY_OFF, **CPU_SETTINGS, **hidden, **patience, "PYTHONUNBUFFERED": "1"}
 
 
 def pod_environment(gpus: int) -> dict[str, str]:
@@ -66,14 +81,34 @@ def launch(argv: Sequence[str], out: Path, emit: Callable[[str], object], gpus: 
     """Run a stage's command, hand on its output line by line, and return the STAGE's exit code.
 
     An exit code that an earlier try left in `out` must be gone.
+
+    Raises:
+        PlumblineError: a signal ended the stage, or one of its processes, before it could say anything (`endings`).
     """
     environment = {**os.environ, **build_environment(gpus)}
     pipe, merged = subprocess.PIPE, subprocess.STDOUT
+    killed: list[str] = []
+
+    def hear(line: str) -> None:
+        emit(line)
+        killed.extend([line] if _PROCESS_KILLED in line else [])
+
     with subprocess.Popen(argv, cwd=CHECKOUT, env=environment, stdout=pipe, stderr=merged, text=True) as process:
-        assert process.stdout is not None
-        for line in process.stdout:
-            emit(line.rstrip("\n"))
-    return stage_exit_code(out, process.returncode)
+        code = endings.follow(process, hear)
+    explain_stage(out, -SIGKILL if killed else code)
+    return stage_exit_code(out, code)
+
+
+def explain_stage(out: Path, code: int, held: str = "") -> None:
+    """Say what ended a stage that could not say it; nothing where it left a code of its own in `out`.
+
+    A process that was killed is heard all the same: the others only say that they have lost it.
+
+    Raises:
+        PlumblineError: as `endings.explain`.
+    """
+    if endings.signal_of(code) == SIGKILL or not (out / EXIT_CODE_FILE).is_file():
+        endings.explain(f"Training stage {out.name!r}", code, where=str(out), held=held, do=_AGAIN)
 
 
 def stage_exit_code(out: Path, returncode: int) -> int:
@@ -106,7 +141,7 @@ def pod_spec(stage: str, spec_path: str, profile: Profile, *, gpus: int, gpu_cla
         "spec": {
             "restartPolicy": "Never",
             "automountServiceAccountToken": False,
-            "terminationGracePeriodSeconds": 120,  # time to save a checkpoint when the node is taken away
+            "terminationGracePeriodSeconds": _GRACE_SECONDS,
             "securityContext": _non_root(),
             "containers": [container],
             "volumes": _volumes(gpus),

@@ -167,9 +167,10 @@ def load_profile(name: str | None = None, environ: Mapping[str, str] = os.enviro
     for variable in sorted(environ):
         if variable.startswith(_PREFIX):
             _override(raw, variable, environ[variable])
-    raw["home"] = _fill(raw.get("home"), {"checkout": str(CHECKOUT)}, environ, "home", path)
+    raw["home"] = _absolute(_fill(raw.get("home"), {"checkout": str(CHECKOUT)}, environ, "home", path), "home")
     known_names = {"checkout": str(CHECKOUT), "home": str(raw["home"])}
     filled = _fill(raw, known_names, environ, "", path)
+    filled["landing"] = _absolute(filled.get("landing"), "landing")
     try:
         return Profile(name=chosen, **filled)
     except ValidationError as error:
@@ -210,6 +211,14 @@ def _read(variable: str, text: str) -> Any:
         why = str(error).replace("\n", " ")
         do = "Quote the value as YAML does, e.g. '\"[\"'."
         raise ProfileError(f"The value of {variable} cannot be read.", where="environment", why=why, do=do) from error
+
+
+def _absolute(folder: Any, key: str) -> str:
+    """A folder as every process finds it: those that we start work in folders of their own."""
+    if not isinstance(folder, str) or not folder.strip():
+        do = f"Name a folder: PLUMBLINE__{key.upper()}=/path."
+        raise ProfileError(f"The value of {key!r} names no folder: {folder!r}.", where="environment or profile", do=do)
+    return os.path.abspath(os.path.expanduser(folder))  # noqa: PTH100, PTH111 - without `..`, links as they are
 
 
 def _fill(node: Any, names: Mapping[str, str], environ: Mapping[str, str], key: str, path: Path) -> Any:

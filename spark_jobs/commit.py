@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,9 +19,9 @@ from infra.lake import Lake, publish
 from infra.ledger import Ledger
 from infra.partitions import Attempt, PartitionWrite, RuleResult
 from infra.quality import Refusal, judge_partitions, write_failing_keys
-from infra.quality.rules import rules_of, why_stopped
+from infra.quality.rules import bad_share, rules_of, why_stopped
 from spark_jobs.judge import Verdict, aggregate, empty_row, judge, raising_rules, rule_results
-from spark_jobs.staging import stage_good, stage_refused
+from spark_jobs.staging import FAULT_KEY, stage_good, stage_refused
 
 
 @dataclass(frozen=True)
@@ -117,11 +118,14 @@ def commit(batch: Batch, lake: Lake, ledger: Ledger) -> JobReport:
 
 
 def _explained(refusal: Refusal, verdict: Verdict) -> str:
-    """Where the refused rows are, what the rule asks for, and what to do."""
-    asked = next((rule.description for rule in verdict.rules if rule.name == refusal.rule), "")
+    """Where the refused rows are, what the rule asks for or the first of them lacks, and what to do."""
+    rule = next((rule for rule in verdict.rules if rule.name == refusal.rule), None)
     where = f"{refusal.source_file}, first in row {refusal.first_row}" if refusal.source_file else "the built rows"
+    reason = json.loads(refusal.first_row_json).get(FAULT_KEY) or (rule.description if rule else "")
+    if rule is not None and rule.level == "drop":
+        return f"{refusal.rows} dropped by rule {refusal.rule} in {where}. {reason} Nothing is to be done."
     return (
-        f"{refusal.rows} refused by rule {refusal.rule} in {where}. {asked} "
+        f"{refusal.rows} refused by rule {refusal.rule} in {where}. {reason} "
         "They are in the quarantine; correct and deliver them again."
     )
 
@@ -155,9 +159,8 @@ def _aggregates(batch: Batch, verdict: Verdict) -> dict[date, dict[str, Any]]:
         )
     rows = {day: found.get(day) or empty_row(day, verdict, batch.contract) for day in sorted(batch.keys)}
     if batch.landed and UNDATED in rows:
-        rows[UNDATED]["bad_share"] = rows[UNDATED]["rows_quarantined"] / max(
-            1, sum(r["rows_in"] for r in rows.values())
-        )
+        bad = rows[UNDATED]["rows_quarantined"] - rows[UNDATED]["rows_dropped"]
+        rows[UNDATED]["bad_share"] = bad_share(bad, sum(r["rows_in"] - r["rows_dropped"] for r in rows.values()))
     return rows
 
 

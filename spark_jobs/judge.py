@@ -17,7 +17,15 @@ from pyspark.sql import functions as F
 
 from infra.contracts import Contract, RowRule
 from infra.partitions import RuleResult
-from infra.quality.rules import asked_measures, partition_row, row_results, unique_key
+from infra.quality.rules import (
+    EXACT_COPY,
+    UNIQUE_KEY,
+    asked_measures,
+    exact_copy,
+    partition_row,
+    row_results,
+    unique_key,
+)
 
 _WORD = 30
 _MEASURES: Mapping[str, Callable[[str], Column]] = {"null_share": F.count, "min": F.min, "max": F.max}
@@ -38,34 +46,35 @@ class Verdict:
 
     @property
     def refused(self) -> Column:
-        """True for a row that breaks a `fail` rule."""
+        """True for a row that breaks a `fail` or a `drop` rule."""
         return F.expr(
-            " or ".join(f"({name} & {bits}) != 0" for name, bits in zip(self.masks, self._fail_bits(), strict=True))
+            " or ".join(f"({name} & {bits}) != 0" for name, bits in zip(self.masks, self._refusing_bits(), strict=True))
         )
 
     @property
     def first_broken(self) -> Column:
-        """Name of the first `fail` rule that a refused row breaks."""
-        found = [F.when(_bit(i), F.lit(r.name)) for i, r in enumerate(self.rules) if r.level == "fail"]
+        """Name of the first rule that refuses a row."""
+        found = [F.when(_bit(i), F.lit(r.name)) for i, r in enumerate(self.rules) if r.level != "warn"]
         return F.coalesce(*found)
 
     def failed(self, masks: Sequence[int]) -> list[RowRule]:
         """The rules whose bit is set."""
         return [rule for i, rule in enumerate(self.rules) if masks[i // _WORD] >> (i % _WORD) & 1]
 
-    def _fail_bits(self) -> list[int]:
+    def _refusing_bits(self) -> list[int]:
         words = [0] * len(self.masks)
         for i, rule in enumerate(self.rules):
-            words[i // _WORD] |= (rule.level == "fail") << (i % _WORD)
+            words[i // _WORD] |= (rule.level != "warn") << (i % _WORD)
         return words
 
 
 def judge(frame: DataFrame, contract: Contract, rules: Sequence[RowRule], tie_break: Sequence[str] = ()) -> Verdict:
     """Add the masks and bring each partition into one task, sorted by key; of one key, the first by `tie_break` stays.
 
+    Where a tie is broken, rows are somebody's delivery, and exact copies of the first are told from other repetitions.
     A rule that Spark cannot compile is left out and listed in `broken`.
     """
-    unique = unique_key(contract)
+    unique = (*(exact_copy(contract) if tie_break else ()), *unique_key(contract))
     verdict = mask(frame, (*rules, *unique))
     arranged = verdict.frame.repartition(contract.partition)
     if unique:
@@ -113,14 +122,17 @@ def rule_results(row: dict[str, Any], verdict: Verdict) -> tuple[RuleResult, ...
 def _partition_row(day: date, groups: list[dict[str, Any]], verdict: Verdict, contract: Contract) -> dict[str, Any]:
     counts = {rule.name: 0 for rule in verdict.rules}
     good: list[dict[str, Any]] = []
+    dropped = 0
     for group in groups:
         failed = verdict.failed([group[name] for name in verdict.masks])
-        if all(rule.level != "fail" for rule in failed):
+        if drops := [rule for rule in failed if rule.level == "drop"]:
+            failed, dropped = drops, dropped + group["rows"]
+        if all(rule.level == "warn" for rule in failed):
             good.append(group)
         for rule in failed:
             counts[rule.name] += group["rows"]
     rows_in, rows_out = (sum(group["rows"] for group in part) for part in (groups, good))
-    row = partition_row(day, rows_in, rows_out, counts)
+    row = partition_row(day, rows_in, rows_out, counts, dropped)
     for name, (measure, _) in asked_measures(contract).items():
         if measure == "null_share":
             row[name] = 1 - sum(group[name] for group in good) / rows_out if rows_out else 0.0
@@ -151,16 +163,17 @@ def _mask_columns(rules: Sequence[RowRule], words: int) -> list[Column]:
 
 def _mark_duplicates(frame: DataFrame, contract: Contract, verdict: Verdict, tie_break: Sequence[str]) -> DataFrame:
     # A row that is refused anyway neither is a duplicate nor makes one.
-    position = len(verdict.rules) - 1
-    mask = f"_mask{position // _WORD}"
-    order = [verdict.refused, *tie_break] if tie_break else [verdict.refused]
-    rank = F.row_number().over(Window.partitionBy(contract.partition, *contract.key).orderBy(*order))
-    bit = F.when((rank > 1) & ~verdict.refused, F.lit(1 << (position % _WORD))).otherwise(F.lit(0))
-    return (
-        frame.withColumn("_duplicate", bit)
-        .withColumn(mask, F.col(mask).bitwiseOR(F.col("_duplicate")))
-        .drop("_duplicate")
-    )
+    of_one_key = Window.partitionBy(contract.partition, *contract.key).orderBy(verdict.refused, *tie_break)
+    again = (F.row_number().over(of_one_key) > 1) & ~verdict.refused
+    row = F.struct(*contract.names)
+    copied = again & row.eqNullSafe(F.first(row).over(of_one_key)) if tie_break else F.lit(False)
+    marked = frame.withColumns({"_again": again, "_copied": copied})
+    for rule, broken in ((EXACT_COPY, F.col("_copied")), (UNIQUE_KEY, F.col("_again") & ~F.col("_copied"))):
+        position = next((i for i, known in enumerate(verdict.rules) if known.name == rule), None)
+        if position is not None:
+            mask, bit = verdict.masks[position // _WORD], 1 << (position % _WORD)
+            marked = marked.withColumn(mask, F.col(mask).bitwiseOR(F.when(broken, F.lit(bit)).otherwise(F.lit(0))))
+    return marked.drop("_again", "_copied")
 
 
 def _compile(frame: DataFrame, rules: Sequence[RowRule]) -> tuple[list[RowRule], dict[str, RowRule]]:

@@ -2,7 +2,8 @@
 
 The table holds nothing that depends on later data: its split is global in time, by two cut dates. The leave-one-out
 split of the papers does depend on later data (which target is a user's last changes every day), so it is no column but
-a view: `LEAVE_ONE_OUT` is one SQL expression for Spark and DuckDB, `leave_one_out` applies it to a frame.
+a view: `FIRST_OF_DAY` and `LEAVE_ONE_OUT` are SQL expressions for Spark and DuckDB, `leave_one_out` applies them to a
+frame.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from spark_jobs.leakage import require_no_leak
 
 CONFIG: Mapping[str, Any] = {"history_length": 20}
 
+FIRST_OF_DAY = "row_number() OVER (PARTITION BY user_id, sample_date, item_id ORDER BY event_time, event_type) = 1"
 LEAVE_ONE_OUT = """CASE row_number() OVER (PARTITION BY user_id ORDER BY event_time DESC, item_id DESC, event_type DESC)
   WHEN 1 THEN 'test' WHEN 2 THEN 'valid' ELSE 'train' END"""
 
@@ -64,9 +66,12 @@ def audit(samples: DataFrame, frames: Mapping[str, DataFrame]) -> None:
 def leave_one_out(samples: DataFrame) -> DataFrame:
     """`samples` with `split_leave_one_out`: a user's last target is `test`, the one before `valid`, the rest `train`.
 
-    The papers' split. Targets of one time are ordered by item id. In DuckDB: `SELECT *, <LEAVE_ONE_OUT> AS ...`.
+    The papers' split. Targets of one time are ordered by item id. An item that was looked at and bought on one day is
+    one target, at its first event: else one part would hold the answer of the other. In DuckDB: `SELECT *,
+    <LEAVE_ONE_OUT> AS ...` of the rows that `QUALIFY <FIRST_OF_DAY>`.
     """
-    return samples.withColumn("split_leave_one_out", F.expr(LEAVE_ONE_OUT))
+    once = samples.withColumn("first", F.expr(FIRST_OF_DAY)).where("first").drop("first")
+    return once.withColumn("split_leave_one_out", F.expr(LEAVE_ONE_OUT))
 
 
 def _newest(column: str, length: int) -> Column:

@@ -17,6 +17,7 @@ from infra.partitions import QUARANTINE_SUFFIX
 from spark_jobs.judge import Verdict
 
 SOURCE_FILE, SOURCE_ROW, SOURCE_JSON = "_source_file", "_source_row", "_source_json"
+FAULT_KEY = "fault"  # of the JSON of a landed row that could not be read: what is wrong with it
 _FOLDER = "_folder"
 
 

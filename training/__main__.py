@@ -15,7 +15,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from training.core.errors import DataError, exit_code_of
+from training.core.errors import EXIT_BUG, DataError, exit_code_of
 from training.core.stage import StageSpec, run_stage
 
 _COMMANDS = {"bench": "training.jobs", "check": "training.check", "ladder": "training.ladder"}
@@ -30,10 +30,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("stage", help="system and stage, such as generative_rec.sft")
     parser.add_argument("--spec", type=Path, required=True, help="the stage's spec.json")
     options = parser.parse_args(given)
-    code = exit_code_of(lambda: _run(options.stage, StageSpec.load(options.spec)))
-    if code and options.spec.is_file():
-        # `accelerate launch` turns every failure into 1: whoever launched this finds the real code beside the spec.
-        options.spec.with_name("exit_code").write_text(str(code))
+    code = EXIT_BUG  # of what is raised here
+    try:
+        code = exit_code_of(lambda: _run(options.stage, StageSpec.load(options.spec)))
+    finally:
+        if code and options.spec.is_file():
+            # `accelerate launch` turns every failure into 1: whoever launched this finds the real code beside the spec.
+            # Where there is none, the stage was killed.
+            options.spec.with_name("exit_code").write_text(str(code))
     return code
 
 

@@ -91,10 +91,10 @@ def bench_decode_mask(runs: int = 5) -> Result:
 
 def _mask_share(task: Task, runs: int) -> float:
     """Percent: the median of the runs, after a warm-up."""
-    trie, shares = Trie.build(task.items).to(task.model.device), []
+    trie, decoder, shares = Trie.build(task.items).to(task.model.device), task.model.get_decoder(), []
     for _ in range(runs + 1):
-        search, forward, mask = _Watch(beam_search), _Watch(task.model.forward), _Watch(trie.children)
-        with patch.object(task.model, "forward", forward), patch.object(Trie, "children", mask):
+        search, forward, mask = _Watch(beam_search), _Watch(decoder.forward), _Watch(trie.children)
+        with patch.object(decoder, "forward", forward), patch.object(Trie, "children", mask):
             search(task.model, trie, task.prompts, task.beams)
         shares.append(100 * sum(mask.spans) / (search.spans[0] - forward.spans[0]))
     return statistics.median(shares[1:])

@@ -12,7 +12,7 @@ import argparse
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -36,20 +36,24 @@ _RANKS = (
 )
 _METRICS = (
     "model_metrics",
-    {**dict.fromkeys((*_WORDS, "metric", "slice", "origin"), pa.string()), "value": pa.float64()},
+    {**dict.fromkeys((*_WORDS, "metric", "slice", "origin", "reason"), pa.string()), "value": pa.float64()},
 )
 Samples = tuple[tuple[object, ...], ...]
 
 
 @dataclass(frozen=True)
 class Run:
-    """One seed's evaluation of a split: the ranks of the truth by model, for the same `samples`, and the counts."""
+    """One seed's evaluation of a split: the ranks of the truth by model, for the same `samples`, and the counts.
+
+    `choices`: what a row has chosen on validation, by model.
+    """
 
     seed: int
     samples: Samples
     ranks: Mapping[str, Floats]
     counts: Mapping[tuple[str, str], float]
     origin: str
+    choices: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -64,13 +68,17 @@ class Published:
 
 @dataclass(frozen=True)
 class Line:
-    """A row of the table. `by_seed`: its NDCG@10 in each run. `above`: itself minus the row above, by metric."""
+    """A row of the table. `by_seed`: its NDCG@10 in each run. `above`: itself minus the row above, by metric.
+
+    `choice`: what it has chosen on validation, of each run that chose otherwise.
+    """
 
     model: str
     values: Mapping[str, Interval]
     counts: Mapping[str, float]
     by_seed: tuple[float, ...]
     above: Mapping[str, Interval]
+    choice: str = ""
 
 
 def read_run(folder: Path, split: str) -> Run:
@@ -90,8 +98,9 @@ def read_run(folder: Path, split: str) -> Run:
         if line["slice"] == "all" and line["metric"] in COUNTS
     }
     columns = {model: np.array([found[sample] for sample in samples]) for model, found in by_model.items()}
+    choices = {line["model"]: line["reason"] for line in lines if line["metric"] == "choice"}
     seed = json.loads((out / "spec.json").read_text())["seed"]
-    return Run(seed, samples, columns, counts, "/".join(sorted({line["origin"] for line in lines})))
+    return Run(seed, samples, columns, counts, "/".join(sorted({line["origin"] for line in lines})), choices)
 
 
 def _table(out: Path, name: str, columns: Mapping[str, pa.DataType], split: str) -> list[dict[str, Any]]:
@@ -156,6 +165,7 @@ def compare(runs: Sequence[Run], rows: Sequence[str] = (), resamples: int = 2000
                 {name: float(np.mean(found)) for name, found in counts.items() if found},
                 tuple(by_run[:, :, METRICS.index("ndcg@10")].mean(axis=1).tolist()),
                 dict(zip(METRICS, pairs, strict=True)) if pairs else {},
+                "; ".join(sorted({run.choices[model] for run in runs if model in run.choices})),
             )
         )
         before = mean
@@ -170,7 +180,8 @@ def markdown(runs: Sequence[Run], lines: Sequence[Line], split: str) -> str:
     head += [f"{name} minus the row above" for name in COMPARED]
     rows = [head, ["---"] * len(head)]
     for line in lines:
-        cells = [line.model, *(_cell(line.values[name]) for name in SHOWN)]
+        name = f"{line.model} ({line.choice})" if line.choice else line.model
+        cells = [name, *(_cell(line.values[name]) for name in SHOWN)]
         cells += [f"{line.counts[name]:.4f}" for name in COUNTS if name in lines[0].counts]
         cells.append(", ".join(f"{value:.4f}" for value in dict.fromkeys(line.by_seed)))
         rows.append(cells + [_cell(line.above[name], "+") if line.above else "" for name in COMPARED])

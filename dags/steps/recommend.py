@@ -15,7 +15,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dags.pipelines import Pipeline, load_pipeline
-from dags.results import hand_on
 from dags.steps._active import active_histories
 from dags.steps._arguments import of_run
 from dags.steps._folders import MODELS, Run, hold, open_night, opened, stages_of, write_json
@@ -29,6 +28,7 @@ from infra.launch import EXIT_CODE_FILE
 from infra.ledger import Ledger
 from infra.profile import Profile, load_profile
 from infra.quality import import_ahead
+from infra.results import hand_on
 
 
 def main() -> int:

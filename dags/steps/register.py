@@ -6,12 +6,12 @@ import argparse
 import sys
 
 from dags.pipelines import load_pipeline
-from dags.results import hand_on
 from dags.steps._arguments import of_run
 from dags.steps._folders import close_run, open_run
 from infra import telemetry
 from infra.errors import exit_with_reason
 from infra.profile import load_profile
+from infra.results import hand_on
 
 
 def main() -> int:

@@ -17,13 +17,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dags.pipelines import Pipeline, Stage, load_pipeline
-from dags.results import hand_on
 from dags.steps._arguments import of_run
 from dags.steps._folders import Run, open_run, write_spec
 from dags.steps._publish import publish_rows
 from infra.errors import exit_with_reason
 from infra.launch import EXIT_CODE_FILE, build_command, launch, local_gpus
 from infra.profile import Profile, load_profile
+from infra.results import hand_on
 
 
 def main() -> int:

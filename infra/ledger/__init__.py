@@ -1,6 +1,17 @@
 """The run ledger. `python -m infra.ledger` answers from the command line."""
 
-from infra.ledger.ledger import Imbalance, LandingFile, Ledger, StaleAttempt
+from infra.ledger.landings import LandingFile, LeftOut, named_input
+from infra.ledger.ledger import Imbalance, Ledger, StaleAttempt
 from infra.partitions import Attempt, Commit, run_key
 
-__all__ = ["Attempt", "Commit", "Imbalance", "LandingFile", "Ledger", "StaleAttempt", "run_key"]
+__all__ = [
+    "Attempt",
+    "Commit",
+    "Imbalance",
+    "LandingFile",
+    "Ledger",
+    "LeftOut",
+    "StaleAttempt",
+    "named_input",
+    "run_key",
+]

@@ -22,8 +22,7 @@ def main() -> int:
     match arguments.command:
         case "missing":
             first, last = ordered(arguments.first, arguments.last)
-            for late in ledger.missing(_known(ledger, arguments.asset), first, last):
-                print(late)
+            _print_missing(ledger, _known(ledger, arguments.asset), first, last)
         case "history":
             asset = arguments.asset and _known(ledger, arguments.asset)
             _print_history(ledger, asset, arguments.partition)
@@ -35,15 +34,26 @@ def main() -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m infra.ledger", description="What is committed, and what is not.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
-    missing = commands.add_parser("missing", help="days without a commit, one a line")
+    missing = commands.add_parser(
+        "missing", help="days without a commit, and days whose landing files have changed since"
+    )
     missing.add_argument("--asset", required=True, help="a table, or e.g. online.user_stats")
     missing.add_argument("--from", dest="first", type=day, required=True, metavar="DAY")
     missing.add_argument("--to", dest="last", type=day, required=True, metavar="DAY")
     history = commands.add_parser("history", help="every row, oldest first")
     history.add_argument("--asset")
     history.add_argument("--partition", type=day, metavar="DAY")
-    commands.add_parser("reconcile", help="rows in = rows out + quarantined, for every committed partition")
+    commands.add_parser("reconcile", help="records delivered = rows out + quarantined, for every file and partition")
     return parser
+
+
+def _print_missing(ledger: Ledger, asset: str, first: date, last: date) -> None:
+    notes = dict.fromkeys(ledger.missing(asset, first, last), "")
+    for late, files in ledger.overdue(asset).items():
+        if first <= late <= last:
+            notes[late] = f"  built before {', '.join(files) or 'a file of it was replaced'}"
+    for missing in sorted(notes):
+        print(f"{missing}{notes[missing]}")
 
 
 def _known(ledger: Ledger, asset: str) -> str:
@@ -78,10 +88,14 @@ def _print_history(ledger: Ledger, asset: str | None, partition: date | None) ->
 
 
 def _reconcile(ledger: Ledger) -> int:
+    left_out = [(file.table, file.name, file.problem.splitlines()[0]) for file in ledger.landings.left_out()]
+    if left_out:
+        print_table(("table", "file that was left out", "why"), left_out, "")
     lost = ledger.reconcile()
-    rows = [(i.asset, i.partition, i.rows_in, i.rows_out, i.rows_quarantined, i.lost) for i in lost]
-    columns = ("asset", "partition", "in", "out", "quarantined", "lost")
-    print_table(columns, rows, "In balance: rows in = rows out + quarantined, in every committed partition.")
+    rows = [(i.asset, i.of, i.rows_in, i.rows_out, i.rows_quarantined, i.lost) for i in lost]
+    columns = ("asset", "partition or file", "in", "out", "quarantined", "lost")
+    balance = "In balance: records delivered = rows out + quarantined, in every landing file and committed partition."
+    print_table(columns, rows, balance)
     return _UNBALANCED if lost else 0
 
 

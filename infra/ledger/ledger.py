@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, and_, delete, func, insert, select
+from sqlalchemy import Connection, Row, Select, and_, func, insert, select
 
 from infra.database import open_database, transaction
 from infra.errors import EXIT_SUPERSEDED, PlumblineError
-from infra.ledger.schema import METADATA, attempt_partitions, attempts, commits, landing_files, rule_results
+from infra.ledger.landings import Landings, delivered, overdue
+from infra.ledger.schema import METADATA, attempt_partitions, attempts, commits, rule_results
 from infra.partitions import Attempt, Commit, PartitionWrite, RuleResult
 from infra.profile import Profile, code_commit
 
@@ -26,11 +27,13 @@ class StaleAttempt(PlumblineError):
 
 @dataclass(frozen=True)
 class Imbalance:
-    """A committed partition whose rows in are not its rows out plus its rows in quarantine."""
+    """A partition whose rows in are not its rows out plus its rows in quarantine, or a landing file whose records are
+    not the rows that its days got; `of` names it, `key` is the run key or the file's hash.
+    """
 
     asset: str
-    partition: date
-    run_key: str
+    of: str
+    key: str
     rows_in: int
     rows_out: int
     rows_quarantined: int
@@ -41,20 +44,12 @@ class Imbalance:
         return self.rows_in - self.rows_out - self.rows_quarantined
 
 
-@dataclass(frozen=True)
-class LandingFile:
-    """A landing file as last ingested: its content hash and the partitions that its rows belong to."""
-
-    name: str
-    sha256: str
-    partitions: tuple[date, ...]
-
-
 class Ledger:
     """The ledger in the profile's database (SQLite or Postgres); its tables are made on first use."""
 
     def __init__(self, profile: Profile) -> None:
         self._engine = open_database(profile.database_uri, METADATA)
+        self.landings = Landings(self._engine)
         self._code_commit = code_commit(profile)
 
     def open_attempt(self, asset: str, partitions: Sequence[date]) -> Attempt:
@@ -129,36 +124,27 @@ class Ledger:
         with transaction(self._engine) as connection:
             return list(connection.scalars(select(commits.c.asset).distinct().order_by(commits.c.asset)))
 
+    def overdue(self, asset: str) -> dict[date, tuple[str, ...]]:
+        """Committed days of a landed table that other landing files belong to now, and the names of the new ones."""
+        files = self.landings.files(asset)
+        return overdue(self.committed(asset), files) if files else {}
+
     def reconcile(self) -> list[Imbalance]:
-        """Committed partitions whose rows do not add up; empty when every row in came out or is in quarantine."""
-        live = (commit for asset in self.assets() for commit in self.committed(asset).values())
-        found = (
-            Imbalance(c.asset, c.partition, c.run_key, c.rows_in, c.rows_out, c.rows_quarantined)
-            for c in sorted(live, key=lambda c: (c.asset, c.partition))
-        )
+        """What does not add up; empty when every record of the landing files came out or is in quarantine.
+
+        A landed partition is held against the records that were counted in its files, any other against its own input.
+        """
+        found = [imbalance for asset in self.assets() for imbalance in self._imbalances(asset)]
         return [imbalance for imbalance in found if imbalance.lost != 0]
 
-    def record_landing_file(self, table: str, name: str, sha256: str, partitions: Iterable[date]) -> None:
-        """Remember (or replace) what a landing file held when it was ingested."""
-        days = [day.isoformat() for day in sorted(set(partitions))]
-        with transaction(self._engine) as connection:
-            connection.execute(
-                delete(landing_files).where(landing_files.c.table_name == table, landing_files.c.name == name)
-            )
-            connection.execute(
-                insert(landing_files).values(
-                    table_name=table, name=name, sha256=sha256, partitions=days, recorded=datetime.now(UTC)
-                )
-            )
-
-    def landing_files(self, table: str) -> list[LandingFile]:
-        """The landing files of `table`, by name."""
-        query = select(landing_files).where(landing_files.c.table_name == table).order_by(landing_files.c.name)
-        with transaction(self._engine) as connection:
-            return [
-                LandingFile(row.name, row.sha256, tuple(date.fromisoformat(day) for day in row.partitions))
-                for row in connection.execute(query)
-            ]
+    def _imbalances(self, asset: str) -> Iterator[Imbalance]:
+        files = self.landings.files(asset)
+        for file in files:
+            yield Imbalance(asset, file.name, file.sha256, file.records, sum(file.rows.values()), 0)
+        for day, commit in sorted(self.committed(asset).items()):
+            counted = delivered(commit, files) if files else None
+            rows_in = commit.rows_in if counted is None else counted
+            yield Imbalance(asset, str(day), commit.run_key, rows_in, commit.rows_out, commit.rows_quarantined)
 
     def _add(self, connection: Connection, added: Sequence[Commit]) -> None:
         if not added:

@@ -57,12 +57,21 @@ rule_results = Table(
     Column("status", String, nullable=False),
 )
 
-landing_files = Table(
-    "landing_files",
+landed_files = Table(
+    "landed_files",
     METADATA,
     Column("table_name", String, primary_key=True),
     Column("name", String, primary_key=True),
     Column("sha256", String, nullable=False),
-    Column("partitions", JSON, nullable=False),
+    Column("records", BigInteger, nullable=False),
+    Column("rows", JSON, nullable=False),
     Column("recorded", UtcDateTime, nullable=False),
+)
+
+left_out_files = Table(
+    "left_out_files",
+    METADATA,
+    Column("table_name", String, primary_key=True),
+    Column("name", String, primary_key=True),
+    Column("problem", String, nullable=False),
 )

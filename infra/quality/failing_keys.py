@@ -23,6 +23,7 @@ class Refusal:
     rows: int
     source_file: str | None
     first_row: int | None
+    first_row_json: str
 
 
 def failing_keys_path(profile: Profile, table: str, partition: date) -> Path:
@@ -48,6 +49,10 @@ def write_failing_keys(profile: Profile, contract: Contract, files: Mapping[date
 
 
 def _summary(refused: pa.Table) -> list[Refusal]:
-    groups = refused.group_by(["source_file", "rule"]).aggregate([("source_row", "min"), ([], "count_all")])
-    ordered = groups.sort_by([("source_file", "ascending"), ("rule", "ascending")]).to_pylist()
-    return [Refusal(g["rule"], g["count_all"], g["source_file"], g["source_row_min"]) for g in ordered]
+    groups = refused.sort_by("source_row").group_by(["source_file", "rule"], use_threads=False)
+    counted = groups.aggregate([("source_row", "first"), ("row_json", "first"), ([], "count_all")])
+    ordered = counted.sort_by([("source_file", "ascending"), ("rule", "ascending")]).to_pylist()
+    return [
+        Refusal(g["rule"], g["count_all"], g["source_file"], g["source_row_first"], g["row_json_first"])
+        for g in ordered
+    ]

@@ -10,7 +10,7 @@ from infra.contracts import Contract, RowRule
 from infra.partitions import RuleResult
 from infra.quality.checkpoint import EXPECTATION
 
-UNIQUE_KEY = "unique_key"
+UNIQUE_KEY, EXACT_COPY = "unique_key", "exact_copy"
 # What an expectation may ask of a column, as `<measure>_<column>`; nothing is measured that no expectation asks for.
 _MEASURES = ("null_share", "min", "max")
 
@@ -31,6 +31,11 @@ def unique_key(contract: Contract) -> tuple[RowRule, ...]:
     return (RowRule(UNIQUE_KEY, "true", "fail", f"One row per {', '.join(contract.key)}."),) if contract.key else ()
 
 
+def exact_copy(contract: Contract) -> tuple[RowRule, ...]:
+    """The rule about a row that repeats an earlier one of the same key in every column: two exports overlap."""
+    return (RowRule(EXACT_COPY, "true", "drop", "A row is delivered once."),) if contract.key else ()
+
+
 def asked_measures(contract: Contract) -> dict[str, tuple[str, str]]:
     """Measure and column of each aggregate of a column that an expectation names."""
     named = {str(expectation.kwargs.get("column", "")) for expectation in contract.expectations}
@@ -38,19 +43,30 @@ def asked_measures(contract: Contract) -> dict[str, tuple[str, str]]:
     return {f"{measure}_{column}": (measure, column) for measure, column in pairs if f"{measure}_{column}" in named}
 
 
-def partition_row(day: date, rows_in: int, rows_out: int, failed: Mapping[str, int]) -> dict[str, Any]:
-    """The aggregates that expectations may ask of every partition; `failed`: rows that broke a rule, by its name."""
+def partition_row(
+    day: date, rows_in: int, rows_out: int, failed: Mapping[str, int], rows_dropped: int = 0
+) -> dict[str, Any]:
+    """The aggregates that expectations may ask of every partition; `failed`: rows that broke a rule, by its name.
+
+    `rows_dropped` are those in quarantine that are not bad.
+    """
     refused = rows_in - rows_out
     return {
         "partition": day,
         "rows_in": rows_in,
         "rows_out": rows_out,
         "rows_quarantined": refused,
-        "bad_share": refused / rows_in if rows_in else 0.0,
+        "rows_dropped": rows_dropped,
+        "bad_share": bad_share(refused - rows_dropped, rows_in - rows_dropped),
         "duplicate_keys": failed.get(UNIQUE_KEY, 0),
         "age_hours": (datetime.now(UTC) - _end_of(day)).total_seconds() / 3600,
         **{f"rule_{name}": count for name, count in failed.items()},
     }
+
+
+def bad_share(bad: int, judged: int) -> float:
+    """The share of bad rows among those that are not dropped."""
+    return bad / judged if judged else 0.0
 
 
 def row_results(rules: Sequence[RowRule], row: Mapping[str, Any]) -> tuple[RuleResult, ...]:
@@ -63,8 +79,9 @@ def why_stopped(contract: Contract, row: Mapping[str, Any], results: Sequence[Ru
     """Why a partition may not be published: its aggregates and all results. Empty where it may."""
     if row["bad_share"] > contract.max_bad_share:
         worst = max((r for r in results if r.level == "fail"), key=lambda r: r.rows_failed)
+        bad = row["rows_quarantined"] - row["rows_dropped"]
         return (
-            f"{row['rows_quarantined']} of {row['rows_in']} rows are bad ({row['bad_share']:.1%}, at most "
+            f"{bad} of {row['rows_in']} rows are bad ({row['bad_share']:.1%}, at most "
             f"{contract.max_bad_share:.1%}), most often by rule {worst.rule} ({worst.rows_failed})"
         )
     errors = [r.rule for r in results if r.level == "fail" and r.status == "error"]

@@ -46,7 +46,7 @@ def _rule_errors(commits: Collection[Commit]) -> list[str]:
 
 
 def _imbalance(found: Imbalance) -> str:
-    return f"{found.asset} {found.partition}: {found.lost} of {found.rows_in} rows are neither out nor in quarantine"
+    return f"{found.asset} {found.of}: {found.lost} of {found.rows_in} rows are neither out nor in quarantine"
 
 
 def _shortened(problems: list[str]) -> list[str]:

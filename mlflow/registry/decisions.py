@@ -17,7 +17,7 @@ from registry.data_quality import judge
 from registry.evidence import EVALUATION, candidate, snapshots_of
 from registry.gate_file import load_gate
 from registry.gates import evaluate
-from registry.promotions import Decision, Promotions
+from registry.promotions import Decision, Promotions, line_of_champions
 from registry.ranks import Interval, difference, level, of_model, pair
 from registry.report import GateReport
 from registry.runs import tag
@@ -51,7 +51,8 @@ def hold_gate(profile: Profile, model: str, version: str | None = None) -> GateR
     champion = ledger.champion(model)
     quality = judge(Ledger(profile), snapshots_of(client, model, chosen))
     present = candidate(client, model, champion) if champion and champion != chosen else None
-    report = evaluate(gate, candidate(client, model, chosen), present, quality)
+    earlier = [candidate(client, model, one) for one in _earlier(client, ledger, model) if one != chosen]
+    report = evaluate(gate, candidate(client, model, chosen), present, quality, earlier)
     _attach(client, report)
     sync_aliases(client, ledger, model)
     return report
@@ -147,6 +148,13 @@ def _chosen(client: MlflowClient, ledger: Promotions, model: str, version: str |
     if chosen not in known:
         raise DataError(f"Model {model!r} has no version {chosen}.", do=f"Choose one of: {', '.join(known)}.")
     return chosen
+
+
+def _earlier(client: MlflowClient, ledger: Promotions, model: str) -> list[str]:
+    """The champions before the present one that MLflow still has, the newest first."""
+    known = {str(found.version) for found in versions(client, model)}
+    line = line_of_champions(ledger.history(model))
+    return [version for version in dict.fromkeys(line[-2::-1]) if version in known and version != line[-1]]
 
 
 def _last_about(ledger: Promotions, model: str, version: str) -> Decision | None:

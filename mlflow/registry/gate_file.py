@@ -24,8 +24,8 @@ class Rule(BaseModel):
     """One demand on one metric, for all users or for one slice of them.
 
     With `limit`: the value itself must reach it. With `against` (`champion`, or a row of the evaluation such as
-    `popularity`): the worse end of the paired interval of the gain over that row must reach `margin`; a negative margin
-    is a loss that is put up with. `direction` says which way is better.
+    `popularity`): the worse end of the paired interval of the gain over that row must reach `margin`, or `share` of
+    that row's own value; a negative one is a loss that is put up with. `direction` says which way is better.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -36,11 +36,13 @@ class Rule(BaseModel):
     limit: float | None = None
     against: str | None = None
     margin: float | None = None
+    share: float | None = None
 
     @model_validator(mode="after")
     def _is_one_kind(self) -> Rule:
-        if (self.limit is None) == (self.against is None) or (self.against is None) != (self.margin is None):
-            raise ValueError("a rule has either a limit, or against and a margin")
+        margins = [one for one in (self.margin, self.share) if one is not None]
+        if (self.limit is None) == (self.against is None) or len(margins) != (self.against is not None):
+            raise ValueError("a rule has either a limit, or against and one of margin and share")
         if not is_rank_metric(self.metric) and (self.against is not None or self.slice != "all"):
             raise ValueError(f"{self.metric!r} is one number of the run: it has no samples to pair or to slice")
         return self

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import yaml
 
 from infra.errors import DataError
+from infra.launch import CHECKPOINTS
 from infra.profile import Profile, code_commit
 from registry.store import connect, experiment
 
@@ -242,9 +243,13 @@ def _small_files(out: Path) -> list[Path]:
 
 
 def _files(out: Path) -> list[Path]:
-    """All files but the training state, which is of no use once the stage is done."""
+    """All files but the training state, and what a killed write has left: neither is of use once the stage is done."""
     inside = (Path(folder) / name for folder, _, names in os.walk(out) for name in names)
-    return sorted(file for file in inside if "checkpoints" not in file.relative_to(out).parts)
+    return sorted(file for file in inside if not any(map(_useless, file.relative_to(out).parts)))
+
+
+def _useless(part: str) -> bool:
+    return part == CHECKPOINTS or part.startswith(".")
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

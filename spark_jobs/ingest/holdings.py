@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import date
 
 from infra.ledger import LandingFile as Remembered
-from spark_jobs.ingest.landing import LandingFile
+from spark_jobs.landing.files import LandingFile
 
 
 @dataclass(frozen=True)

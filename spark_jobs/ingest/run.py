@@ -1,51 +1,52 @@
 """Bring a landed table up to date with the landing folder: only partitions whose files changed are read again.
 
-The ledger remembers, for every landing file, its content hash and the days its rows belong to. A partition's run key is
-made of the hashes of the files that hold rows of it. A file that is gone or broken freezes its days: their old version
-stays.
+The ledger remembers, for every landing file, its content hash, the records that it holds, and the days its rows belong
+to. A partition's run key is made of the hashes of the files that hold rows of it. A file that is gone or broken freezes
+its days: their old version stays.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
 from functools import cached_property
 
-from py4j.protocol import Py4JJavaError
 from pyspark import StorageLevel
-from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 
 from infra.contracts import UNDATED
-from infra.errors import DataError
+from infra.errors import DataError, PlumblineError
 from infra.lake import Lake, current_keys
-from infra.ledger import Ledger
+from infra.ledger import LandingFile as Remembered
+from infra.ledger import Ledger, named_input
 from infra.partitions import run_key
 from infra.profile import Profile
 from infra.quality import import_ahead
 from spark_jobs.commit import Batch, JobReport, Stopped, commit
 from spark_jobs.ingest.catalogue import Catalogue
 from spark_jobs.ingest.holdings import Holdings, take_stock
-from spark_jobs.ingest.landing import LandingFile, ReadableFile, damage, inspect, landing_files
-from spark_jobs.ingest.reading import landing_session, read_raw
-from spark_jobs.ingest.tables import TABLES, Landed
+from spark_jobs.ingest.reading import read_landing
 from spark_jobs.ingest.typing_rules import typed_rows, typing_rules
 from spark_jobs.job import config_hash
+from spark_jobs.landing.files import Found, LandingFile, landing_files
+from spark_jobs.landing.read import TALLY, Tally, tally_of
+from spark_jobs.landing.tables import TABLES, Landed
 from spark_jobs.plan import days_between
 from spark_jobs.session import spark_session
 from spark_jobs.staging import SOURCE_FILE, SOURCE_ROW
 
-VERSION = 1
+VERSION = 2
 _LOG = logging.getLogger("plumbline.ingest")
 
 
 def ingest(table: str, profile: Profile, first: date | None = None, last: date | None = None) -> JobReport:
-    """Ingest what is new in the landing folder; with a range, only its days (and undated rows).
+    """Ingest what is new in the landing folder; with a range, only its days, undated rows, and late rows.
 
-    Days of the range on which nothing happened are committed as empty partitions.
+    Late rows are those of a day before the range that is committed already: the day is built again. Days of the range
+    on which nothing happened are committed as empty partitions.
 
     Raises:
         DataError: there is no file of the table, or the items it refers to are not there.
@@ -56,12 +57,24 @@ def ingest(table: str, profile: Profile, first: date | None = None, last: date |
 
 @dataclass(frozen=True)
 class _Fresh:
-    """New files, read: the days of each content (by hash), and their rows, persisted. `problems`: files left out."""
+    """New contents, each read once: what each holds (by hash), and their rows, persisted.
 
-    files: tuple[LandingFile, ...] = ()
-    days: Mapping[str, frozenset[date]] = field(default_factory=dict)
+    `problems` are the files left out, by name, and why; `copies` are names of files that are equal to another one.
+    """
+
+    contents: Mapping[str, Remembered] = field(default_factory=dict)
     rows: DataFrame | None = None
-    problems: tuple[str, ...] = ()
+    problems: Mapping[str, str] = field(default_factory=dict)
+    copies: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def days(self) -> dict[str, frozenset[date]]:
+        """The days of each content."""
+        return {sha256: frozenset(content.rows) for sha256, content in self.contents.items()}
+
+    def messages(self, table: str) -> tuple[str, ...]:
+        """What a person should know beside the problems."""
+        return tuple(f"{table}: {name} is equal to {first}: read once" for name, first in sorted(self.copies.items()))
 
 
 @dataclass(frozen=True)
@@ -82,7 +95,7 @@ class _Ingest:
     @cached_property
     def spark(self) -> SparkSession:
         import_ahead()
-        return landing_session(spark_session(self.profile))
+        return spark_session(self.profile)
 
     @cached_property
     def catalogue(self) -> Catalogue | None:
@@ -90,22 +103,24 @@ class _Ingest:
 
     def run(self, first: date | None, last: date | None) -> JobReport:
         name = self.table.table
-        present = landing_files(self.profile.landing, name)
-        remembered = self.ledger.landing_files(name)
-        if not present and not remembered:
+        found = landing_files(self.profile.landing, name)
+        remembered = self.ledger.landings.files(name)
+        if not found.files and not found.problems and not remembered:
             return self._nothing_landed()
         known = {entry.sha256 for entry in remembered}
-        fresh = self._fresh([file for file in present if file.sha256 not in known])
+        fresh = self._fresh(found, known)
         try:
-            readable = [file for file in present if file.sha256 in known or file.sha256 in fresh.days]
+            readable = [file for file in found.files if file.sha256 in known or file.sha256 in fresh.contents]
             stock = take_stock(readable, remembered, fresh.days)
-            report = replace(self._bring_up_to_date(stock, fresh, first, last), problems=fresh.problems)
+            report = self._bring_up_to_date(stock, fresh, first, last)
         finally:
             if fresh.rows is not None:
                 fresh.rows.unpersist()
-        for file in fresh.files:
-            self.ledger.record_landing_file(name, file.name, file.sha256, fresh.days[file.sha256])
-        return report
+        new = [replace(fresh.contents[f.sha256], name=f.name) for f in readable if f.sha256 in fresh.contents]
+        self.ledger.landings.record(name, new)
+        self.ledger.landings.record_left_out(name, fresh.problems)
+        messages = fresh.messages(name) + report.messages
+        return replace(report, problems=tuple(fresh.problems.values()), messages=messages)
 
     def _nothing_landed(self) -> JobReport:
         name, folder = self.table.table, self.profile.landing
@@ -117,53 +132,58 @@ class _Ingest:
             )
         return JobReport(name, messages=(f"{name}: no landing file; nothing to do",))
 
-    def _fresh(self, files: Sequence[LandingFile]) -> _Fresh:
-        """Read new files, all of each and once; those that turn out to be unusable are named and left out."""
-        usable: list[ReadableFile] = []
-        problems: list[str] = []
-        for file in files:
-            try:
-                usable.append(inspect(file, self.table))
-            except DataError as error:
-                problems.append(str(error))
-        try:
-            return self._read(usable, problems)
-        except (PySparkException, Py4JJavaError):  # which of the two, depends on where Spark gave up
-            damaged = {file.file.name: str(fault) for file in usable if (fault := damage(file))}
-            if not damaged:
-                raise
-        sound = [file for file in usable if file.file.name not in damaged]
-        return self._read(sound, [*problems, *damaged.values()])
+    def _fresh(self, found: Found, known: set[str]) -> _Fresh:
+        """Read new contents, all of each and once; those that turn out to be unusable are named and left out."""
+        problems = {name: str(problem) for name, problem in found.problems.items()}
+        firsts: dict[str, LandingFile] = {}
+        copies: dict[str, str] = {}
+        for file in found.files:
+            if file.sha256 not in known and (first := firsts.setdefault(file.sha256, file)) is not file:
+                copies[file.name] = first.name
+        if not firsts:
+            return _Fresh(problems=problems)
+        return self._read(list(firsts.values()), problems, copies)
 
-    def _read(self, files: Sequence[ReadableFile], problems: Sequence[str]) -> _Fresh:
-        if not files:
-            return _Fresh(problems=tuple(problems))
+    def _read(self, files: Sequence[LandingFile], problems: Mapping[str, str], copies: Mapping[str, str]) -> _Fresh:
         _LOG.info("%s: reading %d new files", self.table.table, len(files))
         rows = self._rows(files).persist(StorageLevel.MEMORY_AND_DISK)
-        found: dict[str, set[date]] = {file.file.name: set() for file in files}
-        for row in rows.select(SOURCE_FILE, self.table.contract.partition).distinct().collect():
-            found[row[0]].add(row[1])
-        days = {file.file.sha256: frozenset(found[file.file.name]) for file in files}
-        return _Fresh(tuple(file.file for file in files), days, rows, tuple(problems))
+        per_day: dict[str, dict[date, int]] = {file.name: {} for file in files}
+        tallies: dict[str, Tally] = {}
+        for name, tally, day, count in (
+            rows.groupBy(SOURCE_FILE, TALLY, self.table.contract.partition).count().collect()
+        ):
+            if tally is None:
+                per_day[name][day] = count
+            else:
+                tallies[name] = tally_of(tally)
+        unusable = {name: tallies[name].problem for name in sorted(tallies) if tallies[name].problem}
+        contents = {
+            file.sha256: Remembered(file.name, file.sha256, tallies[file.name].records, per_day[file.name])
+            for file in files
+            if file.name not in unusable
+        }
+        _check_counts(contents.values())
+        return _Fresh(contents, rows, {**problems, **unusable}, copies)
 
-    def _rows(self, files: Sequence[ReadableFile]) -> DataFrame:
-        raw = read_raw(self.spark, files, self.table.accepted, self.profile.landing)
-        return typed_rows(raw, self.table, self.now)
+    def _rows(self, files: Sequence[LandingFile]) -> DataFrame:
+        """All rows of these files, and a tally for each."""
+        return typed_rows(read_landing(self.spark, files, self.table.wanted), self.table, self.now)
 
     def _rows_of(self, files: Sequence[LandingFile], fresh: _Fresh) -> DataFrame:
         """The rows of these files: of the new ones as they were read, of the others read again."""
-        old = [inspect(file, self.table) for file in files if file not in fresh.files]
-        if fresh.rows is None:
-            return self._rows(old)
-        new = fresh.rows.where(fresh.rows[SOURCE_FILE].isin([file.name for file in files]))
-        return new.unionByName(self._rows(old)) if old else new
+        rows = self._rows([file for file in files if file.sha256 not in fresh.contents])
+        if fresh.rows is not None:
+            rows = rows.unionByName(fresh.rows.where(fresh.rows[SOURCE_FILE].isin([file.name for file in files])))
+        return rows.where(rows[TALLY].isNull()).drop(TALLY)
 
     def _bring_up_to_date(self, stock: Holdings, fresh: _Fresh, first: date | None, last: date | None) -> JobReport:
         name = self.table.table
         days = stock.days if fresh.problems else [*stock.days, *self._quiet_days(stock, first, last)]
         keys = {day: self._key(day, stock) for day in days}
         live = current_keys(self.lake, self.ledger, name)
+        late = {day for day in self._late(stock, first) if live.get(day) != keys[day]}
         missing = {day: key for day, key in keys.items() if live.get(day) != key and _asked(day, first, last)}
+        missing |= {day: keys[day] for day in late}
         stuck = tuple(
             Stopped(day, f"{lost} holds rows of it and is gone or unreadable; put it back")
             for day in missing
@@ -176,7 +196,18 @@ class _Ingest:
             message = f"{name}: nothing new in {len(stock.contents)} landing files; read nothing"
             return JobReport(name, up_to_date, stopped=stuck, messages=() if stuck else (message,), seconds=seconds)
         report = self._commit(stock, fresh, todo, up_to_date)
-        return replace(report, stopped=report.stopped + stuck)
+        told = tuple(
+            f"{name}: {day} is built again: its landing files have changed since its run" for day in sorted(late)
+        )
+        return replace(report, stopped=report.stopped + stuck, messages=told + report.messages)
+
+    def _late(self, stock: Holdings, first: date | None) -> list[date]:
+        """Committed days before the range whose landing files are not those that they were made of."""
+        if first is None:
+            return []
+        committed = self.ledger.committed(self.table.table)
+        closed = [day for day in stock.days if day < first and day != UNDATED and day in committed]
+        return [day for day in closed if set(committed[day].inputs) != set(_inputs(stock, day))]
 
     def _quiet_days(self, stock: Holdings, first: date | None, last: date | None) -> list[date]:
         """Days of the range on which nothing happened: rows of a later day have landed, so they are not just late."""
@@ -200,7 +231,7 @@ class _Ingest:
             contract=contract,
             frame=rows,
             keys=todo,
-            inputs={day: tuple(f"{h.name}#{h.sha256[:12]}" for h in stock.of(day)) for day in todo},
+            inputs={day: _inputs(stock, day) for day in todo},
             config_hash=config_hash({}, VERSION),
             up_to_date=up_to_date,
             started=self.started,
@@ -209,6 +240,21 @@ class _Ingest:
             landed=True,
         )
         return commit(batch, self.lake, self.ledger)
+
+
+def _check_counts(contents: Iterable[Remembered]) -> None:
+    """Refuse to go on where Spark has not all the records that were counted in a file, or more."""
+    for content in contents:
+        if content.records != sum(content.rows.values()):
+            raise PlumblineError(
+                f"{content.name} holds {content.records} records, and {sum(content.rows.values())} were handed on.",
+                why="That is a fault of the reader, not of the file.",
+                do="Nothing was published; report it, with the file.",
+            )
+
+
+def _inputs(stock: Holdings, day: date) -> tuple[str, ...]:
+    return tuple(named_input(holding.name, holding.sha256) for holding in stock.of(day))
 
 
 def _asked(day: date, first: date | None, last: date | None) -> bool:

@@ -8,81 +8,112 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from infra.contracts import UNDATED, Column, RowRule
-from spark_jobs.ingest.reading import RAW, READABLE
-from spark_jobs.ingest.tables import Landed
-from spark_jobs.staging import SOURCE_FILE, SOURCE_JSON, SOURCE_ROW
+from spark_jobs.landing.read import FAULT, FILE, LINE, MOMENT, NUMBER, ODD, TALLY, VALUES
+from spark_jobs.landing.tables import OLDEST, Landed
+from spark_jobs.landing.text import ABSENT, BLANKS
+from spark_jobs.staging import FAULT_KEY, SOURCE_FILE, SOURCE_JSON, SOURCE_ROW
 
-TIME = "_time"
-ITEM_KNOWN = "_item_known"
-_OLDEST = "1990-01-01"
+GIVEN, ITEM_KNOWN = "_given", "_item_known"
 _KINDS = {"double": "a number", "date": "a date (YYYY-MM-DD)", "timestamp": "a time (ISO 8601, or epoch)"}
+# What becomes of a whole number on its way through a float: `1029.0`, and of a long one, digits lost, `1.02938E+11`.
+_THROUGH_FLOAT = r"^(-?[0-9]+)[.]0+$"
+_DIGITS_LOST = r"^-?[0-9]+([.][0-9]+[eE][+-]?|[eE][+-])[0-9]+$"
 
 
 def typed_rows(raw: DataFrame, table: Landed, now: datetime) -> DataFrame:
-    """The contract's columns, `_time` (what dates the row) and the source columns; no believable time: undated."""
+    """The contract's columns, what the rules ask about, the source columns, the tally; no believable time: undated."""
     contract = table.contract
-    dated = raw.withColumn(TIME, F.expr(_typed(_column(table, table.time))))
-    day = f"if({TIME} between timestamp'{_OLDEST}' and {_literal(now)}, to_date({TIME}), date'{UNDATED}')"
+    day = f"if({MOMENT} between {_literal(OLDEST)} and {_literal(now)}, to_date({MOMENT}), date'{UNDATED}')"
     values = [
         F.expr(day if c.name == contract.partition else _filled(c, table)).alias(c.name) for c in contract.columns
     ]
-    return dated.select(*values, TIME, RAW, READABLE, SOURCE_FILE, SOURCE_ROW, SOURCE_JSON)
+    given = ", ".join(f"{_present(name)} as {name}" for name in table.accepted)
+    whole_row = f"if({FAULT} is null, to_json({VALUES}), to_json(struct({FAULT} as {FAULT_KEY}, {LINE} as line)))"
+    return raw.withColumn(GIVEN, F.expr(f"struct({given})")).select(
+        *values,
+        *(MOMENT, GIVEN, FAULT, ODD, TALLY),
+        *(F.col(FILE).alias(SOURCE_FILE), F.col(NUMBER).alias(SOURCE_ROW), F.expr(whole_row).alias(SOURCE_JSON)),
+    )
 
 
 def typing_rules(table: Landed, now: datetime) -> tuple[RowRule, ...]:
     """Rules about the landing itself; they come before the contract's."""
-    time = table.time
+    given = ", ".join(_given(name) for name in table.accepted)
     rules = [
-        RowRule("row_readable", READABLE, "fail", "The line has as many values as the header, or is one JSON object.")
+        RowRule(
+            "row_readable", f"{FAULT} is null", "fail", "The line has as many values as the header, or is an object."
+        ),
+        RowRule("row_not_empty", f"{FAULT} is not null or coalesce({given}) is not null", "drop", "The row is empty."),
     ]
+    for name in table.ids:
+        rules += _id_rules(name)
     for c in table.columns:
         if c.type != "string":
-            value = TIME if c.name == time else c.name
-            good = f"{_blank_to_null(c.name)} is null or {value} is not null"
+            value = MOMENT if c.name == table.time else c.name
+            good = f"{_given(c.name)} is null or {value} is not null"
             rules.append(RowRule(f"{c.name}_is_{c.type}", good, "fail", f"{c.name} is {_KINDS[c.type]}."))
-    past = f"{TIME} is null or {TIME} <= {_literal(now)}"
+    time = table.time
+    past = f"{MOMENT} is null or {MOMENT} <= {_literal(now)}"
     rules.append(RowRule(f"{time}_not_in_future", past, "fail", f"{time} is not after the moment of ingest (UTC)."))
-    recent = f"{TIME} is null or {TIME} >= timestamp'{_OLDEST}'"
-    rules.append(RowRule(f"{time}_plausible", recent, "fail", f"{time} is not before {_OLDEST}."))
+    recent = f"{MOMENT} is null or {MOMENT} >= {_literal(OLDEST)}"
+    rules.append(RowRule(f"{time}_plausible", recent, "fail", f"{time} is not before {OLDEST:%Y-%m-%d}."))
     if table.refers_to_items:
-        rules.append(RowRule("item_known", ITEM_KNOWN, "fail", "item_id is in the catalogue (items) as of that day."))
+        rules.append(
+            RowRule(
+                "item_known",
+                f"item_id is null or {ITEM_KNOWN}",
+                "fail",
+                "item_id is in the catalogue (items) as of that day.",
+            )
+        )
     return tuple(rules)
 
 
-def _column(table: Landed, name: str) -> Column:
-    return next(column for column in table.columns if column.name == name)
+def _id_rules(name: str) -> list[RowRule]:
+    given = _given(name)
+    plain = (
+        f"not coalesce(array_contains(split({ODD}, ','), '{name}'), false) "
+        f"and not coalesce({given} rlike '{_DIGITS_LOST}' or instr({given}, '\\u0000') > 0, false)"
+    )
+    exact = f"{given} is null or not {given} rlike '{_THROUGH_FLOAT}'"
+    return [
+        RowRule(
+            f"{name}_is_an_id",
+            plain,
+            "fail",
+            f"{name} is a text or a whole number with all its digits: no list, object, truth value, 1.02938E+11, NUL.",
+        ),
+        RowRule(f"{name}_is_whole", exact, "warn", f"{name} is written without .0; 1029.0 is read as 1029."),
+    ]
 
 
 def _filled(column: Column, table: Landed) -> str:
-    default = table.defaults.get(column.name)
-    return _typed(column) if default is None else f"coalesce({_typed(column)}, '{default}')"
+    typed, default = _typed(column, table), table.defaults.get(column.name)
+    return typed if default is None else f"coalesce({typed}, '{default}')"
 
 
-def _typed(column: Column) -> str:
-    text = _blank_to_null(column.name)
+def _typed(column: Column, table: Landed) -> str:
+    given = _given(column.name)
+    if column.name == table.time:
+        return f"cast({MOMENT} as {column.type})"
     if column.type == "double":
-        return f"if(abs(try_cast({text} as double)) < double('Infinity'), try_cast({text} as double), null)"
-    if column.type == "date":
-        return f"if({text} rlike '^[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}([ T].*)?$', try_cast({text} as date), null)"
-    if column.type == "timestamp":
-        return _timestamp(text)
-    return text
+        return f"if(abs(try_cast({given} as double)) < double('Infinity'), try_cast({given} as double), null)"
+    return f"regexp_replace({given}, '{_THROUGH_FLOAT}', '$1')" if column.name in table.ids else given
 
 
-def _timestamp(text: str) -> str:
-    """ISO 8601 (UTC where it names no zone), or a number since the epoch whose size tells its unit (s to ns)."""
-    number = f"try_cast({text} as decimal(38, 6))"
-    micros = (
-        f"case when {number} < 100000000 then null when {number} < 1e11 then {number} * 1000000 "
-        f"when {number} < 1e14 then {number} * 1000 when {number} < 1e17 then {number} else {number} / 1000 end"
-    )
-    pattern = "^[0-9]{4}-[0-9]{2}-[0-9]{2}([ T][0-9]{2}:.*)?$"
-    iso = f"if({text} rlike '{pattern}', try_cast({text} as timestamp), null)"
-    return f"coalesce({iso}, timestamp_micros(cast({micros} as bigint)))"
+def _given(name: str) -> str:
+    return f"{GIVEN}.{name}"
 
 
-def _blank_to_null(name: str) -> str:
-    return f"nullif(trim({RAW}.{name}), '')"
+def _present(name: str) -> str:
+    """The value of a column without blanks around it; null where it is blank or a word for an absent value."""
+    value = f"trim(both {_text(BLANKS)} from {VALUES}.{name})"
+    return f"if({value} in ('', {', '.join(map(_text, ABSENT))}), null, {value})"
+
+
+def _text(text: str) -> str:
+    """A literal of Spark SQL."""
+    return "'" + "".join(c if c.isalnum() and c.isascii() else f"\\u{ord(c):04x}" for c in text) + "'"
 
 
 def _literal(moment: datetime) -> str:

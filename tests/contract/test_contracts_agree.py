@@ -18,8 +18,8 @@ from infra.quality.rows import judge_rows
 from infra.quality.rules import rules_of
 from spark_jobs.__main__ import JOBS
 from spark_jobs.ingest import LANDED
-from spark_jobs.ingest.tables import TABLES
 from spark_jobs.judge import aggregate, empty_row, judge
+from spark_jobs.landing.tables import TABLES
 
 CONTRACTS = all_contracts()
 

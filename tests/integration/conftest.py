@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import date
@@ -26,6 +28,7 @@ MakeFrame = Callable[[str, Iterable[Mapping[str, Any]]], DataFrame]
 def spark() -> Iterator[SparkSession]:
     # py4j says at the very end that it closes its connection, when pytest has closed what the root logger writes to.
     logging.getLogger("py4j").setLevel(logging.WARNING)
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     session = (
         SparkSession.builder.master("local[2]")
         .appName("plumbline-tests")

@@ -12,6 +12,7 @@ import pytest
 
 from infra.errors import DataError
 from infra.lake import Lake
+from infra.launch import CHECKPOINTS
 from infra.profile import Profile
 from registry import aliases, decisions, packaging, runs
 from registry.__main__ import main
@@ -56,6 +57,20 @@ def test_logging_that_was_killed_half_way_is_completed_in_the_same_run(
     found = client.search_runs([client.get_experiment_by_name("toy").experiment_id])
     assert [(run.info.run_id, run.info.status) for run in found] == [(run_id, "FINISHED")]
     assert len(client.get_metric_history(run_id, "loss")) == 3
+
+
+def test_neither_training_state_nor_what_a_killed_write_left_is_hashed_or_uploaded(
+    profile: Profile, tmp_path: Path
+) -> None:
+    out = finish_stage(tmp_path / "run", "sft", snapshot=7)
+    for folder in (CHECKPOINTS, f"leave_one_out/{CHECKPOINTS}/last", ".model.k3x"):
+        (out / folder).mkdir(parents=True)
+        (out / folder / "cursor.json").write_text("{}")
+    run_id = runs.log_stage(profile, out, out)
+    client = connect(profile)
+    manifest = json.loads(Path(client.download_artifacts(run_id, "files.json", str(tmp_path))).read_text())
+    assert "metrics.jsonl" in manifest["files"] and not [name for name in manifest["files"] if "cursor" in name]
+    assert not {file.path for file in client.list_artifacts(run_id)} & {CHECKPOINTS, "leave_one_out", ".model.k3x"}
 
 
 def test_a_stage_that_has_not_finished_cannot_be_logged(profile: Profile, tmp_path: Path) -> None:

@@ -203,7 +203,7 @@ def test_late_events_change_no_day_before_theirs_and_sessions_only_on_theirs(
 
 @few
 @given(rows=events())
-def test_each_event_is_one_sample_and_leave_one_out_takes_the_last_two_of_a_user(
+def test_each_event_is_one_sample_and_leave_one_out_takes_the_last_two_items_of_a_user_once_a_day(
     rows: list[Row], spark: SparkSession, make_frame: Any
 ) -> None:
     frames = {"events": make_frame("events", rows)}
@@ -213,11 +213,12 @@ def test_each_event_is_one_sample_and_leave_one_out_takes_the_last_two_of_a_user
 
     contract = load_contract("next_item_samples")
     labelled = rows_of(next_item_samples.leave_one_out(samples), contract.key)
-    of_user: dict[str, list[Row]] = defaultdict(list)
+    assert samples.count() == len(rows)
+    of_user: dict[str, dict[tuple[Any, ...], Row]] = defaultdict(dict)
     for event in sorted(rows, key=position):
-        of_user[event["user_id"]].append(event)
+        of_user[event["user_id"]].setdefault((day_of(event), event["item_id"]), event)
     expected = {}
-    for targets in of_user.values():
+    for targets in (list(found.values()) for found in of_user.values()):
         labels = (["train"] * len(targets) + ["valid", "test"])[-len(targets) :]
         expected |= {tuple(e[name] for name in contract.key): label for e, label in zip(targets, labels, strict=True)}
     assert {key: row["split_leave_one_out"] for key, row in labelled.items()} == expected

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,41 @@ def test_a_worse_version_fails_although_its_loss_is_within_the_noise_of_unpaired
     assert not check(report, "ndcg@10 vs champion").passed
     levels = [interval(gains("ndcg@10", f["rank"].to_numpy()), f["user_id"], Bootstrap()) for f in (champion, worse)]
     assert levels[1].hi > levels[0].lo
+
+
+def test_a_share_is_of_the_rows_own_value_so_it_means_the_same_at_every_level() -> None:
+    """Everyone at rank 2 against everyone at rank 1: a loss of 0.369 of 1; at a tenth of the users, of 0.1."""
+    lost = 1 - 1 / math.log2(3)
+    for users in (1, 10):
+        column: list[float | None] = [1.0] * 40 + [None] * (40 * (users - 1))
+        frame = ranks(ours=[None if rank is None else 2.0 for rank in column], covisit=column)
+        strict, lax = ({"metric": "ndcg@10", "against": "covisit", "share": share} for share in (-0.36, -0.9))
+        report = evaluate(gate(strict), version(frame), None, GREEN)
+        assert check(report, "ndcg@10 vs covisit").threshold == pytest.approx(-0.36 / users)
+        assert not report.passed and evaluate(gate(lax), version(frame), None, GREEN).passed
+        if users == 1:
+            assert check(report, "ndcg@10 vs covisit").value == pytest.approx(-lost)
+
+
+def test_small_losses_do_not_add_up_from_champion_to_champion() -> None:
+    """Each version answers four questions of a hundred fewer than the one before, and 5 % may be lost."""
+    rule = {"metric": "recall@10", "against": "champion", "margin": -0.1}
+    versions = [version(ranks(ours=[1.0] * (100 - 4 * n) + [None] * (4 * n)), str(n)) for n in range(5)]
+    for above, below in pairwise(versions):
+        assert evaluate(gate(rule), below, above, GREEN).passed
+    *earlier, last = versions
+    report = evaluate(gate(rule), last, earlier[-1], GREEN, earlier[-2::-1])
+    found = check(report, "recall@10 vs champion")
+    assert not found.passed and found.reason.startswith("difference to version 0 -0.1600")
+    assert check(report, "same samples as champion").passed
+
+
+def test_an_earlier_champion_that_ranked_other_samples_is_not_met() -> None:
+    rule = {"metric": "recall@10", "against": "champion", "margin": -0.1}
+    present, old = version(ranks(ours=[None, None, 1]), "2"), ranks(ours=[1, 1, 1])
+    moved = version(old.assign(as_of=DAY.replace(year=2017)), "1")
+    report = evaluate(gate(rule), version(ranks(ours=[None, None, 1]), "3"), present, GREEN, [moved])
+    assert report.passed and check(report, "recall@10 vs champion").value == 0.0
 
 
 def test_a_slice_is_judged_on_its_own_samples() -> None:
@@ -205,6 +241,8 @@ def test_a_baseline_that_was_not_evaluated_is_an_error_that_names_what_was() -> 
         {"metric": "mrr"},
         {"metric": "mrr", "limit": 0.1, "against": "champion", "margin": 0.0},
         {"metric": "mrr", "against": "champion"},
+        {"metric": "mrr", "against": "champion", "margin": 0.0, "share": 0.0},
+        {"metric": "mrr", "limit": 0.1, "share": 0.0},
         {"metric": "seconds", "against": "champion", "margin": 0.0},
         {"metric": "mrr", "limit": 0.1, "direktion": "lower"},
     ],
@@ -213,6 +251,16 @@ def test_a_rule_that_says_too_little_or_too_much_is_refused(tmp_path: Path, rule
     (tmp_path / "m.yaml").write_text(yaml.safe_dump({**gate().model_dump(mode="json"), "rules": [rule]}))
     with pytest.raises(GateFileError, match="does not fit"):
         load_gate("m", tmp_path)
+
+
+@pytest.mark.parametrize(("hits", "passes"), [(100, True), (56, False)])
+def test_no_model_far_below_the_best_plain_row_passes_the_gate_of_generative_rec(hits: int, passes: bool) -> None:
+    """A grocer's shop: the user's own items by count answer a hundred of a thousand questions, popularity 44."""
+    names = {"rf_hard": hits, "frequency": 100, "covisit": 46, "popularity": 44}
+    frame = ranks(**{name: [3.0] * found + [None] * (1000 - found) for name, found in names.items()})
+    frame["slices"] = [("item=warm", "history=1-2")] * len(frame)
+    found = evaluate(load_gate("generative_rec"), version(frame, **{"rf_hard.coverage@10": 0.1}), None, GREEN)
+    assert [one.name for one in found.failed] == ([] if passes else ["ndcg@10 vs frequency"])
 
 
 def test_every_gate_of_the_project_can_be_read() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from infra.errors import EXIT_SUPERSEDED
-from infra.ledger import Ledger, StaleAttempt
+from infra.ledger import LandingFile, Ledger, StaleAttempt, named_input
 from infra.partitions import PartitionWrite, RuleResult
 from infra.profile import Profile
 from tests.lake_kit import day
@@ -95,7 +95,7 @@ def test_reconcile_names_the_partitions_whose_rows_do_not_add_up(
 ) -> None:
     attempt = ledger.open_attempt("events", [day(0), day(1)])
     ledger.record(attempt, [_write(0), _write(1, rows_out=rows_out, rows_quarantined=rows_quarantined)], 1)
-    assert [(i.partition, i.lost) for i in ledger.reconcile()] == ([(day(1), lost)] if lost else [])
+    assert [(i.of, i.lost) for i in ledger.reconcile()] == ([(str(day(1)), lost)] if lost else [])
 
 
 def test_a_balance_that_was_put_right_by_a_later_commit_is_not_reported(ledger: Ledger) -> None:
@@ -113,10 +113,51 @@ def test_a_record_is_written_whole_or_not_at_all(ledger: Ledger) -> None:
     assert ledger.history() == []
 
 
+def _landed(name: str, sha256: str, rows: dict[int, int]) -> LandingFile:
+    return LandingFile(name, sha256, sum(rows.values()), {day(n): count for n, count in rows.items()})
+
+
 def test_a_landing_file_that_comes_again_replaces_what_was_known_of_it(ledger: Ledger) -> None:
-    ledger.record_landing_file("events", "b.csv", "s1", [day(1), day(0), day(1)])
-    ledger.record_landing_file("events", "a.csv", "s2", [])
-    ledger.record_landing_file("events", "b.csv", "s3", [day(2)])
-    ledger.record_landing_file("items", "b.csv", "s4", [day(9)])
-    found = ledger.landing_files("events")
-    assert [(f.name, f.sha256, f.partitions) for f in found] == [("a.csv", "s2", ()), ("b.csv", "s3", (day(2),))]
+    ledger.landings.record("events", [_landed("b.csv", "s1", {1: 2, 0: 3}), _landed("a.csv", "s2", {})])
+    ledger.landings.record("events", [_landed("b.csv", "s3", {2: 4})])
+    ledger.landings.record("items", [_landed("b.csv", "s4", {9: 1})])
+    assert ledger.landings.files("events") == [_landed("a.csv", "s2", {}), _landed("b.csv", "s3", {2: 4})]
+
+
+def test_files_that_were_left_out_are_those_of_the_last_run(ledger: Ledger) -> None:
+    ledger.landings.record_left_out("events", {"b.csv": "torn", "a.csv": "empty"})
+    ledger.landings.record_left_out("items", {"i.csv": "torn"})
+    ledger.landings.record_left_out("events", {"b.csv": "torn"})
+    assert [(f.table, f.name, f.problem) for f in ledger.landings.left_out()] == [
+        ("events", "b.csv", "torn"),
+        ("items", "i.csv", "torn"),
+    ]
+
+
+def test_reconcile_holds_a_landed_partition_against_the_records_of_its_files(ledger: Ledger) -> None:
+    files = [_landed("a.csv", "a" * 64, {0: 10, 1: 4}), _landed("b.csv", "b" * 64, {0: 5})]
+    ledger.landings.record("events", files)
+    attempt = ledger.open_attempt("events", [day(0)])
+    inputs = tuple(named_input(file.name, file.sha256) for file in files)
+    ledger.record(attempt, [_write(0, rows_in=10, inputs=inputs)], 1)
+    assert [(i.of, i.rows_in, i.lost) for i in ledger.reconcile()] == [(str(day(0)), 15, 5)]
+
+
+def test_reconcile_names_a_landing_file_whose_records_no_day_got(ledger: Ledger) -> None:
+    ledger.open_attempt("events", [day(0)])
+    attempt = ledger.open_attempt("events", [day(1)])
+    ledger.record(attempt, [_write(1, inputs=("b.csv#of another run",))], 1)
+    ledger.landings.record("events", [LandingFile("a.csv", "s1", 60, {day(0): 49})])
+    assert [(i.of, i.lost) for i in ledger.reconcile()] == [("a.csv", 11)]
+
+
+def test_a_day_is_overdue_where_its_landing_files_are_not_those_of_its_commit(ledger: Ledger) -> None:
+    ledger.landings.record("events", [_landed("a.csv", "a" * 64, {0: 1, 1: 1})])
+    attempt = ledger.open_attempt("events", [day(0), day(1), day(2)])
+    inputs = (named_input("a.csv", "a" * 64),)
+    ledger.record(attempt, [_write(0, inputs=inputs), _write(1, inputs=inputs), _write(2)], 1)
+    assert ledger.overdue("events") == {}
+    ledger.landings.record("events", [_landed("late.csv", "b" * 64, {1: 12})])
+    assert ledger.overdue("events") == {day(1): ("late.csv",)}
+    ledger.landings.record("events", [_landed("a.csv", "c" * 64, {0: 1})])
+    assert ledger.overdue("events") == {day(0): ("a.csv",), day(1): ("late.csv",)}

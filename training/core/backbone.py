@@ -11,7 +11,9 @@ from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, Qwen3Config, Qwen3ForCausalLM
 
 from training.core.device import accelerator
+from training.core.dropout import add_dropout
 from training.core.errors import DataError
+from training.core.precision import products
 from training.core.tokens import Vocabulary, fit_embeddings
 
 
@@ -26,7 +28,11 @@ class LoraSettings:
 
 @dataclass(frozen=True)
 class BackboneConfig:
-    """`path`: a local checkpoint folder; without one, a Qwen3 of the given sizes with fresh weights."""
+    """`path`: a local checkpoint folder; without one, a Qwen3 of the given sizes with fresh weights.
+
+    In training `dropout` drops attention weights (of a backbone without a path), `embedding_dropout` parts of the token
+    embeddings, and `residual_dropout` parts of what attention and dense block add to the residual stream.
+    """
 
     path: str | None = None
     hidden_size: int = 128
@@ -37,18 +43,30 @@ class BackboneConfig:
     intermediate_size: int = 384
     max_positions: int = 512
     dropout: float = 0.0
+    embedding_dropout: float = 0.0
+    residual_dropout: float = 0.0
     lora: LoraSettings | None = None
     gradient_checkpointing: bool = False
 
 
 def build_backbone(config: BackboneConfig, vocabulary: Vocabulary, seed: int) -> PreTrainedModel:
-    """A model with one embedding row per token of `vocabulary`, fresh rows seeded; float32, on the process's device."""
+    """A model with one embedding row per token of `vocabulary`, fresh rows seeded, on the process's device.
+
+    What learns is float32. What does not, under LoRA, is in the products of the device: it is rounded once and not in
+    every pass.
+    """
     torch.manual_seed(seed)
-    model = _from_sizes(config, vocabulary) if config.path is None else _from_folder(Path(config.path))
-    fit_embeddings(model, vocabulary)
+    if config.path is None:
+        model = _from_sizes(config, vocabulary)
+    else:
+        model = _from_folder(Path(config.path), torch.float32 if config.lora is None else products() or torch.float32)
+        fit_embeddings(model, vocabulary)
+    add_dropout(model, config.embedding_dropout, config.residual_dropout)
     if config.gradient_checkpointing:
         model.activation_checkpointing_enable()
     adapted = model if config.lora is None else _with_lora(model, config.lora)
+    for weight in adapted.parameters():
+        weight.data = weight.data.to(torch.float32 if weight.requires_grad else products() or torch.float32)
     return adapted.to(accelerator().device)
 
 
@@ -104,16 +122,19 @@ def _with_lora(model: PreTrainedModel, settings: LoraSettings) -> PreTrainedMode
 
 def save_backbone(model: PreTrainedModel, vocabulary: Vocabulary, folder: Path) -> None:
     """Write weights (safetensors, LoRA merged in), model config and vocabulary into `folder`."""
-    plain = model.merge_and_unload() if isinstance(model, PeftModel) else model
+    # Merged in float32: what an adapter adds to a weight can be less than the rounding of bf16.
+    plain = model.float().merge_and_unload() if isinstance(model, PeftModel) else model
     plain.save_pretrained(folder)
     vocabulary.save(folder)
 
 
-def load_backbone(folder: Path, expected: Vocabulary | None = None) -> tuple[PreTrainedModel, Vocabulary]:
+def load_backbone(
+    folder: Path, expected: Vocabulary | None = None, dtype: torch.dtype = torch.float32
+) -> tuple[PreTrainedModel, Vocabulary]:
     """Read what `save_backbone` wrote, onto the device of the process (its own GPU where there is one).
 
-    Raises DataError for weights that are truncated, missing or not finite, and for a vocabulary other than `expected`
-    or than the weights'.
+    `dtype`: of the weights; what learns needs float32. Raises DataError for weights that are truncated, missing or not
+    finite, and for a vocabulary other than `expected` or than the weights'.
     """
     vocabulary = Vocabulary.load(folder)
     if expected is not None and expected.fingerprint != vocabulary.fingerprint:
@@ -123,7 +144,7 @@ def load_backbone(folder: Path, expected: Vocabulary | None = None) -> tuple[Pre
             why=f"it has {len(vocabulary)} tokens, expected are {len(expected)}, or their ids differ",
             do="use the checkpoint that was trained with these semantic ids",
         )
-    model = _from_folder(folder)
+    model = _from_folder(folder, dtype)
     rows = model.get_input_embeddings().num_embeddings
     if rows < len(vocabulary):
         raise DataError(f"{rows} embedding rows for {len(vocabulary)} tokens", where=str(folder), do="train it again")
@@ -132,7 +153,7 @@ def load_backbone(folder: Path, expected: Vocabulary | None = None) -> tuple[Pre
     return model.to(accelerator().device), vocabulary
 
 
-def _from_folder(folder: Path) -> PreTrainedModel:
+def _from_folder(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
     files = sorted(folder.glob("*.safetensors"))
     if not files:
         raise DataError(
@@ -140,7 +161,7 @@ def _from_folder(folder: Path) -> PreTrainedModel:
         )
     for file in files:
         _check_safetensors(file)
-    return AutoModelForCausalLM.from_pretrained(folder, local_files_only=True, dtype=torch.float32)
+    return AutoModelForCausalLM.from_pretrained(folder, local_files_only=True, dtype=dtype)
 
 
 def _check_safetensors(file: Path) -> None:

@@ -1,7 +1,7 @@
 """Checkpoints that are either whole or not there, and from which a run goes on bit for bit (on the CPU).
 
 A checkpoint holds the trainable weights and the optimizer's state (safetensors, never pickle), the random state of each
-process, and the loop's cursor as JSON. It is written to a scratch folder, synced, and renamed over the one before.
+process, and the loop's cursor as JSON. It is written to a scratch folder, synced, and put in the place of the last.
 Where the processes hold shards the one that writes gathers them on its CPU, and each reads back its own: a checkpoint
 does not depend on how many processes there were.
 """
@@ -22,9 +22,14 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from training.core.errors import DataError
-from training.core.files import new_folder, write_json
+from training.core.files import found, new_folder, write_json
 from training.core.shards import as_held, gathered
-from training.core.stage import is_main_process
+from training.core.stage import CHECKPOINTS, is_main_process
+
+
+def places(folder: Path) -> tuple[Path, Path]:
+    """Where a training in `folder` keeps its last checkpoint (a folder) and its best weights (a file)."""
+    return folder / CHECKPOINTS / "last", folder / CHECKPOINTS / "best.safetensors"
 
 
 def trainable(model: nn.Module) -> dict[str, Tensor]:
@@ -41,6 +46,7 @@ def save_weights(model: nn.Module, file: Path) -> None:
     """Write the trainable weights to `file`; every process must call it, one writes."""
     weights = gathered(trainable(model), keep=is_main_process())
     if is_main_process():
+        file.parent.mkdir(parents=True, exist_ok=True)
         save_file(weights, file)
 
 
@@ -80,7 +86,7 @@ def save_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optim
 
 def read_cursor(folder: Path) -> dict[str, Any] | None:
     """The cursor of the checkpoint in `folder`; None if there is no checkpoint."""
-    if not folder.is_dir():
+    if not found(folder).is_dir():
         return None
     cursor: dict[str, Any] = json.loads((folder / "cursor.json").read_text())
     return cursor

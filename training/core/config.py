@@ -41,7 +41,7 @@ def _convert(kind: object, value: object, where: str) -> object:
         return value
     origin, arguments = get_origin(kind), get_args(kind)
     if origin in (Union, types.UnionType):
-        return None if value is None else _convert(next(a for a in arguments if a is not type(None)), value, where)
+        return None if value is None else _convert(_alternative(arguments, value), value, where)
     if origin is Literal:
         return _one_of(arguments, value, where)
     if origin is Mapping:
@@ -52,6 +52,12 @@ def _convert(kind: object, value: object, where: str) -> object:
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     return _expect(cast(type, kind), value, where)
+
+
+def _alternative(kinds: tuple[object, ...], value: object) -> object:
+    """The words of a union that hold the value, else its first kind."""
+    words = [kind for kind in kinds if get_origin(kind) is Literal and value in get_args(kind)]
+    return next(iter(words), next(kind for kind in kinds if kind is not type(None)))
 
 
 def _one_of(allowed: tuple[object, ...], value: object, where: str) -> object:

@@ -4,26 +4,31 @@ The beams of a request are queries of one forward pass under a tree mask (4-D ma
 prompt, its own ancestors and itself. No cache is copied per beam or reordered when beams fork or end; a beam only
 remembers which cache slots hold its ancestors. Items of n tokens need n - 1 steps after the prefill. Candidates are
 the children of each beam's trie node, so every result is an item, and the scores are the model's own log-probs (over
-the whole vocabulary, not renormalised over the children), as those of `transformers.generate`.
+the whole vocabulary, not renormalised over the children), as those of `transformers.generate`. On a GPU the model
+computes in bf16.
 
 Works with every Hugging Face causal LM whose attention takes a 4-D mask (`sdpa`, `eager`), and with the cache it makes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from training.core.errors import DataError
+from training.core.heads import log_probs_of
 from training.core.hidden import last_layer_at
 from training.core.masks import attention_mask
+from training.core.precision import inference
 from training.core.trie import NO_ITEM, ROOT, Trie
 
 DEAD = float("-inf")
+REQUESTS_AT_ONCE = 64
 
 
 @dataclass(frozen=True)
@@ -76,13 +81,12 @@ class SubCatalogues:
         return self.nodes[self.part[:, None, None], nodes]
 
 
-@torch.inference_mode()
 def beam_search(
     model: PreTrainedModel,
     trie: Trie,
     prompts: Sequence[Sequence[int]],
     beams: int,
-    batch_size: int = 64,
+    batch_size: int = REQUESTS_AT_ONCE,
     within: SubCatalogues | None = None,
 ) -> Beams:
     """The `beams` best items of each prompt (token ids, any mix of lengths), in the order of the prompts.
@@ -95,16 +99,18 @@ def beam_search(
     order = sorted(range(len(prompts)), key=lambda row: len(prompts[row]))
     batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
     parts = [None if within is None else within.of(batch, model.device) for batch in batches]
-    found = [
-        _search(model, trie, [prompts[row] for row in batch], beams, part)
-        for batch, part in zip(batches, parts, strict=True)
-    ]
-    place = torch.tensor(order, device=model.device).argsort()
-    return Beams(torch.cat([b.items for b in found])[place], torch.cat([b.log_probs for b in found])[place])
+    with inference(model):
+        found = [
+            _search(model, trie, [prompts[row] for row in batch], beams, part)
+            for batch, part in zip(batches, parts, strict=True)
+        ]
+        place = torch.tensor(order, device=model.device).argsort()
+        return Beams(torch.cat([b.items for b in found])[place], torch.cat([b.log_probs for b in found])[place])
 
 
-@torch.inference_mode()
-def legal_share(model: PreTrainedModel, trie: Trie, prompts: Sequence[Sequence[int]], batch_size: int = 64) -> float:
+def legal_share(
+    model: PreTrainedModel, trie: Trie, prompts: Sequence[Sequence[int]], batch_size: int = REQUESTS_AT_ONCE
+) -> float:
     """The share of prompts that the model, free to write any token, greedily answers with the tokens of an item.
 
     Under the trie it is 1 by construction; this says whether the model knows the catalogue by itself.
@@ -112,9 +118,10 @@ def legal_share(model: PreTrainedModel, trie: Trie, prompts: Sequence[Sequence[i
     check_room(model, prompts, 1, trie.depth - 1)
     trie = trie.to(model.device)
     legal = 0
-    for start in range(0, len(prompts), batch_size):
-        written = _greedy(model, prompts[start : start + batch_size], trie.depth)
-        legal += int((trie.items_of(written) != NO_ITEM).sum())
+    with inference(model):
+        for start in range(0, len(prompts), batch_size):
+            written = _greedy(model, prompts[start : start + batch_size], trie.depth)
+            legal += int((trie.items_of(written) != NO_ITEM).sum())
     return legal / len(prompts)
 
 
@@ -172,18 +179,18 @@ def _search(
 ) -> Beams:
     ids, visible = left_padded(prompts, model.device)
     positions = (visible.cumsum(dim=1) - 1).clamp(min=0)
+    decoder, head = model.get_decoder(), model.get_output_embeddings()
     with last_layer_at(model, torch.arange(1, len(ids) + 1, device=ids.device) * ids.shape[1] - 1):
-        output = model(
-            input_ids=ids, attention_mask=visible.long(), position_ids=positions, use_cache=True, logits_to_keep=1
-        )
+        output = decoder(input_ids=ids, attention_mask=visible.long(), position_ids=positions, use_cache=True)
+    hidden = output.last_hidden_state[:, -1:]
     root = torch.full((len(ids), 1), ROOT, device=ids.device)
     front, asked = _Frontier(root, root.float(), root[..., None][..., :0]), torch.zeros_like(root)
     while asked.shape[1]:
-        front = _expand(trie, front, asked, output.logits, beams, within)
+        front = _expand(trie, front, asked, partial(log_probs_of, head, hidden.flatten(0, 1)), beams, within)
         asked = _first_true(front.open(trie))
         if asked.shape[1]:
             slots = output.past_key_values.get_seq_length() - ids.shape[1]
-            output = model(
+            output = decoder(
                 # Where a request has fewer open beams than another its places are dead; any token will do there.
                 input_ids=trie.token[front.node.gather(1, asked)].clamp(min=0),
                 attention_mask=attention_mask(_tree_visible(visible, _paths(front, asked), slots), model),
@@ -191,6 +198,7 @@ def _search(
                 past_key_values=output.past_key_values,
                 use_cache=True,
             )
+            hidden = output.last_hidden_state
             front = _remember(front, asked, slots)
     return _finish(trie, front, beams)
 
@@ -229,18 +237,22 @@ def _remember(front: _Frontier, asked: Tensor, slots: int) -> _Frontier:
 
 
 def _expand(
-    trie: Trie, front: _Frontier, asked: Tensor, logits: Tensor, beams: int, within: SubCatalogues | None
+    trie: Trie,
+    front: _Frontier,
+    asked: Tensor,
+    log_probs: Callable[[Tensor], Tensor],
+    beams: int,
+    within: SubCatalogues | None,
 ) -> _Frontier:
     """The best `beams` of: beams already at an item, and all trie children of the `asked` beams [B, U].
 
-    `logits` [B, U, V] follow the asked beams. Only children are gathered and ranked; the vocabulary is only summed.
+    `log_probs` gives those [B * U, C] of the tokens [B * U, C] that may follow the asked beams.
     """
     child, real = trie.children(front.node.gather(1, asked))
     real &= front.open(trie).gather(1, asked)[..., None]
     if within is not None:
         real &= within.has(child)
-    logits = logits.float()
-    gain = logits.gather(2, torch.where(real, trie.token[child], 0)) - logits.logsumexp(dim=-1, keepdim=True)
+    gain = log_probs(torch.where(real, trie.token[child], 0).flatten(0, 1)).view(child.shape)
     grown = torch.where(real, front.score.gather(1, asked)[..., None] + gain, DEAD)
     kept = torch.where(front.open(trie), DEAD, front.score)
     score, pick = _best(torch.cat([kept, grown.flatten(1)], dim=1), beams)

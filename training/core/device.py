@@ -1,4 +1,4 @@
-"""Where and how a process computes: its own GPU with bf16 products, or the CPU in float32; one process or several."""
+"""Where a process computes: on its own GPU or the CPU; one process or several."""
 
 from __future__ import annotations
 
@@ -10,13 +10,18 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch.distributed.fsdp import MixedPrecisionPolicy
 
+from training.core.precision import products
+
 T = TypeVar("T")
 R = TypeVar("R")
 
 
 def accelerator() -> Accelerator:
     """The state that all parts of a process share; it starts with the first call."""
-    found = Accelerator(mixed_precision="bf16" if torch.cuda.is_available() else None)
+    rounds = products() is torch.bfloat16
+    if rounds:
+        torch.set_float32_matmul_precision("high")  # what is left of products in float32 may take TF32's
+    found = Accelerator(mixed_precision="bf16" if rounds else None)
     if found.is_fsdp2 and found.mixed_precision == "bf16":
         # Products in bf16; accelerate's own policy would round the summed loss and the sums of gradients to it, too.
         policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)

@@ -7,6 +7,7 @@ about a retry: 65 (the data is wrong) and 70 (a bug) do not retry, 75 (preempted
 from __future__ import annotations
 
 import errno
+import math
 import sys
 from collections.abc import Callable
 
@@ -34,6 +35,25 @@ class DataError(TrainingError):
     """The data, a checkpoint or the config is wrong: the same run fails again, so nothing retries it."""
 
     exit_code = EXIT_DATA
+
+
+class Diverged(DataError):
+    """A number that training goes by is not finite; raised before anything that comes of it is saved."""
+
+    def __init__(self, what: str, value: float, *, where: str) -> None:
+        super().__init__(
+            f"the {what} is {value}",
+            where=where,
+            why="steps or values have grown beyond all numbers; the last checkpoint is of before",
+            do="look for where metrics.jsonl goes wrong; then lower learning_rate, or mend the samples or rewards",
+        )
+
+    @classmethod
+    def check(cls, where: str, **values: float) -> None:
+        """Raise for the first of the `values`, by their names, that is not finite."""
+        for name, value in values.items():
+            if not math.isfinite(value):
+                raise cls(name.replace("_", " "), value, where=where)
 
 
 class Preempted(TrainingError):

@@ -7,7 +7,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -30,7 +30,11 @@ def write_json(path: Path, value: object) -> None:
 
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """Yield a scratch folder that becomes `path` (replacing what is there) when the block ends without an error."""
+    """Yield a scratch folder that becomes `path` (replacing what is there) when the block ends without an error.
+
+    No folder can be renamed over a full one, so the old one steps aside first. Killed at any point, `found` finds the
+    old one or the new one, whole.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     try:
@@ -39,12 +43,31 @@ def new_folder(path: Path) -> Iterator[Path]:
             if file.is_file():
                 _sync_file(file)
         _sync_folder(scratch)
-        if path.exists():
-            shutil.rmtree(path)
-        scratch.replace(path)
-        _sync_folder(path.parent)
+        _replace(path, scratch)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def found(path: Path) -> Path:
+    """`path`, with the folder back in it that a killed `new_folder` has put aside; several processes may ask."""
+    if not path.exists():
+        with suppress(FileNotFoundError):  # nothing was put aside, or another process was faster
+            _aside(path).replace(path)
+    return path
+
+
+def _replace(path: Path, new: Path) -> None:
+    aside = _aside(path)
+    if found(path).exists():
+        shutil.rmtree(aside, ignore_errors=True)  # only of use where the path is empty
+        path.replace(aside)
+    new.replace(path)
+    _sync_folder(path.parent)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _aside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.old")
 
 
 def _sync_file(path: Path) -> None:

@@ -19,8 +19,9 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from transformers import PreTrainedModel
 
-from training.core.checkpoint import load_checkpoint, load_weights, read_cursor, save_checkpoint, save_weights
+from training.core.checkpoint import load_checkpoint, load_weights, places, read_cursor, save_checkpoint, save_weights
 from training.core.device import accelerator
+from training.core.errors import Diverged
 from training.core.shards import empty, give, lent, whole
 from training.core.stage import MetricsLog
 from training.core.throughput import flops_per_token, peak_flops
@@ -95,7 +96,7 @@ class Learner(Generic[B]):
         self.weights: Sequence[Tensor] = tuple(learning.parameters())
         if sharded:
             empty(model)
-        self._checkpoint, self._best = folder / "checkpoint", folder / "best.safetensors"
+        self._folder, (self._checkpoint, self._best) = folder, places(folder)
         self.log = MetricsLog(folder / "metrics.jsonl")
         self.tokens, self.seconds = 0, 0.0
 
@@ -103,7 +104,7 @@ class Learner(Generic[B]):
         """Go on from this run's checkpoint: its cursor, or None if there is none. Later lines leave the log."""
         cursor = read_cursor(self._checkpoint)
         if cursor is None or cursor.pop("run") != self._run:
-            self.log.rewind(0)
+            self.log.rewind(-1)
             return None
         load_checkpoint(self._checkpoint, self._learning, self._optimizer)
         self.log.rewind(cursor["step"])
@@ -121,6 +122,7 @@ class Learner(Generic[B]):
         """Go back to the best weights."""
         self.accelerator.wait_for_everyone()
         load_weights(self._learning, self._best)
+        self.accelerator.wait_for_everyone()  # the one that is done first may remove the file
 
     def whole(self) -> AbstractContextManager[None]:
         """Inside, `model` has its weights; it must not learn there. All processes enter together."""
@@ -131,9 +133,14 @@ class Learner(Generic[B]):
         give(self.model, self.weights)
 
     def ask(self, judge: Callable[[], float]) -> float:
-        """What `judge` says of `model` as it is now: the mean over the processes, so that they all go by one number."""
+        """What `judge` says of `model` as it is now: the mean over the processes, so that they all go by one number.
+
+        Raises Diverged where that is not finite.
+        """
         with self.whole():
-            return self.total(judge()) / float(self.accelerator.num_processes)
+            judged = self.total(judge()) / float(self.accelerator.num_processes)
+        Diverged.check(str(self._folder), judgement=judged)
+        return judged
 
     def total(self, value: float) -> float:
         """Sum over the processes."""
@@ -150,10 +157,11 @@ class Learner(Generic[B]):
         everywhere: Tensor = self.accelerator.gather(padded)
         return everywhere[everywhere >= 0].cpu()
 
-    def step(self, batches: Sequence[B], rate: float) -> dict[str, float]:
-        """One optimizer step at this learning rate. All processes must bring as many batches.
+    def step(self, batches: Sequence[B], rate: float, number: int) -> dict[str, float]:
+        """The optimizer step with this `number`, at this learning rate. All processes must bring as many batches.
 
-        Returns loss, gradient norm, rate, throughput and what the loss function logs, over all processes.
+        Returns loss, gradient norm, rate, throughput and what the loss function logs, over all processes. Raises
+        Diverged, in all of them, where loss or gradient norm is not finite; the weights are those of the step before.
         """
         started = time.monotonic()
         learnt = self.total(sum(batch.learnt for batch in batches))
@@ -167,12 +175,14 @@ class Learner(Generic[B]):
             self.accelerator.backward(value / learnt * self.accelerator.num_processes)
             for name, term in {"loss": value, **terms}.items():
                 sums[name] = sums.get(name, 0.0) + term.detach() / learnt
-        norm = self.accelerator.clip_grad_norm_(self._summed.parameters(), self._max_grad_norm)
-        self._optimizer.step()
-        self._optimizer.zero_grad()
+        norm = float(whole(self.accelerator.clip_grad_norm_(self._summed.parameters(), self._max_grad_norm)))
         means = self.accelerator.reduce(torch.stack([value.float() for value in sums.values()]), "sum")
         logged = dict(zip(sums, means.tolist(), strict=True))
-        return {**logged, "grad_norm": float(whole(norm)), "learning_rate": rate, **self._throughput(batches, started)}
+        # Both are of all processes, so either all of them go on or none does.
+        Diverged.check(f"step {number} of {self._folder}", loss=logged["loss"], gradient_norm=norm)
+        self._optimizer.step()
+        self._optimizer.zero_grad()
+        return {**logged, "grad_norm": norm, "learning_rate": rate, **self._throughput(batches, started)}
 
     def _throughput(self, batches: Sequence[B], started: float) -> dict[str, float]:
         tokens = self.total(sum(batch.useful for batch in batches))
@@ -190,7 +200,7 @@ class Learner(Generic[B]):
     def evaluate(self, batches: Iterable[B]) -> dict[str, float]:
         """The loss of the batches of all processes and what the loss function logs, without learning from them.
 
-        All processes must bring as many batches.
+        All processes must bring as many batches. Raises Diverged where the loss is not finite.
         """
         self._summed.eval()
         sums: Counter[str] = Counter()
@@ -202,4 +212,6 @@ class Learner(Generic[B]):
         if isinstance(self._summed, FSDPModule):
             self._summed.reshard()  # the root's own weights, which otherwise wait for a backward pass
         learnt = self.total(own)
-        return {name: self.total(value) / learnt for name, value in sums.items()}
+        means = {name: self.total(value) / learnt for name, value in sums.items()}
+        Diverged.check(str(self._folder), validation_loss=means["loss"])
+        return means

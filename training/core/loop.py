@@ -72,7 +72,10 @@ class Cursor:
 
 @dataclass(frozen=True)
 class Trained:
-    """What a run did. `valid_loss` is what the best weights were chosen by; the rate counts useful training tokens."""
+    """What a run did. `valid_loss` is what the best weights were chosen by, `best_step` how many steps they have seen.
+
+    The rate counts useful training tokens.
+    """
 
     steps: int
     best_step: int
@@ -160,8 +163,10 @@ class Loop(Generic[S]):
         """Train to the end, from the last checkpoint if there is one; the model ends with its best weights.
 
         `samples(epoch)` must give the same samples for the same epoch, or a resumed run is another one. The best
-        weights have the lowest `judge()`, asked after each epoch; without one, the lowest loss on `valid`. Raises
-        DataError without samples, Preempted (with a checkpoint saved) on SIGTERM or Ctrl-C.
+        weights have the lowest `judge()`, asked before the first epoch and after each: where nothing is better than the
+        start, the model ends as it was. Without a judge they have the lowest loss on `valid` after an epoch.
+        Raises DataError without samples, Diverged where a loss is not finite, Preempted (with a checkpoint saved) on
+        SIGTERM or Ctrl-C.
         """
         first = samples(0)
         if not first or not valid:
@@ -170,6 +175,8 @@ class Loop(Generic[S]):
         torch.manual_seed(self._seed + self._learner.accelerator.process_index)
         stored, learner = self._learner.resume(), self._learner
         self._cursor = Cursor(**(stored or {}))
+        if judge and stored is None:
+            self._judge_start(judge)
         with deferred() as stop:
             self._run(first, samples, valid, judge, stop)
         learner.load_best()
@@ -211,7 +218,7 @@ class Loop(Generic[S]):
     def _step(self, samples: Sequence[S], rows: list[list[int]], total: int) -> float:
         config, cursor = self._config, self._cursor
         batches = list(self._batches(self._objective, samples, self._share(rows)))
-        values = self._learner.step(batches, learning_rate(cursor.step, total, config))
+        values = self._learner.step(batches, learning_rate(cursor.step, total, config), cursor.step + 1)
         cursor.step, cursor.batch = cursor.step + 1, cursor.batch + 1
         if cursor.step % config.log_steps == 0 or cursor.step == 1:
             self._learner.log.append(cursor.step, **values)
@@ -228,6 +235,11 @@ class Loop(Generic[S]):
         for start in range(0, len(rows), self._config.rows):
             part = [[samples[number] for number in row] for row in rows[start : start + self._config.rows]]
             yield objective.collate(part, self._config.row_tokens, self._pad)
+
+    def _judge_start(self, judge: Callable[[], float]) -> None:
+        self._cursor.best_loss = self._learner.ask(judge)
+        self._learner.log.append(0, judged=self._cursor.best_loss, epoch=0)
+        self._learner.save_best()
 
     def _end_epoch(self, valid: Sequence[S], judge: Callable[[], float] | None) -> None:
         cursor, learner = self._cursor, self._learner

@@ -6,10 +6,22 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from training.core.errors import DataError
+
 
 def attention_mask(allowed: Tensor, model: PreTrainedModel) -> Tensor:
-    """`allowed` [B, Q, K] as the 4-D mask of `model`: boolean for sdpa, additive for the others."""
-    if model.config._attn_implementation == "sdpa":
+    """`allowed` [B, Q, K] as the 4-D mask of `model`: boolean for sdpa, additive for eager attention.
+
+    DataError for any other: flash kernels take no such mask, and would let tokens see what they must not.
+    """
+    kind = model.config._attn_implementation
+    if kind not in ("sdpa", "eager"):
+        raise DataError(
+            f"the attention {kind!r} takes no mask of its own for each token",
+            why="packed samples and the beams of a request must not see each other",
+            do="load the model with sdpa or eager attention",
+        )
+    if kind == "sdpa":
         return allowed[:, None]
     mask = torch.zeros(allowed.shape, dtype=model.dtype, device=allowed.device)
     return mask.masked_fill_(~allowed, torch.finfo(model.dtype).min)[:, None]

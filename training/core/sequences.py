@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 
 from training.core.device import accelerator
 from training.core.errors import DataError
+from training.core.heads import entropies
 from training.core.hidden import hidden_at
 from training.core.masks import tree_causal
 from training.core.packing import plan_rows
@@ -144,8 +145,7 @@ def token_log_probs(logits: Tensor, batch: TreeBatch) -> Tensor:
 
 def token_entropies(logits: Tensor, batch: TreeBatch) -> Tensor:
     """Entropies [S, T], in nats, of the distributions that the response tokens are drawn from; 0 at padding."""
-    log_probs = logits.log_softmax(dim=-1)
-    return _spread(-(log_probs.exp() * log_probs).sum(dim=-1), batch.mask)
+    return _spread(entropies(logits), batch.mask)
 
 
 @torch.no_grad()

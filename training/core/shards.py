@@ -1,6 +1,7 @@
 """Weights in shards over the processes (FSDP), and the whole of them lent to a model for as long as it is asked.
 
-What has no shards is whole already: all of this then does nothing, or works with the tensors themselves.
+What has no shards is whole already: all of this then does nothing, or works with the tensors themselves. What is lent
+computes and does not learn, so where it has to be gathered it comes in the products of the device: half of the bytes.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
+
+from training.core.precision import products
 
 
 def whole(tensor: Tensor) -> Tensor:
@@ -45,6 +48,11 @@ def give(model: nn.Module, weights: Sequence[Tensor]) -> None:
         own.data = whole(weight.detach())
 
 
+def _rounded(weight: Tensor) -> Tensor:
+    dtype = products()
+    return weight if dtype is None or not isinstance(weight, DTensor) else weight.to(dtype)
+
+
 @torch.no_grad()
 def empty(model: nn.Module) -> None:
     """Take its weights from `model`: it must be given some before it can compute."""
@@ -56,7 +64,7 @@ def empty(model: nn.Module) -> None:
 def lent(model: nn.Module, weights: Sequence[Tensor]) -> Iterator[None]:
     """Inside, `model` has these `weights`, whole; after it those that it had. Every process must enter."""
     before = [own.data for own in model.parameters()]
-    give(model, weights)
+    give(model, [_rounded(weight.detach()) for weight in weights])
     try:
         yield
     finally:

@@ -2,7 +2,7 @@
 
 A stage is a module `training.<system>.<stage>` with `main(spec) -> StageResult`. The folder `spec.out` gets the
 stage's own files, `config.yaml` (resolved), `metrics.jsonl`, and last of all `result.json`: its presence is what
-makes the stage done, and a stage that is done with the same spec is not run again.
+makes the stage done, and a stage that is done with the same spec is not run again. Its checkpoints go then.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -27,6 +28,9 @@ from training.core.preemption import preemptible
 from training.core.tables import parquet_batches
 
 T = TypeVar("T")
+
+CHECKPOINTS = "checkpoints"
+"""The folder, in any folder that a training writes, of all that it needs to go on, and nobody needs afterwards."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +112,7 @@ def run_stage(spec: StageSpec, main: Callable[[StageSpec], StageResult]) -> bool
     SIGTERM raises `Preempted` (exit code 75); a training loop first saves a checkpoint.
     """
     if _finished(spec):
+        _remove_checkpoints(spec.out_dir)  # a kill may have come between the result and this
         return False
     spec.out_dir.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
@@ -118,7 +123,13 @@ def run_stage(spec: StageSpec, main: Callable[[StageSpec], StageResult]) -> bool
         write_json(
             spec.out_dir / "result.json", {**dataclasses.asdict(result), "seconds": seconds, "spec_hash": spec.hash}
         )
+        _remove_checkpoints(spec.out_dir)
     return True
+
+
+def _remove_checkpoints(out: Path) -> None:
+    for folder in list(out.rglob(CHECKPOINTS)):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _finished(spec: StageSpec) -> bool:

@@ -46,11 +46,13 @@ def train_text_tokenizer(texts: Iterable[str], size: int) -> PreTrainedTokenizer
 class Vocabulary:
     """A tokenizer that knows the codes of each kind; `codebooks` gives the number of codes per level.
 
-    `meaning` names what the codes stand for: a model that was trained with other ones must not be asked with these.
+    A backbone of this tokenizer has learnt its first `known` tokens; the others are new to it. `meaning` names what the
+    codes stand for: a model that was trained with other ones must not be asked with these.
     """
 
     tokenizer: PreTrainedTokenizerBase
     codebooks: Mapping[str, tuple[int, ...]]
+    known: int
     meaning: str | None = None
 
     @classmethod
@@ -62,12 +64,13 @@ class Vocabulary:
         meaning: str | None = None,
     ) -> Vocabulary:
         """Add pad, begin and end tokens where they are missing, `special` tokens, and all codes to `tokenizer`."""
+        known = len(tokenizer)
         roles = {"pad_token": PAD, "bos_token": BOS, "eos_token": EOS}
         tokenizer.add_special_tokens({role: t for role, t in roles.items() if getattr(tokenizer, role) is None})
         tokenizer.add_tokens(list(special), special_tokens=True)
         for kind, sizes in codebooks.items():
             tokenizer.add_tokens(_code_names(kind, sizes), special_tokens=True)
-        return cls(tokenizer, {kind: tuple(sizes) for kind, sizes in codebooks.items()}, meaning)
+        return cls(tokenizer, {kind: tuple(sizes) for kind, sizes in codebooks.items()}, known, meaning)
 
     def __len__(self) -> int:
         return len(self.tokenizer)
@@ -114,7 +117,8 @@ class Vocabulary:
             raise DataError("the checkpoint has no vocabulary", where=str(path), do="save it with its vocabulary")
         stored = json.loads(path.read_text())
         codebooks = {kind: tuple(sizes) for kind, sizes in stored["codebooks"].items()}
-        vocabulary = cls(AutoTokenizer.from_pretrained(folder, local_files_only=True), codebooks, stored.get("meaning"))
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        vocabulary = cls(tokenizer, codebooks, len(tokenizer), stored.get("meaning"))
         if vocabulary.fingerprint != stored["fingerprint"]:
             raise DataError("the tokenizer is not the one that was saved", where=str(folder), do="restore the folder")
         return vocabulary
@@ -127,17 +131,28 @@ def _code_names(kind: str, sizes: Sequence[int]) -> list[str]:
 
 
 def fit_embeddings(model: PreTrainedModel, vocabulary: Vocabulary, meanings: Mapping[str, str] | None = None) -> None:
-    """Give `model` one embedding row per token; a token with a meaning starts as the mean of its text's rows.
+    """Give a trained `model` one embedding row per token; those that it has not known, spare ones too, start alike.
 
-    `meanings` maps token names to text (AIGQ, section 2.2: new tokens begin as the mean of their sub-words).
+    They are drawn around the mean of the known rows, with their spread, and have their typical length: among known
+    tokens they neither vanish nor stand out. A token with a meaning starts as the mean of its text's rows: `meanings`
+    maps token names to text (AIGQ, section 2.2: new tokens begin as the mean of their sub-words).
     """
-    embedding = model.get_input_embeddings()
-    if embedding.num_embeddings < len(vocabulary):
-        model.resize_token_embeddings(len(vocabulary))
+    if model.get_input_embeddings().num_embeddings < len(vocabulary):
+        model.resize_token_embeddings(len(vocabulary), mean_resizing=False)
     with torch.no_grad():
         for weight in {id(w): w for w in (model.get_input_embeddings().weight, _head(model))}.values():
+            weight[vocabulary.known :] = _alike(weight[: vocabulary.known], len(weight) - vocabulary.known).to(weight)
             for name, text in (meanings or {}).items():
                 weight[vocabulary.token(name)] = weight[vocabulary.encode_text(text)].mean(dim=0)
+
+
+def _alike(rows: torch.Tensor, count: int) -> torch.Tensor:
+    """`count` rows like the `rows` [n, D], each of their median length."""
+    rows = rows.float()
+    drawn = rows.mean(dim=0) + rows.std(dim=0) * torch.randn(count, rows.shape[1])
+    length = torch.linalg.vector_norm(rows, dim=1).median()
+    alike: torch.Tensor = length * drawn / torch.linalg.vector_norm(drawn, dim=1, keepdim=True)
+    return alike
 
 
 def _head(model: PreTrainedModel) -> torch.Tensor:

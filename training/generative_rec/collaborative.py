@@ -18,7 +18,7 @@ from typing import Literal, TypeVar
 import torch
 from torch import Tensor
 
-from training.core.checkpoint import load_weights, save_weights
+from training.core.checkpoint import load_weights, places, save_weights
 from training.core.errors import DataError
 from training.core.ranking import VALUES_IN_CACHE, rows_at_once
 from training.core.stage import MetricsLog, StageResult, StageSpec, resolve_config
@@ -134,7 +134,7 @@ class Encoder:
         steps = Steps(folder, run, self._network, optimizer, config.checkpoint_steps)
         resumed = steps.resume()
         log.rewind(steps.done)
-        best = folder / "best.safetensors"
+        _, best = places(folder)
 
         def step(number: int) -> float:
             rate = learning_rate(number, config)

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from training.core.metrics import METRICS, Floats, Interval, coverage, gains, intervals, paired_difference
+from training.generative_rec.baselines.base import Choice
 from training.generative_rec.samples import NextItem, Protocol
 
 HISTORY_BUCKETS = {"0": (0, 0), "1-2": (1, 2), "3-5": (3, 5), "6+": (6, 10**9)}
@@ -41,11 +42,15 @@ _METRICS_SCHEMA = {
 
 @dataclass(frozen=True)
 class Row:
-    """One model's lists for the test samples, and the ranks of the truth in them (`inf`: absent)."""
+    """One model's lists for the test samples, and the ranks of the truth in them (`inf`: absent).
+
+    `choice`: what it has chosen on validation.
+    """
 
     model: str
     lists: list[list[str]]
     ranks: Floats
+    choice: Choice | None = None
 
 
 @dataclass(frozen=True)
@@ -68,6 +73,7 @@ class Comparison:
         """One line per model, metric and slice, with its interval; coverage and kinds are counts and have none.
 
         `kinds@10` is the mean number of different categories among the first 10 of a list.
+        The `reason` of `choice` says what the row has chosen on validation; its value is the NDCG@10 there.
         """
         users = np.array([sample.user_id for sample in self.test])
         values = np.concatenate([gains(row.ranks) for row in self.rows], axis=1)
@@ -77,13 +83,20 @@ class Comparison:
             found = intervals(values[chosen], users[chosen].tolist(), seed=self.seed, resamples=self.resamples)
             lines += [_line(*column, name, interval) for column, interval in zip(columns, found, strict=True)]
         for row in self.rows:
-            counts = {"coverage": coverage(row.lists, self.catalogue, COVERAGE_AT)}
-            if self.kinds:
-                counts["kinds"] = float(np.mean([self._kinds_of(ranked) for ranked in row.lists]))
-            for name, value in counts.items():
-                line = _line(row.model, f"{name}@{COVERAGE_AT}", "all", Interval(value, value, value, len(self.test)))
-                lines.append({**line, "lo": None, "hi": None})
+            lines += [self._count(row.model, name, value) for name, value in self._counts(row).items()]
+            if row.choice:
+                lines.append({**self._count(row.model, "choice", row.choice.ndcg), "reason": row.choice.words})
         return lines
+
+    def _counts(self, row: Row) -> dict[str, float]:
+        found = {f"coverage@{COVERAGE_AT}": coverage(row.lists, self.catalogue, COVERAGE_AT)}
+        if self.kinds:
+            found[f"kinds@{COVERAGE_AT}"] = float(np.mean([self._kinds_of(ranked) for ranked in row.lists]))
+        return found
+
+    def _count(self, model: str, name: str, value: float) -> dict[str, Any]:
+        line = _line(model, name, "all", Interval(value, value, value, len(self.test)))
+        return {**line, "lo": None, "hi": None}
 
     def _kinds_of(self, ranked: Sequence[str]) -> int:
         return len({self.kinds[item] for item in ranked[:COVERAGE_AT] if item in self.kinds})

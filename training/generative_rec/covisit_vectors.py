@@ -4,6 +4,11 @@
 
 Positive pointwise mutual information with a smoothed context and symmetric singular values (Levy, Goldberg and Dagan
 2015, TACL 3). c(a, b) counts co-visits of the training part (`Interactions.covisits`).
+
+They are counted both ways, also where the order of the items matters: the encoder has one row for an item, which stands
+for it in a history and as a candidate. Counts of one way have two unlike vectors for it, U of what was left and V of
+what was come to; on Beauty, where the order matters, either alone or a half of each finds fewer next items
+(docs/LOG.md).
 """
 
 from __future__ import annotations

@@ -19,7 +19,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
-from typing import Literal, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -29,10 +28,9 @@ from training.core.errors import DataError
 from training.core.metrics import rank_of
 from training.core.progress import Progress
 from training.core.stage import StageResult, StageSpec, resolve_config
-from training.generative_rec.baselines.base import Ranking, Recommender
-from training.generative_rec.baselines.covisit import CoVisit
-from training.generative_rec.baselines.popularity import Popularity
-from training.generative_rec.baselines.sasrec import SASRec, SASRecConfig
+from training.generative_rec.baselines.base import Known, Ranking, Recommender
+from training.generative_rec.baselines.rows import COUNTED, BaselineName, rows
+from training.generative_rec.baselines.sasrec import SASRecConfig
 from training.generative_rec.catalogue import read_kinds
 from training.generative_rec.comparison import Comparison, Row, flat, metrics_table, rung_lines
 from training.generative_rec.item_codes import read_codes
@@ -40,19 +38,19 @@ from training.generative_rec.rungs import read_rungs
 from training.generative_rec.samples import (
     NextItem,
     Protocol,
+    before_held_out,
     check_known,
     model_folder,
     of_part,
     read_samples,
     refuse_other_split,
+    sequences_by_user,
     training_sequences,
 )
 from training.generative_rec.serve import Recommender as Generative
 from training.generative_rec.serve import Serving, package
 
 TABLE = "next_item_training_set"
-Baselines = Literal["popularity", "covisit", "sasrec"]
-BASELINES: tuple[Baselines, ...] = get_args(Baselines)
 _CHUNK = 256
 
 
@@ -67,8 +65,8 @@ class Config:
     """
 
     models: Mapping[str, str] = field(default_factory=lambda: {"sft": "semantic_ids"})
-    baselines: Mapping[Protocol, tuple[Baselines, ...]] = field(
-        default_factory=lambda: {"time": BASELINES, "leave_one_out": ("popularity", "covisit")}
+    baselines: Mapping[Protocol, tuple[BaselineName, ...]] = field(
+        default_factory=lambda: {"time": (*COUNTED, "sasrec"), "leave_one_out": COUNTED}
     )
     rank_own: bool = True
     depth: int = 20
@@ -93,15 +91,11 @@ def main(spec: StageSpec) -> StageResult:
 
 
 def chosen_samples(test: Sequence[NextItem], limit: int | None, seed: int) -> list[NextItem]:
-    """All of `test`, or the samples of users in a seeded order, cut at `limit`.
-
-    An item that a user took twice on a day (looked at, then bought) is one question, asked once.
-    """
-    test = list(dict.fromkeys(test))
+    """All of `test`, or the samples of users in a seeded order, cut at `limit`."""
     if not test:
         raise DataError("there is no test sample", where=TABLE, do="move the cut dates of the split")
     if limit is None or len(test) <= limit:
-        return test
+        return list(test)
     users = sorted({sample.user_id for sample in test})
     place = {users[row]: order for order, row in enumerate(np.random.default_rng(seed).permutation(len(users)))}
     return sorted(test, key=lambda sample: place[sample.user_id])[:limit]
@@ -139,32 +133,23 @@ def _compare(
     config: Config,
     protocol: Protocol,
     catalogue: Sequence[str],
-    baselines: Sequence[Baselines],
+    baselines: Sequence[BaselineName],
     trained: Mapping[str, Recommender],
 ) -> Comparison:
     samples = read_samples(spec, protocol, TABLE)
     check_known(samples, catalogue)
     test, kinds = chosen_samples(of_part(samples, "test"), config.samples, spec.seed), read_kinds(spec, catalogue)
-    models = ((name, _baseline(name, catalogue, samples, config, spec.seed)) for name in baselines)
-    known = frozenset(catalogue)
-    measured, rows = dict[Recommender, Row](), list[Row]()
+    valid, sequences = of_part(samples, "valid"), training_sequences(samples)
+    pasts, fits = sequences_by_user(before_held_out(samples)), rows(config.sasrec)
+    known = Known(catalogue, sequences, pasts, valid, config.rank_own, spec.seed)
+    models = ((name, fits[name](known)) for name in baselines)
+    measured, found = dict[Recommender, Row](), list[Row]()
     for name, model in chain(models, trained.items()):
         if model not in measured:
-            measured[model] = _measure(name, model, test, config, known)
-        rows.append(replace(measured[model], model=name))
-    warm = frozenset(item for _, _, item in of_part(samples, "train").told())
-    return Comparison(protocol, rows, test, warm, len(catalogue), kinds, spec.seed, config.resamples)
-
-
-def _baseline(
-    name: Baselines, catalogue: Sequence[str], samples: Sequence[NextItem], config: Config, seed: int
-) -> Recommender:
-    sequences = training_sequences(samples)
-    if name == "popularity":
-        return Popularity(catalogue, sequences)
-    if name == "covisit":
-        return CoVisit(catalogue, sequences)
-    return SASRec(catalogue, sequences, of_part(samples, "valid"), config.sasrec, seed)
+            measured[model] = _measure(name, model, test, config, frozenset(catalogue))
+        found.append(replace(measured[model], model=name))
+    warm = frozenset(chain.from_iterable(sequences))
+    return Comparison(protocol, found, test, warm, len(catalogue), kinds, spec.seed, config.resamples)
 
 
 def _measure(
@@ -182,7 +167,8 @@ def _measure(
     invented = {item for line in lists for item in line} - catalogue
     if invented:
         raise AssertionError(f"{name} recommended items that do not exist: {sorted(invented)[:5]}")
-    return Row(name, lists, np.array([rank_of(s.item_id, line) for s, line in zip(test, lists, strict=True)]))
+    ranks = np.array([rank_of(s.item_id, line) for s, line in zip(test, lists, strict=True)])
+    return Row(name, lists, ranks, recommender.choice)
 
 
 def _write(spec: StageSpec, found: Sequence[Comparison]) -> StageResult:

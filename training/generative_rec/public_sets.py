@@ -52,7 +52,9 @@ def write_tables(name: Name, data: Path, out: Path) -> None:
     folder = data / FOLDERS[name]
     if not (folder / "items.parquet").is_file():
         raise DataError(f"the data set {name} is not there", where=str(folder), do="name the folder of the data sets")
-    items = [_item(name, row) for row in pq.read_table(folder / "items.parquet").to_pylist()]
+    listed = pq.read_table(folder / "items.parquet").to_pylist()
+    kinds = known_categories([row.get("attributes") or [] for row in listed])
+    items = [_item(name, row, kinds) for row in listed]
     events = _office_events(folder) if name == "office" else _ordered_events(folder)
     out.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.Table.from_pylist(items, schema=ITEMS_SCHEMA), out / "items.parquet")
@@ -112,14 +114,22 @@ def _part(day: date) -> str:
     return "train" if day < valid_from else "valid" if day < test_from else "test"
 
 
-def _item(name: Name, row: Mapping[str, Any]) -> dict[str, Any]:
-    """Beauty's attributes name the brand first and then the path of categories; a published code reads `<b_241>`."""
-    attributes = [None if one == "Unknown" else one for one in row.get("attributes") or []]
+def known_categories(attributes: Sequence[Sequence[str]]) -> frozenset[str]:
+    """What stands after another attribute of an item: a brand stands first or nowhere."""
+    return frozenset(one for own in attributes for one in own[1:])
+
+
+def _item(name: Name, row: Mapping[str, Any], kinds: frozenset[str]) -> dict[str, Any]:
+    """Beauty's attributes name the brand first, where it is a frequent one, and then the path of categories (`kinds`).
+
+    A published code reads `<b_241>`.
+    """
+    attributes = [one for one in row.get("attributes") or [] if one != "Unknown"]
     own = {
         "beauty": {
             "title": row.get("short_text"),
-            "brand": attributes[0] if attributes else None,
-            "category": " > ".join(one for one in attributes[1:] if one) or None,
+            "brand": next((one for one in attributes if one not in kinds), None),
+            "category": " > ".join(one for one in attributes if one in kinds) or None,
         },
         "instruments": {},
         "office": {key: row.get(key) or None for key in ("title", "brand", "description")},

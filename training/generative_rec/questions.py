@@ -11,12 +11,13 @@ from transformers import PreTrainedModel
 from training.core.decoding import beam_search, legal_share
 from training.core.device import in_shares
 from training.core.errors import DataError
-from training.core.metrics import Floats, ndcg_at, paired_difference
+from training.core.metrics import Floats, Interval, ndcg_at, paired_difference
 from training.generative_rec.item_codes import ItemCodes
 from training.generative_rec.prompts import Codes
 from training.generative_rec.samples import NextItem
 
 JUDGED_AT = 10
+JUDGED_BEAMS = 2 * JUDGED_AT
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ class Judge:
         return float(self.gains().mean())
 
     def _ranks(self, questions: Sequence[Question]) -> list[float]:
-        found = beam_search(self.model.eval(), self.items.trie, [one.prompt for one in questions], 2 * JUDGED_AT)
+        found = beam_search(self.model.eval(), self.items.trie, [one.prompt for one in questions], JUDGED_BEAMS)
         hits = found.items.cpu().numpy() == np.array([one.item for one in questions])[:, None]
         return list(np.where(hits.any(axis=1), hits.argmax(axis=1) + 1.0, np.inf))
 
@@ -87,36 +88,52 @@ class Gate:
     """A test of non-inferiority: NDCG@10 may not have lost more than the share `max_loss`, with 95 % confidence.
 
     The same questions are asked before and after, and the one-sided lower bound of the mean difference is a bootstrap's
-    over users. `legal`: the least share of questions that are answered with an item without the trie, greedily. Both
-    INFERRED; judged on at most `samples` validation samples.
+    over users. It is held against what the stage started from and against the foot of its ladder, the model before
+    the first rung: losses that each are small enough would add up. `legal`: the least share of questions that are
+    answered with an item without the trie, greedily. Both INFERRED; judged on at most `samples` validation samples.
     """
 
     max_loss: float = 0.05
     legal: float = 0.95
     samples: int = 2000
 
-    def hold(self, before: Floats, judge: Judge, seed: int) -> Verdict:
-        """Judge the policy as it is now against its gains [questions] `before`; the seed is the bootstrap's."""
+    def hold(self, judge: Judge, seed: int, *, before: Floats, foot: Floats) -> Verdict:
+        """Judge the policy as it is now against its gains `before` the stage and those of the `foot`: [questions] each.
+
+        The seed is the bootstrap's.
+        """
         after, legal = judge.gains(), judge.legal()
         users = [one.user_id for one in judge.questions]
-        # The lower end of a two-sided 90 % interval is the one-sided 95 % bound.
-        change = paired_difference(after[:, None], before[:, None], users, seed=seed, level=0.9)[0]
-        start, reasons = before.mean(), []
-        if not change.lo >= -self.max_loss * start:  # so that a NaN fails, too
-            figures = f"NDCG@10 {start:.4f} to {after.mean():.4f}, at worst {change.lo / start:.1%} (95%)"
-            reasons.append(f"{figures}, more than {self.max_loss:.0%} allowed")
+        change, whole = (_change(after, start, users, seed) for start in (before, foot))
+        reasons = self._too_much(change, before, after, "")
+        if not np.array_equal(before, foot):
+            reasons += self._too_much(whole, foot, after, " from the foot of the ladder")
         if not legal >= self.legal:
             reasons.append(f"{legal:.1%} of the answers without the trie are items, fewer than {self.legal:.0%}")
-        return Verdict(float(start), float(after.mean()), change.value, change.lo, legal, "; ".join(reasons))
+        first, start, end = (float(gains.mean()) for gains in (foot, before, after))
+        return Verdict(first, start, end, change.value, change.lo, legal, "; ".join(reasons))
+
+    def _too_much(self, change: Interval, start: Floats, after: Floats, whence: str) -> list[str]:
+        if change.lo >= -self.max_loss * start.mean():  # a NaN is too much
+            return []
+        figures = f"{start.mean():.4f} to {after.mean():.4f}, at worst {change.lo / start.mean():.1%} (95%)"
+        return [f"NDCG@10{whence} {figures}, more than {self.max_loss:.0%} allowed"]
+
+
+def _change(after: Floats, before: Floats, users: Sequence[str], seed: int) -> Interval:
+    """The lower end of a two-sided 90 % interval is the one-sided 95 % bound."""
+    return paired_difference(after[:, None], before[:, None], users, seed=seed, level=0.9)[0]
 
 
 @dataclass(frozen=True)
 class Verdict:
     """What a gate saw; `reason` is empty where the stage stands.
 
-    `ndcg_difference`: after minus before; `ndcg_difference_lo`: its one-sided 95 % lower bound.
+    `ndcg_foot`: of the model before the first rung. `ndcg_difference`: after minus before; `ndcg_difference_lo`: its
+    one-sided 95 % lower bound.
     """
 
+    ndcg_foot: float
     ndcg_before: float
     ndcg_after: float
     ndcg_difference: float

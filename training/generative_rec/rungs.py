@@ -1,7 +1,12 @@
-"""What every stage that aligns a model further shares: what it starts from, its gate, and what it leaves behind."""
+"""What every stage that aligns a model further shares: what it starts from, its gate, and what it leaves behind.
+
+A rung hands on the gains of its ladder's foot (`foot.json`), the model that the first rung started from: every rung is
+held against it too, and asking it again would cost each rung a ranking more.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Mapping, Sequence
@@ -9,9 +14,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from transformers import PreTrainedModel
 
 from training.core.backbone import load_backbone, save_backbone
+from training.core.errors import DataError
 from training.core.files import new_folder, write_json
 from training.core.metrics import Floats
 from training.core.stage import StageResult, StageSpec, is_main_process
@@ -28,7 +35,7 @@ from training.generative_rec.samples import (
     refuse_other_split,
 )
 
-GATE_FILE = "gate.json"
+GATE_FILE, _FOOT_FILE = "gate.json", "foot.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +55,8 @@ class RungConfig:
 
 @dataclass(frozen=True)
 class Rung:
-    """A model about to be aligned further, read from `folder`; `before` are its gains [questions] as it starts."""
+    """A model about to be aligned further, read from `folder`; `before` are its gains [questions] as it starts, `foot`
+    those of the model before the first rung."""
 
     spec: StageSpec
     config: RungConfig
@@ -60,6 +68,7 @@ class Rung:
     asked: Sequence[Question]
     judge: Judge
     before: Floats
+    foot: Floats
 
     @classmethod
     def start(cls, spec: StageSpec, config: RungConfig) -> Rung:
@@ -75,7 +84,12 @@ class Rung:
             for part, limit in (("valid", config.gate.samples), ("train", config.questions))
         )
         judge = Judge(model, items, valid)
-        return cls(spec, config, folder, model, vocabulary, items, samples, asked, judge, judge.gains())
+        before = judge.gains()
+        foot = _read_foot(spec.artifact(config.start), valid)
+        return cls(
+            spec, config, folder, model, vocabulary, items, samples, asked, judge, before,
+            foot=before if foot is None else foot,
+        )  # fmt: skip
 
     @property
     def pad(self) -> int:
@@ -84,12 +98,14 @@ class Rung:
 
     def end(self, values: Mapping[str, float], resumed_from: int | None) -> StageResult:
         """Hold the gate over the model as it is now, and hand it on, or where it fails what it started from."""
-        return self._write(self.config.gate.hold(self.before, self.judge, self.spec.seed), values, resumed_from)
+        verdict = self.config.gate.hold(self.judge, self.spec.seed, before=self.before, foot=self.foot)
+        return self._write(verdict, values, resumed_from)
 
     def leave_out(self, reason: str, values: Mapping[str, float]) -> StageResult:
         """Hand on what the rung started from, untrained."""
         ndcg = float(self.before.mean())
-        return self._write(Verdict(ndcg, ndcg, 0.0, 0.0, self.judge.legal(), reason), values, None)
+        verdict = Verdict(float(self.foot.mean()), ndcg, ndcg, 0.0, 0.0, self.judge.legal(), reason)
+        return self._write(verdict, values, None)
 
     def _write(self, verdict: Verdict, values: Mapping[str, float], resumed_from: int | None) -> StageResult:
         if is_main_process():
@@ -99,8 +115,32 @@ class Rung:
                 else:
                     shutil.copytree(self.folder, scratch, dirs_exist_ok=True)
             record = {"stands": verdict.stands, **asdict(verdict), **values}
+            asked = _fingerprint(self.judge.questions)
+            write_json(self.spec.out_dir / _FOOT_FILE, {"questions": asked, "gains": self.foot.tolist()})
             write_json(self.spec.out_dir / GATE_FILE, record)
         return StageResult({**verdict.metrics(), **values}, resumed_from=resumed_from)
+
+
+def _read_foot(folder: Path, asked: Sequence[Question]) -> Floats | None:
+    """The gains that the rung below has handed on; None where there is no rung below.
+
+    Raises DataError where they are of other questions.
+    """
+    if not (folder / _FOOT_FILE).is_file():
+        return None
+    stored = json.loads((folder / _FOOT_FILE).read_text())
+    if stored["questions"] != _fingerprint(asked):
+        raise DataError(
+            "the rung below was judged on other validation questions",
+            where=str(folder),
+            why="a ladder is held against its foot, question by question",
+            do="give all rungs of a ladder the same samples, seed, `history` and `gate.samples`",
+        )
+    return np.array(stored["gains"])
+
+
+def _fingerprint(asked: Sequence[Question]) -> str:
+    return hashlib.sha256(repr([(one.user_id, one.prompt, one.item) for one in asked]).encode()).hexdigest()
 
 
 def read_rungs(spec: StageSpec) -> dict[str, dict[str, Any]]:

@@ -106,6 +106,13 @@ class Samples(Sequence[NextItem]):
         by = (_places(self.item_ids)[self.items], times, _places(self.user_ids)[self.users])
         return self.chosen(self.rows[np.lexsort([column[self.rows] for column in by])])
 
+    def once_a_day(self) -> Samples:
+        """The first of those that have user, day and item in common; the others in their order."""
+        keys = np.stack([column[self.rows] for column in (self.users, self.days, self.items)])
+        order = np.lexsort(keys)  # what is equal stays in its order
+        differs = (np.diff(keys[:, order], prepend=-1) != 0).any(axis=0)
+        return self.chosen(self.rows[np.sort(order[differs])])
+
     def of_part(self, part: str) -> Samples:
         """The samples of one part, in their order."""
         number = self.part_names.index(part) if part in self.part_names else -1

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from datetime import date
 from pathlib import Path
 from typing import Any, Literal
 
@@ -47,13 +48,15 @@ _COLUMNS = ("user_id", "sample_date", "item_id", "history_item_ids", "split_time
 def read_samples(spec: StageSpec, protocol: Protocol, table: str = TABLE) -> Samples:
     """All samples by user, event time and item, whatever the order of the files.
 
+    What a user did with an item on one day (looked at it, then bought it) is one sample, at its first time: the item
+    would stand before itself in the user's sequence, and be test and training at once under leave-one-out.
     Raises DataError for a row without one of its values, for a part other than train, valid and test, and for a split
     without training samples.
     """
     times: list[NDArray[np.int64]] = []
-    found = Samples.of_tables(_batches(spec, table, times)).sorted(np.concatenate(times))
+    found = Samples.of_tables(_batches(spec, table, times)).sorted(np.concatenate(times)).once_a_day()
     parted = leave_one_out(found) if protocol == "leave_one_out" else found
-    parts = {parted.part_names[part] for part in np.unique(parted.parts)}
+    parts = {parted.part_names[part] for part in np.unique(parted.parts[parted.rows])}
     if "train" not in parts or not parts <= set(PARTS):
         raise DataError(
             f"the {protocol} split has no training samples, or parts other than {', '.join(PARTS)}",
@@ -115,6 +118,25 @@ def sequences_by_user(samples: Sequence[NextItem]) -> dict[str, list[str]]:
             found[user] = [*train[place].history]
         found[user].append(item)
     return found
+
+
+def held_out_from(samples: Sequence[NextItem]) -> dict[str, date]:
+    """The first day on which something of each user is held out; the end of days for users who are not asked about."""
+    first = dict.fromkeys((user for user, _, _ in Samples.of(samples).told()), date.max)
+    for user, day, _ in (key for part in PARTS[1:] for key in of_part(samples, part).told()):
+        first[user] = min(day, first[user])
+    return first
+
+
+def before_held_out(samples: Sequence[NextItem]) -> Samples:
+    """The training samples of days before the first one on which something of their user is held out.
+
+    What may be known of a user who is asked about: on a day without an order the other items may be newer than the
+    answer. In the time split these are all training samples.
+    """
+    first, train = held_out_from(samples), of_part(samples, "train")
+    before = np.fromiter((day < first[user] for user, day, _ in train.told()), dtype=bool, count=len(train))
+    return train.chosen(train.rows[before])
 
 
 def training_sequences(samples: Sequence[NextItem]) -> list[list[str]]:

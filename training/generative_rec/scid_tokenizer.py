@@ -33,7 +33,7 @@ from training.generative_rec.item_codes import (
     read_user_codes,
 )
 from training.generative_rec.quantizers import unique_leaves
-from training.generative_rec.samples import Protocol, check_known, read_samples, refuse_other_split
+from training.generative_rec.samples import Protocol, before_held_out, check_known, read_samples, refuse_other_split
 from training.generative_rec.scid.collisions import SinkhornConfig, collision_rate, spread
 from training.generative_rec.scid.inputs import Inputs, TextConfig, build_inputs
 from training.generative_rec.scid.model import DualTokenizer, ScConfig, Side
@@ -83,7 +83,8 @@ def main(spec: StageSpec) -> StageResult:
     check_known(samples, ids)
     known = Interactions.of_training(samples, ids, config.min_events)
     pairs = held_out_pairs(samples, "valid", known)
-    inputs = build_inputs(spec, items, samples, known, config.text)
+    told = Interactions.of_training(before_held_out(samples), ids, 0)
+    inputs = build_inputs(spec, items, samples, known, told, config.text)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     data = TokenizerData.of(inputs, known, pairs, device)
     training = TokenizerTraining(build_model(inputs, config, spec.seed).to(device), data, config.training, spec.seed)
@@ -97,7 +98,7 @@ def main(spec: StageSpec) -> StageResult:
     if config.text.semantics == "text":
         texts = item_texts(items, config.text.fallback_text)
         facts["item.told_alike"] = told_alike(texts, training.model.item.quantizer.codes)
-    metrics = facts | _write_codes(spec, training.model.cpu(), data, config)
+    metrics = facts | _write_codes(spec, training.model.cpu(), data, config, told, torch.cat(inputs.asked, dim=1))
     _write_early_codes(spec, training.model, torch.cat(inputs.early, dim=1), known.first_halves())
     MetricsLog(spec.out_dir / "metrics.jsonl").append(config.training.steps, **metrics)
     hold_gate(metrics, config.gate, config.quantizer.levels)
@@ -135,15 +136,18 @@ def hold_gate(metrics: dict[str, float], gate: Gate, levels: int) -> None:
         )
 
 
-def _write_codes(spec: StageSpec, model: DualTokenizer, data: TokenizerData, config: Config) -> dict[str, float]:
-    items, users = data.items.cpu(), data.users.cpu()
+def _write_codes(
+    spec: StageSpec, model: DualTokenizer, data: TokenizerData, config: Config, told: Interactions, users: torch.Tensor
+) -> dict[str, float]:
+    """`users` [rows, width]: what may be known of the users of `told` when they are asked about."""
+    items = data.items.cpu()
     item_codes, residuals = codes_of(model.item, items)
     user_codes, _ = codes_of(model.user, users)
     before = collision_rate(item_codes)
     item_codes, rounds = spread(item_codes, residuals[:, -1], model.item.quantizer.books[-1].detach(), config.sinkhorn)
     leaves = unique_leaves(item_codes.numpy(), data.known.item_ids)
     _write_table(spec, CODES_FILE, "item_id", data.known.item_ids, leaves)
-    _write_table(spec, USER_CODES_FILE, "user_id", data.known.user_ids, user_codes.tolist())
+    _write_table(spec, USER_CODES_FILE, "user_id", told.user_ids, user_codes.tolist())
     save_weights(model, spec.out_dir / "tokenizer.safetensors")
     books = {f"codebook.{level}": book.detach().clone() for level, book in enumerate(model.item.quantizer.books)}
     save_file(books, spec.out_dir / "quantizer.safetensors")

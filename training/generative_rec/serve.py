@@ -11,12 +11,14 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import torch
 from transformers import PreTrainedModel
 
 from training.core.backbone import load_backbone
 from training.core.decoding import beam_search
 from training.core.errors import DataError
 from training.core.files import new_folder, write_json
+from training.core.precision import products
 from training.core.trie import NO_ITEM
 from training.generative_rec.baselines import base
 from training.generative_rec.baselines.base import Query, Ranking
@@ -55,7 +57,7 @@ class Recommender(base.Recommender):
         path = Path(folder) / _SERVING_FILE
         if not path.is_file():
             raise DataError("the folder is no packaged recommender", where=str(path), do="use the `model/` of evaluate")
-        model, vocabulary = load_backbone(path.parent)
+        model, vocabulary = load_backbone(path.parent, dtype=products() or torch.float32)
         return cls(model, ItemCodes.load(path.parent, vocabulary), Serving(**json.loads(path.read_text())))
 
     @property

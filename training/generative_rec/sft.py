@@ -2,8 +2,9 @@
 
 The mixture of `tasks` (see `tasks`) is drawn anew for each epoch. Its core is `sequential`: each user's training items
 are one sequence, and every item in it is learnt after the ones before (one pass instead of one sample per prefix).
-Sequences are short and few, so each pass sees them changed: some items left out, half of them backwards. Items of one
-day have no order anyway, and what goes with what holds both ways.
+Sequences are short and few, so each pass sees them changed: some items left out, and half of them backwards where the
+order says nothing, as that of the items of one day. Whether it does is found on validation by counting (INFERRED; see
+`baselines.covisit.order_matters`): where what came next predicts surely better than what stood near, none runs so.
 
 Reads `next_item_training_set` and `items` (texts), and the semantic ids of the stage that `codes` names; writes
 weights, tokenizer and vocabulary to `model/`, or to `model_leave_one_out/` for that split. Lost on a kill: the steps
@@ -26,12 +27,16 @@ from training.core.loop import Loop, LoopConfig, Trained
 from training.core.packing import Sample, Samples
 from training.core.stage import StageResult, StageSpec, is_main_process, read_table, resolve_config
 from training.core.tokens import Vocabulary, train_text_tokenizer
+from training.generative_rec.baselines.base import Known
+from training.generative_rec.baselines.covisit import order_matters
 from training.generative_rec.catalogue import first_of, read_item_texts
 from training.generative_rec.item_codes import ItemCodes, codebooks, meaning_of, start_from_text
 from training.generative_rec.prompts import FENCES, Writer
+from training.generative_rec.questions import Judge, draw_questions
 from training.generative_rec.samples import (
     NextItem,
     Protocol,
+    held_out_from,
     model_folder,
     of_part,
     read_samples,
@@ -48,7 +53,11 @@ class Config:
 
     `codes`: the stage that made the semantic ids. `protocols`: the splits to train for, one model each, both from the
     start; leave-one-out is for the comparison with papers. `tasks`: the weights of the mixture; a text in a prompt is
-    cut to `slot_tokens`. `text_start`: how much the codes' embeddings start from what the codes stand for.
+    cut to `slot_tokens`. `text_share`: of the learnt tokens, at most; see `Mixture`. `text_start`: how much the codes'
+    embeddings start from what the codes stand for.
+
+    The weights of the epoch that ranks best are kept: by the NDCG@10 of at most `judged` validation questions, as the
+    loss of tokens is no guide to the ranking (docs/LOG.md).
     """
 
     codes: str = "semantic_ids"
@@ -57,14 +66,16 @@ class Config:
     history: int = 20
     text_tokens: int = 1024
     slot_tokens: int = 32
+    text_share: float = 1.0
     text_start: float = 1.0
+    judged: int = 2000
     augmentation: Augmentation = field(default_factory=Augmentation)
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     loop: LoopConfig = field(default_factory=LoopConfig)
 
 
 def main(spec: StageSpec) -> StageResult:
-    """Train, and write the weights with the lowest validation loss to `model/`."""
+    """Train, and write the weights that rank the validation items best to `model/`."""
     config = resolve_config(spec, Config)
     special = FENCES if set(config.tasks) - {"sequential"} else ()
     codes = spec.artifact(config.codes)
@@ -85,7 +96,10 @@ def _train(spec: StageSpec, config: Config, vocabulary: Vocabulary, protocol: Pr
     folder = spec.out_dir if protocol == "time" else spec.out_dir / protocol
     folder.mkdir(parents=True, exist_ok=True)
     items, rows = ItemCodes.load(spec.artifact(config.codes), vocabulary), read_samples(spec, protocol)
-    mixture, corpus = Mixture(config.tasks, Writer(vocabulary, config.slot_tokens)), _corpus(spec, config, items, rows)
+    mixture, corpus = (
+        Mixture(config.tasks, Writer(vocabulary, config.slot_tokens), config.text_share),
+        _corpus(spec, config, items, rows),
+    )
     sizes = {f"rows.{task}": float(count) for task, count in mixture.counts(corpus).items()} | _untold(config, corpus)
     valid = Samples.of(
         items.next_item(row.history, row.item_id, config.history, row.user_id) for row in of_part(rows, "valid")
@@ -93,7 +107,10 @@ def _train(spec: StageSpec, config: Config, vocabulary: Vocabulary, protocol: Pr
     model = build_backbone(config.backbone, vocabulary, spec.seed)
     start_from_text(model, vocabulary, spec.artifact(config.codes), config.text_start, spec.seed)
     loop: Loop[Sample] = Loop(model, vocabulary.tokenizer.pad_token_id, config.loop, spec.seed, folder, run=spec.hash)
-    trained = loop.train(lambda epoch: mixture.epoch(corpus, (spec.seed, epoch)), valid)
+    sizes["reverse"] = config.augmentation.backwards(corpus.ordered)
+    asked = draw_questions(of_part(rows, "valid"), items, config.history, config.judged, spec.seed)
+    judge = Judge(model, items, asked)
+    trained = loop.train(lambda epoch: mixture.epoch(corpus, (spec.seed, epoch)), valid, lambda: -judge.ndcg())
     parameters = sum(weight.numel() for weight in model.parameters())
     if is_main_process():
         with new_folder(spec.out_dir / model_folder(protocol)) as scratch:
@@ -104,8 +121,11 @@ def _train(spec: StageSpec, config: Config, vocabulary: Vocabulary, protocol: Pr
 def _corpus(spec: StageSpec, config: Config, items: ItemCodes, rows: Sequence[NextItem]) -> Corpus:
     """The training part, with the texts that the tasks ask for."""
     texts = read_item_texts(spec, items.item_ids) if set(config.tasks) & TEXT_TASKS else {}
-    told = profiles(spec, rows) if set(config.tasks) & PROFILE_TASKS else {}
-    return Corpus(items, sequences_by_user(rows), texts, told, config.history, config.augmentation)
+    told = profiles(spec, held_out_from(rows)) if set(config.tasks) & PROFILE_TASKS else {}
+    sequences, valid = sequences_by_user(rows), of_part(rows, "valid")
+    known = Known(items.item_ids, list(sequences.values()), validation=valid, seed=spec.seed)
+    ordered = config.augmentation.reverse == "validation" and order_matters(known)
+    return Corpus(items, sequences, texts, told, config.history, config.augmentation, ordered)
 
 
 def _untold(config: Config, corpus: Corpus) -> dict[str, float]:
@@ -131,7 +151,7 @@ def _tokenizer(spec: StageSpec, config: Config) -> PreTrainedTokenizerBase:
 
 def _metrics(trained: Trained, parameters: int) -> dict[str, float]:
     return {
-        "valid_loss": trained.valid_loss,
+        "valid_ndcg@10": -trained.valid_loss,
         "best_step": float(trained.best_step),
         "steps": float(trained.steps),
         "tokens_per_second": trained.tokens_per_second,

@@ -7,11 +7,13 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from training.core.backbone import BackboneConfig
-from training.core.footprint import Load
+from training.core.decoding import REQUESTS_AT_ONCE
+from training.core.footprint import Decoding, Load
 from training.core.loop import LoopConfig
 from training.core.policy.trainer import PolicyConfig
 from training.generative_rec import grpo, progressive, scid_tokenizer, semantic_ids, sft
 from training.generative_rec.prompts import TEXT_SLOTS, Template, load_templates
+from training.generative_rec.questions import JUDGED_BEAMS
 
 Ids = semantic_ids.Config | scid_tokenizer.Config
 
@@ -70,8 +72,9 @@ def _of_rung(config: progressive.Config | grpo.Config, ids: Ids, start: Load) ->
     plain: BackboneConfig = replace(start.backbone, lora=None, gradient_checkpointing=False)
     batch: LoopConfig | PolicyConfig
     if isinstance(config, grpo.Config):
-        answers, batch, reference = config.beams, config.policy, config.kl > 0
+        answers, batch, reference, beams = config.beams, config.policy, config.kl > 0, config.beams
     else:
-        answers, batch, reference = 1 + config.choice.most, config.loop, False
+        answers, batch, reference, beams = 1 + config.choice.most, config.loop, False, config.choice.beams
     longest = prompt + answers * item
-    return Load(plain, start.tokens, batch.rows, batch.row_tokens, longest, prompt + item, reference)
+    decoding = Decoding(REQUESTS_AT_ONCE, prompt, max(beams, JUDGED_BEAMS), item)
+    return Load(plain, start.tokens, batch.rows, batch.row_tokens, longest, prompt + item, reference, decoding)

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from training.core.checkpoint import load_checkpoint, read_cursor, save_checkpoint
-from training.core.errors import Preempted
+from training.core.checkpoint import load_checkpoint, places, read_cursor, save_checkpoint
+from training.core.errors import Diverged, Preempted
 from training.core.preemption import deferred
 from training.core.progress import Progress
 
@@ -33,7 +33,7 @@ class Steps:
     def __init__(
         self, folder: Path, run: str, model: nn.Module, optimizer: torch.optim.Optimizer, checkpoint_steps: int
     ) -> None:
-        self._checkpoint, self._run = folder / "checkpoint", run
+        (self._checkpoint, _), self._run = places(folder), run
         self._model, self._optimizer, self._every = model, optimizer, checkpoint_steps
         self.notes: dict[str, Any] = {}
         self.done = 0
@@ -48,11 +48,15 @@ class Steps:
         return self.done
 
     def run(self, total: int, label: str, step: Callable[[int], float]) -> None:
-        """Take the steps from `done` to `total`; `step(number)` returns its loss. Preempted (saved) if stopped."""
+        """Take the steps from `done` to `total`; `step(number)` returns its loss. Preempted (saved) if stopped.
+
+        Diverged, and nothing saved, where a loss is not finite.
+        """
         with deferred() as stop, Progress(total, label, "step", done=self.done) as progress:
             while self.done < total:
                 loss = step(self.done)
                 self.done += 1
+                Diverged.check(f"{label}, step {self.done}", loss=loss)
                 progress.advance(loss=f"{loss:.3f}")
                 if stop.is_set() or self.done % self._every == 0 or self.done == total:
                     self._save()

@@ -9,6 +9,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 
@@ -21,26 +22,38 @@ from training.generative_rec.prompts import Bindings, Codes, Template, Writer, l
 
 Rng = np.random.Generator
 TITLES_OF_HISTORY = 5
+_BACKWARDS = 0.5
 
 
 @dataclass(frozen=True)
 class Augmentation:
     """An epoch has `variants` copies of a sequence, a share `reverse` backwards, a share `drop` of items left out.
 
+    A copy that runs backwards teaches that what goes with what holds both ways. Where it does not, it is the wrong
+    lesson: `reverse` chosen on `validation` is 0 where the order of the items matters there, and a half elsewhere.
     A share `anonymous` does not say whose it is, as the prompt of a customer whom training does not know: else the
     model would never have begun a list without a code. The others have the code of their first half of the items and
     learn the second: the code in the end is pooled over all of them, and would teach to look the answers up.
     """
 
     variants: int = 4
-    reverse: float = 0.5
+    reverse: float | Literal["validation"] = "validation"
     drop: float = 0.2
     anonymous: float = 0.5
+
+    def backwards(self, ordered: bool) -> float:
+        """The share of reversed copies; `ordered`: whether the order of the items matters."""
+        if self.reverse == "validation":
+            return 0.0 if ordered else _BACKWARDS
+        return self.reverse
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """The training part: `sequences` of item ids by user, oldest first; texts and profiles where there are any."""
+    """The training part: `sequences` of item ids by user, oldest first; texts and profiles where there are any.
+
+    `ordered`: whether the order of the items in a sequence matters, see `Augmentation`.
+    """
 
     items: ItemCodes
     sequences: Mapping[str, Sequence[str]]
@@ -48,6 +61,7 @@ class Corpus:
     profiles: Mapping[str, str] = field(default_factory=dict)
     history: int = 20
     augmentation: Augmentation = field(default_factory=Augmentation)
+    ordered: bool = False
 
     def codes(self, items: Sequence[str], last: int | None = None) -> Codes:
         """The tokens of the `last` of these items; of a history if it is not said how many."""
@@ -65,11 +79,11 @@ class Corpus:
 
 
 def changed(sequence: Sequence[str], corpus: Corpus, rng: Rng) -> list[str]:
-    """A copy with some items left out, half of the time backwards; never empty, at most `history` items and one."""
+    """A copy with some items left out, sometimes backwards; never empty, at most `history` items and one."""
     change = corpus.augmentation
     keep = rng.random(len(sequence)) >= change.drop
     kept = [item for item, stays in zip(sequence, keep, strict=True) if stays] or list(sequence)
-    direction = -1 if rng.random() < change.reverse else 1
+    direction = -1 if rng.random() < change.backwards(corpus.ordered) else 1
     return kept[::direction][-corpus.history - 1 :]
 
 
@@ -133,10 +147,15 @@ PROFILE_TASKS = frozenset({"preference", "user_text_to_code", "user_code_to_text
 
 @dataclass(frozen=True)
 class Mixture:
-    """`weights`: how often an epoch goes over each task's rows; 0.5 is half of them, drawn anew each epoch."""
+    """`weights`: how often an epoch goes over each task's rows; 0.5 is half of them, drawn anew each epoch.
+
+    Answers in text are long: at equal weights most of the learnt tokens would be theirs, and the loss is a mean over
+    tokens. At most `text_share` of an epoch's learnt tokens are of such answers, 1: as many as are drawn.
+    """
 
     weights: Mapping[str, float]
     writer: Writer
+    text_share: float = 1.0
 
     def __post_init__(self) -> None:
         unknown = set(self.weights) - set(SOURCES)
@@ -149,7 +168,19 @@ class Mixture:
     def epoch(self, corpus: Corpus, seed: tuple[int, int]) -> Samples:
         """The samples of one epoch, the same for the same seed. A row that a template cannot put is left to others."""
         tasks = enumerate(sorted(self.weights.items()))
-        return Samples.joined([self._task(task, weight, corpus, (*seed, number)) for number, (task, weight) in tasks])
+        drawn = Samples.joined([self._task(task, weight, corpus, (*seed, number)) for number, (task, weight) in tasks])
+        return self._balanced(drawn, np.random.default_rng((*seed, len(self.weights))))
+
+    def _balanced(self, samples: Samples, rng: Rng) -> Samples:
+        """The samples without so many of the answers in text, chosen at random, that the rest have their share."""
+        if self.text_share >= 1.0:
+            return samples
+        _, starts, ends = samples.ends.T
+        learnt, end = ends - starts, self.writer.vocabulary.tokenizer.eos_token_id  # of answers in text only
+        texts = rng.permutation(np.flatnonzero(samples.tokens[ends - 1] == end))
+        told, after = learnt[texts].sum(), learnt[texts][::-1].cumsum()[::-1]  # `after`: with each text itself
+        room = (learnt.sum() - told) * self.text_share / (1.0 - self.text_share)
+        return samples[np.delete(np.arange(len(samples)), texts[after > room])]
 
     def counts(self, corpus: Corpus) -> dict[str, int]:
         """How many rows each task has; DataError for a task of the mixture without any."""

@@ -133,12 +133,12 @@ class Kubernetes:
         self.pod = pod
         return pod
 
-    def end(self, phase: str) -> dict[str, Any]:
+    def end(self, phase: str, code: int = 1, reason: str = "Error") -> dict[str, Any]:
         """The pod ends; returns the trigger's event."""
         from kubernetes.client import models as k8s
 
-        code = 0 if phase == "Succeeded" else 1
-        ended = k8s.V1ContainerState(terminated=k8s.V1ContainerStateTerminated(exit_code=code))
+        code = 0 if phase == "Succeeded" else code
+        ended = k8s.V1ContainerState(terminated=k8s.V1ContainerStateTerminated(exit_code=code, reason=reason))
         facts = {"image": "i", "image_id": "i", "ready": False, "restart_count": 0}
         status = k8s.V1ContainerStatus(name="base", state=ended, **facts)
         self.pod.status = k8s.V1PodStatus(phase=phase, container_statuses=[status])
@@ -160,7 +160,7 @@ class Stage:
 
         self.folder, self.said, self.cluster, self.xcom = folder, folder / "said", Kubernetes(), dict[str, Any]()
         spec = str(folder / "spec.json")
-        prepare = ("-c", f"{self._say('prepare')}; from dags.results import hand_on; hand_on({{'spec': {spec!r}}})")
+        prepare = ("-c", f"{self._say('prepare')}; from infra.results import hand_on; hand_on({{'spec': {spec!r}}})")
         (folder / "code").write_text("0")
         finish = ("-c", f"{self._say('finish')}; raise SystemExit(int(open({str(folder / 'code')!r}).read()))")
         pod = partial(pod_spec, "a.b", profile=builder.PROFILE, gpus=1, gpu_class="small")
@@ -195,9 +195,9 @@ class Stage:
         with pytest.raises(TaskDeferred):
             self.task.execute(self.context)
 
-    def end(self, phase: str) -> None:
+    def end(self, phase: str, *how: Any) -> None:
         """From the wait on."""
-        self.task.trigger_reentry(self.context, self.cluster.end(phase))
+        self.task.trigger_reentry(self.context, self.cluster.end(phase, *how))
 
 
 @pytest.fixture
@@ -228,6 +228,23 @@ def test_a_pod_is_tried_again_only_if_its_stage_says_so_or_can_say_nothing(
         stage.end("Failed")
     assert isinstance(caught.value, AirflowFailException) is not again
     assert stage.said.read_text().split() == ["prepare"], "a stage that failed was finished"
+
+
+@pytest.mark.parametrize("ended", [(137, "Error"), (137, "OOMKilled"), (1, "OOMKilled")])
+@pytest.mark.parametrize("left", [None, "70"])
+def test_a_pod_that_was_killed_is_tried_again_and_its_limit_is_told(
+    stage: Stage, ended: tuple[int, str], left: str | None
+) -> None:
+    """Of several processes, those that were left may have said that they lost the one."""
+    from airflow.sdk.exceptions import AirflowException, AirflowFailException
+
+    stage.start()
+    if left is not None:
+        (stage.folder / "exit_code").write_text(left)
+    with pytest.raises(AirflowException, match=r"most likely out of memory; the limit of its pod is 64Gi") as caught:
+        stage.end("Failed", *ended)
+    assert not isinstance(caught.value, AirflowFailException)
+    assert "(exit code 75)" in str(caught.value)
 
 
 @pytest.mark.parametrize(("code", "again"), [("65", False), ("75", True)])

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import random
+import re
 from datetime import date, timedelta
 from typing import Any
 
+import pytest
+
+from infra.airflow_client import AirflowApiError
 from infra.airflow_env import Pool
+from infra.profile import CHECKOUT
 
 DAYS = [date(2018, 1, 1) + timedelta(days=n) for n in range(30)]
 
@@ -76,3 +82,44 @@ def test_a_second_start_finds_its_pools_and_may_change_them(airflow: Any) -> Non
     assert pools() == {**before, "gpu": wanted["slots"]}
     airflow.client.ensure_pools([{**wanted, "slots": before["gpu"]}])
     assert pools() == before
+
+
+def by_hand(airflow: Any, dag_id: str, body: dict[str, Any]) -> str:
+    """A run as a person triggers it through the API, without our client; its id."""
+    return str(airflow.client._call("POST", f"/api/v2/dags/{dag_id}/dagRuns", body)["dag_run_id"])
+
+
+def test_the_call_of_the_documentation_starts_a_run_of_its_days(airflow: Any) -> None:
+    text = (CHECKOUT / "docs" / "architecture.md").read_text()
+    (body,) = re.findall(r"`POST \.\.\./dagRuns ({.*?})`", text)
+    asked = json.loads(body)
+    assert airflow.finish("leaf", by_hand(airflow, "leaf", asked)) == "success"
+    noted = {path.read_text() for path in (airflow.folder / "ranges").iterdir()}
+    assert f"--from {asked['conf']['from']} --partition {asked['partition_key']}" in noted
+
+
+@pytest.mark.parametrize("dag_id", ["root", "leaf"])
+@pytest.mark.parametrize(
+    ("key", "conf", "said"),
+    [
+        ("2018-01-05", {"form": "2018-01-01"}, "unknown key: form"),
+        ("2018-01-05", {"from": "2018-01-06"}, "The range runs backwards: from 2018-01-06 to 2018-01-05"),
+        ("2024-13-45", {}, "'2024-13-45' is not a day"),
+        ("20240105", {}, "'20240105' is not a day"),
+    ],
+)
+def test_a_run_that_makes_no_sense_fails_at_its_first_task_in_words_and_is_not_retried(
+    airflow: Any, dag_id: str, key: str, conf: dict[str, str], said: str
+) -> None:
+    run = by_hand(airflow, dag_id, {"logical_date": None, "partition_key": key, "conf": conf})
+    assert airflow.finish(dag_id, run) == "failed"
+    (task,) = airflow.client.task_instances(dag_id, run)
+    assert (task["state"], task["try_number"]) == ("failed", 1)
+    log = "\n".join(airflow.client.log(dag_id, run, task["task_id"]))
+    assert said in log and "(exit code 65); not retried" in log
+
+
+def test_a_first_day_that_is_none_is_refused_before_a_run_is_made(airflow: Any) -> None:
+    with pytest.raises(AirflowApiError, match="Invalid input for param from: '2018-13-01' is not a 'date'") as refusal:
+        by_hand(airflow, "root", {"logical_date": None, "partition_key": "2018-01-05", "conf": {"from": "2018-13-01"}})
+    assert refusal.value.status == 400

@@ -16,7 +16,7 @@ from feature_store import point_in_time, store, training_sets
 from feature_store.definitions import DAILY_VIEWS, USER_DAILY, USER_PROFILE, DailyView, feast_objects
 from feature_store.materialize import Materialised, materialize
 from feature_store.online import ReconciliationError, newest_rows, online_rows, reconcile
-from feature_store.serve import apply_definitions
+from feature_store.serve import application, apply_definitions
 from feature_store.sources import pin, sources_of
 from feature_store.training_sets import NEXT_ITEM, build_training_set
 from infra.errors import DataError
@@ -198,13 +198,12 @@ def test_an_object_that_another_writer_dropped_is_missing(filled: Any) -> None:
 
 def test_the_server_answers_with_stored_and_on_demand_features(filled: Any, shop_rows: Any, days: list[date]) -> None:
     from fastapi.testclient import TestClient
-    from feast.feature_server import get_app
 
     materialize(filled.profile, days[0], days[-1])
     user, row = next(iter(newest(filled, days[-1]).items()))
     asked = int(shop_rows.at(days[-1] + timedelta(days=1)).timestamp())
     entities = {"user_id": [user, "nobody"], "item_id": ["0", "0"], "as_of_unix": [asked, asked]}
-    with opened(filled) as feast_store, TestClient(get_app(feast_store)) as client:
+    with opened(filled) as feast_store, TestClient(application(feast_store)) as client:
         body = {"feature_service": "next_item_v1", "entities": entities, "full_feature_names": True}
         answer = client.post("/get-online-features", json=body).raise_for_status().json()
     values = {n: r["values"] for n, r in zip(answer["metadata"]["feature_names"], answer["results"], strict=True)}

@@ -30,7 +30,7 @@ def test_a_second_run_with_the_same_files_reads_nothing_and_says_so(
     def refuse(*_: object) -> None:
         raise AssertionError("a landing file was read again")
 
-    monkeypatch.setattr(ingest_run, "read_raw", refuse)
+    monkeypatch.setattr(ingest_run, "read_landing", refuse)
     report = shop.ingest()
     assert report.published == ()
     assert report.up_to_date == 1
@@ -61,6 +61,45 @@ def test_a_day_is_not_called_quiet_while_a_file_cannot_be_read(shop: Shop) -> No
     shop.put_text("events/b.parquet", "torn")
     shop.ingest(first=DAY1, last=date(2024, 3, 4))
     assert shop.ledger.missing("events", DAY1, date(2024, 3, 4)) == [DAY2, date(2024, 3, 3)]
+
+
+def test_late_rows_of_a_closed_day_are_taken_along_by_the_run_that_finds_them(shop: Shop) -> None:
+    shop.put("events/day1.csv", many_good_events())
+    shop.ingest(first=DAY1, last=DAY1)
+    shop.put("events/day2.csv", [*second_day(), *(event(user_id=f"late{n}") for n in range(12))])
+    assert shop.ledger.overdue("events") == {}
+
+    report = shop.ingest(first=DAY2, last=DAY2)
+
+    assert {w.partition: w.rows_out for w in report.published} == {DAY1: 42, DAY2: 3}
+    assert f"events: {DAY1} is built again: its landing files have changed since its run" in report.lines()
+    assert shop.ledger.overdue("events") == {}
+    assert shop.ledger.reconcile() == []
+    assert shop.ingest(first=DAY2, last=DAY2).published == ()
+
+
+def test_a_day_before_the_range_that_was_never_built_stays_for_its_own_run(shop: Shop) -> None:
+    shop.put("events/a.csv", [*many_good_events(), *second_day()])
+    assert [w.partition for w in shop.ingest(first=DAY2, last=DAY2).published] == [DAY2]
+    assert shop.ledger.missing("events", DAY1, DAY2) == [DAY1]
+
+
+def test_late_rows_that_stop_their_day_leave_it_overdue(shop: Shop) -> None:
+    shop.put("events/day1.csv", many_good_events(5))
+    shop.ingest(first=DAY1, last=DAY1)
+    shop.put("events/day2.csv", [*second_day(), *(event(user_id=f"w{n}", item_id="i404") for n in range(5))])
+    report = shop.ingest(first=DAY2, last=DAY2)
+    assert [stop.partition for stop in report.stopped] == [DAY1]
+    assert shop.ledger.overdue("events") == {DAY1: ("events/day2.csv",)}
+    assert [stop.partition for stop in shop.ingest(first=DAY2, last=DAY2).stopped] == [DAY1]
+
+
+def test_a_catalogue_that_changes_checks_no_closed_day_again_in_a_daily_run(shop: Shop) -> None:
+    shop.put("events/a.csv", [*many_good_events(), *second_day()])
+    shop.ingest()
+    shop.put("items.csv", [{"item_id": f"i{n}", "title": f"Another title {n}"} for n in range(1, 10)])
+    shop.ingest("items")
+    assert [w.partition for w in shop.ingest(first=DAY2, last=DAY2).published] == [DAY2]
 
 
 def test_a_quiet_range_reads_no_file_at_all(shop: Shop) -> None:

@@ -15,12 +15,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from dags.pipelines import Pipeline
-from dags.results import RESULT_FILE
 from dags.steps import decide, export_tables, gate_report, register
 from dags.steps._folders import open_run
 from infra.lake import Lake
 from infra.ledger import Ledger
 from infra.profile import Profile
+from infra.results import RESULT_FILE
 from registry import runs
 from registry.aliases import aliases
 from registry.promotions import Decision, Promotions

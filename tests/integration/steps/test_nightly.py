@@ -16,7 +16,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from dags.pipelines import Pipeline, load_pipeline
-from dags.results import RESULT_FILE
 from dags.steps import recommend
 from dags.steps._publish import publish_rows
 from infra.contracts import arrow_schema, load_contract
@@ -24,6 +23,7 @@ from infra.errors import DataError
 from infra.lake import Lake
 from infra.ledger import Ledger
 from infra.profile import Profile
+from infra.results import RESULT_FILE
 from registry import decisions, packaging, runs
 from tests.lake_kit import put
 from tests.recommender_kit import ITEMS, package_recommender

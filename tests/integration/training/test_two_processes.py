@@ -10,6 +10,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from infra.errors import TransientError
+from infra.launch import launch
+
 from . import two_processes
 
 ROOT = Path(__file__).parents[3]
@@ -34,7 +37,7 @@ def metrics(folder: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
-KINDS = ["next_token", "resumed", "preference", "policy", "resumed_lora", "policy_lora"]
+KINDS = ["next_token", "resumed", "diverged", "preference", "policy", "policy_resumed", "resumed_lora", "policy_lora"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -80,3 +83,21 @@ def test_each_process_draws_dropout_masks_of_its_own(runs: dict[str, Path], star
 def test_a_resumed_run_draws_the_masks_of_a_straight_one(runs: dict[str, Path], started: str) -> None:
     straight, again = (load_file(runs[started] / kind / "ended.safetensors") for kind in ("dropped", "dropped_resumed"))
     assert {name for name, weight in straight.items() if not torch.equal(weight, again[name])} == set()
+
+
+def test_the_launcher_of_several_processes_tells_that_the_system_killed_one(tmp_path: Path) -> None:
+    script = tmp_path / "stage.py"
+    script.write_text(
+        "import os, signal, time\nos.environ['RANK'] == '1' and os.kill(os.getpid(), signal.SIGKILL)\ntime.sleep(60)"
+    )
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script)]
+    with pytest.raises(TransientError, match="killed by the system, most likely out of memory"):
+        launch(torchrun, tmp_path, lambda line: None)
+
+
+@pytest.mark.parametrize("started", ["one", "two", "sharded"])
+def test_a_loss_that_is_not_a_number_in_one_process_ends_all_and_leaves_a_checkpoint_to_go_on_from(
+    runs: dict[str, Path], started: str
+) -> None:
+    straight, again = (metrics(runs[started] / kind) for kind in ("next_token", "diverged"))
+    assert [line["loss"] for line in again if "loss" in line] == [line["loss"] for line in straight if "loss" in line]

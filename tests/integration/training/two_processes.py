@@ -7,6 +7,7 @@ that the model ends with, and in `held.json` how much of weights there was in a 
 import gc
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -32,10 +33,10 @@ from tests.unit.training.rung_kit import killed_in_step
 from training.core.backbone import BackboneConfig, LoraSettings, build_backbone
 from training.core.decoding import beam_search
 from training.core.device import accelerator
-from training.core.errors import Preempted
-from training.core.learner import Learner
-from training.core.loop import Loop, LoopConfig
-from training.core.packing import Sample
+from training.core.errors import Diverged, Preempted
+from training.core.learner import Learner, Loss
+from training.core.loop import Loop, LoopConfig, NextToken
+from training.core.packing import Batch, Sample
 from training.core.policy.groups import Group, Request
 from training.core.policy.rewards import Term
 from training.core.policy.rollouts import Sampling
@@ -48,6 +49,7 @@ from training.core.trie import Trie
 
 ROOT = Path(__file__).parents[3]
 PROMPTS = [(1, 260 + n % 7) for n in range(41)]
+ROUND = 5
 
 
 Make = Callable[[], PreTrainedModel]
@@ -68,6 +70,24 @@ def resumed(make: Make, out: Path, config: LoopConfig) -> PreTrainedModel:
     with killed_in_step(5, softly=True), suppress(Preempted):
         next_token(make, out, config)
         raise AssertionError("it was not preempted")
+    return next_token(make, out, config)
+
+
+def diverged(make: Make, out: Path, config: LoopConfig) -> PreTrainedModel:
+    """The same, where the loss of one process alone is not a number in its fifth step; started again, it is one."""
+    last, asked = accelerator().process_index == accelerator().num_processes - 1, 0
+    real = NextToken.loss
+
+    def loss(self: NextToken, model: PreTrainedModel, batch: Batch) -> Loss:
+        nonlocal asked
+        value, terms = real(self, model, batch)
+        asked += torch.is_grad_enabled()
+        return (value * float("nan") if last and asked > 4 * config.accumulate else value), terms
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(NextToken, "loss", loss)
+        with pytest.raises(Diverged, match="step 5"):
+            next_token(make, out, replace(config, checkpoint_steps=4))
     return next_token(make, out, config)
 
 
@@ -102,18 +122,35 @@ def preference(make: Make, out: Path, config: LoopConfig) -> PreTrainedModel:
     return model
 
 
-def policy(make: Make, out: Path, config: LoopConfig) -> PreTrainedModel:
+def policy(make: Make, out: Path, config: LoopConfig, rollout: Sampling | None = None) -> PreTrainedModel:
     """Two mini-batches a round; the filter leaves the processes different numbers of groups, and sometimes none."""
     model = make()
     variant = Variant(
-        Sampling(responses=4, max_tokens=3, end=2, top_k=50),
+        rollout or Sampling(responses=4, max_tokens=3, end=2, top_k=50),
         [Term("even", 1.0, even_tokens)],
         Surrogate(Clip(0.01, 0.02), uncertain_clip=Clip(0.1, 0.2), kl=0.05, entropy_start=0.01),
         keep=Difficulty(0.1, 0.75),
     )
-    settings = PolicyConfig(rounds=6, prompts=5, minibatch=3, rows=1, row_tokens=16, learning_rate=0.01)
+    settings = PolicyConfig(rounds=6, prompts=ROUND, minibatch=3, rows=1, row_tokens=16, learning_rate=0.01)
     PolicyTrainer(model, 0, variant, settings, 3, out, "run").train([Request(prompt) for prompt in PROMPTS])
     return model
+
+
+def policy_resumed(make: Make, out: Path, config: LoopConfig) -> PreTrainedModel:
+    """The same, where one process alone is asked to stop between its rollouts of the fourth round; started again."""
+    last, batches = accelerator().process_index == accelerator().num_processes - 1, 0
+
+    class Stopping(Sampling):
+        def __call__(self, *given: Any) -> list[Group]:
+            nonlocal batches
+            batches += 1
+            if last and batches == 3 * (ROUND // accelerator().num_processes) + 1:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return super().__call__(*given)
+
+    with pytest.raises(Preempted, match="round 3"):
+        policy(make, out, config, Stopping(responses=4, max_tokens=3, end=2, top_k=50, batch_size=1))
+    return policy(make, out, config)
 
 
 def even_tokens(group: Group) -> Tensor:
@@ -193,8 +230,10 @@ def run_all(out: Path, processes: int) -> None:
     runs: dict[str, tuple[Run, BackboneConfig]] = {
         "next_token": (next_token, sizes),
         "resumed": (resumed, sizes),
+        "diverged": (diverged, sizes),
         "preference": (preference, sizes),
         "policy": (policy, sizes),
+        "policy_resumed": (policy_resumed, sizes),
         "resumed_lora": (resumed, adapted),
         "policy_lora": (policy, adapted),
         "dropped": (dropped, noisy),

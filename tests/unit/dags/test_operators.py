@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from dags.builder import EVENTS, command
-from dags.commands import follow, judge
+from dags.commands import judge
 from dags.operators import RunCommand
 from infra.errors import EXIT_BUG, EXIT_DATA, EXIT_SUPERSEDED, EXIT_TRANSIENT
 
@@ -50,12 +50,12 @@ def test_the_log_has_the_command_and_then_its_output_line_by_line(make: Any) -> 
 
 
 def test_what_a_command_hands_on_is_the_tasks_result(make: Any) -> None:
-    task, _ = make("from dags.results import hand_on; hand_on({'version': '3'})")
+    task, _ = make("from infra.results import hand_on; hand_on({'version': '3'})")
     assert task.execute({}) == {"version": "3"}
 
 
 def test_outside_a_task_nothing_is_handed_on(tmp_path: Path) -> None:
-    code = "from dags.results import hand_on; hand_on(1)"
+    code = "from infra.results import hand_on; hand_on(1)"
     assert subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path).returncode == 0
     assert list(tmp_path.iterdir()) == []
 
@@ -67,14 +67,14 @@ def test_arguments_reach_the_command_as_they_are(make: Any) -> None:
     assert log[-1] == "a b; rm -rf $HOME `date`"
 
 
-@pytest.mark.parametrize("code", [EXIT_TRANSIENT, -signal.SIGTERM, -signal.SIGKILL])
+@pytest.mark.parametrize("code", [EXIT_TRANSIENT, -signal.SIGTERM, -signal.SIGKILL, 143, 137])
 def test_transient_and_preempted_may_be_retried(code: int) -> None:
     with pytest.raises(airflow.AirflowException) as caught:
         judge(code, ["-m", "x"])
     assert not isinstance(caught.value, airflow.AirflowFailException)
 
 
-@pytest.mark.parametrize("code", [EXIT_DATA, EXIT_BUG, EXIT_SUPERSEDED, 1, 2, -signal.SIGSEGV])
+@pytest.mark.parametrize("code", [EXIT_DATA, EXIT_BUG, EXIT_SUPERSEDED, 1, 2, -signal.SIGSEGV, 139])
 def test_everything_else_fails_at_once(code: int) -> None:
     with pytest.raises(airflow.AirflowFailException):
         judge(code, ["-m", "x"])
@@ -97,6 +97,13 @@ def test_an_asset_event_carries_the_range_of_the_run(make: Any) -> None:
     assert events[EVENTS].extra == {"from": "2018-01-01", "to": "2018-01-05"}
 
 
+def test_a_task_of_a_run_with_an_unknown_key_of_conf_runs_nothing(make: Any) -> None:
+    task, log = make("pass")
+    with pytest.raises(airflow.AirflowFailException, match=r"unknown key: form(.|\n)*\(exit code 65\); not retried"):
+        task.execute({"params": {"from": None, "form": "2018-01-01"}})
+    assert log == []
+
+
 def test_a_killed_task_leaves_no_process_behind(make: Any) -> None:
     """The command has a child of its own, as Spark and accelerate have."""
     child = "import subprocess, sys; p = subprocess.Popen([sys.executable, '-c', 'input()'], stdin=subprocess.PIPE)"
@@ -110,7 +117,9 @@ def test_a_killed_task_leaves_no_process_behind(make: Any) -> None:
     assert not grandchild.is_running() or grandchild.status() == psutil.STATUS_ZOMBIE
 
 
-def test_a_signal_is_a_negative_exit_code() -> None:
-    argv = [sys.executable, "-c", "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"]
-    process = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True)
-    assert follow(process, lambda line: None) == -signal.SIGKILL
+def test_a_command_that_the_system_kills_is_tried_again_and_its_memory_is_told(make: Any) -> None:
+    task, _ = make("import os, signal; held = b'x' * 2**29; os.kill(os.getpid(), signal.SIGKILL)")
+    with pytest.raises(airflow.AirflowException, match=r"out of memory; it held 0\.[5-9] GiB at its peak") as caught:
+        task.execute({})
+    assert not isinstance(caught.value, airflow.AirflowFailException)
+    assert "(exit code 75)" in str(caught.value), "what follows the task reads the class of the failure there"

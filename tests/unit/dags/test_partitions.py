@@ -90,6 +90,9 @@ def _run_all(waiting: dict[date, list[Event]]) -> set[date]:
     [
         (None, None, "no partition"),
         ("yesterday", None, "'yesterday' is not a day"),
+        ("2024-13-45", None, "'2024-13-45' is not a day"),
+        ("20240105", None, "'20240105' is not a day"),
+        ("2024-W01-5", None, "'2024-W01-5' is not a day"),
         ("2018-01-05", "2018-13-01", "'2018-13-01' is not a day"),
         ("2018-01-05", "2018-01-06", "backwards"),
     ],
@@ -97,3 +100,9 @@ def _run_all(waiting: dict[date, list[Event]]) -> set[date]:
 def test_a_range_that_makes_no_sense_is_an_error_that_says_so(key: str | None, start: str | None, what: str) -> None:
     with pytest.raises(DataError, match=what):
         resolve(key, start, [])
+
+
+def test_a_misspelt_key_of_conf_is_refused_and_the_known_ones_are_named() -> None:
+    with pytest.raises(DataError, match="unknown key: form") as refusal:
+        days("2018-01-05", {"from": None, "form": "2018-01-01"}, {})
+    assert "'from'" in refusal.value.do

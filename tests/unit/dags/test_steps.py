@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import signal
+import sys
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -13,13 +15,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from dags.pipelines import Pipeline
-from dags.steps import clean_airflow, export_tables
+from dags.steps import clean_airflow, export_tables, run_stage
 from dags.steps._folders import Run, close_run, open_run, write_spec
 from dags.steps._publish import publish_rows
 from dags.steps.run_stage import of_day
 from dags.steps.stuck_attempts import stuck_attempts
 from infra.contracts import arrow_schema, load_contract
-from infra.errors import DataError
+from infra.errors import EXIT_TRANSIENT, DataError, exit_with_reason
 from infra.lake import Lake
 from infra.ledger import Ledger
 from infra.profile import Profile
@@ -240,3 +242,26 @@ def test_airflows_history_is_kept_for_a_quarter(profile: Profile, monkeypatch: p
     monkeypatch.setenv("AIRFLOW__DATABASE__SQL_ALCHEMY_CONN", "airflow-db-not-allowed:///")
     opened = clean_airflow.clean_environment(profile)["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"]
     assert opened == f"sqlite:///{profile.airflow.home}/airflow.db"
+
+
+def test_a_step_whose_training_is_killed_ends_with_the_code_of_a_retry_and_says_why(
+    profile: Profile,
+    tmp_path: Path,
+    pipeline: Pipeline,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    killed = [sys.executable, "-c", f"import os; held = b'x' * 2**29; os.kill(os.getpid(), {signal.SIGKILL})"]
+    monkeypatch.setattr(run_stage, "load_profile", lambda: profile)
+    monkeypatch.setattr(run_stage, "load_pipeline", lambda *_: pipeline)
+    monkeypatch.setattr(run_stage, "open_run", lambda *_: Run(tmp_path, DAY, {}))
+    monkeypatch.setattr(run_stage, "write_spec", lambda *_: tmp_path / "codes" / "spec.json")
+    monkeypatch.setattr(run_stage, "build_command", lambda *_: killed)
+    arguments = ["run", "--stage", "codes", "--system", "toy", "--run-id", "r", "--partition", str(DAY)]
+    monkeypatch.setattr(sys, "argv", ["run_stage", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        exit_with_reason(run_stage.main)
+    assert ended.value.code == EXIT_TRANSIENT
+    said = capsys.readouterr().err
+    assert "error: Training stage 'codes' was killed by the system, most likely out of memory." in said
+    assert "GiB at its peak" in said and "PLUMBLINE__TRAINING_PRESET" in said

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,10 +14,13 @@ from accelerate import FullyShardedDataParallelPlugin
 from accelerate.commands import launch as accelerate_launch
 from accelerate.utils.launch import prepare_multi_gpu_env
 from torch.distributed.fsdp.wrap import transformer_auto_wrap_policy
+from torch.distributed.launcher.api import LaunchConfig
 
 from infra import launch
+from infra.errors import EXIT_BUG, EXIT_TRANSIENT, PlumblineError, TransientError
 from infra.profile import CHECKOUT, Profile
 from training.core.environment import CPU_SETTINGS
+from training.core.stage import CHECKPOINTS
 
 
 @pytest.fixture
@@ -30,6 +35,22 @@ def test_without_a_gpu_one_process_runs_on_the_cpu(profile: Profile) -> None:
     assert launch.build_command("generative_rec.sft", "/a b/spec.json", profile) == [
         sys.executable, "-m", "training", "generative_rec.sft", "--spec", "/a b/spec.json",
     ]  # fmt: skip
+
+
+def test_with_one_gpu_the_stage_itself_is_the_process_that_gets_the_signals(profile: Profile) -> None:
+    without = launch.build_command("generative_rec.sft", "/s/spec.json", profile)
+    assert launch.build_command("generative_rec.sft", "/s/spec.json", profile, gpus=1) == without
+
+
+def test_the_launcher_of_several_processes_waits_for_a_checkpoint_and_gives_up_before_its_pod(
+    cluster: Profile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "TORCH_ELASTIC_SHUTDOWN_TIMEOUT"
+    assert name not in launch.build_environment(gpus=1)
+    monkeypatch.setenv(name, launch.build_environment(gpus=2)[name])
+    waits = LaunchConfig(min_nodes=1, max_nodes=1, nproc_per_node=2).shutdown_timeout
+    pod = launch.pod_spec("a.b", "/s.json", cluster, gpus=2, gpu_class="large")
+    assert 500 < waits < pod["spec"]["terminationGracePeriodSeconds"]
 
 
 def test_with_four_gpus_four_processes_run(cluster: Profile) -> None:
@@ -78,6 +99,10 @@ def test_launcher_and_training_room_agree_on_the_allocator() -> None:
     assert launch.CPU_SETTINGS == CPU_SETTINGS
 
 
+def test_launcher_and_training_room_agree_on_where_checkpoints_are() -> None:
+    assert launch.CHECKPOINTS == CHECKPOINTS
+
+
 def test_the_pod_of_a_two_gpu_stage(cluster: Profile) -> None:
     pod = launch.pod_spec("generative_rec.sft", "/var/lib/plumbline/s/spec.json", cluster, gpus=2, gpu_class="large")
     command = launch.build_command("generative_rec.sft", "/var/lib/plumbline/s/spec.json", cluster, 2)
@@ -91,7 +116,7 @@ def test_the_pod_of_a_two_gpu_stage(cluster: Profile) -> None:
         "spec": {
             "restartPolicy": "Never",
             "automountServiceAccountToken": False,
-            "terminationGracePeriodSeconds": 120,
+            "terminationGracePeriodSeconds": 600,
             "securityContext": {**non_root, "seccompProfile": {"type": "RuntimeDefault"}},
             "containers": [
                 {
@@ -146,6 +171,40 @@ def test_output_is_handed_on_line_by_line(tmp_path: Path) -> None:
 def test_the_stages_own_exit_code_counts_where_the_launcher_hides_it(tmp_path: Path, own: int) -> None:
     left = f"open({str(tmp_path / 'exit_code')!r}, 'w').write('{own}')"
     assert launch.launch(script(1, left), tmp_path, lambda line: None) == own
+
+
+def killed(number: signal.Signals) -> list[str]:
+    """A stage that a signal ends, holding half a GiB."""
+    return [sys.executable, "-c", f"import os; held = b'x' * 2**29; os.kill(os.getpid(), {number})"]
+
+
+def test_a_stage_that_the_system_kills_may_be_tried_again_and_says_what_it_held_and_what_to_set(tmp_path: Path) -> None:
+    with pytest.raises(TransientError) as caught:
+        launch.launch(killed(signal.SIGKILL), tmp_path / "sft", lambda line: None)
+    said = caught.value
+    assert said.what == "Training stage 'sft' was killed by the system, most likely out of memory."
+    (held,) = re.findall(r"signal 9 \(SIGKILL\); it held (\d\.\d) GiB at its peak", said.why)
+    assert float(held) >= 0.5
+    assert "pipeline.yaml" in said.do and "python -m training check" in said.do
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "what"),
+    [(signal.SIGTERM, EXIT_TRANSIENT, "stopped"), (signal.SIGSEGV, EXIT_BUG, r"crashed \(SIGSEGV\)")],
+)
+def test_any_signal_that_ends_a_stage_is_told(tmp_path: Path, number: signal.Signals, code: int, what: str) -> None:
+    with pytest.raises(PlumblineError, match=what) as caught:
+        launch.launch(killed(number), tmp_path, lambda line: None)
+    assert caught.value.exit_code == code
+
+
+@pytest.mark.parametrize("left", ["", "open({file!r}, 'w').write('70')"])
+def test_one_of_several_processes_that_is_killed_is_heard_above_those_that_lost_it(tmp_path: Path, left: str) -> None:
+    """The launcher's own words; `test_two_processes` has them from the launcher itself."""
+    report = "print('  traceback : Signal 9 (SIGKILL) received by PID 17')\n"
+    command = script(1, report + left.format(file=str(tmp_path / "exit_code")))
+    with pytest.raises(TransientError, match="killed by the system"):
+        launch.launch(command, tmp_path, lambda line: None)
 
 
 def test_a_launcher_that_fails_by_itself_is_heard(tmp_path: Path) -> None:

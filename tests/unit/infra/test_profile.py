@@ -83,3 +83,22 @@ def test_a_value_that_makes_no_sense_is_named(variable: str, value: str) -> None
     assert variable.removeprefix("PLUMBLINE__").lower().replace("__", ".") in str(failure.value).lower().replace(
         "__", "."
     )
+
+
+@pytest.mark.parametrize("key", ["home", "landing"])
+@pytest.mark.parametrize(("given", "found"), [("a b/c", "a b/c"), ("x/../y", "y"), ("./z", "z"), ("~/w", "w")])
+def test_a_folder_is_absolute_so_that_every_process_finds_the_same(
+    key: str, given: str, found: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    profile = load_profile("local", environ={f"PLUMBLINE__{key.upper()}": given})
+    assert getattr(profile, key) == tmp_path / found
+    assert profile.lake.warehouse == f"{profile.home}/lake/warehouse"
+
+
+@pytest.mark.parametrize("key", ["home", "landing"])
+@pytest.mark.parametrize("given", ["", " "])
+def test_a_folder_that_is_none_is_refused(key: str, given: str) -> None:
+    with pytest.raises(ProfileError, match=f"'{key}' names no folder"):
+        load_profile("local", environ={f"PLUMBLINE__{key.upper()}": given})

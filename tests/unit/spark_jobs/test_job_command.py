@@ -11,7 +11,8 @@ import pytest
 
 import spark_jobs.__main__ as command
 from infra.errors import EXIT_BUG, EXIT_DATA, exit_with_reason
-from infra.profile import CHECKOUT
+from infra.profile import CHECKOUT, load_profile
+from spark_jobs.session import explained
 
 
 def typed(line: str, monkeypatch: pytest.MonkeyPatch) -> object:
@@ -59,3 +60,8 @@ def test_without_java_a_job_says_what_to_install_and_shows_no_traceback(tmp_path
     assert "error: Java did not start.\n  where: JAVA_HOME=/no/java/here\n" in ended.stderr
     assert "Install Java 17 or 21" in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+def test_a_job_that_fails_by_itself_keeps_its_own_error() -> None:
+    with pytest.raises(ValueError, match="ours"), explained(load_profile("local", environ={})):
+        raise ValueError("ours")

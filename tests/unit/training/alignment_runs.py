@@ -90,7 +90,7 @@ def many_high_tokens(group: Group) -> Tensor:
 def sampled() -> Variant:
     """Free samples, with every switch of the surrogate on."""
     surrogate = Surrogate(
-        Clip(0.1, 0.15), uncertain_clip=Clip(0.2, 0.3), kl=0.02, entropy_start=0.02, temperature=0.9, aggregate="token"
+        Clip(0.1, 0.15), uncertain_clip=Clip(0.2, 0.3), kl=0.02, entropy_start=0.02, aggregate="token"
     )
     rollout = Sampling(responses=6, max_tokens=5, end=2, temperature=0.9, top_k=16)
     return Variant(rollout, [Term("high", 1.0, many_high_tokens)], surrogate)

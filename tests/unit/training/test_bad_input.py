@@ -20,7 +20,8 @@ from safetensors.torch import load_file, save_file
 from training.core.errors import DataError
 from training.core.learner import Learner
 from training.core.stage import StageSpec, TableRef
-from training.generative_rec import evaluate, quantizers
+from training.generative_rec import quantizers
+from training.generative_rec.baselines import rows
 from training.generative_rec.collaborative_vectors import CollaborativeVectors
 from training.generative_rec.steps import Steps
 
@@ -69,7 +70,7 @@ def _nothing_trains(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Learner, "step", trains)
     monkeypatch.setattr(Steps, "run", trains)
     monkeypatch.setattr(quantizers.ResidualKMeans, "fit", trains)
-    monkeypatch.setattr(evaluate, "SASRec", trains)
+    monkeypatch.setattr(rows, "SASRec", trains)
     encode_with(monkeypatch, vectors)
 
 

@@ -17,7 +17,7 @@ from training.__main__ import main
 from training.check import check
 from training.core.backbone import BackboneConfig, LoraSettings, build_backbone, outline
 from training.core.errors import DataError
-from training.core.footprint import Load, faults, footprint
+from training.core.footprint import Decoding, Load, faults, footprint
 from training.core.tokens import Vocabulary, train_text_tokenizer
 from training.generative_rec import scid_tokenizer, sft
 from training.generative_rec.item_codes import ItemCodes
@@ -87,6 +87,33 @@ def test_the_footprint_is_the_sum_worked_by_hand() -> None:
     assert (beside.training - shared.training) * 2**30 == pytest.approx(weights)
     again = footprint(replace(LOAD, backbone=replace(TINY, gradient_checkpointing=True)), 1)
     assert (again.training - alone.training) * 2**30 == pytest.approx((2 * 2 + 34) * 256 * 16 - activations)
+
+
+def test_what_decoding_takes_is_worked_by_hand() -> None:
+    """Two prompts of 10 tokens with 3 beams of 4: 44 tokens of keys and values for one head of 8, in two layers."""
+    weights = sum(weight.numel() for weight in outline(TINY, 300).parameters())
+    load = replace(LOAD, decoding=Decoding(requests=2, prompt=10, answers=3, tokens=4))
+    cache, layer, logits = 2 * 2 * 44 * 2 * 8, 34 * 20 * 16, 10 * 6 * 300
+    assert footprint(load, 1).decoding * 2**30 == pytest.approx(16 * weights + 2 * weights + cache + layer + logits)
+    assert footprint(load, 4).decoding * 2**30 == pytest.approx(4 * weights + 2 * weights + cache + layer + logits)
+    assert footprint(LOAD, 1).decoding == 0.0
+    large = replace(load, tokens=150_000, decoding=Decoding(64, 10, 200, 4))
+    assert footprint(large, 1).decoding < footprint(replace(large, decoding=load.decoding), 1).decoding + 2.0
+
+
+def test_weights_that_do_not_learn_stand_there_in_bf16_alone() -> None:
+    adapted = replace(LOAD, backbone=replace(TINY, lora=LoraSettings(rank=2)))
+    found = footprint(adapted, 1)
+    activations, logits = 34 * 2 * 256 * 16, 10 * 256 * 300
+    frozen = found.weights - found.trainable
+    assert frozen > 0
+    assert found.training * 2**30 == pytest.approx(2 * frozen + 18 * found.trainable + activations + logits)
+
+
+def test_a_stage_that_decodes_too_much_at_once_is_refused(tmp_path: Path) -> None:
+    root = declared(tmp_path, lambda stages: stages["sp_easy"]["config"]["demo"]["choice"].update(beams=10**6))
+    with pytest.raises(DataError, match=r"sp_easy: .* GiB to decode: ask for fewer beams"):
+        check("generative_rec", "demo", None, 80.0, None, root)
 
 
 @pytest.mark.parametrize(

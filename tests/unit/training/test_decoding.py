@@ -170,13 +170,13 @@ def test_items_and_scores_are_those_of_transformers_generate(kind: str) -> None:
 
 def test_the_prompt_is_cached_once_and_three_levels_take_two_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     model, widths = qwen(), []
-    forward = model.forward
+    forward = model.get_decoder().forward
 
     def recording(**inputs: torch.Tensor) -> object:
         widths.append(tuple(inputs["input_ids"].shape))
         return forward(**inputs)
 
-    monkeypatch.setattr(model, "forward", recording)
+    monkeypatch.setattr(model.get_decoder(), "forward", recording)
     items = [(a, b, c) for a in (1, 2, 3) for b in (5, 6, 7) for c in (9, 10)]
     beam_search(model, Trie.build(items), [[4, 8, 2, 11], [3]], beams=3)
     assert widths == [(2, 4), (2, 3), (2, 3)]
@@ -216,3 +216,16 @@ def test_a_sliding_window_works_as_long_as_all_beams_fit_into_it() -> None:
     assert found.items[0].tolist() == [item for _, item in expected]
     with pytest.raises(DataError, match="does not fit into the sliding window"):
         beam_search(model, Trie.build(items), [[4, 8, 2]], beams=5)
+
+
+def test_scores_are_the_same_however_few_logits_are_there_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nine beams over a table of no more than two rows of logits."""
+    items = [(a, b, c) for a in (1, 2, 3) for b in (5, 6, 7) for c in (9, 10)]
+    asked = [[4, 8, 2, 11], [3]]
+    whole, model, rows = beam_search(qwen(), Trie.build(items), asked, beams=9), qwen(), []
+    model.get_output_embeddings().register_forward_hook(lambda _, given, logits: rows.append(logits.shape[0]))
+    monkeypatch.setattr("training.core.heads.LOGITS_AT_ONCE", 2 * VOCABULARY)
+    found = beam_search(model, Trie.build(items), asked, beams=9)
+    assert torch.equal(found.items, whole.items)
+    assert torch.allclose(found.log_probs, whole.log_probs, atol=1e-6)
+    assert max(rows) == 2 and len(rows) > 10

@@ -9,6 +9,7 @@ import shutil
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from training.core.stage import StageSpec, TableRef, run_stage
 from training.core.tokens import Vocabulary, train_text_tokenizer
 from training.generative_rec import evaluate
 from training.generative_rec.baselines import base
+from training.generative_rec.baselines.covisit import COUNTINGS
 from training.generative_rec.item_codes import codebook_sizes
 from training.generative_rec.samples import NextItem
 from training.generative_rec.serve import Recommender
@@ -81,7 +83,7 @@ def test_every_model_is_measured_on_the_same_samples_and_the_tables_agree(spec: 
     for row in _table(spec, "eval_ranks"):
         by_model[row["model"]].append(row)
     keys = {model: [(r["user_id"], r["as_of"], r["item_id"]) for r in rows] for model, rows in by_model.items()}
-    assert list(keys) == ["popularity", "covisit", "sasrec", "sft"]
+    assert list(keys) == ["popularity", "frequency", "covisit", "sasrec", "sft"]
     assert all(found == keys["sft"] and len(found) == 31 for found in keys.values())
     for model, rows in by_model.items():
         ranks = np.array([row["rank"] or math.inf for row in rows])
@@ -95,12 +97,12 @@ def test_the_leave_one_out_view_stands_beside_with_the_last_sample_of_each_user_
 ) -> None:
     result = evaluate.main(spec)
     ranks = _table(spec, "eval_ranks", "leave_one_out")
-    assert Counter(row["model"] for row in ranks) == {"popularity": 31, "covisit": 31}
+    assert Counter(row["model"] for row in ranks) == {"popularity": 31, "frequency": 31, "covisit": 31}
     newest = max(datetime(row["as_of"].year, row["as_of"].month, row["as_of"].day) for row in ranks)
     assert newest == datetime(2018, 1, 1) + timedelta(days=29 + 30 * 5)
     assert len({row["user_id"] for row in ranks if row["model"] == "covisit"}) == 31
     means = {row["model"]: row["value"] for row in _table(spec, "model_metrics", "leave_one_out") if _is_headline(row)}
-    assert means == {m: result.metrics[f"leave_one_out.{m}.recall@3"] for m in ("popularity", "covisit")}
+    assert means == {m: result.metrics[f"leave_one_out.{m}.recall@3"] for m in ("popularity", "frequency", "covisit")}
 
 
 def _is_headline(row: dict[str, Any]) -> bool:
@@ -154,10 +156,34 @@ def test_serving_returns_items_of_the_catalogue_best_first_and_reads_over_unknow
 
 def test_each_row_stands_against_the_one_above_and_lists_say_how_many_kinds_they_have(spec: StageSpec) -> None:
     metrics = evaluate.main(spec).metrics
-    steps = {f"{a}.minus.{b}.ndcg@10" for a, b in (("covisit", "popularity"), ("sasrec", "covisit"), ("sft", "sasrec"))}
+    names = ("popularity", "frequency", "covisit", "sasrec", "sft")
+    steps = {f"{higher}.minus.{lower}.ndcg@10" for lower, higher in pairwise(names)}
     assert steps <= metrics.keys()
     line = [row for row in _table(spec, "model_metrics") if (row["model"], row["metric"]) == ("popularity", "kinds@10")]
     assert [row["value"] for row in line] == [metrics["popularity.kinds@10"]] and 1 <= line[0]["value"] <= 3
+
+
+def test_what_a_row_has_chosen_on_validation_is_said_with_the_figure_that_chose_it(spec: StageSpec) -> None:
+    result = evaluate.main(spec)
+    (line,) = [row for row in _table(spec, "model_metrics") if row["metric"] == "choice"]
+    assert line["model"] == "covisit" and line["slice"] == "all"
+    assert line["reason"] in {str(one) for one in COUNTINGS}
+    assert line["value"] == result.metrics["covisit.choice"]
+
+
+def test_an_item_of_the_past_of_a_first_sample_is_warm(spec: StageSpec, tmp_path: Path) -> None:
+    day = datetime(2018, 1, 1, tzinfo=UTC)
+    rows = [
+        ("u0", date(2018, 1, 1), day, "i1", ["i2"], "train"),
+        ("u0", date(2018, 1, 2), day, "i3", ["i2", "i1"], "valid"),
+        ("u0", date(2018, 1, 3), day, "i2", ["i2", "i1", "i3"], "test"),
+        ("u1", date(2018, 1, 3), day, "i4", [], "test"),
+    ]
+    table = TableRef((str(write_rows(tmp_path / "warm.parquet", rows)),))
+    config = {**spec.config, "baselines": {"time": ["popularity"]}}
+    evaluate.main(dataclasses.replace(spec, tables={**spec.tables, evaluate.TABLE: table}, config=config))
+    found = {row["item_id"]: row["slices"] for row in _table(spec, "eval_ranks") if row["model"] == "popularity"}
+    assert "item=warm" in found["i2"] and "item=cold" in found["i4"]
 
 
 def test_a_rung_that_was_left_out_has_the_figures_of_its_start_and_its_record_is_told(
@@ -204,12 +230,6 @@ def test_a_sample_limit_takes_whole_users_the_same_for_a_seed() -> None:
     assert len(chosen) == 9 and len({row.user_id for row in chosen}) == 3
 
 
-def test_the_same_question_is_asked_once() -> None:
-    bought = NextItem("u1", date(2018, 1, 1), "i1", ("i2",), "test")
-    other = NextItem("u1", date(2018, 1, 2), "i1", ("i2", "i1"), "test")
-    assert evaluate.chosen_samples([bought, bought, other], None, seed=1) == [bought, other]
-
-
 def test_a_finished_evaluation_is_not_run_again(spec: StageSpec) -> None:
     assert run_stage(spec, evaluate.main)
     assert not run_stage(spec, evaluate.main)
@@ -223,14 +243,14 @@ class _Inventor(base.Recommender):
 def test_an_item_outside_of_the_catalogue_is_a_bug_that_stops_the_stage(
     spec: StageSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(evaluate, "Popularity", lambda *_: _Inventor())
+    monkeypatch.setattr(evaluate, "rows", lambda _: {"popularity": lambda known: _Inventor()})
     with pytest.raises(AssertionError, match="popularity recommended"):
         evaluate.main(spec)
 
 
 @pytest.fixture
 def nothing_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(evaluate, "Popularity", lambda *_: pytest.fail("a baseline was made"))
+    monkeypatch.setattr(evaluate, "rows", lambda _: pytest.fail("a baseline was made"))
 
 
 @pytest.mark.usefixtures("nothing_measured")

@@ -20,8 +20,8 @@ DAY = date(2018, 5, 9)
 Ranks = Mapping[str, Sequence[int | None]]
 
 
-def run(folder: Path, seed: int, ranks: Ranks, coverage: float = 0.5) -> Path:
-    """A finished evaluation: each model's rank of the truth for the samples of users u0, u1, ..."""
+def run(folder: Path, seed: int, ranks: Ranks, coverage: float = 0.5, choice: str | None = None) -> Path:
+    """A finished evaluation: each model's rank of the truth for the samples of users u0, u1, ...; `choice`: of all."""
     out = folder / "evaluate"
     out.mkdir(parents=True)
     lines = [
@@ -32,6 +32,8 @@ def run(folder: Path, seed: int, ranks: Ranks, coverage: float = 0.5) -> Path:
     pq.write_table(pa.Table.from_pylist(lines, schema=RANKS_SCHEMA), out / "ranks.parquet")
     nothing = {"slice": "all", "lo": None, "hi": None, "n": 1}
     counts = [{"model": model, "metric": "coverage@10", "value": coverage, **nothing} for model in ranks]
+    if choice:
+        counts += [{"model": model, "metric": "choice", "value": 0.1, "reason": choice, **nothing} for model in ranks]
     pq.write_table(metrics_table(counts, "real", "time", DAY), out / "metrics.parquet")
     tables = {"eval_ranks": ["ranks.parquet"], "model_metrics": ["metrics.parquet"]}
     (out / "result.json").write_text(json.dumps({"tables": tables}))
@@ -62,6 +64,16 @@ def test_the_page_and_its_figures_are_written(tmp_path: Path, capsys: pytest.Cap
     figures = json.loads(out.with_suffix(".json").read_text())
     assert figures["seeds"] == [101, 102]
     assert figures["rows"][0]["values"]["recall@10"]["value"] == 1.0
+
+
+def test_a_row_says_what_it_has_chosen_of_each_seed_that_chose_otherwise(tmp_path: Path) -> None:
+    chosen = ("forward, reach 5", "both, reach 3", "forward, reach 5")
+    runs = [run(tmp_path / str(n), n, {"covisit": [1, 2]}, choice=words) for n, words in enumerate(chosen)]
+    (line,) = compare([read_run(folder, "time") for folder in runs])
+    assert line.choice == "both, reach 3; forward, reach 5"
+    out = tmp_path / "office.md"
+    assert main(["ladder", "--runs", str(runs[0]), "--out", str(out)]) == 0
+    assert "| covisit (forward, reach 5) | 1.0000" in out.read_text()
 
 
 def test_rows_are_chosen_and_ordered(tmp_path: Path) -> None:

@@ -12,16 +12,17 @@ import pytest
 import torch
 
 from training.core.backbone import BackboneConfig, LoraSettings, build_backbone
-from training.core.checkpoint import trainable
+from training.core.checkpoint import places, trainable
 from training.core.errors import DataError, Preempted
 from training.core.loop import Loop, LoopConfig, Trained, learning_rate
 from training.core.packing import Sample
+from training.core.stage import CHECKPOINTS
 from training.core.tokens import Vocabulary
 
 from .conftest import TINY
 
 CONFIG = LoopConfig(epochs=3, rows=2, row_tokens=16, learning_rate=0.01, checkpoint_steps=3, log_steps=1)
-DROPOUT = replace(TINY, dropout=0.1)
+DROPOUT = replace(TINY, dropout=0.1, embedding_dropout=0.1, residual_dropout=0.1)
 
 # Loss of steps 1, 5 and 9 and validation loss of each epoch; record again only with the reason in the commit message.
 GOLDEN_LOSS = [5.56829, 4.83454, 4.43378]
@@ -146,9 +147,16 @@ def test_lora_trains_through_the_same_loop(vocabulary: Vocabulary, samples: list
     assert run.logged("valid_loss")[-1] < run.logged("valid_loss")[0]
 
 
+def test_all_that_a_run_needs_to_go_on_is_in_the_one_folder_that_goes_with_its_result(
+    vocabulary: Vocabulary, samples: list[Sample], tmp_path: Path
+) -> None:
+    Run(vocabulary, tmp_path).train(samples)
+    assert {file.name for file in tmp_path.iterdir()} == {CHECKPOINTS, "metrics.jsonl"}
+
+
 def test_a_broken_checkpoint_is_named(vocabulary: Vocabulary, samples: list[Sample], tmp_path: Path) -> None:
     Run(vocabulary, tmp_path).train(samples)
-    weights = tmp_path / "checkpoint" / "weights.safetensors"
+    weights = places(tmp_path)[0] / "weights.safetensors"
     weights.write_bytes(weights.read_bytes()[:100])
     with pytest.raises(DataError, match=r"(?s)missing or broken.*weights\.safetensors"):
         Run(vocabulary, tmp_path).train(samples)

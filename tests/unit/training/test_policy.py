@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 from datasets import Dataset
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 from trl import GRPOConfig, GRPOTrainer
 
 from training.core.errors import DataError
+from training.core.heads import entropies
 from training.core.policy.advantages import GroupAdvantage, standardise
 from training.core.policy.groups import Group, Request, Response, Reward, Tally
 from training.core.policy.rewards import RANKING, Term, log_rewards, rewarded
@@ -79,9 +80,26 @@ def test_a_reward_that_is_not_one_finite_value_per_response_is_named(values: lis
         rewarded(group((7,), (8,)), [Term("odd", 1.0, lambda g: torch.tensor(values))])
 
 
+def test_a_slot_may_be_missing_but_not_infinite() -> None:
+    slots = [[1.0, math.nan], [math.inf, 2.0]]
+    with pytest.raises(DataError, match="not finite"):
+        rewarded(group((7,), (8,)), [Term("odd", 1.0, lambda g: torch.tensor(slots))])
+    slots[1][0] = 3.0
+    assert set(rewarded(group((7,), (8,)), [Term("odd", 1.0, lambda g: torch.tensor(slots))]).rewards) == {"odd"}
+
+
 @pytest.mark.parametrize(("reward", "kept"), [(0.05, False), (0.1, True), (0.95, True), (0.99, False)])
 def test_groups_that_are_hopeless_or_learnt_already_are_filtered_out(reward: float, kept: bool) -> None:
-    assert Difficulty(0.1, 0.95)(rewards(reward - 0.01, reward + 0.01)) is kept
+    assert Difficulty(0.1, 0.95)(rewards(reward - 0.01, reward + 0.01), Tally()) is kept
+
+
+def test_a_response_without_a_measure_neither_drops_its_group_nor_counts_in_its_mean() -> None:
+    nan, tally = math.nan, Tally()
+    lists = {"half": [0.4, nan, nan, 0.6], "easy": [nan, 1.0], "none": [nan, nan]}
+    difficulty = Difficulty(0.5, 0.9, measure=lambda group: group.rewards["list"].value)
+    kept = {name: difficulty(group((7,), list=values), tally) for name, values in lists.items()}
+    assert kept == {"half": True, "easy": False, "none": False}
+    assert tally.means() == {"unmeasured": 5 / 8}
 
 
 # Advantages
@@ -102,7 +120,7 @@ def test_population_deviation_and_an_eps_inside_the_root_are_other_numbers() -> 
 def test_a_missing_slot_counts_nowhere_and_a_slot_that_only_one_response_has_is_not_compared() -> None:
     nan = math.nan
     values = torch.tensor([[1.0, 5.0, nan], [nan, 7.0, nan], [3.0, 9.0, 4.0]])
-    found = standardise(values, ddof=0, eps=0.0)
+    found = standardise(values, ddof=0, eps=1e-12)
     third = math.sqrt(8 / 3)
     assert found.flatten().tolist() == pytest.approx([-1.0, -2 / third, 0.0, 0.0, 0.0, 0.0, 1.0, 2 / third, 0.0])
 
@@ -117,15 +135,47 @@ def test_advantages_of_a_group_sum_to_zero(values: list[float], ddof: int, insid
 def test_advantages_do_not_change_when_all_rewards_are_shifted(values: list[float], shift: float, scale: float) -> None:
     column = torch.tensor(values).double()
     assume(column.std() > 1e-3)
-    plain = standardise(column, ddof=1, eps=0.0)
-    assert torch.allclose(standardise(column * scale + shift, ddof=1, eps=0.0), plain, atol=1e-6)
+    plain = standardise(column, ddof=1, eps=1e-12)
+    assert torch.allclose(standardise(column * scale + shift, ddof=1, eps=1e-12), plain, atol=1e-6)
 
 
-@given(numbers, st.integers(1, 6))
-def test_a_group_with_equal_rewards_has_no_advantage(value: float, size: int) -> None:
-    tally = Tally()
-    assert GroupAdvantage()(rewards(*[value] * size), tally).abs().max() < 0.2
-    assert standardise(torch.tensor([value] * size).double(), ddof=1, eps=1e-4).abs().max() < 1e-6
+sizes = st.floats(1e-6, 1e12).map(lambda size: float(torch.tensor(size)))
+
+
+@given(sizes, st.sampled_from([-1.0, 1.0]), st.integers(1, 24), st.sampled_from([torch.float32, torch.float64]))
+@example(0.1, 1.0, 6, torch.float32)
+@example(99.9, 1.0, 8, torch.float32)
+@example(3333.0, 1.0, 8, torch.float32)
+@example(1e12, -1.0, 7, torch.float32)
+@example(0.0, 1.0, 4, torch.float32)
+def test_a_group_with_equal_rewards_has_no_advantage_at_any_size_of_reward(
+    size: float, sign: float, count: int, dtype: torch.dtype
+) -> None:
+    tally, reward = Tally(), Reward(torch.full((count,), sign * size, dtype=dtype), 1.0)
+    flat = replace(rewards(*[0.0] * count), rewards={"reward": reward})
+    assert GroupAdvantage()(flat, tally).tolist() == [0.0] * count
+    assert tally.means()["flat_groups"] == 1.0
+    for ddof, inside in ((0, False), (1, True)):
+        assert not standardise(reward.value, ddof=ddof, eps=1e-12, inside_root=inside).any()
+
+
+@given(sizes, st.permutations([0.1, 0.2, 0.3, 0.7]))
+def test_totals_that_differ_by_rounding_alone_are_equal(size: float, weights: list[float]) -> None:
+    terms = [torch.full((1,), size) * weight for weight in weights]
+    orders = torch.cat([terms[0] + terms[1] + terms[2] + terms[3], terms[3] + (terms[2] + (terms[1] + terms[0]))])
+    assert standardise(orders, ddof=1, eps=1e-12).tolist() == [0.0, 0.0]
+
+
+@given(sizes)
+def test_rewards_that_differ_are_told_apart_however_large_they_are(size: float) -> None:
+    found = standardise(torch.tensor([size, size * 1.001, size]), ddof=1, eps=1e-12 * size)
+    assert found.tolist() == pytest.approx([-1 / math.sqrt(3), 2 / math.sqrt(3), -1 / math.sqrt(3)], rel=1e-3)
+
+
+@pytest.mark.parametrize("eps", [0.0, -1e-4])
+def test_an_eps_that_divides_by_nothing_is_refused(eps: float) -> None:
+    with pytest.raises(DataError, match="eps"):
+        standardise(torch.tensor([1.0, 2.0]), ddof=1, eps=eps)
 
 
 # The surrogate
@@ -185,11 +235,11 @@ EPISODES = [
 
 
 def loss_of(
-    surrogate: Surrogate, episodes: Sequence[Episode] = EPISODES, progress: float = 0.0
+    surrogate: Surrogate, episodes: Sequence[Episode] = EPISODES, progress: float = 0.0, temperature: float = 1.0
 ) -> tuple[float, Tensor, dict[str, float]]:
     """Mean loss, its gradients and what is logged, for a fresh model."""
     model = tiny_qwen(seed=0)
-    batch = surrogate.collate([[episode] for episode in episodes], pad=0, progress=progress)
+    batch = surrogate.collate([[episode] for episode in episodes], pad=0, progress=progress, temperature=temperature)
     value, terms = surrogate.loss(model, batch)
     (value / batch.learnt).backward()
     return value.item() / batch.learnt, gradients(model), {n: t.item() / batch.learnt for n, t in terms.items()}
@@ -228,10 +278,8 @@ def test_loss_and_gradients_are_those_of_the_grpo_trainer_of_trl(
     )
     expected = peer.compute_loss(peer.model.eval(), trl_batch(EPISODES))
     expected.backward()
-    surrogate = Surrogate(
-        Clip(0.1, 0.3), kl=0.05, aggregate=aggregate, temperature=0.7, entropy_start=entropy, entropy_end=entropy
-    )
-    value, gradient, logged = loss_of(surrogate)
+    surrogate = Surrogate(Clip(0.1, 0.3), kl=0.05, aggregate=aggregate, entropy_start=entropy, entropy_end=entropy)
+    value, gradient, logged = loss_of(surrogate, temperature=0.7)
     assert value == pytest.approx(expected.item(), abs=1e-5)
     assert relative_gap(gradient, gradients(peer.model)) < 1e-5
     if aggregate == "token":
@@ -271,7 +319,7 @@ def trl_batch(episodes: Sequence[Episode]) -> dict[str, Tensor]:
 @given(st.integers(0, 3), st.sampled_from(["token", "response"]))
 def test_what_stands_at_masked_places_has_no_influence(token: int, aggregate: Aggregation) -> None:
     surrogate = Surrogate(kl=0.05, entropy_start=0.01, aggregate=aggregate)
-    model, batch = tiny_qwen(seed=0), surrogate.collate([EPISODES], pad=0, progress=0.0)
+    model, batch = tiny_qwen(seed=0), surrogate.collate([EPISODES], pad=0, progress=0.0, temperature=1.0)
     trees = batch.trees
     padding = trees.segments == 0
     changed = replace(
@@ -288,8 +336,8 @@ def test_what_stands_at_masked_places_has_no_influence(token: int, aggregate: Ag
 def test_a_batch_is_the_sum_of_its_parts_whatever_is_packed_together(aggregate: Aggregation) -> None:
     surrogate = Surrogate(kl=0.05, aggregate=aggregate)
     model = tiny_qwen(seed=0)
-    together = surrogate.collate([EPISODES, []], pad=0, progress=0.0)
-    alone = [surrogate.collate([[episode]], pad=0, progress=0.0) for episode in EPISODES]
+    together = surrogate.collate([EPISODES, []], pad=0, progress=0.0, temperature=1.0)
+    alone = [surrogate.collate([[episode]], pad=0, progress=0.0, temperature=1.0) for episode in EPISODES]
     assert together.learnt == sum(batch.learnt for batch in alone) == (10 if aggregate == "token" else 4)
     losses = [surrogate.loss(model, batch)[0].item() for batch in alone]
     assert surrogate.loss(model, together)[0].item() == pytest.approx(sum(losses), abs=1e-5)
@@ -318,6 +366,32 @@ def test_uncertain_tokens_may_move_further_than_the_others() -> None:
     assert loss_of(mixed, marked)[0] == pytest.approx(loss_of(Surrogate(wide))[0])
     assert loss_of(mixed)[0] == pytest.approx(loss_of(Surrogate(narrow))[0])
     assert loss_of(Surrogate(wide))[0] != pytest.approx(loss_of(Surrogate(narrow))[0])
+
+
+@pytest.mark.parametrize("bonus", [0.0, 0.1])
+def test_entropies_and_their_gradients_are_the_same_however_few_logits_are_there_at_once(
+    bonus: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    surrogate = Surrogate(entropy_start=bonus, entropy_end=bonus)
+    value, gradient, logged = loss_of(surrogate)
+    monkeypatch.setattr("training.core.heads.LOGITS_AT_ONCE", 3 * 32)
+    again, other, logged_again = loss_of(surrogate)
+    assert again == pytest.approx(value, abs=1e-6)
+    assert relative_gap(other, gradient) < 1e-6
+    assert logged_again["entropy"] == pytest.approx(logged["entropy"], abs=1e-6)
+
+
+def test_of_the_entropies_nothing_is_kept_for_the_gradient_but_the_logits_themselves() -> None:
+    logits = torch.randn(50, 32, requires_grad=True)
+    kept: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        entropies(logits)
+    assert sum(kept.values()) <= logits.untyped_storage().nbytes()
 
 
 def test_the_entropy_bonus_fades_with_the_progress_of_the_training() -> None:

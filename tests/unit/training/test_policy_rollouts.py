@@ -2,7 +2,9 @@
 
 import math
 from collections import Counter
+from collections.abc import Sequence
 from functools import cache
+from threading import Event
 
 import numpy as np
 import pytest
@@ -11,8 +13,8 @@ from transformers import PreTrainedModel
 
 from training.core.decoding import beam_search
 from training.core.errors import DataError
-from training.core.policy.groups import Request
-from training.core.policy.rollouts import Beams, Sampling
+from training.core.policy.groups import Group, Request
+from training.core.policy.rollouts import Beams, Sampling, Seed, Stopped, roll_out
 from training.core.trie import Trie
 
 from .alignment_runs import ITEMS
@@ -32,7 +34,10 @@ def next_probabilities(tokens: tuple[int, ...], temperature: float) -> torch.Ten
 
 
 def by_hand(request: Request, sampling: Sampling, seed: tuple[int, ...]) -> list[tuple[int, ...]]:
-    """One uncached forward per token; a token is drawn from the same numbers by walking down the most probable ones."""
+    """One uncached forward per token, drawn from the same numbers by walking through the vocabulary.
+
+    With `top_k` by walking down the most probable tokens.
+    """
     shape = (sampling.responses, sampling.max_tokens)
     responses = []
     for draws in np.random.default_rng((*seed, request.number)).random(shape):
@@ -40,7 +45,9 @@ def by_hand(request: Request, sampling: Sampling, seed: tuple[int, ...]) -> list
         for draw in draws:
             if tokens[-1:] == (sampling.end,):
                 break
-            odds, order = next_probabilities(request.prompt + tokens, sampling.temperature).topk(sampling.top_k or 32)
+            odds, order = next_probabilities(request.prompt + tokens, sampling.temperature), torch.arange(32)
+            if sampling.top_k:
+                odds, order = odds.topk(sampling.top_k)
             tokens += (int(order[int((odds.cumsum(0) / odds.sum() <= draw).sum())]),)
         responses.append(tokens)
     return responses
@@ -50,11 +57,28 @@ def by_hand(request: Request, sampling: Sampling, seed: tuple[int, ...]) -> list
 @pytest.mark.parametrize("top_k", [None, 5])
 def test_samples_over_one_shared_cache_are_those_of_plain_forwards(batch_size: int, top_k: int | None) -> None:
     sampling = Sampling(4, max_tokens=6, end=2, temperature=1.3, top_k=top_k, batch_size=batch_size)
-    found = sampling(model(), REQUESTS, seed=(3, 1))
+    found = roll_out(sampling, model(), REQUESTS, (3, 1), Event())
     assert [group.request for group in found] == REQUESTS
     for group in found:
         assert [response.tokens for response in group.responses] == by_hand(group.request, sampling, (3, 1))
         assert all(response.prompt == group.request.prompt for response in group.responses)
+
+
+def test_nothing_is_sorted_unless_it_is_for_the_most_probable_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.Tensor, "topk", None)
+    monkeypatch.setattr(torch.Tensor, "sort", None)
+    assert Sampling(4, max_tokens=3, end=2)(model(), REQUESTS, seed=(0,))
+    with pytest.raises(TypeError):
+        Sampling(4, max_tokens=3, end=2, top_k=5)(model(), REQUESTS, seed=(0,))
+
+
+def test_samples_are_the_same_however_few_logits_are_there_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    for top_k in (None, 5):
+        sampling = Sampling(4, max_tokens=6, end=2, temperature=1.3, top_k=top_k)
+        whole = sampling(model(), REQUESTS, seed=(3, 1))
+        with monkeypatch.context() as patch:
+            patch.setattr("training.core.heads.LOGITS_AT_ONCE", 3 * 32)
+            assert sampling(model(), REQUESTS, seed=(3, 1)) == whole
 
 
 def test_the_share_of_each_first_token_is_its_probability() -> None:
@@ -94,5 +118,19 @@ def test_beams_are_the_best_items_best_first_and_fewer_where_the_catalogue_is_sm
 
 
 def test_no_request_gives_no_group() -> None:
-    assert Beams(Trie.build(ITEMS), ITEMS, 5)(model(), [], seed=(0,)) == []
-    assert Sampling(2, max_tokens=2, end=2)(model(), [], seed=(0,)) == []
+    for rollout in (Beams(Trie.build(ITEMS), ITEMS, 5), Sampling(2, max_tokens=2, end=2)):
+        assert roll_out(rollout, model(), [], (0,), Event()) == []
+
+
+def test_rollouts_are_given_up_before_the_next_batch_once_the_run_is_asked_to_stop() -> None:
+    stop, asked = Event(), []
+
+    class Stopping(Sampling):
+        def __call__(self, model: PreTrainedModel, requests: Sequence[Request], seed: Seed) -> list[Group]:
+            asked.append([request.number for request in requests])
+            stop.set()
+            return super().__call__(model, requests, seed)
+
+    with pytest.raises(Stopped):
+        roll_out(Stopping(2, max_tokens=2, end=2, batch_size=2), model(), REQUESTS, (0,), stop)
+    assert asked == [[1, 2]]

@@ -7,17 +7,20 @@ import signal
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from training.core.backbone import LoraSettings, build_backbone
 from training.core.checkpoint import trainable
 from training.core.config import parse_config
 from training.core.errors import DataError, Preempted
-from training.core.policy.groups import Group
+from training.core.policy.groups import Group, Tally
 from training.core.policy.reference import Reference
 from training.core.policy.rewards import Term
+from training.core.policy.rollouts import Sampling
 from training.core.policy.surrogate import Clip, Episode, Surrogate
 from training.core.policy.trainer import PolicyConfig
 from training.core.policy.variant import Difficulty, Variant
@@ -96,18 +99,28 @@ def test_one_step_per_round_needs_no_old_log_probs(tmp_path: Path, monkeypatch: 
     assert [line["ratio"] for line in lines if "ratio" in line] == pytest.approx([1.0, 1.0])
 
 
-@pytest.mark.parametrize("killed_at", [1, 5])
-def test_a_run_that_was_killed_and_resumed_ends_with_the_bits_of_a_straight_one(tmp_path: Path, killed_at: int) -> None:
+@pytest.mark.parametrize("killed_at", [0, 1, 3, 5])
+@pytest.mark.parametrize("when", ["rollouts", "replay", "updates"])
+def test_a_run_that_was_killed_and_resumed_ends_with_the_bits_of_a_straight_one(
+    tmp_path: Path, killed_at: int, when: str
+) -> None:
     models = [tiny_qwen(seed=0) for _ in range(3)]
-    straight, expected = optimise(tmp_path / "straight", sampled(), model=models[0], judge=counted_down())
+    straight, expected = optimise(tmp_path / "straight", small_batches(), model=models[0], judge=counted_down())
     with pytest.raises(Preempted, match="checkpoint saved"):
-        optimise(tmp_path / "killed", sigterm_in_round(killed_at, sampled()), model=models[1], judge=counted_down())
-    resumed, lines = optimise(tmp_path / "killed", sampled(), model=models[2], judge=counted_down(1 + (killed_at >= 3)))
-    assert resumed.resumed_from == killed_at + 1
+        optimise(tmp_path / "killed", sigterm_in_round(killed_at, when), model=models[1], judge=counted_down())
+    judged = counted_down(1 + (killed_at >= 3))
+    resumed, lines = optimise(tmp_path / "killed", small_batches(), model=models[2], judge=judged)
+    assert resumed.resumed_from == killed_at + (when == "updates")
     assert replace(resumed, resumed_from=None, tokens_per_second=0) == replace(straight, tokens_per_second=0)
     assert_same(lines, expected, rel=0, abs=0)
     for name, weight in trainable(models[0]).items():
         assert torch.equal(weight, trainable(models[2])[name]), name
+
+
+def small_batches() -> Variant:
+    """Two batches of rollouts in each round of four prompts."""
+    variant = sampled()
+    return replace(variant, rollout=replace(variant.rollout, batch_size=2))
 
 
 def counted_down(asked: int = 0) -> Callable[[], float]:
@@ -115,15 +128,38 @@ def counted_down(asked: int = 0) -> Callable[[], float]:
     return lambda: next(answers)
 
 
-def sigterm_in_round(number: int, variant: Variant) -> Variant:
-    rounds = iter(range(number + 1))
+def sigterm_in_round(number: int, when: str) -> Variant:
+    """A variant that is asked to stop in that round: in its first batch of rollouts, after all, or in the updates."""
+    variant, parts = small_batches(), {"rollouts": 2 * number, "replay": number, "updates": 4 * number}
+
+    def asked_to_stop(place: str) -> None:
+        parts[place] -= 1
+        if when == place and parts[place] == -1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    class Watched(Sampling):
+        def __call__(self, *given: Any) -> list[Group]:
+            asked_to_stop("rollouts")
+            return super().__call__(*given)
 
     def replay(groups: Sequence[Group], *_: object) -> Sequence[Group]:
-        if next(rounds) == number:
-            os.kill(os.getpid(), signal.SIGTERM)
+        asked_to_stop("replay")
         return groups
 
-    return replace(variant, replay=replay)
+    def advantage(group: Group, tally: Tally) -> Tensor:
+        asked_to_stop("updates")
+        return variant.advantage(group, tally)
+
+    return replace(variant, rollout=Watched(**vars(variant.rollout)), replay=replay, advantage=advantage)
+
+
+def test_a_round_that_is_given_up_costs_no_more_rollouts(tmp_path: Path) -> None:
+    variant = sigterm_in_round(0, "rollouts")
+    rewarded: list[int] = []
+    terms = [Term("high", 1.0, lambda group: rewarded.append(group.request.number) or many_high_tokens(group))]
+    with pytest.raises(Preempted):
+        optimise(tmp_path, replace(variant, rewards=terms))
+    assert rewarded == []
 
 
 def test_the_model_ends_with_the_weights_that_the_judge_liked_best_the_first_ones_included(tmp_path: Path) -> None:
@@ -167,9 +203,41 @@ def test_training_on_nothing_is_refused(tmp_path: Path) -> None:
         optimise(tmp_path, ranked_beams(), requests=[])
 
 
+def test_responses_that_do_not_fit_into_a_row_are_refused_before_any_is_paid_for(tmp_path: Path) -> None:
+    asked: list[None] = []
+    variant = replace(sampled(), rewards=(Term("paid", 1.0, lambda group: asked.append(None)),))
+    config = replace(POLICY, rounds=1, row_tokens=2 + 5)
+    optimise(tmp_path / "fits", variant, config)
+    assert asked
+    asked.clear()
+    with pytest.raises(DataError, match=r"(?s)prompt of 2 tokens and a response of up to 5 .*a row has 6 tokens"):
+        optimise(tmp_path / "refused", variant, replace(config, row_tokens=6))
+    with pytest.raises(DataError, match="a response of up to 2 do not fit"):
+        optimise(tmp_path / "beams", ranked_beams(), replace(config, row_tokens=3))
+    assert not asked
+
+
+def test_the_update_reads_the_probabilities_that_the_rollout_drew_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The mean of -log p over what was drawn comes near the entropy, where both are at the temperature of the draws."""
+    surprises: list[Tensor] = []
+    watched = Surrogate.loss
+    monkeypatch.setattr(
+        Surrogate, "loss", lambda self, model, batch: surprises.append(-batch.old) or watched(self, model, batch)
+    )
+    variant = replace(sampled(), rollout=Sampling(400, max_tokens=1, end=2, temperature=0.5), surrogate=Surrogate())
+    config = replace(POLICY, rounds=1, minibatch=1, row_tokens=500, learning_rate=1e-9)
+    _, lines = optimise(tmp_path, variant, config)
+    entropies = [line["entropy"] for line in lines if "entropy" in line]
+    assert torch.cat(surprises).mean().item() == pytest.approx(sum(entropies) / len(entropies), rel=0.02)
+    assert sum(entropies) / len(entropies) < 0.9 * math.log(32)
+    assert [line["ratio"] for line in lines if "ratio" in line] == pytest.approx([1.0] * 4, abs=1e-5)
+
+
 def test_the_kl_holds_the_policy_at_its_reference(tmp_path: Path) -> None:
     config = replace(POLICY, rounds=12, learning_rate=0.01)
-    free, held = (replace(sampled(), surrogate=Surrogate(kl=kl, temperature=0.9)) for kl in (1e-9, 1.0))
+    free, held = (replace(sampled(), surrogate=Surrogate(kl=kl)) for kl in (1e-9, 1.0))
     drift = [
         [line["kl"] for line in optimise(tmp_path / name, variant, config)[1] if "kl" in line][-1]
         for name, variant in (("free", free), ("held", held))

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from training.core.checkpoint import trainable
 from training.core.errors import DataError
 from training.core.policy.advantages import standardise
 from training.core.policy.episodes import drafts, with_old
@@ -72,7 +73,7 @@ def test_a_token_has_the_advantage_of_its_slot_and_of_its_list() -> None:
         format=[0.0, -1.0],
     )
     # Slot 0: mean 2, deviation 1, so -1 and +1. Slot 1: only one list has it. Lists: mean -0.5, deviation 0.5.
-    found = SlotAdvantage(list_weight=0.5, eps=0.0)(lists, Tally())
+    found = SlotAdvantage(list_weight=0.5, eps=1e-12)(lists, Tally())
     assert found[0].tolist() == pytest.approx([-1 + 0.5, -1 + 0.5, 0.5, 0.5, 0.5])
     assert found[1, :3].tolist() == pytest.approx([1 - 0.5, 1 - 0.5, 1 - 0.5])
     episode = drafts(lists, found, row_tokens=64)[0]
@@ -115,10 +116,10 @@ def fused(business: Tensor, semantic: Tensor, eps: float = 1e-8) -> tuple[Tensor
 
 
 def asymmetric(group: Group, tally: Tally) -> Tensor:
-    business = standardise(group.rewards["business"].value, ddof=0, eps=0.0)
+    business = standardise(group.rewards["business"].value, ddof=0, eps=1e-8)
     if "semantic" not in group.rewards:
         return business
-    semantic = standardise(group.rewards["semantic"].value, ddof=0, eps=0.0)
+    semantic = standardise(group.rewards["semantic"].value, ddof=0, eps=1e-8)
     advantage, share = fused(business, semantic)
     tally.add("a2po/agreement", (business * semantic > 0).float())
     tally.add("a2po/lambda", share)
@@ -138,7 +139,30 @@ def test_semantics_strengthen_what_business_agrees_with_and_leave_the_rest() -> 
 def test_a_group_that_the_judge_has_not_seen_learns_from_business_alone() -> None:
     terms = [Term("business", 1.0, lambda g: torch.tensor([1.0, 0.0])), Term("semantic", 1.0, lambda g: None)]
     found = asymmetric(rewarded(group_of((7,), (8,)), terms), Tally())
-    assert found.tolist() == [1.0, -1.0]
+    assert found.tolist() == pytest.approx([1.0, -1.0])
+
+
+@given(st.floats(-1e12, 1e12), st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=8))
+def test_where_business_has_no_preference_nothing_is_learnt_whatever_the_judge_says(
+    reward: float, judged: list[float]
+) -> None:
+    terms = [
+        Term("business", 1.0, lambda g: torch.full((len(judged),), reward)),
+        Term("semantic", 1.0, lambda g: torch.tensor(judged)),
+    ]
+    indifferent = rewarded(group_of(*[(7,)] * len(judged)), terms)
+    assert asymmetric(indifferent, Tally()).tolist() == [0.0] * len(judged)
+
+
+def test_a_run_without_any_preference_of_business_leaves_the_policy_as_it_is(tmp_path: Path) -> None:
+    model, before = tiny_qwen(0), trainable(tiny_qwen(0))
+    terms = [
+        Term("business", 1.0, lambda g: torch.full((len(g.responses),), 0.1)),
+        Term("semantic", 0.0, many_high_tokens),
+    ]
+    _, lines = optimise(tmp_path, replace(A2PO, rewards=terms, surrogate=Surrogate()), ROUNDS, model=model)
+    assert {line["grad_norm"] for line in lines if "grad_norm" in line} == {0.0}
+    assert all(torch.equal(weight, before[name]) for name, weight in trainable(model).items())
 
 
 advantages = st.lists(st.tuples(st.floats(-4, 4), st.floats(-4, 4)), min_size=1, max_size=6)
@@ -209,20 +233,24 @@ RULES = [Term("label", 1.0, label), Term("closeness", 1.0, closeness)]
 HINT = 30
 
 
-def scripted(model: object, requests: Sequence[Request], seed: tuple[int, ...]) -> list[Group]:
+class Scripted:
     """Four answers: after the hint two are right; without it only request 1 knows its label, once."""
-    groups = []
-    for request in requests:
-        truth = request.context
-        firsts = [truth, 9, truth, 8] if HINT in request.prompt else [7, truth if request.number == 1 else 6, 5, 4]
-        groups.append(Group(request, tuple(Response((first, 2), request.prompt) for first in firsts)))
-    return groups
+
+    batch_size, max_tokens, temperature = 64, 2, 1.0
+
+    def __call__(self, model: object, requests: Sequence[Request], seed: tuple[int, ...]) -> list[Group]:
+        groups = []
+        for request in requests:
+            truth = request.context
+            firsts = [truth, 9, truth, 8] if HINT in request.prompt else [7, truth if request.number == 1 else 6, 5, 4]
+            groups.append(Group(request, tuple(Response((first, 2), request.prompt) for first in firsts)))
+        return groups
 
 
 def replayed(strip: bool, hint: Tokens = (HINT,)) -> tuple[list[Group], Tally]:
-    actor, tally = Actor(tiny_qwen(0), RULES, scripted, (0, 0)), Tally()
+    actor, tally = Actor(tiny_qwen(0), RULES, Scripted(), (0, 0)), Tally()
     requests = [Request((5,), 20, 0), Request((6,), 21, 1)]
-    replay = GuidedReplay(lambda request: hint, 0.25, scripted, strip)
+    replay = GuidedReplay(lambda request: hint, 0.25, Scripted(), strip)
     return replay(actor.answer(requests, attempt=0), actor, tally), tally
 
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from trl import DPOConfig, DPOTrainer
 
-from training.core.checkpoint import trainable
+from training.core.checkpoint import places, trainable
 from training.core.errors import DataError, Preempted
 from training.core.loop import Loop, LoopConfig, learning_rate
 from training.core.preference import (
@@ -200,11 +200,57 @@ def test_accumulating_preferences_is_the_same_as_one_large_batch(tmp_path: Path)
 
 
 def test_the_best_weights_can_be_chosen_by_something_else_than_the_loss(tmp_path: Path) -> None:
-    answers = iter([3.0, 1.0, 2.0, 2.0])
+    answers = iter([4.0, 3.0, 1.0, 2.0, 2.0])
     lines = prefer(tmp_path, OBJECTIVE, judge=lambda: next(answers))
-    assert [line["judged"] for line in lines if "judged" in line] == [3.0, 1.0, 2.0, 2.0]
-    cursor = json.loads((tmp_path / "checkpoint" / "cursor.json").read_text())
+    assert [line["judged"] for line in lines if "judged" in line] == [4.0, 3.0, 1.0, 2.0, 2.0]
+    cursor = json.loads((places(tmp_path)[0] / "cursor.json").read_text())
     assert cursor["best_loss"] == 1.0
+
+
+def test_where_no_epoch_is_better_than_the_start_the_model_ends_as_it_was(tmp_path: Path) -> None:
+    model, before = tiny_qwen(seed=0), trainable(tiny_qwen(seed=0))
+    answers = iter([1.0, 1.5, 1.0])
+    lines = prefer(tmp_path, OBJECTIVE, model=model, judge=lambda: next(answers))
+    assert next((line["step"], line["epoch"]) for line in lines if "judged" in line) == (0, 0)
+    assert [line["step"] for line in lines if "loss" in line]  # it did learn
+    assert all(torch.equal(weight, before[name]) for name, weight in trainable(model).items())
+    cursor = json.loads((places(tmp_path)[0] / "cursor.json").read_text())
+    assert (cursor["best_loss"], cursor["best_step"], cursor["worse_epochs"]) == (1.0, 0, 2)
+
+
+@pytest.mark.parametrize("killed_at", [1, 4])
+def test_the_start_is_judged_once_also_by_a_run_that_was_killed_and_resumed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed_at: int
+) -> None:
+    asked: list[float] = []
+
+    def judge() -> float:
+        asked.append(1.0)
+        return 1.0
+
+    def with_sigterm(step: int, total: int, config: LoopConfig) -> float:
+        if step == killed_at:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return learning_rate(step, total, config)
+
+    straight = prefer(tmp_path / "straight", OBJECTIVE, judge=judge)
+    once = len(asked)
+    with monkeypatch.context() as patch, pytest.raises(Preempted, match="checkpoint saved"):
+        patch.setattr("training.core.loop.learning_rate", with_sigterm)
+        prefer(tmp_path / "killed", OBJECTIVE, judge=judge)
+    model, before = tiny_qwen(seed=0), trainable(tiny_qwen(seed=0))
+    resumed = prefer(tmp_path / "killed", OBJECTIVE, model=model, judge=judge)
+    assert len(asked) == 2 * once
+    assert [line.get("judged") for line in resumed] == [line.get("judged") for line in straight]
+    assert all(torch.equal(weight, before[name]) for name, weight in trainable(model).items())
+
+
+def test_a_run_that_was_killed_before_its_first_checkpoint_logs_the_start_once(tmp_path: Path) -> None:
+    answers = iter([1.0])
+    with pytest.raises(StopIteration):
+        prefer(tmp_path, OBJECTIVE, judge=lambda: next(answers))
+    lines = prefer(tmp_path, OBJECTIVE, judge=lambda: 1.0)
+    assert [line["step"] for line in lines].count(0) == 1
 
 
 def test_a_run_that_was_killed_and_resumed_ends_with_the_bits_of_a_straight_one(

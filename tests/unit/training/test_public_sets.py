@@ -67,9 +67,9 @@ def test_a_set_without_times_is_read_by_its_order_and_its_last_item_is_the_test(
     sequences = {"user_id": [7, 8], "item_ids": [[3, 1, 2, 0], [2, 3, 1]]}
     pq.write_table(pa.table(sequences), folder / "sequences.parquet")
     items = {
-        "item_id": [0, 1, 2, 3],
-        "short_text": [f"title {n}" for n in range(4)],
-        "attributes": [["OPI", "Makeup", "Nails"], ["Unknown", "Hair"], ["Unknown"], None],
+        "item_id": [0, 1, 2, 3, 4],
+        "short_text": [f"title {n}" for n in range(5)],
+        "attributes": [["OPI", "Makeup", "Nails"], ["Unknown", "Hair"], ["Unknown"], None, ["Makeup", "Nails"]],
     }
     pq.write_table(pa.table(items), folder / "items.parquet")
     write_tables("beauty", tmp_path, tmp_path / "out")
@@ -79,6 +79,7 @@ def test_a_set_without_times_is_read_by_its_order_and_its_last_item_is_the_test(
         (None, "Hair"),
         (None, None),
         (None, None),
+        (None, "Makeup > Nails"),  # a category is no brand, though it stands first
     ]
     table = TableRef((str(tmp_path / "out" / "next_item_training_set.parquet"),))
     spec = StageSpec("generative_rec", "sft", str(tmp_path), 1, tables={"next_item_training_set": table})

@@ -11,14 +11,16 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
+import torch
 
-from training.core.errors import Preempted
+from training.core.errors import DataError, Preempted
 from training.core.metrics import Floats
 from training.core.preference import Preference, with_reference
 from training.core.stage import StageResult, StageSpec, run_stage
 from training.generative_rec import grpo, progressive
 from training.generative_rec.negatives import Choice, self_play
 from training.generative_rec.questions import Gate, Judge, Question, Verdict, draw_questions
+from training.generative_rec.rungs import Rung
 from training.generative_rec.samples import of_part, read_samples
 
 from .rung_kit import Killed, after, killed_in_step, load, logged, named, weights, write_start
@@ -161,8 +163,9 @@ class Told:
         return self.share
 
 
-def held(before: list[float], after: list[float], **gate: float) -> Verdict:
-    return Gate(**gate).hold(np.array(before), cast(Judge, Told(np.array(after))), seed=3)
+def held(before: list[float], after: list[float], foot: list[float] | None = None, **gate: float) -> Verdict:
+    told = cast(Judge, Told(np.array(after)))
+    return Gate(**gate).hold(told, 3, before=np.array(before), foot=np.array(before if foot is None else foot))
 
 
 def test_a_loss_that_chance_explains_is_refused_only_where_it_may_be_a_large_one() -> None:
@@ -187,6 +190,36 @@ def test_a_gate_pairs_the_answers_to_a_question() -> None:
     assert not held(before, before[::-1]).stands
 
 
+def test_losses_that_each_are_small_enough_do_not_add_up_along_a_ladder() -> None:
+    """Five rungs of -4.5 %: each would stand against the one below, and the last would be 21 % below the foot."""
+    foot = [1.0, 0.5, 0.0] * 100
+    model, stood = foot, list[bool]()
+    for _ in range(5):
+        trained = [gain * 0.955 for gain in model]
+        assert held(model, trained).stands
+        verdict = held(model, trained, foot)
+        stood.append(verdict.stands)
+        model = trained if verdict.stands else model
+    assert stood == [True, False, False, False, False]
+    # -8.8 %, and 1.645 standard errors: losses of 0.088, 0.044 and 0 have a deviation of 0.036, 0.0021 over 300.
+    assert verdict.reason.startswith("NDCG@10 from the foot of the ladder 0.5000 to 0.4560, at worst -9.5% (95%)")
+    assert verdict.ndcg_foot == 0.5 and sum(model) / sum(foot) == pytest.approx(0.955)
+    # What a rung has gained may be lost again.
+    assert held([gain * 1.04 for gain in foot], foot, foot).stands
+
+
+def test_a_ladder_is_held_against_its_foot_whatever_stood_between_and_never_on_other_questions(
+    spec: StageSpec,
+) -> None:
+    first, left_out = named(spec, "first", SELF_PLAY), named(spec, "left_out", {**FEEDBACK, "choice": {"least": 5}})
+    second, last = after(left_out, first), after(named(spec, "last", SELF_PLAY), left_out)
+    found = [progressive.main(one).metrics for one in (first, second, last)]
+    assert {one["ndcg_foot"] for one in found} == {found[0]["ndcg_before"]}
+    other = replace(last, config={**last.config, "gate": {**OPEN, "samples": 19}})
+    with pytest.raises(DataError, match="judged on other validation questions"):
+        progressive.main(other)
+
+
 def test_a_gate_refuses_what_is_no_number_and_decides_the_same_again() -> None:
     assert not held([0.1] * 10, [math.nan] * 10).stands
     assert held([0.0] * 10, [0.0] * 10).stands  # a start that knows nothing has nothing to lose
@@ -197,14 +230,26 @@ def test_a_gate_refuses_what_is_no_number_and_decides_the_same_again() -> None:
 def test_a_policy_that_recommends_worse_than_it_did_is_refused_and_the_next_rung_starts_below_it(
     good: StageSpec,
 ) -> None:
-    spoilt = {"loop": {**LOOP, "learning_rate": 3.0}, "gate": {**OPEN, "max_loss": 0.05}}
-    wild = after(named(good, "wild_rung", {**SELF_PLAY, **spoilt}), good)
-    result = progressive.main(wild)
+    spoilt = after(named(good, "spoilt", {**SELF_PLAY, "gate": {**OPEN, "max_loss": 0.05}}), good)
+    rung = Rung.start(spoilt, progressive.Config(**{**spoilt.config, "gate": Gate(**spoilt.config["gate"])}))
+    with torch.no_grad():
+        for weight in rung.model.parameters():
+            weight.normal_()
+    result = rung.end({}, None)
     assert result.metrics["ndcg_after"] < 0.9 * result.metrics["ndcg_before"] and result.metrics["stands"] == 0.0
-    assert "at worst -" in record(wild)["reason"] and record(wild)["reason"].endswith("more than 5% allowed")
-    assert weights(wild.out) == weights(good.out)
-    onward = progressive.main(after(named(good, "onward", FEEDBACK), wild))
+    assert "at worst -" in record(spoilt)["reason"] and record(spoilt)["reason"].endswith("more than 5% allowed")
+    assert weights(spoilt.out) == weights(good.out)
+    onward = progressive.main(after(named(good, "onward", FEEDBACK), spoilt))
     assert onward.metrics["ndcg_before"] == result.metrics["ndcg_before"]
+
+
+def test_a_rung_hands_on_its_first_weights_where_no_later_ones_are_better(good: StageSpec) -> None:
+    wild = after(named(good, "wild_rung", {**SELF_PLAY, "loop": {**LOOP, "learning_rate": 0.3}}), good)
+    result = progressive.main(wild)
+    assert min(logged(wild, "judged")[1:]) > logged(wild, "judged")[0] == -result.metrics["ndcg_before"]
+    assert (result.metrics["best_step"], result.metrics["stands"]) == (0.0, 1.0)
+    assert result.metrics["ndcg_after"] == result.metrics["ndcg_before"]
+    assert weights(wild.out) == weights(good.out)
 
 
 @pytest.mark.parametrize(
@@ -236,7 +281,7 @@ def test_grpo_learns_to_recommend_what_was_taken(good: StageSpec) -> None:
 
 
 def test_grpo_hands_on_its_first_weights_where_no_later_ones_are_better(good: StageSpec) -> None:
-    wild = after(named(good, "wild_grpo", {**GRPO, "policy": {**POLICY, "rounds": 4, "learning_rate": 3.0}}), good)
+    wild = after(named(good, "wild_grpo", {**GRPO, "policy": {**POLICY, "rounds": 4, "learning_rate": 0.3}}), good)
     result = grpo.main(wild)
     assert result.metrics["best_round"] == 0.0 and result.metrics["stands"] == 1.0
     assert weights(wild.out) == weights(good.out)

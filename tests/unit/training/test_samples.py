@@ -20,6 +20,7 @@ from training.generative_rec import sample_columns
 from training.generative_rec.samples import (
     NextItem,
     Samples,
+    before_held_out,
     check_known,
     leave_one_out,
     of_part,
@@ -62,6 +63,42 @@ def test_a_user_with_one_event_is_a_test_sample_of_leave_one_out(tmp_path: Path)
     assert [(sample.item_id, sample.part) for sample in found] == [
         ("b", "train"), ("c", "valid"), ("d", "test"), ("a", "test"),
     ]  # fmt: skip
+
+
+def test_an_item_with_several_events_on_a_day_is_one_sample_and_no_part_holds_the_answer_of_another(
+    tmp_path: Path,
+) -> None:
+    """Looked at, put into the cart and bought on one day; and looked at again on another day, which is a sample."""
+    rows: list[Row] = [
+        ("u", 1, "a", [], "train"),
+        ("u", 2, "b", ["a"], "train"),
+        *[("u", 5, "x", ["a", "b"], "train")] * 3,
+        ("u", 6, "x", ["a", "b", "x", "x", "x"], "test"),
+    ]
+    asked = read_samples(table(tmp_path, rows[:5]), "leave_one_out")
+    assert [(one.item_id, one.part) for one in asked] == [("a", "train"), ("b", "valid"), ("x", "test")]
+    assert training_sequences(asked) == [["a"]]
+    by_time = read_samples(table(tmp_path, rows), "time")
+    assert training_sequences(by_time) == [["a", "b", "x"]]
+    assert [one.item_id for one in of_part(by_time, "test")] == ["x"]
+
+
+def test_what_may_be_known_of_a_user_who_is_asked_ends_before_the_first_day_of_which_something_is_held_out(
+    tmp_path: Path,
+) -> None:
+    """Days without an order: on day 5 `c` is held out for validation, and `b` may be newer than it."""
+    rows: list[Row] = [
+        ("u", 2, "a", [], "train"),
+        *[("u", 5, item, ["a"], "train") for item in ("b", "c", "d")],
+        ("v", 5, "a", [], "train"),
+    ]
+    found = read_samples(table(tmp_path, rows), "leave_one_out")
+    assert [(one.item_id, one.part) for one in found[:4]] == [
+        ("a", "train"), ("b", "train"), ("c", "valid"), ("d", "test"),
+    ]  # fmt: skip
+    assert [one.item_id for one in before_held_out(found)] == ["a"]
+    by_time = read_samples(table(tmp_path, ROWS), "time")
+    assert list(before_held_out(by_time)) == list(of_part(by_time, "train"))
 
 
 @given(st.lists(st.integers(1, 6), min_size=1, max_size=8))

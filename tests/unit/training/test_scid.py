@@ -20,7 +20,7 @@ from training.generative_rec.scid.collisions import SinkhornConfig, collision_ra
 from training.generative_rec.scid.model import DualTokenizer, ScConfig, ScEncoder, Side, u2i_loss
 from training.generative_rec.scid.report import covisit_report, neighbour_report, side_report
 from training.generative_rec.scid.residual_quantizer import QuantizerConfig, ResidualQuantizer
-from training.generative_rec.scid.training import TokenizerData, TokenizerTraining, TrainingConfig, codes_of
+from training.generative_rec.scid.training import TokenizerData, TokenizerTraining, TrainingConfig, Weights, codes_of
 
 SMALL = QuantizerConfig(levels=2, codes=4, width=3, hidden=(6,))
 
@@ -128,6 +128,11 @@ def test_sc_embeddings_start_as_a_multiple_of_the_text_and_both_sides_alike() ->
 
 @pytest.fixture
 def training() -> TokenizerTraining:
+    return tokenizer_training()
+
+
+def tokenizer_training(**changes: Any) -> TokenizerTraining:
+    """An untrained tokenizer of random inputs; `changes` of its config."""
     users, items = random(30, 5), random(20, 5, seed=1)
     events = torch.arange(30).repeat_interleave(4)
     known = Interactions(
@@ -136,10 +141,13 @@ def training() -> TokenizerTraining:
     )  # fmt: skip
     torch.manual_seed(0)
     model = DualTokenizer(Side((users,), ScConfig((8,), 6), SMALL), Side((items,), ScConfig((8,), 6), SMALL))
-    data = TokenizerData(users, items, torch.zeros(120, 1), (5,), known, (torch.arange(30), torch.arange(30) % 20))
+    data = TokenizerData(
+        users, items, users, known.users, torch.zeros(120, 1), (5,), known, (torch.arange(30), torch.arange(30) % 20)
+    )  # fmt: skip
     config = TrainingConfig(
-        steps=24, batch_size=32, negatives=8, check_steps=4, revive_steps=3, switch_share=0.5, checkpoint_steps=100
-    )
+        steps=24, batch_size=32, negatives=8, check_steps=4, revive_steps=3, switch_share=0.5, checkpoint_steps=100,
+        **changes,
+    )  # fmt: skip
     return TokenizerTraining(model, data, config, seed=5)
 
 
@@ -166,6 +174,20 @@ def test_the_second_phase_trains_everything_and_codes_use_the_encoder_as_trainin
     assert torch.equal(codes_of(side, inputs)[0], side.quantizer(side.encoder(inputs)).codes)
 
 
+def test_alpha_of_the_second_phase_does_not_move_the_encoders_as_only_one_loss_reaches_them() -> None:
+    """AdamW divides by the size of the gradients: a tenth of every one is the same step."""
+    moved = []
+    for alpha in (1.0, 0.1):
+        run = tokenizer_training(phase_2=Weights(alpha, 1.0), max_grad_norm=1e9)
+        run.start_codebooks()
+        start = torch.cat([weight.detach().flatten().clone() for weight in run.model.item.encoder.parameters()])
+        for number in range(20):
+            run.step(number, second=True)
+        moved.append(torch.cat([weight.detach().flatten() for weight in run.model.item.encoder.parameters()]) - start)
+    assert moved[1].norm() == pytest.approx(float(moved[0].norm()), rel=0.02)
+    assert (moved[1] - moved[0]).norm() < 0.2 * moved[0].norm()  # a tenth of the rate would leave 0.9
+
+
 def test_an_item_is_taken_out_of_its_users_input_while_the_pair_is_learnt() -> None:
     """Two parts, a mean of 2 items and weights of 3 to 1; the second user has one item only and keeps it."""
     items = torch.tensor([[2.0, 0.0, 8.0], [0.0, 4.0, 4.0]])
@@ -174,7 +196,9 @@ def test_an_item_is_taken_out_of_its_users_input_while_the_pair_is_learnt() -> N
     )
     users = torch.tensor([[1.0, 2.0, 7.0], [0.0, 4.0, 4.0]])
     shares = torch.tensor([[0.5, 0.75], [0.5, 0.25], [1.0, 1.0]])
-    data = TokenizerData(users, items, shares, (2, 1), known, (torch.tensor([0]), torch.tensor([0])))
+    data = TokenizerData(
+        users, items, users, known.users, shares, (2, 1), known, (torch.tensor([0]), torch.tensor([0]))
+    )
     without, of = data.pairs(torch.arange(3), leave_out=True)
     assert torch.equal(without, torch.stack([items[1], items[0], items[1]]))
     assert torch.equal(of, items[known.items])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,16 +16,21 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import load_file
 
-from tests.unit.training.scid_kit import ITEMS, TOKENIZER, collaborative_spec, embed, write_tables
+from tests.unit.training.scid_kit import ITEMS, TOKENIZER, collaborative_spec, embed, walk, write_tables
 from training.core.errors import DataError, Preempted
 from training.core.stage import StageSpec, TableRef
 from training.core.trie import Trie
 from training.generative_rec import collaborative, scid_tokenizer
+from training.generative_rec.catalogue import read_catalogue
+from training.generative_rec.collaborative_vectors import pooled_users
+from training.generative_rec.interactions import Interactions, held_out_pairs
 from training.generative_rec.item_codes import read_codes, read_early_codes, read_user_codes
-from training.generative_rec.samples import NextItem
+from training.generative_rec.samples import NextItem, before_held_out, held_out_from, read_samples
 from training.generative_rec.scid import inputs, training
+from training.generative_rec.scid.training import TokenizerData
 
 
 @pytest.fixture(autouse=True)
@@ -195,7 +201,7 @@ def test_a_users_profile_is_the_newest_that_tells_of_training_days_only(tmp_path
     samples = [NextItem(user, day(n), "i", (), part) for user, own in parts.items() for n, part in enumerate(own)]
     tables = {"next_item_training_set": TableRef((str(tmp_path / "samples.parquet"),))}
     stage = StageSpec("generative_rec", "scid_tokenizer", str(tmp_path), 0, tables=tables)
-    found = inputs.profiles(stage, samples)
+    found = inputs.profiles(stage, held_out_from(samples))
     assert (found["u"], found["v"]) == ("right", "of day 0")
 
 
@@ -205,6 +211,73 @@ def test_users_are_described_by_their_profile_where_asked_and_those_without_one_
     stage = spec(tmp_path, vectors, text={"users": "profile"})
     result = scid_tokenizer.main(with_profiles(stage, [("u000", 2, "likes ring 3"), ("u001", 7, "knows the test")]))
     assert result.metrics["users_without_profile"] == 89
+
+
+def beads(texts: list[str], *_: object, **__: object) -> NDArray[np.float32]:
+    """What share of the beads that a text names is each one: [texts, 60]. A vector says what its text gives away."""
+    counts = np.array([np.bincount([int(n) for n in re.findall(r"bead (\d+)", text)], minlength=60) for text in texts])
+    shares: NDArray[np.float32] = (counts / counts.sum(axis=1, keepdims=True)).astype(np.float32)
+    return shares
+
+
+def built(stage: StageSpec, **text: Any) -> tuple[inputs.Inputs, TokenizerData, Interactions]:
+    """The inputs of a stage, what learns from them, and what may be known of users who are asked about."""
+    samples = read_samples(stage, "leave_one_out")
+    known = Interactions.of_training(samples, ITEMS, 2)
+    told = Interactions.of_training(before_held_out(samples), ITEMS, 0)
+    found = inputs.build_inputs(stage, read_catalogue(stage, ()), samples, known, told, inputs.TextConfig(**text))
+    pairs = held_out_pairs(samples, "valid", known)
+    return found, TokenizerData.of(found, known, pairs, torch.device("cpu")), told
+
+
+def test_no_input_of_the_text_gives_away_the_item_that_it_is_asked_for(
+    tmp_path: Path, vectors: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A profile names the items of the days before it. Half of the users have one on each day, the others have none."""
+    monkeypatch.setattr(inputs, "embed_texts", beads)
+    told = [(f"u{n:03d}", step, " ".join(f"bead {int(item[1:])}" for item in walk(n)[:step]))
+            for n in range(0, 90, 2) for step in range(1, 8)]  # fmt: skip
+    stage = with_profiles(spec(tmp_path, vectors), told)
+    found, data, _ = built(stage, users="profile")
+    events = torch.arange(len(data.known.items))
+    asked, _ = data.pairs(events, leave_out=True)
+    assert asked[events, data.known.items].abs().max() < 1e-6
+    assert data.users[data.known.users, data.known.items].min() > 0.1  # the profile in the end names them all
+    halves = data.known.first_halves()
+    for user, profile in ((0, torch.from_numpy(beads(["bead 0 bead 1 bead 2"]))), (1, None)):
+        early = found.early[0][halves.user_ids.index(f"u{user:03d}")]
+        expected = early if profile is None else profile[0]
+        late = events[(data.known.users == user)][-1]
+        assert torch.allclose(early, expected)
+        assert torch.equal(asked[late][:60], early) == (profile is not None)
+    assert found.users_without_profile == 45
+
+
+def test_what_a_user_is_asked_with_knows_nothing_of_the_day_of_which_something_is_held_out(
+    tmp_path: Path, vectors: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last three items of everyone are of one day: one is training, one validation, one test."""
+    monkeypatch.setattr(inputs, "embed_texts", beads)
+    stage = spec(tmp_path, vectors)
+    file = Path(stage.tables["next_item_training_set"].files[0])
+    rows = pq.read_table(file).to_pylist()
+    for row in rows:
+        row["sample_date"] = min(row["sample_date"], day(5))
+        row["history_item_ids"] = row["history_item_ids"][:5]
+    pq.write_table(pa.Table.from_pylist(rows, schema=pq.read_schema(file)), file)
+    found, data, told = built(stage)
+    assert told.starts.diff().tolist() == [5] * 90 and data.known.starts.diff().tolist() == [6] * 90
+    assert torch.allclose(found.asked[0][0], torch.from_numpy(beads(["bead 0 bead 1 bead 2 bead 3 bead 4"]))[0])
+    assert torch.equal(found.asked[1], pooled_users(found.items[1], told))
+
+
+def test_where_every_item_has_a_day_of_its_own_all_of_the_training_part_may_be_known(
+    tmp_path: Path, vectors: Path
+) -> None:
+    found, data, told = built(spec(tmp_path, vectors))
+    assert told.user_ids == data.known.user_ids and torch.equal(told.items, data.known.items)
+    assert all(torch.allclose(a, b) for a, b in zip(found.asked, found.users, strict=True))
+    assert torch.equal(data.learnt[data.rows], data.users[data.known.users])
 
 
 def test_profiles_that_the_samples_do_not_have_are_an_error(tmp_path: Path, vectors: Path) -> None:

@@ -12,13 +12,15 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from training.core.backbone import BackboneConfig, build_backbone, load_backbone
+from training.core.backbone import BackboneConfig, build_backbone, load_backbone, save_backbone
 from training.core.decoding import beam_search
 from training.core.errors import DataError
 from training.core.stage import StageSpec, TableRef, run_stage
 from training.core.tokens import Vocabulary, train_text_tokenizer
 from training.generative_rec import sft
 from training.generative_rec.item_codes import ItemCodes, codebooks, read_codes, start_from_text
+from training.generative_rec.questions import Judge, draw_questions
+from training.generative_rec.samples import of_part, read_samples
 
 from .sample_kit import write_rows
 
@@ -92,6 +94,35 @@ def test_the_trained_model_finds_the_next_item_through_its_saved_vocabulary(spec
     assert not run_stage(spec, sft.main)
 
 
+@pytest.mark.parametrize(("reverse", "share"), [("validation", 0.0), (0.25, 0.25)])
+def test_whether_copies_run_backwards_is_found_on_validation_or_as_configured(
+    spec: StageSpec, reverse: float | str, share: float
+) -> None:
+    """Each item is followed by the next one, so the order matters here."""
+    config = {**spec.config, "augmentation": {"variants": 1, "reverse": reverse}}
+    assert sft.main(dataclasses.replace(spec, config=config)).metrics["reverse"] == share
+
+
+def test_the_epoch_that_ranks_best_is_kept_whatever_its_loss(spec: StageSpec, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Told gains: the second epoch ranks best, though the loss of every later one is lower."""
+    told, rank = iter([0.1, 0.4, 0.2, 0.3]), Judge.ndcg
+    monkeypatch.setattr(Judge, "ndcg", lambda self: next(told))
+    result = sft.main(dataclasses.replace(spec, config={**spec.config, "loop": {**LOOP, "epochs": 4, "patience": 9}}))
+    lines = [json.loads(line) for line in (spec.out_dir / "metrics.jsonl").read_text().splitlines()]
+    ends = [line for line in lines if "judged" in line]
+    assert [line["judged"] for line in ends] == [-0.1, -0.4, -0.2, -0.3]
+    assert ends[-1]["valid_loss"] < ends[1]["valid_loss"]
+    assert (result.metrics["valid_ndcg@10"], result.metrics["best_step"]) == (0.4, ends[1]["step"])
+    monkeypatch.setattr(Judge, "ndcg", rank)
+    again = sft.main(
+        dataclasses.replace(spec, out=f"{spec.out}-2", config={**spec.config, "loop": {**LOOP, "epochs": 1}})
+    )
+    model, vocabulary = load_backbone(spec.out_dir.with_name(f"{spec.out_dir.name}-2") / "model")
+    items = ItemCodes.load(spec.artifact("semantic_ids"), vocabulary)
+    asked = draw_questions(of_part(read_samples(spec, "time"), "valid"), items, 20, 2000, spec.seed)
+    assert Judge(model, items, asked).ndcg() == again.metrics["valid_ndcg@10"]
+
+
 def test_an_item_without_a_semantic_id_is_named_before_training(spec: StageSpec, tmp_path: Path) -> None:
     write_codes(tmp_path / "ids", CODES[:9], ITEMS[:9])
     with pytest.raises(DataError, match=r"item \d+ has no semantic id"):
@@ -138,6 +169,20 @@ def test_codes_start_as_far_apart_as_their_vectors(items: ItemCodes, tmp_path: P
     scale = 2.0 * before[rows[0]].norm(dim=1).mean() / books["codebook.0"].norm(dim=1).mean()
     assert lengths[~torch.eye(3, dtype=torch.bool)].tolist() == pytest.approx([float(scale)] * 6, rel=1e-4)
     assert torch.equal(moved[rows[2]], torch.zeros_like(moved[rows[2]]))  # the further code has no vector
+
+
+def test_in_a_pretrained_backbone_codes_start_from_text_at_the_length_of_its_own_words(tmp_path: Path) -> None:
+    codes = write_codes(tmp_path / "ids", CODES)
+    words = Vocabulary.create(train_text_tokenizer(["pen"], 270), {})
+    sizes = BackboneConfig(**BACKBONE)
+    save_backbone(build_backbone(sizes, words, seed=1), words, tmp_path / "pretrained")
+    vocabulary = Vocabulary.create(words.tokenizer, codebooks(codes))
+    model = build_backbone(dataclasses.replace(sizes, path=str(tmp_path / "pretrained")), vocabulary, seed=1)
+    before = model.get_input_embeddings().weight.detach().clone()
+    start_from_text(model, vocabulary, codes, 1.0, seed=3)
+    moved = (model.get_input_embeddings().weight - before)[vocabulary.code_table("item")[0]].norm(dim=1)
+    typical = float(before[: len(words)].norm(dim=1).median())
+    assert moved.tolist() == pytest.approx([typical] * 3, rel=0.1)
 
 
 def vocabulary_for(codes: Path) -> Vocabulary:

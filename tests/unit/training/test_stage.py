@@ -1,5 +1,6 @@
 """A stage's spec, its config, its result, its exit codes."""
 
+import contextlib
 import json
 import os
 import signal
@@ -14,7 +15,7 @@ from training.__main__ import main
 from training.core.config import parse_config
 from training.core.errors import DataError, Preempted
 from training.core.preemption import deferred
-from training.core.stage import MetricsLog, StageResult, StageSpec, resolve_config, run_stage
+from training.core.stage import CHECKPOINTS, MetricsLog, StageResult, StageSpec, resolve_config, run_stage
 
 
 def spec_file(folder: Path, **changes: Any) -> Path:
@@ -84,6 +85,74 @@ def test_a_stage_runs_again_after_one_that_it_reads_was_run_with_another_config(
     assert [run_stage(spec, made) for spec in (ids(2), sft)] == [True, True]
 
 
+def checkpointed(folder: Path) -> list[Path]:
+    """A last checkpoint with what a kill left of another one, and one of a part of the stage."""
+    files = [folder / CHECKPOINTS / "last" / "weights", folder / CHECKPOINTS / ".last.x" / "weights"]
+    files.append(folder / "leave_one_out" / CHECKPOINTS / "best.safetensors")
+    for file in files:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("heavy")
+    return files
+
+
+def test_checkpoints_go_when_the_result_is_written_and_nothing_else_does(tmp_path: Path) -> None:
+    files: list[Path] = []
+
+    def stage(spec: StageSpec) -> StageResult:
+        files.extend(checkpointed(spec.out_dir))
+        (spec.out_dir / "model").mkdir()
+        (spec.out_dir / "model" / "weights").write_text("kept")
+        return StageResult({})
+
+    run_stage(StageSpec.load(spec_file(tmp_path)), stage)
+    left = sorted(str(file.relative_to(tmp_path / "out")) for file in (tmp_path / "out").rglob("*") if file.is_file())
+    assert left == ["model/weights", "result.json"]
+
+
+def test_a_stage_that_fails_keeps_its_checkpoints(tmp_path: Path) -> None:
+    spec = StageSpec.load(spec_file(tmp_path))
+
+    def stage(spec: StageSpec) -> StageResult:
+        checkpointed(spec.out_dir)
+        raise Preempted("taken away")
+
+    with pytest.raises(Preempted):
+        run_stage(spec, stage)
+    assert len([file for file in spec.out_dir.rglob("*") if file.is_file()]) == 3
+
+
+def test_a_stage_that_was_killed_between_result_and_clean_up_is_cleaned_by_the_next_try(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stage(spec: StageSpec) -> StageResult:
+        checkpointed(spec.out_dir)
+        return StageResult({})
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    spec = StageSpec.load(spec_file(tmp_path))
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("training.core.stage._remove_checkpoints", killed)
+        run_stage(spec, stage)
+    assert (spec.out_dir / CHECKPOINTS).is_dir() and (spec.out_dir / "result.json").is_file()
+    assert not run_stage(spec, stage)
+    assert not list(spec.out_dir.rglob(CHECKPOINTS))
+
+
+def test_the_checkpoints_of_another_run_in_the_folder_of_a_finished_one_stay_until_it_is_done(tmp_path: Path) -> None:
+    run_stage(StageSpec.load(spec_file(tmp_path)), lambda spec: StageResult({}))
+    other = StageSpec.load(spec_file(tmp_path, seed=18))
+
+    def stage(spec: StageSpec) -> StageResult:
+        checkpointed(spec.out_dir)
+        raise Preempted("taken away")
+
+    with pytest.raises(Preempted):
+        run_stage(other, stage)
+    assert list(other.out_dir.rglob(CHECKPOINTS))
+
+
 def test_a_stage_that_fails_leaves_no_result(tmp_path: Path) -> None:
     def stage(spec: StageSpec) -> StageResult:
         raise DataError("bad rows", do="write them again")
@@ -129,6 +198,14 @@ class Outer:
     inner: Inner = field(default_factory=Inner)
     sizes: tuple[int, ...] = ()
     path: str | None = None
+    share: float | Literal["validation"] = "validation"
+
+
+@pytest.mark.parametrize(("value", "read"), [("validation", "validation"), (1, 1.0), (0.5, 0.5)])
+def test_a_number_or_a_word_is_read_as_what_it_is(value: object, read: object) -> None:
+    assert parse_config(Outer, {"mode": "a", "share": value}).share == read
+    with pytest.raises(DataError, match="wrong type"):
+        parse_config(Outer, {"mode": "a", "share": "test"})
 
 
 def test_a_config_is_read_with_nested_parts_and_written_resolved(tmp_path: Path) -> None:
@@ -174,3 +251,17 @@ def test_a_stage_runs_the_module_that_its_spec_names(tmp_path: Path, capsys: pyt
     named = spec_file(tmp_path, stage="sp_easy", module="nowhere")
     assert main(["generative_rec.sp_easy", "--spec", str(named)]) == 65
     assert "there is no stage generative_rec.nowhere" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("error", "code"), [(RuntimeError("a bug"), "70"), (DataError("bad", do="mend"), "65")])
+def test_a_stage_that_fails_leaves_its_exit_code_so_that_none_means_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, code: str
+) -> None:
+    def fail(*_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr("training.__main__.run_stage", fail)
+    spec = spec_file(tmp_path)
+    with contextlib.suppress(RuntimeError):
+        main([f"generative_rec.{StageSpec.load(spec).stage}", "--spec", str(spec)])
+    assert spec.with_name("exit_code").read_text() == code

@@ -93,12 +93,51 @@ def test_an_epoch_has_changed_copies_of_each_sequence() -> None:
     assert all(copy in (sorted(copy), sorted(copy)[::-1]) for copy in copies)
 
 
+def _ways(change: Augmentation, ordered: bool) -> set[bool]:
+    """Whether copies of a sequence run forward, in an epoch of fifty."""
+    ids = tuple(f"i{n}" for n in range(1, 6))
+    corpus = replace(CORPUS, sequences={"u9": ids}, augmentation=change, ordered=ordered)
+    copies = [[sample.response[n : n + 2] for n in (0, 2)] for sample in epoch("sequential", corpus=corpus)]
+    return {CODES.index(first) < CODES.index(second) for first, second in copies}
+
+
+def test_no_copy_runs_backwards_where_the_order_matters_and_a_number_holds_whatever_is_found() -> None:
+    chosen, half = (replace(PLAIN, variants=50, reverse=share) for share in ("validation", 0.5))
+    assert _ways(chosen, ordered=True) == {True}
+    assert _ways(chosen, ordered=False) == {True, False}
+    assert _ways(half, ordered=True) == {True, False}
+    assert _ways(replace(chosen, reverse=1.0), ordered=False) == {False}
+
+
 def test_some_copies_of_a_sequence_do_not_say_whose_it_is() -> None:
     change = Augmentation(variants=200, anonymous=0.25)
     known = replace(CORPUS, sequences={"u0": ("i0", "i1", "i2")}, augmentation=change)
     prompts = Counter(sample.prompt for sample in epoch("sequential", corpus=known))
     assert set(prompts) == {(BOS,), (BOS, *EARLY["u0"], *CODES[0])}
     assert 20 < prompts[(BOS,)] < 80
+
+
+@given(st.floats(0.0, 0.99), st.integers(0, 20))
+def test_answers_in_text_have_at_most_their_share_of_the_learnt_tokens(share: float, seed: int) -> None:
+    """Without a limit two users' sequences have 8 learnt tokens, and seven items' texts some dozens."""
+    tasks = {"sequential": 1.0, "item_to_text": 1.0}
+    whole, fewer = (Mixture(tasks, WRITER, one).epoch(CORPUS, (seed, 0)) for one in (1.0, share))
+    texts = {sample: len(sample.response) for sample in whole if sample.response[-1] == EOS}
+    codes = sum(len(sample.response) for sample in whole if sample not in texts)
+    told = sum(texts[sample] for sample in fewer if sample in texts)
+    assert [sample for sample in whole if sample in fewer] == fewer
+    assert [sample for sample in fewer if sample not in texts] == [one for one in whole if one not in texts]
+    assert told <= share * (told + codes) + 1e-9
+    left_out = [texts[sample] for sample in whole if sample not in fewer]
+    # None is left out without need: with any other one there would be too much.
+    assert not left_out or told + max(left_out) > share / (1 - share) * codes - 1e-9
+
+
+def test_a_fifth_of_the_learnt_tokens_by_hand() -> None:
+    codes, text = [Sample((BOS,), (7, 8, 9, 7))] * 10, [Sample((BOS,), (*range(20, 27), EOS))] * 10
+    kept = Mixture({"sequential": 1.0}, WRITER, 0.2)._balanced([*codes, *text], np.random.default_rng(1))
+    # 40 tokens of codes leave room for 10 of text: 40 / (40 + 10) = 0.8. An answer in text has 8.
+    assert (kept[:10], len(kept)) == (codes, 11)
 
 
 def test_an_item_and_its_text_are_learnt_both_ways() -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from transformers import PreTrainedModel
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from training.core.errors import DataError
 from training.core.tokens import Vocabulary, fit_embeddings, train_text_tokenizer
@@ -65,11 +65,39 @@ def test_codes_are_added_to_a_tokenizer_that_has_its_own_special_tokens(vocabula
 def test_a_new_token_with_a_text_begins_as_the_mean_of_its_sub_words(
     model: PreTrainedModel, vocabulary: Vocabulary
 ) -> None:
-    vocabulary.tokenizer.add_tokens(["<pen>"], special_tokens=True)
+    wider = Vocabulary.create(vocabulary.tokenizer, {}, special=["<pen>"])
     old = model.get_input_embeddings().weight.detach().clone()
-    fit_embeddings(model, vocabulary, {"<pen>": "blue pen"})
+    fit_embeddings(model, wider, {"<pen>": "blue pen"})
     rows = model.get_input_embeddings().weight
-    assert rows.shape[0] == len(vocabulary) == len(old) + 1
-    assert torch.allclose(rows[-1], old[vocabulary.encode_text("blue pen")].mean(dim=0))
+    assert rows.shape[0] == len(wider) == len(old) + 1
+    assert torch.allclose(rows[-1], old[wider.encode_text("blue pen")].mean(dim=0))
     assert torch.equal(rows[:-1], old)
     assert model.get_output_embeddings().weight is rows
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("spare", [0, 5, 60])
+def test_all_tokens_that_a_pretrained_model_does_not_know_start_at_the_length_of_those_that_it_does(
+    tied: bool, spare: int
+) -> None:
+    tokenizer = train_text_tokenizer(["blue pen", "red pen"], 300)
+    known = len(tokenizer)
+    torch.manual_seed(3)
+    sizes = {"hidden_size": 32, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
+    model = LlamaForCausalLM(LlamaConfig(vocab_size=known + spare, **sizes, tie_word_embeddings=tied))
+    for weight in {model.get_input_embeddings().weight, model.get_output_embeddings().weight}:
+        weight.data[:known] = torch.randn(known, 32) * torch.rand(known, 1) + 0.2
+        weight.data[known:] = 1e-3  # rows that no training has ever moved
+    before = model.get_input_embeddings().weight.detach().clone()
+    vocabulary = Vocabulary.create(tokenizer, {"item": (8, 8, 8)})
+    fit_embeddings(model, vocabulary)
+    for weight in {model.get_input_embeddings().weight, model.get_output_embeddings().weight}:
+        lengths = weight.detach().norm(dim=1)
+        assert len(lengths) == max(known + 24, known + spare)
+        assert lengths[known:].tolist() == pytest.approx(
+            [float(lengths[:known].median())] * (len(lengths) - known), rel=0.1
+        )
+        assert torch.pdist(weight[known:].detach()).min() > 0.3 * lengths[:known].median()
+        assert torch.nn.functional.cosine_similarity(weight[known:].mean(0), weight[:known].mean(0), dim=0) > 0.5
+    assert torch.equal(model.get_input_embeddings().weight[:known], before[:known])
+    assert (model.get_output_embeddings().weight is model.get_input_embeddings().weight) == tied

@@ -31,7 +31,8 @@ def rewarded(group: Group, terms: Sequence[Term]) -> Group:
     values = {term.name: (term.function(group), term.weight) for term in terms}
     rewards = {name: Reward(value, weight) for name, (value, weight) in values.items() if value is not None}
     for name, reward in rewards.items():
-        if len(reward.value) != len(group.responses) or (reward.value.ndim == 1 and not reward.value.isfinite().all()):
+        absent = reward.value.isnan() if reward.value.ndim > 1 else False
+        if len(reward.value) != len(group.responses) or not (reward.value.isfinite() | absent).all():
             raise DataError(
                 f"reward term {name!r} gave {tuple(reward.value.shape)} values for {len(group.responses)} responses, "
                 "or one that is not finite",

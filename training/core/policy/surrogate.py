@@ -51,7 +51,8 @@ class Episode:
 class PolicyBatch:
     """Trees and the values of their real response tokens, each [n], row by row of `trees.mask`.
 
-    `weight` [n] is what a token counts in the loss, which is divided by `learnt`; `bonus` weighs the entropy.
+    `weight` [n] is what a token counts in the loss, which is divided by `learnt`; `bonus` weighs the entropy;
+    `temperature` is that of the rollout.
     """
 
     trees: TreeBatch
@@ -62,6 +63,7 @@ class PolicyBatch:
     weight: Tensor
     learnt: int
     bonus: float
+    temperature: float
 
     @property
     def useful(self) -> int:
@@ -84,6 +86,7 @@ class PolicyBatch:
             weight=self.weight.to(device),
             learnt=self.learnt,
             bonus=self.bonus,
+            temperature=self.temperature,
         )
 
 
@@ -122,7 +125,6 @@ class Surrogate:
     `uncertain_clip`, where given, holds for the tokens whose entropy is at or above the `quantile` of the round's.
     `kl` weighs k3 (0: there is no reference). The weight of the entropy goes linearly from `entropy_start` to
     `entropy_end` over the training. `aggregate`: the mean over all tokens, or over responses of their mean over tokens.
-    `temperature` is that of the sampling.
     """
 
     clip: Clip = Clip()
@@ -132,10 +134,12 @@ class Surrogate:
     entropy_start: float = 0.0
     entropy_end: float = 0.0
     aggregate: Aggregation = "token"
-    temperature: float = 1.0
 
-    def collate(self, rows: Sequence[Sequence[Episode]], pad: int, progress: float) -> PolicyBatch:
-        """Rows of episodes as one batch at this `progress` of the training; a row may be empty."""
+    def collate(self, rows: Sequence[Sequence[Episode]], pad: int, progress: float, temperature: float) -> PolicyBatch:
+        """Rows of episodes as one batch at this `progress` of the training; a row may be empty.
+
+        `temperature`: that of the rollout; the policy that learns is the one that wrote.
+        """
         episodes = [episode for row in rows for episode in row]
         trees = collate_trees([[episode.tree for episode in row] for row in rows], pad)
         lengths = trees.mask.sum(dim=1, keepdim=True)
@@ -150,12 +154,13 @@ class Surrogate:
             weight=(weight / lengths if by_response else weight)[trees.mask],
             learnt=len(trees.tree) if by_response else int(trees.mask.sum()),
             bonus=linear(self.entropy_start, self.entropy_end, progress),
+            temperature=temperature,
         )
 
     def loss(self, model: PreTrainedModel, batch: PolicyBatch) -> Loss:
         """-J, summed by weight; logged are KL, entropy, ratio and the shares of tokens that the clip silences."""
         trees = batch.trees
-        logits = response_logits(model, trees) / self.temperature
+        logits = response_logits(model, trees) / batch.temperature
         log_probs = token_log_probs(logits, trees)[trees.mask]
         entropy = token_entropies(logits if batch.bonus else logits.detach(), trees)[trees.mask]
         ratio = (log_probs - torch.where(batch.old.isnan(), log_probs.detach(), batch.old)).exp()

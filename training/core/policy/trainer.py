@@ -2,7 +2,8 @@
 
 Each process takes every n-th request of a round, and its groups stay with it; mini-batches are drawn by request number.
 So one process and two learn the same, and a run that was killed and resumed ends with the bits of a straight one (CPU).
-SIGTERM is answered at the end of a round, because the responses of a round are not saved.
+SIGTERM is answered between two batches of rollouts, as if the round had not begun; after them at the end of the round,
+because the responses of a round are not saved.
 """
 
 from __future__ import annotations
@@ -10,8 +11,11 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
+from itertools import compress
 from pathlib import Path
+from threading import Event
 
 import numpy as np
 import torch
@@ -26,6 +30,7 @@ from training.core.policy.episodes import drafts, mark_uncertain, with_old
 from training.core.policy.groups import Group, Request, Tally
 from training.core.policy.reference import Reference
 from training.core.policy.rewards import log_rewards
+from training.core.policy.rollouts import Stopped
 from training.core.policy.surrogate import Episode, PolicyBatch, uncertainty_threshold
 from training.core.policy.variant import Actor, Variant
 from training.core.preemption import deferred
@@ -61,10 +66,11 @@ class PolicyConfig:
 
 @dataclass
 class Cursor:
-    """Where a run stands: the next round, and the best judgement so far."""
+    """Where a run stands: the next round, the last one that was judged before it, and the best judgement so far."""
 
     round: int = 0
     step: int = 0
+    judged: int = -1
     best: float = math.inf
     best_round: int = 0
 
@@ -112,10 +118,10 @@ class PolicyTrainer:
         `judge()`, lower is better, is asked before the first round, every `judge_rounds` rounds and at the end, in all
         processes; the model ends with the weights that it liked best, the first ones included. Without it the last
         weights stay.
-        Raises DataError without requests, Preempted (with a checkpoint saved) on SIGTERM or Ctrl-C.
+        Raises DataError without requests or where a response would not fit into a row, Diverged where a loss is not
+        finite, Preempted (with a checkpoint saved) on SIGTERM or Ctrl-C.
         """
-        if not requests:
-            raise DataError("there is no request to learn from", do="choose another split")
+        self._refuse_what_cannot_be_learnt(requests)
         torch.manual_seed(self._seed)
         stored, learner = self._learner.resume(), self._learner
         self._cursor = Cursor(**(stored or {}))
@@ -123,9 +129,11 @@ class PolicyTrainer:
         with deferred() as stop, Progress(self._config.rounds, "policy", "round", done=self._cursor.round) as progress:
             while self._cursor.round < self._config.rounds:
                 self._judge(judge)
-                reward = self._round(requests)
+                reward = self._round(requests, stop)
                 progress.advance(reward=f"{reward:.3f}")
-                self._save(learner.total(stop.is_set()) > 0)
+                if self._cursor.round % self._config.checkpoint_rounds == 0:
+                    learner.save(asdict(self._cursor))
+                self._pause(stop)
         self._judge(judge)
         if judge:
             learner.load_best()
@@ -133,33 +141,42 @@ class PolicyTrainer:
         best, rate = self._cursor.best if judge else math.nan, learner.tokens / max(learner.seconds, 1e-9)
         return TrainedPolicy(self._cursor.round, best, self._cursor.best_round, rate, resumed)
 
-    def _save(self, stops: bool) -> None:
-        if stops or self._cursor.round % self._config.checkpoint_rounds == 0:
+    def _refuse_what_cannot_be_learnt(self, requests: Sequence[Request]) -> None:
+        if not requests:
+            raise DataError("there is no request to learn from", do="choose another split")
+        prompt, response = max(len(one.prompt) for one in requests), self._variant.rollout.max_tokens
+        if prompt + response > self._config.row_tokens:
+            raise DataError(
+                f"a prompt of {prompt} tokens and a response of up to {response} do not fit into a row",
+                why=f"a row has {self._config.row_tokens} tokens",
+                do="raise row_tokens, or allow shorter responses or histories",
+            )
+
+    def _pause(self, stop: Event) -> None:
+        """Preempted, with the run saved as it stands between two rounds, where any process is asked to stop."""
+        if self._learner.total(stop.is_set()) > 0:
             self._learner.save(asdict(self._cursor))
-        if stops:
             raise Preempted.saved(f"round {self._cursor.round}")
 
     def _judge(self, judge: Callable[[], float] | None) -> None:
         cursor, config = self._cursor, self._config
-        if judge and (cursor.round % config.judge_rounds == 0 or cursor.round == config.rounds):
-            judged = self._learner.ask(judge)
+        due = cursor.round % config.judge_rounds == 0 or cursor.round == config.rounds
+        if judge and due and cursor.judged < cursor.round:
+            judged, cursor.judged = self._learner.ask(judge), cursor.round
             self._learner.log.append(cursor.step, judged=judged, round=cursor.round)
             if judged < cursor.best:
                 cursor.best, cursor.best_round = judged, cursor.round
                 self._learner.save_best()
 
-    def _round(self, requests: Sequence[Request]) -> float:
+    def _round(self, requests: Sequence[Request], stop: Event) -> float:
         """Roll out and learn once; the mean total reward."""
         cursor, variant, tally, started = self._cursor, self._variant, Tally(), time.monotonic()
-        actor = Actor(self._model, variant.rewards, variant.rollout, (self._seed, cursor.round))
-        accelerator = self._learner.accelerator
-        own = self._requests(requests)[accelerator.process_index :: accelerator.num_processes]
-        with self._learner.whole():
-            groups = variant.replay(actor.answer(own, attempt=0), actor, tally)
+        groups = self._rolled_out(requests, tally, stop)
         for group in groups:
             log_rewards(group, tally)
-            tally.add("kept_groups", float(variant.keep(group)))
-        episodes = self._episodes([group for group in groups if variant.keep(group)], tally)
+        kept = [variant.keep(group, tally) for group in groups]
+        tally.add("kept_groups", list(map(float, kept)))
+        episodes = self._episodes(list(compress(groups, kept)), tally)
         seconds = time.monotonic() - started
         for numbers in self._minibatches():
             self._step([episode for number in numbers for episode in episodes.get(number, [])])
@@ -167,6 +184,17 @@ class PolicyTrainer:
         cursor.round += 1
         self._learner.log.append(cursor.step, round=cursor.round, rollout_seconds=seconds, **means)
         return means.get("reward", math.nan)
+
+    def _rolled_out(self, requests: Sequence[Request], tally: Tally, stop: Event) -> Sequence[Group]:
+        """The groups of this process to learn from; Preempted where any process has given up its rollouts."""
+        variant, accelerator = self._variant, self._learner.accelerator
+        actor = Actor(self._model, variant.rewards, variant.rollout, (self._seed, self._cursor.round), stop)
+        own = self._requests(requests)[accelerator.process_index :: accelerator.num_processes]
+        groups: Sequence[Group] = []
+        with suppress(Stopped), self._learner.whole():
+            groups = variant.replay(actor.answer(own, attempt=0), actor, tally)
+        self._pause(stop)
+        return groups
 
     def _requests(self, requests: Sequence[Request]) -> list[Request]:
         """The requests of this round: the next ones of an endless row of shuffled passes over all."""
@@ -194,7 +222,7 @@ class PolicyTrainer:
     def _scored(self, episodes: list[Episode]) -> list[Episode]:
         """The episodes with all that must be known of them before the first update."""
         config, surrogate = self._config, self._variant.surrogate
-        how = (self._pad, config.row_tokens, surrogate.temperature)
+        how = (self._pad, config.row_tokens, self._variant.rollout.temperature)
         # With one step per round the policy that writes is the one that learns: the ratio is 1 and no clip acts.
         if config.steps_per_round > 1:
             with self._learner.whole():
@@ -219,8 +247,9 @@ class PolicyTrainer:
         rows = [[episodes[i] for i in row] for row in plan_rows([len(e) for e in episodes], config.row_tokens, None)]
         starts = range(0, learner.most(len(rows)), config.rows)
         parts = [rows[start : start + config.rows] or [[]] for start in starts]
-        batches = [self._variant.surrogate.collate(part, self._pad, cursor.step / total) for part in parts]
+        progress, temperature = cursor.step / total, self._variant.rollout.temperature
+        batches = [self._variant.surrogate.collate(part, self._pad, progress, temperature) for part in parts]
         if batches:
-            values = learner.step(batches, learning_rate(cursor.step, total, config))
+            values = learner.step(batches, learning_rate(cursor.step, total, config), cursor.step + 1)
             learner.log.append(cursor.step + 1, **values)
         cursor.step += 1

@@ -7,16 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from threading import Event
 
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from training.core.device import accelerator
 from training.core.policy.advantages import GroupAdvantage
 from training.core.policy.groups import Group, Request, Tally
 from training.core.policy.rewards import Term, rewarded
-from training.core.policy.rollouts import Rollout, Seed
+from training.core.policy.rollouts import Rollout, Seed, roll_out
 from training.core.policy.surrogate import Clip, Surrogate
+from training.core.precision import inference
 
 Advantage = Callable[[Group, Tally], Tensor]
 """Gives a group's advantages, one per response [G] or per token [G, T]; T is at least its longest response."""
@@ -27,18 +28,22 @@ Replay = Callable[[Sequence[Group], "Actor", Tally], Sequence[Group]]
 
 @dataclass(frozen=True)
 class Actor:
-    """The policy as it is in this round: it answers requests, and its answers are rewarded."""
+    """The policy as it is in this round: it answers requests, and its answers are rewarded; not once `stop` is set."""
 
     model: PreTrainedModel
     rewards: Sequence[Term]
     rollout: Rollout
     seed: Seed
+    stop: Event = field(default_factory=Event)
 
     def answer(self, requests: Sequence[Request], attempt: int, rollout: Rollout | None = None) -> list[Group]:
-        """Fresh rewarded groups. A further `attempt` at a request draws other samples; `rollout` may be another one."""
+        """Fresh rewarded groups. A further `attempt` at a request draws other samples; `rollout` may be another one.
+
+        Stopped where the run is asked to stop.
+        """
         self.model.eval()
-        with accelerator().autocast():
-            groups = (rollout or self.rollout)(self.model, requests, (*self.seed, attempt))
+        with inference(self.model):
+            groups = roll_out(rollout or self.rollout, self.model, requests, (*self.seed, attempt), self.stop)
         return [self.rewarded(group) for group in groups]
 
     def rewarded(self, group: Group) -> Group:
@@ -51,22 +56,32 @@ def as_rolled_out(groups: Sequence[Group], actor: Actor, tally: Tally) -> Sequen
     return groups
 
 
-def every_group(group: Group) -> bool:
+Filter = Callable[[Group, Tally], bool]
+"""Says whether a group is learnt from."""
+
+
+def every_group(group: Group, tally: Tally) -> bool:
     """No filter."""
     return True
 
 
 @dataclass(frozen=True)
 class Difficulty:
-    """Keeps the groups whose mean of `measure` [G] is within `low` and `high`: neither hopeless nor learnt already."""
+    """Keeps the groups whose mean of `measure` [G] is within `low` and `high`: neither hopeless nor learnt already.
+
+    A response that has no measure (NaN), such as a list that cannot be parsed, does not count in the mean; a group in
+    which none has one is dropped.
+    """
 
     low: float
     high: float
     measure: Callable[[Group], Tensor] = Group.total
 
-    def __call__(self, group: Group) -> bool:
-        """Whether the group is kept."""
-        return self.low <= float(self.measure(group).mean()) <= self.high
+    def __call__(self, group: Group, tally: Tally) -> bool:
+        """Whether the group is kept; logs the share of responses without a measure."""
+        measured = self.measure(group)
+        tally.add("unmeasured", measured.isnan().float())
+        return self.low <= float(measured.nanmean()) <= self.high
 
 
 @dataclass(frozen=True)
@@ -78,7 +93,7 @@ class Variant:
     surrogate: Surrogate
     advantage: Advantage = field(default_factory=GroupAdvantage)
     replay: Replay = as_rolled_out
-    keep: Callable[[Group], bool] = every_group
+    keep: Filter = every_group
 
 
 def grpo(rollout: Rollout, rewards: Sequence[Term], kl: float = 0.04, clip: float = 0.2) -> Variant:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from training.core.metrics import Floats, ndcg_at, rank_of
 from training.core.ranking import rows_at_once
+from training.generative_rec.samples import NextItem
 
+CHOSEN_BY = 10  # the k of the NDCG that chooses on validation
 Scores = NDArray[np.float32]
 Ranking = list[tuple[str, float]]
 _HISTORIES_AT_ONCE = 512
@@ -25,8 +29,37 @@ class Query:
     left_out: frozenset[str]
 
 
+@dataclass(frozen=True)
+class Known:
+    """What a row may learn from: the training part, one list of item ids per user, oldest first.
+
+    `pasts`: the same by user, without the days on which something of the user is held out: what may be known of a user
+    who is asked about. `validation` is there to choose by, ranked as the row will be: `rank_own` as in
+    `Recommender.recommend`.
+    """
+
+    catalogue: Sequence[str]
+    sequences: Sequence[Sequence[str]]
+    pasts: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    validation: Sequence[NextItem] = ()
+    rank_own: bool = True
+    seed: int = 0
+
+
+class Choice(NamedTuple):
+    """What was chosen, in words, and the NDCG@10 on validation that chose it."""
+
+    words: str
+    ndcg: float
+
+
 class Recommender(ABC):
-    """Item ids with scores for each history, best first; the same call for baselines and generative models."""
+    """Item ids with scores for each history, best first; the same call for baselines and generative models.
+
+    `choice`: what the row has chosen on validation; None where there was nothing to choose.
+    """
+
+    choice: Choice | None = None
 
     def recommend(
         self,
@@ -53,11 +86,10 @@ class Recommender(ABC):
 class Baseline(Recommender):
     """A recommender that scores the whole catalogue. Equal scores rank by popularity, then by catalogue order."""
 
-    def __init__(self, catalogue: Sequence[str], sequences: Sequence[Sequence[str]]) -> None:
-        """`sequences`: the training part, one list of item ids per user, oldest first."""
-        self.catalogue = list(catalogue)
+    def __init__(self, known: Known) -> None:
+        self.known, self.catalogue = known, list(known.catalogue)
         self._row = {item: row for row, item in enumerate(self.catalogue)}
-        self.sequences = [self.rows(sequence) for sequence in sequences]
+        self.sequences = [self.rows(sequence) for sequence in known.sequences]
         self.popularity = np.bincount(
             [row for sequence in self.sequences for row in sequence], minlength=len(self.catalogue)
         ).astype(np.float32)
@@ -69,6 +101,13 @@ class Baseline(Recommender):
     def rows(self, items: Sequence[str]) -> list[int]:
         """Places in the catalogue of the items that it has."""
         return [self._row[item] for item in items if item in self._row]
+
+    def gains(self, asked: Sequence[NextItem]) -> Floats:
+        """NDCG@10 of each sample: [samples]."""
+        histories = list(dict.fromkeys(sample.history for sample in asked))
+        ranked = self.recommend(histories, CHOSEN_BY, rank_own=self.known.rank_own)
+        lists = {own: [item for item, _ in line] for own, line in zip(histories, ranked, strict=True)}
+        return ndcg_at(np.array([rank_of(sample.item_id, lists[sample.history]) for sample in asked]), CHOSEN_BY)
 
     def answer(self, asked: Sequence[Query], k: int) -> list[Ranking]:
         """See `Recommender.answer`."""

@@ -15,15 +15,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from training.core.errors import DataError
-from training.core.metrics import ndcg_at, rank_of
 from training.core.progress import Progress
 from training.core.ranking import rows_at_once
-from training.generative_rec.baselines.base import Baseline, Scores
+from training.generative_rec.baselines.base import Baseline, Known, Scores
 from training.generative_rec.samples import NextItem
 
 _PAD, _BEGIN, _FIRST_ITEM = 0, 1, 2
@@ -51,22 +49,15 @@ class SASRecConfig:
 class SASRec(Baseline):
     """score(i | h) = e_i . Transformer(begin, h) at the last item, with the item embeddings tied."""
 
-    def __init__(
-        self,
-        catalogue: Sequence[str],
-        sequences: Sequence[Sequence[str]],
-        validation: Sequence[NextItem],
-        config: SASRecConfig,
-        seed: int,
-    ) -> None:
-        super().__init__(catalogue, sequences)
-        if not validation:
+    def __init__(self, known: Known, config: SASRecConfig) -> None:
+        super().__init__(known)
+        if not known.validation:
             raise DataError("there is nothing to validate SASRec with", do="move the cut dates of the split")
         self._config = config
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.manual_seed(known.seed)
             self._network = _Network(len(self.catalogue), config)
-            self._train(validation)
+            self._train(known.validation[: config.validation_samples])
 
     @torch.inference_mode()
     def scores(self, histories: Sequence[Sequence[int]]) -> Scores:
@@ -86,7 +77,7 @@ class SASRec(Baseline):
         with Progress(self._config.epochs, "sasrec", "epoch") as progress:
             for _ in range(self._config.epochs):
                 self._epoch(rows, optimizer)
-                quality = self._quality(validation)
+                quality = float(self.gains(validation).mean())
                 progress.advance(valid_ndcg=f"{quality:.4f}")
                 best, waited = (quality, 0) if quality > best else (best, waited + 1)
                 if waited == 0:
@@ -122,14 +113,6 @@ class SASRec(Baseline):
         order = (lengths + _LENGTHS_TOGETHER * torch.rand(len(lengths))).argsort()
         batches = torch.split(order, self._config.batch_size)
         return [batches[number] for number in torch.randperm(len(batches))]
-
-    def _quality(self, validation: Sequence[NextItem]) -> float:
-        """NDCG@10 on a fixed part of the validation samples."""
-        asked = validation[: self._config.validation_samples]
-        histories = list(dict.fromkeys(sample.history for sample in asked))
-        ranked = dict(zip(histories, self.recommend(histories, 10), strict=True))
-        ranks = [rank_of(sample.item_id, [item for item, _ in ranked[sample.history]]) for sample in asked]
-        return float(ndcg_at(np.array(ranks), 10).mean())
 
 
 class _Network(nn.Module):

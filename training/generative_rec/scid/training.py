@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from training.core.checkpoint import load_weights, save_weights
-from training.core.stage import MetricsLog
+from training.core.stage import CHECKPOINTS, MetricsLog
 from training.generative_rec.interactions import Interactions
 from training.generative_rec.scid.choice import Check, choose, may_win
 from training.generative_rec.scid.collisions import collision_rate
@@ -74,11 +74,14 @@ class TrainingConfig:
 class TokenizerData:
     """Inputs of all users and items ([rows, width] each), who touched what, and validation pairs (users, items).
 
-    `shares` [events, parts]: how much of each part of the user's input, of these `widths`, is the event's own item.
+    An event is learnt from a row of `learnt`, which `rows` [events] names. `shares` [events, parts]: how much of each
+    part of that input, of these `widths`, is the event's own item.
     """
 
     users: Tensor
     items: Tensor
+    learnt: Tensor
+    rows: Tensor
     shares: Tensor
     widths: tuple[int, ...]
     known: Interactions
@@ -89,18 +92,20 @@ class TokenizerData:
         cls, inputs: Inputs, known: Interactions, valid: tuple[Tensor, Tensor], device: torch.device
     ) -> TokenizerData:
         """The parts of the inputs side by side, on the device that trains."""
-        users, items = (torch.cat(parts, dim=1).to(device) for parts in (inputs.users, inputs.items))
+        sides = (inputs.users, inputs.items, inputs.learnt)
+        users, items, learnt = (torch.cat(parts, dim=1).to(device) for parts in sides)
         widths = tuple(part.shape[1] for part in inputs.items)
-        return cls(users, items, torch.stack(inputs.shares, dim=1), widths, known, valid)
+        return cls(users, items, learnt, inputs.rows, torch.stack(inputs.shares, dim=1), widths, known, valid)
 
     def pairs(self, events: Tensor, leave_out: bool) -> tuple[Tensor, Tensor]:
         """Inputs of the user and the item of each event; `leave_out` takes the item out of its user's input.
 
         A user with nothing else keeps it.
         """
-        users, items = self.users[self.known.users[events]], self.items[self.known.items[events]]
+        items = self.items[self.known.items[events]]
         if not leave_out:
-            return users, items
+            return self.users[self.known.users[events]], items
+        users = self.learnt[self.rows[events]]
         share = self.shares[events].masked_fill(self.shares[events] > _ALL, 0.0).to(users.device)
         share = share.repeat_interleave(torch.tensor(self.widths, device=users.device), dim=1)
         return (users - share * items) / (1.0 - share), items
@@ -225,4 +230,4 @@ def _checks(notes: dict[str, Any]) -> list[Check]:
 
 
 def _file(folder: Path, step: int) -> Path:
-    return folder / f"check-{step}.safetensors"
+    return folder / CHECKPOINTS / f"check-{step}.safetensors"

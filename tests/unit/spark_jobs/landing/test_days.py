@@ -6,16 +6,21 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from infra.demo.landing import landed_days
 from infra.errors import DataError
+from spark_jobs.landing.days import landed_days
+
+
+def _csv(*times: str) -> str:
+    return "user_id,item_id,event_type,event_time\n" + "".join(f"u,i,view,{time}\n" for time in times)
 
 
 def test_the_range_spans_files_of_all_formats_and_ignores_the_future_and_the_unreadable(tmp_path: Path) -> None:
     (tmp_path / "events").mkdir()
-    (tmp_path / "events" / "a.csv").write_text("user_id,event_time\n1,2018-01-05T10:00:00Z\n2,soon\n3,2999-01-01\n")
-    (tmp_path / "events" / "b.jsonl").write_text('{"user_id": "1", "event_time": "2018-02-01 00:00:00"}\n')
+    (tmp_path / "events" / "a.csv").write_text(_csv("2018-01-05T10:00:00Z", "soon", "2999-01-01"))
+    whole = '{"user_id": "1", "item_id": "i", "event_type": "view", "event_time": "2018-02-01 00:00:00"}'
+    (tmp_path / "events" / "b.jsonl").write_text(f'{whole}\n{{"user_id": "2", "it\n')
     days = landed_days(tmp_path)
-    assert (days.first, days.last) == (date(2018, 1, 5), date(2018, 2, 1))
+    assert (days["first"], days["last"]) == (date(2018, 1, 5), date(2018, 2, 1))
 
 
 def test_an_empty_landing_folder_says_what_to_put_there(tmp_path: Path) -> None:
@@ -24,41 +29,40 @@ def test_an_empty_landing_folder_says_what_to_put_there(tmp_path: Path) -> None:
 
 
 def test_events_without_a_readable_time_say_so(tmp_path: Path) -> None:
-    (tmp_path / "events.csv").write_text("user_id,event_time\n1,soon\n")
+    (tmp_path / "events.csv").write_text(_csv("soon"))
     with pytest.raises(DataError, match="No landed event has a time"):
         landed_days(tmp_path)
 
 
 @pytest.mark.parametrize("scale", [1, 1_000, 1_000_000, 1_000_000_000])
 def test_epoch_numbers_are_read_in_any_of_their_units(tmp_path: Path, scale: int) -> None:
-    (tmp_path / "events.csv").write_text(f"user_id,event_time\n1,{1515146400 * scale}\n")
-    assert landed_days(tmp_path).first == date(2018, 1, 5)
+    (tmp_path / "events.csv").write_text(_csv(str(1515146400 * scale)))
+    assert landed_days(tmp_path)["first"] == date(2018, 1, 5)
 
 
 def test_the_split_is_cut_where_eight_and_nine_of_ten_events_are_reached(tmp_path: Path) -> None:
-    rows = "".join(f"u,2018-01-{day:02d}\n" for day in range(1, 11))
-    (tmp_path / "events.csv").write_text("user_id,event_time\n" + rows)
+    (tmp_path / "events.csv").write_text(_csv(*(f"2018-01-{day:02d}" for day in range(1, 11))))
     days = landed_days(tmp_path)
-    assert (days.valid_from, days.test_from) == (date(2018, 1, 8), date(2018, 1, 9))
+    assert (days["valid_from"], days["test_from"]) == (date(2018, 1, 8), date(2018, 1, 9))
 
 
 def test_a_broken_file_hides_no_other_file(tmp_path: Path) -> None:
     (tmp_path / "events").mkdir()
     (tmp_path / "events" / "a.parquet").write_bytes(b"PAR1 cut short")
-    duckdb.sql("select '1' user_id, timestamp '2018-01-05' event_time").write_parquet(
+    duckdb.sql("select '1' user_id, 'i' item_id, 'view' event_type, timestamp '2018-01-05' event_time").write_parquet(
         str(tmp_path / "events/b.parquet")
     )
-    assert landed_days(tmp_path).first == date(2018, 1, 5)
+    assert landed_days(tmp_path)["first"] == date(2018, 1, 5)
 
 
 def test_a_time_that_the_contract_refuses_does_not_widen_the_range(tmp_path: Path) -> None:
-    (tmp_path / "events.csv").write_text("user_id,event_time\n1,1970-01-01\n1,0\n1,2018-01-05\n")
-    assert landed_days(tmp_path).first == date(2018, 1, 5)
+    (tmp_path / "events.csv").write_text(_csv("1970-01-01", "0", "2018-01-05"))
+    assert landed_days(tmp_path)["first"] == date(2018, 1, 5)
 
 
 @pytest.mark.parametrize(("name", "read"), [("a.CSV", True), (".a.csv", False), ("_a.csv", False)])
 def test_files_are_told_as_the_ingest_tells_them(tmp_path: Path, name: str, read: bool) -> None:
     (tmp_path / "events").mkdir()
-    (tmp_path / "events" / name).write_text("user_id,event_time\n1,2017-01-01\n")
-    (tmp_path / "events" / "b.csv").write_text("user_id,event_time\n1,2018-01-05\n")
-    assert landed_days(tmp_path).first == (date(2017, 1, 1) if read else date(2018, 1, 5))
+    (tmp_path / "events" / name).write_text(_csv("2017-01-01"))
+    (tmp_path / "events" / "b.csv").write_text(_csv("2018-01-05"))
+    assert landed_days(tmp_path)["first"] == (date(2017, 1, 1) if read else date(2018, 1, 5))

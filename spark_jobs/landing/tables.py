@@ -4,20 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 from infra.contracts import Column, Contract, load_contract
+from spark_jobs.landing.rows import Wanted
+
+OLDEST = datetime(1990, 1, 1, tzinfo=UTC)  # an earlier time is a mistake: a clock at its epoch, a year of two digits
 
 
 @dataclass(frozen=True)
 class Landed:
     """`time` is the column that dates a row: the partition column itself, or a timestamp whose day the partition is.
 
-    `defaults` fill an absent column or value. `refers_to_items`: item_id must be in the catalogue. A table that is not
-    `needed_always` may have no landing file.
+    `ids` are the columns that name a person or a thing. `defaults` fill an absent column or value. `refers_to_items`:
+    item_id must be in the catalogue. A table that is not `needed_always` may have no landing file.
     """
 
     table: str
     time: str
+    ids: tuple[str, ...] = ()
     defaults: Mapping[str, str] = field(default_factory=dict)
     refers_to_items: bool = False
     needed_always: bool = False
@@ -48,12 +53,17 @@ class Landed:
         filled = {*self.defaults, self.contract.partition}
         return [column.name for column in self.columns if column.required and column.name not in filled]
 
+    @property
+    def wanted(self) -> Wanted:
+        """What its landing files must and may have."""
+        return Wanted(self.table, tuple(self.accepted), tuple(self.needed), self.ids, self.time)
+
 
 _TABLES = (
-    Landed("items", "snapshot_date", {"source": "shop"}, needed_always=True),
-    Landed("events", "event_time", refers_to_items=True, needed_always=True),
-    Landed("judgments", "judged_date", {"source": "shop", "rater": "final"}, refers_to_items=True),
-    Landed("intents", "valid_date", {"source": "shop"}),
-    Landed("queries", "query_date", {"source": "shop"}),
+    Landed("items", "snapshot_date", ("item_id",), {"source": "shop"}, needed_always=True),
+    Landed("events", "event_time", ("user_id", "item_id"), refers_to_items=True, needed_always=True),
+    Landed("judgments", "judged_date", ("item_id",), {"source": "shop", "rater": "final"}, refers_to_items=True),
+    Landed("intents", "valid_date", ("text_id",), {"source": "shop"}),
+    Landed("queries", "query_date", (), {"source": "shop"}),
 )
 TABLES = {landed.table: landed for landed in _TABLES}

@@ -1,0 +1,55 @@
+"""How a process that we started ended: by itself, with an exit code, or by a signal. The one home of "killed".
+
+What a signal ends has said nothing, so whoever started it says it. Where a process is killed that somebody still waits
+for, the system did it, and nearly always because memory ran out.
+"""
+
+from __future__ import annotations
+
+import resource
+import subprocess
+from collections.abc import Callable
+from signal import SIGINT, SIGKILL, SIGTERM, Signals
+from typing import Final
+
+from infra.errors import PlumblineError, TransientError
+
+# The signals by which machines take processes away: what they ended may be tried again.
+TAKEN_AWAY: Final = {SIGKILL: "killed by the system, most likely out of memory", SIGTERM: "stopped (SIGTERM)"}
+_BY_SIGNAL = 128  # shells and containers add a signal's number to it; Python has the number below zero
+
+
+def follow(process: subprocess.Popen[str], emit: Callable[[str], object]) -> int:
+    """Hand on each line of a process's output; returns its exit code (negative: ended by that signal)."""
+    assert process.stdout is not None
+    for line in process.stdout:
+        emit(line.rstrip("\n"))
+    return process.wait()
+
+
+def signal_of(code: int) -> Signals | None:
+    """The signal that ended a process; None where it ended by itself."""
+    number = -code if code < 0 else code - _BY_SIGNAL
+    return Signals(number) if number in set(Signals) else None
+
+
+def largest() -> str:
+    """The most memory that a process held for which this one has waited, and those for which they had, in words."""
+    held = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024  # the kernel counts in KiB
+    return f"it held {held / 2**30:.1f} GiB at its peak"
+
+
+def explain(who: str, code: int, *, where: str = "", held: str = "", do: str) -> None:
+    """Say what ended a process that could not say it; nothing where it ended by itself or by a person's Ctrl-C.
+
+    Raises:
+        TransientError: it was taken away: killed, most likely out of memory, or stopped.
+        PlumblineError: it crashed.
+    """
+    number = signal_of(code)
+    if number is None or number == SIGINT:
+        return
+    if number in TAKEN_AWAY:
+        why = f"It ended by signal {number.value} ({number.name}); {held or largest()}."
+        raise TransientError(f"{who} was {TAKEN_AWAY[number]}.", where=where, why=why, do=do)
+    raise PlumblineError(f"{who} crashed ({number.name}).", where=where, why="See its last lines above.")

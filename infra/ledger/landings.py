@@ -1,0 +1,126 @@
+"""What was delivered: the landing files that were read, how many records each holds, and those that were left out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+
+from sqlalchemy import Engine, delete, insert, select
+
+from infra.database import transaction
+from infra.ledger.schema import landed_files, left_out_files
+from infra.partitions import Commit
+
+_SHORT = 12
+
+
+@dataclass(frozen=True)
+class LandingFile:
+    """A landing file as last read: its content hash, the records counted in it, and how many of them each day got."""
+
+    name: str
+    sha256: str
+    records: int
+    rows: Mapping[date, int]
+
+    @property
+    def partitions(self) -> tuple[date, ...]:
+        """The days that its rows belong to."""
+        return tuple(sorted(self.rows))
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A landing file that could not be used when the table was last ingested, and why."""
+
+    table: str
+    name: str
+    problem: str
+
+
+def named_input(name: str, sha256: str) -> str:
+    """How a commit names a landing file among its inputs."""
+    return f"{name}#{sha256[:_SHORT]}"
+
+
+class Landings:
+    """The ledger's memory of the landing folder."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def record(self, table: str, files: Iterable[LandingFile]) -> None:
+        """Remember (or replace) what landing files held when they were read, all or none."""
+        rows = [
+            {
+                "table_name": table,
+                "name": file.name,
+                "sha256": file.sha256,
+                "records": file.records,
+                "rows": {day.isoformat(): count for day, count in sorted(file.rows.items())},
+                "recorded": datetime.now(UTC),
+            }
+            for file in files
+        ]
+        names = [row["name"] for row in rows]
+        with transaction(self._engine) as connection:
+            for name in names:
+                connection.execute(
+                    delete(landed_files).where(landed_files.c.table_name == table, landed_files.c.name == name)
+                )
+            if rows:
+                connection.execute(insert(landed_files), rows)
+
+    def files(self, table: str) -> list[LandingFile]:
+        """The landing files of `table` that were read, by name."""
+        query = select(landed_files).where(landed_files.c.table_name == table).order_by(landed_files.c.name)
+        with transaction(self._engine) as connection:
+            return [
+                LandingFile(
+                    row.name, row.sha256, row.records, {date.fromisoformat(day): n for day, n in row.rows.items()}
+                )
+                for row in connection.execute(query)
+            ]
+
+    def record_left_out(self, table: str, problems: Mapping[str, str]) -> None:
+        """Replace the list of files of `table` that cannot be used: name to reason."""
+        rows = [{"table_name": table, "name": name, "problem": why} for name, why in sorted(problems.items())]
+        with transaction(self._engine) as connection:
+            connection.execute(delete(left_out_files).where(left_out_files.c.table_name == table))
+            if rows:
+                connection.execute(insert(left_out_files), rows)
+
+    def left_out(self) -> list[LeftOut]:
+        """The files that cannot be used, by table and name."""
+        query = select(left_out_files).order_by(left_out_files.c.table_name, left_out_files.c.name)
+        with transaction(self._engine) as connection:
+            return [LeftOut(row.table_name, row.name, row.problem) for row in connection.execute(query)]
+
+
+def delivered(commit: Commit, files: Iterable[LandingFile]) -> int | None:
+    """The rows that the landing files of a commit hold of its day; None where one of them is not remembered."""
+    by_content = {_content(named_input("", file.sha256)): file for file in files}
+    contents = {_content(name) for name in commit.inputs}
+    if not contents <= by_content.keys():
+        return None
+    return sum(by_content[content].rows.get(commit.partition, 0) for content in contents)
+
+
+def overdue(commits: Mapping[date, Commit], files: Iterable[LandingFile]) -> dict[date, tuple[str, ...]]:
+    """Committed days whose landing files are not those that they were made of, and the names of what is new to them."""
+    landed: dict[date, dict[str, str]] = {day: {} for day in commits}
+    for file in files:
+        for day in file.rows:
+            if day in landed:
+                landed[day][_content(named_input("", file.sha256))] = file.name
+    found = {}
+    for day, contents in landed.items():
+        used = {_content(name) for name in commits[day].inputs}
+        if contents.keys() != used:
+            found[day] = tuple(sorted(name for content, name in contents.items() if content not in used))
+    return found
+
+
+def _content(name: str) -> str:
+    return name.rsplit("#", 1)[-1]

@@ -1,0 +1,1 @@
+"""Landing files as rows of text: found, read and counted record by record, without Spark."""

@@ -1,0 +1,84 @@
+"""Which days the landed events cover: `python -m spark_jobs.landing.days FOLDER` prints them as JSON, without Spark.
+
+`first` and `last` have an event; 80 % of the events are before `valid_from`, 90 % before `test_from`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections import Counter
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+
+from infra.errors import DataError, exit_with_reason
+from spark_jobs.landing.files import landing_files
+from spark_jobs.landing.read import MOMENT, TALLY, batches, tally_of
+from spark_jobs.landing.tables import OLDEST, TABLES
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def landed_days(landing: Path) -> dict[str, date]:
+    """The days of the events as the ingest reads them: all files that can be used, no time before 1990 or to come.
+
+    Raises:
+        DataError: there are no event files, or none of their rows has a readable time.
+    """
+    found = landing_files(landing, "events")
+    if not found.files and not found.problems:
+        raise DataError(
+            "There are no landed events.",
+            where=str(landing),
+            do="Put events.csv, .jsonl or .parquet there, or a folder events/ of such files (docs/bring-your-data.md).",
+        )
+    now = datetime.now(UTC)
+    events: Counter[date] = Counter()
+    problems = [str(problem) for problem in found.problems.values()]
+    for file in {file.sha256: file for file in found.files}.values():
+        in_file: Counter[date] = Counter()
+        for batch in batches(file, TABLES["events"].wanted):
+            in_file.update(_days(batch.column(MOMENT).cast("int64").to_pylist(), now))
+            problem = next((tally_of(text).problem for text in batch.column(TALLY).to_pylist() if text), "")
+        if problem:
+            problems.append(problem)
+        else:
+            events += in_file
+    if not events:
+        raise DataError(
+            "No landed event has a time that can be read.",
+            where=str(landing),
+            why="\n".join(problems),
+            do="See docs/bring-your-data.md: events need event_time such as 2018-01-05T10:00:00Z.",
+        )
+    edges = {"first": min(events), "last": max(events)}
+    return edges | {"valid_from": _quantile(events, 0.8), "test_from": _quantile(events, 0.9)}
+
+
+def _days(moments: list[int | None], now: datetime) -> Counter[date]:
+    low, high = ((moment - _EPOCH) // timedelta(microseconds=1) for moment in (OLDEST, now))
+    whole = Counter(moment // 86_400_000_000 for moment in moments if moment is not None and low <= moment <= high)
+    return Counter({_EPOCH.date() + timedelta(days=day): count for day, count in whole.items()})
+
+
+def _quantile(events: Counter[date], share: float) -> date:
+    """The day on which the running count of events reaches `share` of them."""
+    reached = 0
+    for day in sorted(events):
+        reached += events[day]
+        if reached >= share * events.total():
+            return day
+    return max(events)
+
+
+def main() -> int:
+    """Print the days of one landing folder."""
+    parser = argparse.ArgumentParser(prog="python -m spark_jobs.landing.days", description=__doc__)
+    parser.add_argument("landing", type=Path)
+    days = landed_days(parser.parse_args().landing)
+    print(json.dumps({name: day.isoformat() for name, day in days.items()}))
+    return 0
+
+
+if __name__ == "__main__":
+    exit_with_reason(main)

@@ -1,0 +1,110 @@
+"""Landing files as they lie: which there are, and what is there and cannot be read."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from infra.errors import DataError
+
+FORMATS = {".csv": "csv", ".jsonl": "json", ".ndjson": "json", ".json": "json", ".parquet": "parquet"}
+# Dot files, Spark's `_temporary`, and the lock files that office programs put beside an open file.
+_HIDDEN = (".", "_", "~$")
+
+
+@dataclass(frozen=True)
+class LandingFile:
+    """A file of the landing folder; `name` is its path below that folder, `sha256` the hash of its bytes."""
+
+    name: str
+    path: Path
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Found:
+    """The files of a table, by name, and for each name that cannot be read as a file the reason."""
+
+    files: tuple[LandingFile, ...]
+    problems: dict[str, DataError]
+
+
+def landing_files(landing: Path, table: str) -> Found:
+    """The files of a table: `<table>.<format>` and all below the folder `<table>/`; links are followed.
+
+    Nothing is read of which any part of the path below the landing folder is hidden.
+    """
+    files: list[LandingFile] = []
+    problems: dict[str, DataError] = {}
+    for path in sorted(_paths(landing, table)):
+        name = path.relative_to(landing).as_posix()
+        if problem := _unusable(name, path):
+            problems[name] = problem
+            continue
+        try:
+            files.append(LandingFile(name, path, _sha256(path)))
+        except OSError as error:
+            problems[name] = DataError(
+                f"{name} cannot be opened.", why=error.strerror or "", do="Give this user the right to read it."
+            )
+    return Found(tuple(files), problems)
+
+
+def _paths(landing: Path, table: str) -> Iterator[Path]:
+    if not landing.is_dir():
+        return
+    for entry in sorted(landing.iterdir()):
+        if entry.name.startswith(_HIDDEN) or entry.name.split(".")[0].casefold() != table.casefold():
+            continue
+        if entry.is_dir() and entry.name == table:
+            yield from _below(entry, frozenset())
+        else:
+            yield entry
+
+
+def _below(folder: Path, above: frozenset[Path]) -> Iterator[Path]:
+    """What is in a folder and in those below it; what may not be entered, or links to one above, is given itself."""
+    real = folder.resolve()
+    if real in above:
+        yield folder
+        return
+    try:
+        entries = sorted(folder.iterdir())
+    except OSError:
+        yield folder
+        return
+    for entry in entries:
+        if entry.name.startswith(_HIDDEN):
+            continue
+        if entry.is_dir():
+            yield from _below(entry, above | {real})
+        else:
+            yield entry
+
+
+def _unusable(name: str, path: Path) -> DataError | None:
+    """Why a path is no file of the table, where it is none."""
+    table = name.split("/")[0].split(".")[0]
+    if table != table.lower():
+        return DataError(
+            f"{name} is not read.", why="Names of tables are in small letters.", do=f"Rename it to {name.lower()}."
+        )
+    if path.is_symlink() and path.is_dir():
+        return DataError(f"{name} is not read.", why="It links to a folder above itself.", do="Take the link away.")
+    if not path.exists():
+        return DataError(
+            f"{name} is not there.", why=f"It links to {path.readlink()}.", do="Mend the link, or take it away."
+        )
+    if path.is_dir() and not os.access(path, os.R_OK | os.X_OK):
+        return DataError(f"{name} cannot be opened.", do="Give this user the right to read the folder.")
+    if path.is_dir():
+        return DataError(f"{name} is a folder.", do=f"Put its files into the folder {table}/.")
+    return None if path.is_file() else DataError(f"{name} is no file.", do="Take it away.")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,0 +1,102 @@
+"""A CSV file holds the records that its writer wrote, and a stray quote costs one of them."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.unit.spark_jobs.landing.kit import HEADER, read, written
+
+COLUMNS = HEADER.split(",")
+_VALUE = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
+_ENDS = st.sampled_from(["\n", "\r\n"])
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(rows=st.lists(st.tuples(*[_VALUE] * 4).filter(lambda r: any(v.strip() for v in r)), min_size=1), end=_ENDS)
+def test_what_a_writer_wrote_is_read(tmp_path: Path, rows: list[tuple[str, ...]], end: str) -> None:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator=end, quoting=csv.QUOTE_ALL)
+    writer.writerows([COLUMNS, *rows])
+    found, tally = read(written(tmp_path / "a.csv", text.getvalue()))
+    assert [tuple(row["values"].get(c, "") for c in COLUMNS) for row in found] == rows
+    assert tally.records == len(rows)
+
+
+def lines(count: int) -> list[str]:
+    return [HEADER, *(f"u{n},i{n},2024-03-01,view" for n in range(1, count + 1))]
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(opened=st.integers(1, 30), closed=st.integers(1, 30))
+def test_a_stray_quote_costs_the_row_that_it_stands_in(tmp_path: Path, opened: int, closed: int) -> None:
+    text = lines(30)
+    text[opened] = f'"{text[opened]}'
+    if closed > opened:
+        text[closed] = text[closed].replace(",", '",', 1)
+    found, tally = read(written(tmp_path / "a.csv", "\n".join(text)))
+    assert tally.records == 30
+    assert [row["number"] for row in found if row["fault"]] == [opened]
+    assert f"Line {opened + 1}:" in found[opened - 1]["fault"]
+    assert found[opened - 1]["line"] == text[opened]
+
+
+def test_several_stray_quotes_cost_one_row_each(tmp_path: Path) -> None:
+    text = lines(20)
+    for place in (3, 4, 9, 20):
+        text[place] = f'"{text[place]}'
+    found, _ = read(written(tmp_path / "a.csv", "\n".join(text)))
+    assert [row["number"] for row in found if row["fault"]] == [3, 4, 9, 20]
+
+
+def test_running_text_over_several_lines_is_one_value(tmp_path: Path) -> None:
+    story = "red, blue, green, white\nsmall, large, huge, tiny"
+    found, tally = read(written(tmp_path / "a.csv", f'{HEADER}\nu,i,2024-03-01,"{story}"\nu2,i,2024-03-01,view\n'))
+    assert tally.records == 2
+    assert found[0]["values"]["event_type"] == story
+
+
+@pytest.mark.parametrize(
+    ("header", "complaint"),
+    [
+        (f",{HEADER}", "column 1 has no name"),
+        (f"{HEADER},", "column 5 has no name"),
+        (HEADER.replace(",", ";"), "separated by semicolons"),
+        (HEADER.replace(",", "\t"), "separated by tabs"),
+        (f"sep=,\n{HEADER}", "note to Excel"),
+        (f"{HEADER},user_id", "a column twice: user_id"),
+        (f"{HEADER},mood", "an unknown column: mood"),
+        ('user_id,"item', "header of a.csv cannot be read"),
+    ],
+)
+def test_a_header_that_is_not_the_tables_is_explained(tmp_path: Path, header: str, complaint: str) -> None:
+    found, tally = read(written(tmp_path / "a.csv", f"{header}\na,b,c,d\n"))
+    assert complaint in tally.problem
+    assert "do:" in tally.problem
+    assert found == []
+
+
+@pytest.mark.parametrize("place", [1, 500, 5_000])
+def test_a_byte_that_is_no_utf_8_is_named_by_row_wherever_it_stands(tmp_path: Path, place: int) -> None:
+    text = lines(5_000)
+    text[place] = text[place].replace("view", "gewählt")
+    _, tally = read(written(tmp_path / "a.csv", "\n".join(text).encode("cp1252")))
+    assert f"row {place} (line {place + 1})" in tally.problem
+    assert "Save it as CSV in UTF-8" in tally.problem
+
+
+def test_such_a_byte_in_the_header_is_named(tmp_path: Path) -> None:
+    _, tally = read(written(tmp_path / "a.csv", f"{HEADER},größe\n1,2,3,4,5\n".encode("cp1252")))
+    assert "the header" in tally.problem
+
+
+def test_blank_lines_are_no_rows_and_a_row_of_commas_is_an_empty_one(tmp_path: Path) -> None:
+    found, tally = read(written(tmp_path / "a.csv", f"{HEADER}\nu,i,2024-03-01,view\n\n   \n,,,\n , ,\xa0,\n"))
+    assert tally.records == 3
+    assert [any(v.strip() for v in row["values"].values()) for row in found] == [True, False, False]
+    assert all(row["fault"] is None for row in found)

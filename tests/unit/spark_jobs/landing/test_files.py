@@ -1,0 +1,75 @@
+"""Which files of the landing folder are a table's, and which are named because they cannot be read."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from spark_jobs.landing.files import landing_files
+
+
+def names(landing: Path) -> list[str]:
+    return [file.name for file in landing_files(landing, "events").files]
+
+
+def put(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("x")
+
+
+@pytest.mark.parametrize(
+    ("name", "read"),
+    [
+        *(
+            ("events.csv", True),
+            ("events/a.CSV", True),
+            ("events/2024/03/a b+c%20.csv", True),
+            ("events.2024.csv", True),
+        ),
+        *(("events/.a.csv", False), ("events/_a.csv", False), ("events/~$a.csv", False), ("items.csv", False)),
+        *(("events/.ipynb_checkpoints/a.csv", False), ("events/_temporary/0/a.csv", False), (".events/a.csv", False)),
+    ],
+)
+def test_nothing_hidden_is_read(tmp_path: Path, name: str, read: bool) -> None:
+    put(tmp_path / name)
+    assert names(tmp_path) == ([name] if read else [])
+
+
+def test_below_a_hidden_landing_folder_all_is_read(tmp_path: Path) -> None:
+    put(tmp_path / ".shop/events/a.csv")
+    assert names(tmp_path / ".shop") == ["events/a.csv"]
+
+
+def test_links_to_files_and_folders_are_followed(tmp_path: Path) -> None:
+    put(tmp_path / "elsewhere/2024/a.csv")
+    put(tmp_path / "elsewhere/b.csv")
+    (tmp_path / "landing/events").mkdir(parents=True)
+    (tmp_path / "landing/events/2024").symlink_to(tmp_path / "elsewhere/2024")
+    (tmp_path / "landing/events/b.csv").symlink_to("../../elsewhere/b.csv")
+    assert names(tmp_path / "landing") == ["events/2024/a.csv", "events/b.csv"]
+
+
+def test_a_landing_table_may_itself_be_a_link(tmp_path: Path) -> None:
+    put(tmp_path / "elsewhere/a.csv")
+    (tmp_path / "landing").mkdir()
+    (tmp_path / "landing/events").symlink_to(tmp_path / "elsewhere")
+    assert names(tmp_path / "landing") == ["events/a.csv"]
+
+
+def test_what_cannot_be_read_is_named_with_the_reason(tmp_path: Path) -> None:
+    put(tmp_path / "events/a.csv")
+    put(tmp_path / "Events.csv")
+    (tmp_path / "events/loop").symlink_to(tmp_path / "events")
+    (tmp_path / "events/gone.csv").symlink_to(tmp_path / "nowhere.csv")
+    (tmp_path / "events.parquet").mkdir()
+    os.mkfifo(tmp_path / "events/pipe")
+    found = landing_files(tmp_path, "events")
+    assert [file.name for file in found.files] == ["events/a.csv"]
+    assert set(found.problems) == {"Events.csv", "events/loop", "events/gone.csv", "events.parquet", "events/pipe"}
+    assert all("do:" in str(problem) for problem in found.problems.values())
+
+
+def test_no_landing_folder_has_no_file(tmp_path: Path) -> None:
+    assert names(tmp_path / "nothing") == []

@@ -1,0 +1,49 @@
+"""The output head, a part of its rows at a time: a table of all logits can be larger than the model.
+
+256 beams of 64 requests over a vocabulary of 150,000 tokens are 10 GB of logits in float32, of which a search needs one
+number per child.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+LOGITS_AT_ONCE = 2**27
+"""How many logits are there at once: 0.5 GiB in float32."""
+
+
+def rows_at_once(vocabulary: int) -> int:
+    """How many rows of logits over a `vocabulary` are computed at once."""
+    return max(1, LOGITS_AT_ONCE // vocabulary)
+
+
+def head_parts(head: nn.Linear, hidden: Tensor, work: Callable[[Tensor, Tensor], Tensor], beside: Tensor) -> Tensor:
+    """`work` on the logits [n, V], float32 at least, of `hidden` [n, D] and on `beside` [n, ...], part by part."""
+    size = rows_at_once(len(head.weight))
+    parts = zip(torch.split(hidden, size), torch.split(beside, size), strict=True)
+    return torch.cat([work(_wide(head(states)), own) for states, own in parts])
+
+
+def log_probs_of(head: nn.Linear, hidden: Tensor, tokens: Tensor) -> Tensor:
+    """Log-probs [n, C], over the whole vocabulary, of the `tokens` [n, C] after each of the `hidden` states [n, D]."""
+    return head_parts(head, hidden, lambda logits, own: logits.gather(1, own) - logits.logsumexp(1, True), tokens)
+
+
+def entropies(logits: Tensor) -> Tensor:
+    """Entropies [n], in nats, of the distributions with these `logits` [n, V]."""
+    parts = torch.split(logits, rows_at_once(logits.shape[-1]))
+    # What the backward pass needs of a part is computed again then, so that no second table is kept.
+    return torch.cat([checkpoint(_entropy, part, use_reentrant=False) for part in parts])
+
+
+def _entropy(logits: Tensor) -> Tensor:
+    log_probs = logits.log_softmax(dim=-1)
+    return -(log_probs.exp() * log_probs).sum(dim=-1)
+
+
+def _wide(logits: Tensor) -> Tensor:
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
