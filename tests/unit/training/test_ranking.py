@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from training.core import ranking
 from training.core.ranking import rows_at_once
 from training.generative_rec import clustering, collaborative
+from training.generative_rec.baselines.base import Known
 from training.generative_rec.baselines.covisit import CoVisit
 from training.generative_rec.baselines.sasrec import SASRec, SASRecConfig
 from training.generative_rec.clustering import kmeans
@@ -33,6 +34,7 @@ SAMPLES = [
     for user, line in enumerate(SEQUENCES)
     for step, item in enumerate(line)
 ]
+KNOWN = Known(ITEMS, SEQUENCES, validation=SAMPLES[5::6], seed=1)
 
 
 @pytest.fixture
@@ -74,7 +76,7 @@ def test_baselines_rank_the_same_whole_and_in_pieces(in_pieces: Callable[[], Non
     config = SASRecConfig(width=8, heads=1, layers=1, length=6, dropout=0.0, epochs=2)
 
     def lists() -> list[Any]:
-        models = (CoVisit(ITEMS, SEQUENCES), SASRec(ITEMS, SEQUENCES, SAMPLES[5::6], config, seed=1))
+        models = (CoVisit(KNOWN), SASRec(KNOWN, config))
         return [model.recommend(SEQUENCES, 5) for model in models]
 
     whole = lists()
@@ -95,7 +97,7 @@ def test_sasrec_learns_from_no_table_of_all_positions_and_the_whole_catalogue(
         lambda logits, *a, **k: seen.append(logits.numel()) or loss(logits, *a, **k),
     )
     config = SASRecConfig(width=8, heads=1, layers=1, length=6, dropout=0.0, epochs=1)
-    SASRec(ITEMS, SEQUENCES, SAMPLES[5::6], config, seed=1)
+    SASRec(KNOWN, config)
     assert seen and max(seen) <= 300
 
 

@@ -147,6 +147,12 @@ def test_samples_are_sorted_as_their_words_are(rows: list[NextItem], data: st.Da
     assert list(Samples.of(rows).sorted(np.array(times, dtype=np.int64))) == [rows[n] for n in expected]
 
 
+@given(st.lists(st.builds(replace, NEXT_ITEMS, as_of=st.dates(date(2018, 1, 1), date(2018, 1, 2))), max_size=8))
+def test_of_one_user_day_and_item_the_first_sample_stays(rows: list[NextItem]) -> None:
+    first = {(row.user_id, row.as_of, row.item_id): place for place, row in reversed([*enumerate(rows)])}
+    assert list(Samples.of(rows).once_a_day()) == [rows[place] for place in sorted(first.values())]
+
+
 def test_no_row_is_made_before_it_is_looked_at_and_rows_come_some_at_a_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -163,6 +169,8 @@ def test_a_split_without_training_samples_or_with_unknown_parts_is_refused(tmp_p
     for part in ("test", "holdout"):
         with pytest.raises(DataError, match=f"the time split(.|\n)*it has {part}"):
             read_samples(table(tmp_path, [("u", 1, "a", [], part)]), "time")
+    with pytest.raises(DataError, match=r"the leave_one_out split(.|\n)*it has test"):
+        read_samples(table(tmp_path, [("u", 1, "a", [], "train")] * 2), "leave_one_out")
 
 
 def test_a_table_of_another_schema_version_is_refused(tmp_path: Path) -> None:

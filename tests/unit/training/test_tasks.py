@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from training.core.errors import DataError
-from training.core.packing import Sample
+from training.core.packing import Sample, Samples
 from training.core.tokens import Vocabulary, train_text_tokenizer
 from training.generative_rec.catalogue import ItemText
 from training.generative_rec.item_codes import ItemCodes
@@ -125,7 +125,7 @@ def test_answers_in_text_have_at_most_their_share_of_the_learnt_tokens(share: fl
     texts = {sample: len(sample.response) for sample in whole if sample.response[-1] == EOS}
     codes = sum(len(sample.response) for sample in whole if sample not in texts)
     told = sum(texts[sample] for sample in fewer if sample in texts)
-    assert [sample for sample in whole if sample in fewer] == fewer
+    assert [sample for sample in whole if sample in fewer] == list(fewer)
     assert [sample for sample in fewer if sample not in texts] == [one for one in whole if one not in texts]
     assert told <= share * (told + codes) + 1e-9
     left_out = [texts[sample] for sample in whole if sample not in fewer]
@@ -135,9 +135,9 @@ def test_answers_in_text_have_at_most_their_share_of_the_learnt_tokens(share: fl
 
 def test_a_fifth_of_the_learnt_tokens_by_hand() -> None:
     codes, text = [Sample((BOS,), (7, 8, 9, 7))] * 10, [Sample((BOS,), (*range(20, 27), EOS))] * 10
-    kept = Mixture({"sequential": 1.0}, WRITER, 0.2)._balanced([*codes, *text], np.random.default_rng(1))
+    kept = Mixture({"sequential": 1.0}, WRITER, 0.2)._balanced(Samples.of([*codes, *text]), np.random.default_rng(1))
     # 40 tokens of codes leave room for 10 of text: 40 / (40 + 10) = 0.8. An answer in text has 8.
-    assert (kept[:10], len(kept)) == (codes, 11)
+    assert (list(kept[:10]), len(kept)) == (codes, 11)
 
 
 def test_an_item_and_its_text_are_learnt_both_ways() -> None:
