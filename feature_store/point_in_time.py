@@ -24,6 +24,7 @@ from infra.profile import Profile
 
 EVENT_TIMESTAMP = "event_timestamp"  # the name that Feast looks for in the rows it is asked about
 AS_OF = "as_of"
+_SAMPLES_AT_ONCE = 20_000
 
 
 def read_rows(files: Sequence[str], contract: Contract) -> pa.Table:
@@ -40,21 +41,29 @@ def entity_keys(service: str) -> tuple[str, ...]:
 def join_features(profile: Profile, service: str, pins: Sequence[Pinned], samples: pa.Table) -> pa.Table:
     """One row per different (ids, as_of) of `samples`, with every feature of the service as `<view>__<feature>`.
 
-    `pins` are the files of the tables behind the service. The registry is made for them and thrown away.
+    `pins` are the files of the tables behind the service. The registry is made for them and thrown away. Feast is asked
+    about some samples at a time: it meets each with every row of its ids within the ttl before it takes the newest.
     """
     keys = [*entity_keys(service), AS_OF]
     asked = samples.select(keys).group_by(keys).aggregate([])
-    entities = asked.rename_columns([EVENT_TIMESTAMP if name == AS_OF else name for name in keys]).to_pandas()
-    entities[AS_OF_UNIX] = entities[EVENT_TIMESTAMP].astype("datetime64[s, UTC]").astype("int64")
+    asked = asked.rename_columns([EVENT_TIMESTAMP if name == AS_OF else name for name in keys])
     root = feast_home(profile)
     root.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix="join-", dir=root) as folder:
         alone = scratch_profile(profile, folder)
         with opened_store(alone) as store:
             apply(store, feast_objects(sources_of(alone, pins)))
-            wanted = store.get_feature_service(service)
-            job = store.get_historical_features(entities, wanted, full_feature_names=True)
-            return job.to_arrow().drop_columns([AS_OF_UNIX])
+            starts = range(0, asked.num_rows, _SAMPLES_AT_ONCE)
+            answers = [_answer(store, service, asked.slice(start, _SAMPLES_AT_ONCE)) for start in starts]
+    # A column without any value in some answer has another type there.
+    return pa.concat_tables(answers, promote_options="permissive")
+
+
+def _answer(store: Any, service: str, asked: pa.Table) -> pa.Table:
+    entities = asked.to_pandas()
+    entities[AS_OF_UNIX] = entities[EVENT_TIMESTAMP].astype("datetime64[s, UTC]").astype("int64")
+    job = store.get_historical_features(entities, store.get_feature_service(service), full_feature_names=True)
+    return job.to_arrow().drop_columns([AS_OF_UNIX])
 
 
 def attach(samples: pa.Table, features: pa.Table, contract: Contract, keys: Sequence[str]) -> pa.Table:

@@ -6,6 +6,7 @@ missing or out of date are made: those whose live run key is not the one that sa
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
@@ -24,6 +25,8 @@ from infra.lake import Lake, Published, current_keys, publish
 from infra.ledger import Ledger, run_key
 from infra.partitions import Attempt, DataFile, PartitionWrite
 from infra.profile import Profile
+
+_ROWS_AT_ONCE = 250_000
 
 
 @dataclass(frozen=True)
@@ -68,10 +71,27 @@ def build_training_set(profile: Profile, wanted: TrainingSet, first: date, last:
     if not todo:
         return None
     attempt = ledger.open_attempt(wanted.table, list(todo))
-    rows = _rows(profile, wanted, samples, list(pins.values()), todo)
     inputs = tuple(f"{pinned.table}@{pinned.snapshot}" for pinned in (samples, *pins.values()))
-    writes = _stage(lake, load_contract(wanted.table), rows, todo, attempt, inputs)
+    writes = list[PartitionWrite]()
+    for days in _parts(todo, samples):
+        rows = _rows(profile, wanted, samples, list(pins.values()), days)
+        writes += _stage(lake, load_contract(wanted.table), rows, days, attempt, inputs)
     return publish(lake, ledger, wanted.table, writes, attempt)
+
+
+def _parts(todo: Mapping[date, str], samples: Pinned) -> list[dict[date, str]]:
+    """The days of `todo` in runs of at most `_ROWS_AT_ONCE` samples, or of one day: what is in memory at a time."""
+    counts = Counter[date]()
+    for file in samples.files:
+        counts[file.partition] += file.rows
+    parts, rows = [dict[date, str]()], 0
+    for day, key in todo.items():
+        if parts[-1] and rows + counts[day] > _ROWS_AT_ONCE:
+            parts.append({})
+            rows = 0
+        parts[-1][day] = key
+        rows += counts[day]
+    return parts
 
 
 def _pin_window(lake: Lake, view: DailyView, first: date, last: date) -> Pinned:

@@ -135,6 +135,7 @@ class Profile(_Section):
     name: str
     home: Path
     landing: Path
+    landing_origin: Literal["real", "simulated"]
     shared_data: Path | None
     training_preset: Literal["demo", "bench", "production"]
     code_commit: str | None

@@ -100,7 +100,7 @@ def prepare(profile: Profile, pipeline: Pipeline, run: Run) -> dict[str, str]:
         "out": str(out),
         "seed": pipeline.seed,
         "tables": {
-            "histories": _written(asked, out) | {"snapshot": lake.snapshot("histories")},
+            "histories": _written(asked, out) | _facts(lake, "histories"),
             "items": table_ref(lake, "items", run),
         },
         "artifacts": folders,
@@ -149,10 +149,14 @@ def _models(profile: Profile, pipeline: Pipeline, versions: list[str]) -> dict[s
 
 
 def _written(rows: pa.Table, folder: Path) -> dict[str, Any]:
-    """The rows in a file that is named by what it holds, as the table of a spec."""
+    """The rows in a file that is named by what it holds, as the files of a spec's table."""
     file = folder / f"histories-{content_hash(rows)[:16]}.parquet"
     pq.write_table(rows, file)
-    return {"files": [str(file)], "origin": "real"}
+    return {"files": [str(file)]}
+
+
+def _facts(lake: Lake, table: str) -> dict[str, Any]:
+    return {"snapshot": lake.snapshot(table), "origin": lake.contract(table).origin}
 
 
 def _items_of(files: Iterable[str | Path]) -> set[str]:

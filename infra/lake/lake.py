@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from functools import cached_property
 from pathlib import Path
@@ -54,8 +54,10 @@ class Lake:
 
     @cached_property
     def contracts(self) -> dict[str, Contract]:
-        """Every table's contract, and that of its quarantine, by table name."""
+        """Every table's contract, and that of its quarantine, by table name; simulated where the landed data are."""
         base = dict(self._given) if self._given is not None else all_contracts()
+        if self.profile.landing_origin == "simulated":
+            base = {name: replace(contract, origin="simulated") for name, contract in base.items()}
         return base | {f"{name}{QUARANTINE_SUFFIX}": quarantine_contract(contract) for name, contract in base.items()}
 
     @cached_property

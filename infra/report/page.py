@@ -10,8 +10,9 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from infra.contracts import UNDATED, all_contracts
+from infra.contracts import UNDATED, Contract
 from infra.dbt import marts_path
+from infra.lake import Lake
 from infra.profile import Profile
 from infra.report import charts, queries
 
@@ -25,7 +26,7 @@ def write_report(profile: Profile, lake_views: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     marts = queries.Marts(marts_path(profile), lake_views)
     try:
-        html = _environment().get_template("template.html.j2").render(_context(marts, folder))
+        html = _environment().get_template("template.html.j2").render(_context(marts, folder, Lake(profile).contracts))
     finally:
         marts.close()
     page, draft = folder / "index.html", folder / "index.html.new"
@@ -42,8 +43,7 @@ def _environment() -> Environment:
     return environment
 
 
-def _context(marts: queries.Marts, folder: Path) -> dict[str, Any]:
-    contracts = all_contracts()
+def _context(marts: queries.Marts, folder: Path, contracts: dict[str, Contract]) -> dict[str, Any]:
     tables = queries.table_quality(marts, contracts)
     landing, metrics = queries.task_landing(marts), queries.model_metrics(marts)
     return {

@@ -6,6 +6,7 @@ import json
 import sys
 import types
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -203,3 +204,11 @@ def test_medians_are_taken_in_turns_after_a_warm_up() -> None:
     calls: list[str] = []
     infra.bench.in_turns(2, lambda: calls.append("ours"), lambda: calls.append("peer"))
     assert calls == ["ours", "peer"] * 3
+
+
+def test_tables_of_simulated_events_are_called_so(shop: Shop, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = replace(sales_contract(), origin="real")
+    monkeypatch.setattr("infra.lake.lake.all_contracts", lambda: {"sales": real})
+    assert " real " in run("lake tables")[1]
+    monkeypatch.setenv("PLUMBLINE__LANDING_ORIGIN", "simulated")
+    assert " real " not in run("lake tables")[1]

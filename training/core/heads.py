@@ -12,18 +12,15 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from training.core.ranking import rows_at_once
+
 LOGITS_AT_ONCE = 2**27
 """How many logits are there at once: 0.5 GiB in float32."""
 
 
-def rows_at_once(vocabulary: int) -> int:
-    """How many rows of logits over a `vocabulary` are computed at once."""
-    return max(1, LOGITS_AT_ONCE // vocabulary)
-
-
 def head_parts(head: nn.Linear, hidden: Tensor, work: Callable[[Tensor, Tensor], Tensor], beside: Tensor) -> Tensor:
     """`work` on the logits [n, V], float32 at least, of `hidden` [n, D] and on `beside` [n, ...], part by part."""
-    size = rows_at_once(len(head.weight))
+    size = rows_at_once(len(head.weight), LOGITS_AT_ONCE)
     parts = zip(torch.split(hidden, size), torch.split(beside, size), strict=True)
     return torch.cat([work(_wide(head(states)), own) for states, own in parts])
 
@@ -35,7 +32,7 @@ def log_probs_of(head: nn.Linear, hidden: Tensor, tokens: Tensor) -> Tensor:
 
 def entropies(logits: Tensor) -> Tensor:
     """Entropies [n], in nats, of the distributions with these `logits` [n, V]."""
-    parts = torch.split(logits, rows_at_once(logits.shape[-1]))
+    parts = torch.split(logits, rows_at_once(logits.shape[-1], LOGITS_AT_ONCE))
     # What the backward pass needs of a part is computed again then, so that no second table is kept.
     return torch.cat([checkpoint(_entropy, part, use_reentrant=False) for part in parts])
 

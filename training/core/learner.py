@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Generic, Protocol, Self, TypeVar
@@ -197,19 +197,21 @@ class Learner(Generic[B]):
         return values
 
     @torch.no_grad()
-    def evaluate(self, batches: Sequence[B]) -> dict[str, float]:
+    def evaluate(self, batches: Iterable[B]) -> dict[str, float]:
         """The loss of the batches of all processes and what the loss function logs, without learning from them.
 
         All processes must bring as many batches. Raises Diverged where the loss is not finite.
         """
         self._summed.eval()
         sums: Counter[str] = Counter()
+        own = 0
         for batch in batches:
+            own += batch.learnt
             value, terms = self._summed(batch.to(self.accelerator.device))
             sums.update({name: float(term) for name, term in {"loss": value, **terms}.items()})
         if isinstance(self._summed, FSDPModule):
             self._summed.reshard()  # the root's own weights, which otherwise wait for a backward pass
-        learnt = self.total(sum(batch.learnt for batch in batches))
+        learnt = self.total(own)
         means = {name: self.total(value) / learnt for name, value in sums.items()}
         Diverged.check(str(self._folder), validation_loss=means["loss"])
         return means

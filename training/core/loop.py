@@ -7,7 +7,7 @@ learnt is an objective (`Objective`): the next token here, preferences in `prefe
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence, Sized
+from collections.abc import Callable, Iterator, Sequence, Sized
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from threading import Event
@@ -200,7 +200,7 @@ class Loop(Generic[S]):
             while cursor.epoch < config.epochs and cursor.worse_epochs < config.patience:
                 current = samples(cursor.epoch) if cursor.epoch else first
                 for rows in self._plan(current, cursor.epoch)[cursor.batch :]:
-                    loss = self._step([[current[i] for i in row] for row in rows], total)
+                    loss = self._step(current, rows, total)
                     progress.advance(loss=f"{loss:.3f}", epoch=f"{cursor.epoch + 1}/{config.epochs}")
                     stops = learner.total(stop.is_set()) > 0
                     if stops or cursor.step % config.checkpoint_steps == 0:
@@ -215,24 +215,26 @@ class Loop(Generic[S]):
         size = self._config.rows * self._config.accumulate * self._learner.accelerator.num_processes
         return [rows[start : start + size] for start in range(0, len(rows), size)]
 
-    def _step(self, rows: list[list[S]], total: int) -> float:
+    def _step(self, samples: Sequence[S], rows: list[list[int]], total: int) -> float:
         config, cursor = self._config, self._cursor
-        batches = self._batches(self._objective, self._share(rows), config.rows)
+        batches = list(self._batches(self._objective, samples, self._share(rows)))
         values = self._learner.step(batches, learning_rate(cursor.step, total, config), cursor.step + 1)
         cursor.step, cursor.batch = cursor.step + 1, cursor.batch + 1
         if cursor.step % config.log_steps == 0 or cursor.step == 1:
             self._learner.log.append(cursor.step, **values)
         return values["loss"]
 
-    def _share(self, rows: list[list[S]]) -> list[list[S]]:
+    def _share(self, rows: list[list[int]]) -> list[list[int]]:
         """This process's rows, filled up with an empty one where others have one more: all take as many batches."""
         accelerator, count = self._learner.accelerator, len(rows)
         processes = accelerator.num_processes
         return [*rows[accelerator.process_index :: processes], []][: -(-count // processes)]
 
-    def _batches(self, objective: Objective[S, Any], rows: Sequence[Sequence[S]], size: int) -> list[Any]:
-        parts = [rows[start : start + size] for start in range(0, len(rows), size)]
-        return [objective.collate(part, self._config.row_tokens, self._pad) for part in parts]
+    def _batches(self, objective: Objective[S, Any], samples: Sequence[S], rows: list[list[int]]) -> Iterator[Any]:
+        """The rows of sample numbers, a micro-batch at a time."""
+        for start in range(0, len(rows), self._config.rows):
+            part = [[samples[number] for number in row] for row in rows[start : start + self._config.rows]]
+            yield objective.collate(part, self._config.row_tokens, self._pad)
 
     def _judge_start(self, judge: Callable[[], float]) -> None:
         self._cursor.best_loss = self._learner.ask(judge)
@@ -257,6 +259,5 @@ class Loop(Generic[S]):
         return self._evaluate(samples)["loss"]
 
     def _evaluate(self, samples: Sequence[S]) -> dict[str, float]:
-        plan = plan_rows([len(sample) for sample in samples], self._config.row_tokens, None)
-        rows = [[samples[i] for i in row] for row in plan]
-        return self._learner.evaluate(self._batches(self._valid_objective, self._share(rows), self._config.rows))
+        plan = self._share(plan_rows([len(sample) for sample in samples], self._config.row_tokens, None))
+        return self._learner.evaluate(self._batches(self._valid_objective, samples, plan))

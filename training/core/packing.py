@@ -6,13 +6,16 @@ Samples of a row do not see each other: positions restart at each sample and the
 
 from __future__ import annotations
 
+from array import array
 from bisect import bisect_left, insort
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import overload
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from training.core.errors import DataError
@@ -29,6 +32,47 @@ class Sample:
 
     def __len__(self) -> int:
         return len(self.prompt) + len(self.response)
+
+
+@dataclass(frozen=True, eq=False)
+class Samples(Sequence[Sample]):
+    """Samples as one array of `tokens`, four bytes each; one is made when it is looked at.
+
+    `ends` [n, 3] are the places in `tokens` where a sample begins, where its response begins, and where it ends.
+    """
+
+    tokens: NDArray[np.int32]
+    ends: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, samples: Iterable[Sample]) -> Samples:
+        """These samples, which are looked at one by one."""
+        tokens, ends = array("i"), array("q")
+        for sample in samples:
+            ends.extend((len(tokens), len(tokens) + len(sample.prompt), len(tokens) + len(sample)))
+            tokens.extend(sample.prompt)
+            tokens.extend(sample.response)
+        return cls(np.array(tokens, dtype=np.int32), np.array(ends, dtype=np.int64).reshape(-1, 3))
+
+    @classmethod
+    def joined(cls, parts: Sequence[Samples]) -> Samples:
+        """All samples of the parts, in their order."""
+        before = np.cumsum([0, *(len(part.tokens) for part in parts)])
+        ends = [part.ends + start for part, start in zip(parts, before, strict=False)]
+        return cls(np.concatenate([part.tokens for part in parts]), np.concatenate(ends))
+
+    def __len__(self) -> int:
+        return len(self.ends)
+
+    @overload
+    def __getitem__(self, place: int) -> Sample: ...
+    @overload
+    def __getitem__(self, place: slice | NDArray[np.int64]) -> Samples: ...
+    def __getitem__(self, place: int | slice | NDArray[np.int64]) -> Sample | Samples:
+        if not isinstance(place, int):
+            return Samples(self.tokens, self.ends[place])
+        start, response, end = self.ends[place]
+        return Sample(tuple(self.tokens[start:response].tolist()), tuple(self.tokens[response:end].tolist()))
 
 
 @dataclass(frozen=True)

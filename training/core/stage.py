@@ -17,7 +17,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -29,7 +29,7 @@ from training.core.config import parse_config
 from training.core.errors import DataError, LeftOut
 from training.core.files import write_json, write_text
 from training.core.preemption import preemptible
-from training.core.tables import read_parquet
+from training.core.tables import parquet_batches
 
 T = TypeVar("T")
 
@@ -191,7 +191,12 @@ def resolve_config(spec: StageSpec, cls: type[T]) -> T:
 
 
 def read_table(spec: StageSpec, name: str, columns: Mapping[str, pa.DataType]) -> pa.Table:
-    """Read `columns` (name -> Arrow type) of one of the spec's tables; see `tables.read_parquet` for the errors."""
+    """Read `columns` (name -> Arrow type) of one of the spec's tables; see `read_batches`."""
+    return pa.concat_tables(read_batches(spec, name, columns))
+
+
+def read_batches(spec: StageSpec, name: str, columns: Mapping[str, pa.DataType]) -> Iterator[pa.Table]:
+    """The same rows some thousands at a time; see `tables.parquet_batches` for the errors."""
     if name not in spec.tables:
         raise DataError(
             f"the spec names no table {name!r}",
@@ -199,7 +204,7 @@ def read_table(spec: StageSpec, name: str, columns: Mapping[str, pa.DataType]) -
             why=f"it names {', '.join(sorted(spec.tables)) or 'none'}",
             do="add it to what the stage `reads` in pipeline.yaml",
         )
-    return read_parquet(name, [Path(file) for file in spec.tables[name].files], columns)
+    return parquet_batches(name, [Path(file) for file in spec.tables[name].files], columns)
 
 
 class MetricsLog:

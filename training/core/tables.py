@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -10,18 +10,27 @@ import pyarrow.parquet as pq
 
 from training.core.errors import DataError
 
+_ROWS_AT_ONCE = 1 << 16
+
 
 def read_parquet(name: str, files: Sequence[Path], columns: Mapping[str, pa.DataType]) -> pa.Table:
-    """Read `columns` (name -> expected type) of `files` as one table, in file order.
+    """Read `columns` (name -> expected type) of `files` as one table, in file order; see `parquet_batches`."""
+    return pa.concat_tables(parquet_batches(name, files, columns))
+
+
+def parquet_batches(name: str, files: Sequence[Path], columns: Mapping[str, pa.DataType]) -> Iterator[pa.Table]:
+    """The same rows some thousands at a time: what takes them one by one need not hold them all.
 
     Raises DataError for no file, a missing or truncated file, a missing column, a column of another type, or no row.
     """
     if not files:
         raise DataError(f"table {name} has no data file", do="run the job that fills it, for a range that has data")
-    table = pa.concat_tables([_read_file(name, file, columns) for file in files])
-    if table.num_rows == 0:
+    rows = 0
+    for batch in (batch for file in files for batch in _read_file(name, file, columns)):
+        rows += batch.num_rows
+        yield batch
+    if not rows:
         raise DataError(f"table {name} is empty", where=str(files[0]), do="run the job that fills it")
-    return table
 
 
 def refuse_nulls(name: str, table: pa.Table, columns: Iterable[str]) -> None:
@@ -34,14 +43,15 @@ def refuse_nulls(name: str, table: pa.Table, columns: Iterable[str]) -> None:
             )
 
 
-def _read_file(name: str, file: Path, columns: Mapping[str, pa.DataType]) -> pa.Table:
+def _read_file(name: str, file: Path, columns: Mapping[str, pa.DataType]) -> Iterator[pa.Table]:
     if not file.is_file():
         raise DataError(f"a data file of table {name} is missing", where=str(file), do="resolve the snapshot again")
     try:
         with pq.ParquetFile(file) as source:
             schema = source.schema_arrow
             _check_columns(name, file, schema, columns)
-            table = source.read(columns=list(columns))
+            for batch in source.iter_batches(_ROWS_AT_ONCE, columns=list(columns)):
+                yield pa.table(batch).select(list(columns)).cast(pa.schema(list(columns.items())))
     except (pa.ArrowInvalid, OSError) as error:
         raise DataError(
             f"a data file of table {name} cannot be read as Parquet",
@@ -49,7 +59,6 @@ def _read_file(name: str, file: Path, columns: Mapping[str, pa.DataType]) -> pa.
             why=str(error).splitlines()[0],
             do="the file is truncated or not Parquet: write the partition again",
         ) from error
-    return table.select(list(columns)).cast(pa.schema(list(columns.items())))
 
 
 def _check_columns(name: str, file: Path, schema: pa.Schema, columns: Mapping[str, pa.DataType]) -> None:

@@ -1,21 +1,34 @@
-"""Benchmarks of this system on public data sets, in the folder that PLUMBLINE_SHARED_DATA names."""
+"""Benchmarks of this system: on public data sets, in the folder that PLUMBLINE_SHARED_DATA names; on generated ones."""
 
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import date
 from pathlib import Path
+from resource import RUSAGE_SELF, getrusage
 from typing import Any
 
+import torch
 import yaml
 
+from training.core.files import write_json
 from training.core.stage import StageResult, StageSpec, TableRef
 from training.generative_rec import collaborative, scid_tokenizer
+from training.generative_rec.generated_shop import write_shop
+from training.generative_rec.interactions import Interactions, run_starts
 from training.generative_rec.public_sets import FOLDERS, Name, write_tables
+from training.generative_rec.samples import NextItem
+from training.jobs import Job, stage_specs
 
 _STAGES = {"collaborative": collaborative.main, "scid_tokenizer": scid_tokenizer.main}
+_SIZES = {"small": (10_000, 100_000), "large": (100_000, 1_000_000)}  # items and events
+_LIMIT_GIB, _LIMIT_RATIO, _RANKED_LIMIT_GIB, _MILLION = 3.0, 1.5, 1.0, 1_000_000
 _SETS: Mapping[Name, dict[str, Any]] = {"beauty": {}, "instruments": {"semantics": "none"}}
 _REPORTED = (
     "collision_rate_before_sinkhorn", "collision_rate", "further_codes", "usage.level_1", "perplexity.level_1",
@@ -37,6 +50,55 @@ def bench_tokenizer() -> dict[str, Any]:
             write_tables(name, Path(data), Path(folder, name))
             figures |= {f"{name}.{key}": value for key, value in _run(Path(folder, name), _presets(), text).items()}
     return {"ours": figures["beauty.scid_tokenizer.seconds"], "unit": "s", "runs": 1, "origin": "real", **figures}
+
+
+def bench_catalogue_scale() -> dict[str, Any]:
+    """Peak memory and time of every stage of the demo preset, on a small and on a ten times larger generated shop.
+
+    Bars: 3 GiB a stage; 1.5 times the small shop's time per item and event; 1 GiB more to rank a million items for a
+    user. Each stage is a process of its own, its start included.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        figures = {name: _stages(Path(folder, name), *size) for name, size in _SIZES.items()}
+    rates = {
+        name: {stage: one["seconds"] / sum(_SIZES[name]) for stage, one in own.items()} for name, own in figures.items()
+    }
+    ratios = {stage: rates["large"][stage] / rates["small"][stage] for stage in rates["small"]}
+    peak, ranked = max(one["peak_gib"] for one in figures["large"].values()), _ranking_gib()
+    held = peak <= _LIMIT_GIB and max(ratios.values()) <= _LIMIT_RATIO and ranked <= _RANKED_LIMIT_GIB
+    return {
+        "ours": peak, "unit": "GiB", "runs": 1, "origin": "simulated", "within_bars": held, "stages": figures,
+        "time_per_item_and_event_large_to_small": ratios, "ranking_a_million_items_gib": ranked,
+    }  # fmt: skip
+
+
+def _stages(folder: Path, items: int, events: int) -> dict[str, dict[str, float]]:
+    """Seconds and peak memory (of the process, in GiB) of each stage."""
+    write_shop(folder / "samples", items, events)
+    figures = {}
+    for spec in stage_specs(Job("generative_rec", "demo"), folder / "samples", folder / "out", 17):
+        spec.out_dir.mkdir(parents=True)
+        write_json(spec.out_dir / "spec.json", asdict(spec))
+        command = [sys.executable, "-m", "training", f"generative_rec.{spec.stage}", "--spec"]
+        started = time.perf_counter()
+        process = subprocess.Popen([*command, str(spec.out_dir / "spec.json")])
+        _, status, used = os.wait4(process.pid, 0)
+        if status:
+            raise RuntimeError(f"{spec.stage} of {items} items and {events} events ended with {status}")
+        figures[spec.stage] = {"seconds": time.perf_counter() - started, "peak_gib": used.ru_maxrss / 2**20}
+    return figures
+
+
+def _ranking_gib() -> float:
+    """How much the process grows while a history of 20 items is ranked against a million, in GiB."""
+    row = torch.arange(40)
+    ids = tuple(map(str, range(_MILLION)))
+    known = Interactions(("u", "v"), ids, row // 20, row, run_starts(torch.tensor([20, 20])))
+    asked = NextItem("u", date(2020, 1, 1), "1", ("0",), "valid")
+    encoder = collaborative.Encoder(known, [asked], collaborative.Config(item_start="random"), seed=1)
+    before = getrusage(RUSAGE_SELF).ru_maxrss
+    encoder.scores(row[None, :20])
+    return (getrusage(RUSAGE_SELF).ru_maxrss - before) / 2**20
 
 
 def _run(folder: Path, presets: Mapping[str, Mapping[str, Any]], text: Mapping[str, Any]) -> dict[str, float]:

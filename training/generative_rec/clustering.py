@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 _ROWS_AT_ONCE = 16384
+_LEARNT_FROM = 1 << 18
 
 
 def principal_axes(vectors: torch.Tensor, width: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -35,8 +36,11 @@ def _seed_plus_plus(vectors: torch.Tensor, codes: int, random: torch.Generator) 
 def kmeans(vectors: torch.Tensor, codes: int, rounds: int, random: torch.Generator) -> torch.Tensor:
     """Centres [codes, d] of `vectors` [n, d], n >= codes: k-means++ and at most `rounds` of Lloyd.
 
-    An emptied code goes to the vector that is farthest from its own.
+    An emptied code goes to the vector that is farthest from its own. Of more vectors than 2^18 as many are drawn: a
+    thousand of each of 256 codes say where its centre is, and torch draws from no more than 2^24 weights.
     """
+    if len(vectors) > _LEARNT_FROM:
+        vectors = vectors[torch.randperm(len(vectors), generator=random)[:_LEARNT_FROM]]
     book = _seed_plus_plus(vectors, codes, random)
     for _ in range(rounds):
         owner, distance = nearest(vectors, book)

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from training.core.checkpoint import load_weights, places, save_weights
 from training.core.errors import LeftOut
+from training.core.ranking import VALUES_IN_CACHE, rows_at_once
 from training.core.stage import MetricsLog, StageResult, StageSpec, resolve_config
 from training.generative_rec.catalogue import read_catalogue
 from training.generative_rec.code_sizes import refuse_small
@@ -100,7 +101,7 @@ class Encoder:
     """The recommender with its data: trained step by step, every step's batch and negatives drawn from its number."""
 
     def __init__(self, known: Interactions, validation: Sequence[NextItem], config: Config, seed: int) -> None:
-        asked = [sample for sample in validation if sample.history]
+        asked = [place for place, sample in enumerate(validation) if sample.history]
         if not len(known.targets()) or not asked:
             raise LeftOut(
                 "there is nothing to train the collaborative encoder on or to validate it with",
@@ -115,7 +116,7 @@ class Encoder:
             if config.item_start == "covisits":
                 network.start_items(covisit_vectors(known, config.width))
         self._network = network.to(self._device)
-        self._validation = _spread(asked, config.valid_samples)
+        self._validation = [validation[place] for place in _spread(asked, config.valid_samples)]
         weight = known.popularity.clamp(min=1.0).double() ** config.negative_power
         self._cumulated, self._log_q = weight.cumsum(0) / weight.sum(), (weight / weight.sum()).log().float()
 
@@ -192,21 +193,30 @@ class Encoder:
     @torch.inference_mode()
     def ranked(self) -> dict[str, float]:
         """Recall of the truth in the whole catalogue, this model's and popularity's, on the same validation samples."""
-        self._network.eval()
         rows = _spread(list(range(len(self._validation))), self._config.ranked_samples)
         histories, targets = self._held_out[0][rows], self._held_out[1][rows]
-        everything = torch.arange(len(self._known.item_ids), device=self._device)
-        lines = [
-            self._network(part.to(self._device), everything.expand(len(part), -1)).cpu()
-            for part in torch.split(histories, _AT_ONCE)
-        ]
-        ranks = {"din": _ranks(torch.cat(lines), targets)}
-        ranks["popularity"] = _ranks(self._known.popularity.expand(len(targets), -1), targets)
+        asked = list(zip(torch.split(histories, _AT_ONCE), torch.split(targets, _AT_ONCE), strict=True))
+        popularity = self._known.popularity
+        ranks = {
+            "din": torch.cat([_ranks(self.scores(part), own) for part, own in asked]),
+            "popularity": torch.cat([_ranks(popularity.expand(len(own), -1), own) for _, own in asked]),
+        }
         return {
             f"{name}.recall@{k}": float((values <= k).float().mean())
             for name, values in ranks.items()
             for k in (10, 50)
         }
+
+    @torch.inference_mode()
+    def scores(self, histories: Tensor) -> Tensor:
+        """Scores of the whole catalogue after histories [n, length]: [n, items].
+
+        A pair of an item of a history and a candidate has a hidden layer of its own, so candidates go part by part.
+        """
+        network, own = self._network.eval(), histories.to(self._device)
+        everything = torch.arange(len(self._known.item_ids), device=self._device)
+        parts = torch.split(everything, rows_at_once(own.numel() * max(self._config.attention), VALUES_IN_CACHE))
+        return torch.cat([network(own, part.expand(len(own), -1)).cpu() for part in parts], dim=1)
 
 
 def _spread(values: Sequence[T], count: int) -> list[T]:

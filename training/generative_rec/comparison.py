@@ -126,13 +126,17 @@ class Comparison:
         """One line per model and sample, with the slices it is in; a null rank is a truth that is not in the list."""
         flags = slices(self.test, self.warm)
         within = [[name for name, chosen in flags.items() if chosen[place]] for place in range(len(self.test))]
-        lines = [
-            (row.model, s.user_id, s.as_of, s.item_id, int(rank) if np.isfinite(rank) else None, self.split, names)
-            for row in self.rows
-            for s, rank, names in zip(self.test, row.ranks, within, strict=True)
-        ]
-        return pa.Table.from_pylist(
-            [dict(zip(RANKS_SCHEMA.names, line, strict=True)) for line in lines], schema=RANKS_SCHEMA
+        asked = {name: [getattr(sample, name) for sample in self.test] for name in ("user_id", "as_of", "item_id")}
+        asked |= {"split": [self.split] * len(self.test), "slices": within}
+        return pa.concat_tables([self._ranks_of(row, asked) for row in self.rows])
+
+    def _ranks_of(self, row: Row, asked: Mapping[str, Sequence[Any]]) -> pa.Table:
+        found = np.isfinite(row.ranks)
+        ranks = pa.array(np.where(found, row.ranks, 0).astype(np.int32), mask=~found)
+        return (
+            pa.table({**asked, "model": [row.model] * len(ranks), "rank": ranks})
+            .select(RANKS_SCHEMA.names)
+            .cast(RANKS_SCHEMA)
         )
 
     def metrics_table(self, lines: Sequence[Mapping[str, Any]], origin: str) -> pa.Table:

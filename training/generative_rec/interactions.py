@@ -6,7 +6,7 @@ pair, or the code of a user.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import compress
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from training.core.errors import DataError, LeftOut
-from training.generative_rec.samples import NextItem, of_part, training_sequences
+from training.generative_rec.samples import NextItem, Samples, of_part, sequences_by_user
 
 NO_ITEM = -1
 T = TypeVar("T", int, Tensor)
@@ -43,13 +43,12 @@ class Interactions:
         know: they are no rows here. 1 admits users with one event: they are rows, and no sample of an encoder.
         """
         row = {item: number for number, item in enumerate(item_ids)}
-        user_ids = list(dict.fromkeys(sample.user_id for sample in of_part(samples, "train")))
-        sequences = training_sequences(samples)
-        _refuse_short(samples, user_ids, sequences, min_events)
-        lengths = torch.tensor([len(sequence) for sequence in sequences])
-        items = torch.tensor([row[item] for sequence in sequences for item in sequence])
-        users = torch.arange(len(user_ids)).repeat_interleave(lengths)
-        return cls(tuple(user_ids), tuple(item_ids), users, items, run_starts(lengths))
+        sequences = sequences_by_user(samples)
+        _refuse_short(samples, sequences, min_events)
+        lengths = torch.tensor([len(sequence) for sequence in sequences.values()])
+        items = torch.tensor([row[item] for sequence in sequences.values() for item in sequence])
+        users = torch.arange(len(sequences)).repeat_interleave(lengths)
+        return cls(tuple(sequences), tuple(item_ids), users, items, run_starts(lengths))
 
     def first_halves(self) -> Interactions:
         """Each user's first half of the events, rounded down; users with one event are not in it."""
@@ -133,11 +132,9 @@ def held_out_pairs(samples: Sequence[NextItem], part: str, known: Interactions) 
     return both[:, 0], both[:, 1]
 
 
-def _refuse_short(
-    samples: Sequence[NextItem], user_ids: Sequence[str], sequences: Sequence[Sequence[str]], min_events: int
-) -> None:
-    events = dict.fromkeys((sample.user_id for sample in samples), 0)
-    events |= {user: len(sequence) for user, sequence in zip(user_ids, sequences, strict=True)}
+def _refuse_short(samples: Sequence[NextItem], sequences: Mapping[str, Sequence[str]], min_events: int) -> None:
+    events = dict.fromkeys((user for user, _, _ in Samples.of(samples).told()), 0)
+    events |= {user: len(sequence) for user, sequence in sequences.items()}
     short = sorted(user for user, count in events.items() if count < min_events)
     if short:
         raise DataError(

@@ -7,9 +7,9 @@ so what a customer or a supplier wrote cannot pass for an instruction or for a c
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property, lru_cache
 from pathlib import Path
 
 import yaml
@@ -22,6 +22,7 @@ FENCES = ("<text>", "</text>")
 CODE_SLOTS = frozenset({"user", "history", "item"})
 TEXT_SLOTS = frozenset({"titles", "title", "text", "profile", "intent"})
 _FILE = Path(__file__).with_name("templates.yaml")
+_TEXTS = 1 << 17  # how many encoded texts are kept: tens of megabytes
 _SLOT = re.compile(r"\{(\w+)\}")
 
 Codes = tuple[int, ...]
@@ -85,11 +86,16 @@ class Writer:
             tokens += self._slot(bindings[part]) if place % 2 else self._literal(part)
         return tuple(tokens)
 
-    def _literal(self, text: str) -> list[int]:
-        return self.vocabulary.encode_text(text) if text else []
+    def _literal(self, text: str) -> Codes:
+        return self._encode(text, None) if text else ()
 
-    def _slot(self, value: Codes | str) -> list[int]:
+    def _slot(self, value: Codes | str) -> Codes:
         if not isinstance(value, str):
-            return list(value)
+            return value
         start, end = (self.vocabulary.token(fence) for fence in FENCES)
-        return [start, *self.vocabulary.encode_text(value)[: self.text_tokens], end]
+        return (start, *self._encode(value, self.text_tokens), end)
+
+    @cached_property
+    def _encode(self) -> Callable[[str, int | None], Codes]:
+        """At most so many tokens of a text. Literals come again in every sample, texts in every epoch."""
+        return lru_cache(_TEXTS)(lambda text, tokens: tuple(self.vocabulary.encode_text(text)[:tokens]))

@@ -38,8 +38,6 @@ _RANKED = pa.schema(
 )
 _PART = "part-0.parquet"
 
-Asked = Sequence[tuple[str, list[str]]]  # users with their histories
-
 
 @dataclass(frozen=True)
 class Config:
@@ -85,15 +83,17 @@ def shard_of(user: str, shards: int) -> int:
     return int.from_bytes(hashlib.sha256(user.encode()).digest()[:4], "big") * shards >> 32
 
 
-def _shards(spec: StageSpec, config: Config) -> list[Asked]:
-    rows = read_table(spec, "histories", _HISTORIES).to_pylist()
-    if len({row["user_id"] for row in rows}) != len(rows):
+def _shards(spec: StageSpec, config: Config) -> list[pa.Table]:
+    """The rows of each shard; only one that is decoded is ever made into Python objects."""
+    rows = read_table(spec, "histories", _HISTORIES)
+    users = rows["user_id"].to_pylist()
+    if len(set(users)) != len(users):
         raise DataError("a user has two histories", where="histories", do="write one row per user")
-    count = math.ceil(len(rows) / config.shard_users)
-    found = defaultdict[int, list[tuple[str, list[str]]]](list)
-    for row in rows:
-        found[shard_of(row["user_id"], count)].append((row["user_id"], row["item_ids"]))
-    return [sorted(found[number]) for number in range(count)]
+    count = math.ceil(len(users) / config.shard_users)
+    found = defaultdict[int, list[int]](list)
+    for place, user in enumerate(users):
+        found[shard_of(user, count)].append(place)
+    return [rows.take(pa.array(found[number], pa.int64())) for number in range(count)]
 
 
 def _catalogue(spec: StageSpec) -> frozenset[str]:
@@ -104,7 +104,7 @@ def _decoded(
     spec: StageSpec,
     config: Config,
     version: str,
-    shards: Sequence[Asked],
+    shards: Sequence[pa.Table],
     catalogue: frozenset[str],
     progress: Progress,
 ) -> list[Path]:
@@ -134,9 +134,10 @@ def _refuse_unknown(model: Recommender, version: str, catalogue: frozenset[str])
         )
 
 
-def _lists(model: Recommender, asked: Asked, top: int, catalogue: frozenset[str]) -> Iterator[dict[str, object]]:
-    if not asked:
+def _lists(model: Recommender, shard: pa.Table, top: int, catalogue: frozenset[str]) -> Iterator[dict[str, object]]:
+    if not len(shard):
         return
+    asked = sorted((row["user_id"], row["item_ids"]) for row in shard.to_pylist())
     users, histories = zip(*asked, strict=True)
     found = model.recommend(histories, top, users=users, within=catalogue)
     for user, ranking in zip(users, found, strict=True):

@@ -9,19 +9,23 @@ that was trained on one split has seen test items of the other: each split needs
 from __future__ import annotations
 
 import sys
-from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import yaml
+from numpy.typing import NDArray
 
 from training.core.errors import DataError, LeftOut
-from training.core.stage import StageSpec, is_main_process, read_table
+from training.core.stage import StageSpec, is_main_process, read_batches
 from training.core.tables import refuse_nulls
+from training.generative_rec.sample_columns import NextItem as NextItem
+from training.generative_rec.sample_columns import Samples as Samples
 
 Protocol = Literal["time", "leave_one_out"]
 PARTS = ("train", "valid", "test")
@@ -38,21 +42,11 @@ PROFILE = "user_profile__profile_text"
 # With what some stages ask for besides.
 SCHEMA = pa.schema({**COLUMNS, "feedback": pa.string(), PROFILE: pa.string()})
 _WORDS = ("user_id", "sample_date", "item_id", "feedback")
-_ORDER = ("user_id", "event_time", "item_id")
+_KNOWN = ("liked", "neutral", "disliked")
+_COLUMNS = ("user_id", "sample_date", "item_id", "history_item_ids", "split_time")
 
 
-@dataclass(frozen=True)
-class NextItem:
-    """`history`: what the user did strictly before the day `as_of`, oldest first; `item_id`: what the user did then."""
-
-    user_id: str
-    as_of: date
-    item_id: str
-    history: tuple[str, ...]
-    part: str
-
-
-def read_samples(spec: StageSpec, protocol: Protocol, table: str = TABLE) -> list[NextItem]:
+def read_samples(spec: StageSpec, protocol: Protocol, table: str = TABLE) -> Samples:
     """All samples by user, event time and item, whatever the order of the files.
 
     What a user did with an item on one day (looked at it, then bought it) is one sample, at its first time: the item
@@ -60,17 +54,10 @@ def read_samples(spec: StageSpec, protocol: Protocol, table: str = TABLE) -> lis
     Raises DataError for a row without one of its values and for a part other than train, valid and test, LeftOut for a
     split without training samples.
     """
-    found = read_table(spec, table, COLUMNS)
-    refuse_nulls(table, found, COLUMNS)
-    ordered = found.sort_by([(name, "ascending") for name in _ORDER])
-    rows = ordered.drop_columns("event_time").to_pylist()  # for the first time of all, pyarrow would import pandas
-    once = dict[tuple[str, date, str], NextItem]()
-    for row in rows:
-        key = row["user_id"], row["sample_date"], row["item_id"]
-        once.setdefault(key, NextItem(*key, tuple(row["history_item_ids"]), row["split_time"]))
-    samples = list(once.values())
-    parted = leave_one_out(samples) if protocol == "leave_one_out" else samples
-    parts = {sample.part for sample in parted}
+    times: list[NDArray[np.int64]] = []
+    found = Samples.of_tables(_batches(spec, table, times)).sorted(np.concatenate(times)).once_a_day()
+    parted = leave_one_out(found) if protocol == "leave_one_out" else found
+    parts = {parted.part_names[part] for part in np.unique(parted.parts[parted.rows])}
     do = "check the cut dates of the split against the days of the data"
     if not parts <= set(PARTS):
         known = f"it has {', '.join(sorted(parts))}"
@@ -80,13 +67,23 @@ def read_samples(spec: StageSpec, protocol: Protocol, table: str = TABLE) -> lis
     return parted
 
 
-def leave_one_out(samples: Sequence[NextItem]) -> list[NextItem]:
+def _batches(spec: StageSpec, table: str, times: list[NDArray[np.int64]]) -> Iterator[pa.Table]:
+    """The columns of `Samples`, some rows at a time; `times` gets the event times of all."""
+    for batch in read_batches(spec, table, COLUMNS):
+        refuse_nulls(table, batch, COLUMNS)
+        times.append(batch["event_time"].cast(pa.int64()).to_numpy())
+        yield batch.select(_COLUMNS)
+
+
+def leave_one_out(samples: Sequence[NextItem]) -> Samples:
     """The same samples, ordered by user and time, each user's last as `test` and the one before as `valid`."""
-    after = [0] * len(samples)
-    for row in range(len(samples) - 2, -1, -1):
-        after[row] = after[row + 1] + 1 if samples[row].user_id == samples[row + 1].user_id else 0
-    part = {0: "test", 1: "valid"}
-    return [replace(sample, part=part.get(n, "train")) for sample, n in zip(samples, after, strict=True)]
+    own = Samples.of(samples)
+    users, place = own.users[own.rows], np.arange(len(own))
+    last = np.flatnonzero(np.append(users[1:] != users[:-1], True))
+    after = last[np.searchsorted(last, place)] - place
+    parts = np.zeros_like(own.parts)
+    parts[own.rows] = np.clip(2 - after, 0, 2)  # the places in PARTS
+    return replace(own, part_names=PARTS, parts=parts)
 
 
 def model_folder(protocol: Protocol) -> str:
@@ -108,36 +105,38 @@ def refuse_other_split(folder: Path, protocol: Protocol) -> None:
         )
 
 
-def of_part(samples: Sequence[NextItem], part: str) -> list[NextItem]:
+def of_part(samples: Sequence[NextItem], part: str) -> Samples:
     """The samples of one part, in their order."""
-    return [sample for sample in samples if sample.part == part]
+    return Samples.of(samples).of_part(part)
 
 
 def sequences_by_user(samples: Sequence[NextItem]) -> dict[str, list[str]]:
     """Each user's items of the training part, oldest first: the past of the first sample, then every target."""
-    by_user: dict[str, list[NextItem]] = defaultdict(list)
-    for sample in of_part(samples, "train"):
-        by_user[sample.user_id].append(sample)
-    return {user: [*rows[0].history, *(row.item_id for row in rows)] for user, rows in by_user.items()}
+    train, found = of_part(samples, "train"), dict[str, list[str]]()
+    for place, (user, _, item) in enumerate(train.told()):
+        if user not in found:
+            found[user] = [*train[place].history]
+        found[user].append(item)
+    return found
 
 
 def held_out_from(samples: Sequence[NextItem]) -> dict[str, date]:
     """The first day on which something of each user is held out; the end of days for users who are not asked about."""
-    first = dict.fromkeys((sample.user_id for sample in samples), date.max)
-    for sample in samples:
-        if sample.part != "train":
-            first[sample.user_id] = min(sample.as_of, first[sample.user_id])
+    first = dict.fromkeys((user for user, _, _ in Samples.of(samples).told()), date.max)
+    for user, day, _ in (key for part in PARTS[1:] for key in of_part(samples, part).told()):
+        first[user] = min(day, first[user])
     return first
 
 
-def before_held_out(samples: Sequence[NextItem]) -> list[NextItem]:
+def before_held_out(samples: Sequence[NextItem]) -> Samples:
     """The training samples of days before the first one on which something of their user is held out.
 
     What may be known of a user who is asked about: on a day without an order the other items may be newer than the
     answer. In the time split these are all training samples.
     """
-    first = held_out_from(samples)
-    return [one for one in of_part(samples, "train") if one.as_of < first[one.user_id]]
+    first, train = held_out_from(samples), of_part(samples, "train")
+    before = np.fromiter((day < first[user] for user, day, _ in train.told()), dtype=bool, count=len(train))
+    return train.chosen(train.rows[before])
 
 
 def training_sequences(samples: Sequence[NextItem]) -> list[list[str]]:
@@ -146,34 +145,33 @@ def training_sequences(samples: Sequence[NextItem]) -> list[list[str]]:
 
 
 def training_feedback(spec: StageSpec, samples: Sequence[NextItem]) -> list[tuple[str, str, str]]:
-    """User, item and level (`liked`, `neutral`, `disliked`, `unknown`) of the training part."""
-    train = {(sample.user_id, sample.as_of, sample.item_id) for sample in of_part(samples, "train")}
-    rows = read_table(spec, TABLE, {name: SCHEMA.field(name).type for name in _WORDS}).to_pylist()
+    """User, item and level (`liked`, `neutral`, `disliked`) of the training part, where something is known."""
+    said = list[dict[str, Any]]()
+    for batch in read_batches(spec, TABLE, {name: SCHEMA.field(name).type for name in _WORDS}):
+        said += batch.filter(pc.is_in(batch["feedback"], pa.array(_KNOWN))).to_pylist()
+    asked = {(row["user_id"], row["sample_date"], row["item_id"]) for row in said}
+    train = asked.intersection(of_part(samples, "train").told())
     return [
         (row["user_id"], row["item_id"], row["feedback"])
-        for row in rows
+        for row in said
         if (row["user_id"], row["sample_date"], row["item_id"]) in train
     ]
 
 
-def of_catalogue(samples: Sequence[NextItem], catalogue: Sequence[str]) -> list[NextItem]:
+def of_catalogue(samples: Sequence[NextItem], catalogue: Sequence[str]) -> Samples:
     """The samples without the items that the catalogue does not have (any more): as answers, and in histories.
 
     Nothing is learnt that cannot be recommended. The log names the first of them; DataError where no training sample is
     left.
     """
-    known = set(catalogue)
-    gone = sorted({item for s in samples for item in (s.item_id, *s.history) if item not in known})
+    columns, known = Samples.of(samples), frozenset(catalogue)
+    gone = sorted(set(columns.item_ids) - known)
     if not gone:
-        return list(samples)
-    kept = [
-        replace(sample, history=tuple(item for item in sample.history if item in known))
-        for sample in samples
-        if sample.item_id in known
-    ]
+        return columns
+    kept = columns.within(known)
     told = f"{len(gone)} items of the samples are not in the catalogue: items {', '.join(gone[:5])}"
     if not of_part(kept, "train"):
         raise DataError(told, do="build the samples and the catalogue from snapshots of the same day")
     if is_main_process():
-        sys.stderr.write(f"warning: {told}; {len(samples) - len(kept)} of {len(samples)} samples are not learnt\n")
+        sys.stderr.write(f"warning: {told}; {len(columns) - len(kept)} of {len(columns)} samples are not learnt\n")
     return kept

@@ -24,7 +24,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from training.core.backbone import BackboneConfig, build_backbone, save_backbone
 from training.core.files import new_folder
 from training.core.loop import Loop, LoopConfig, Trained
-from training.core.packing import Sample
+from training.core.packing import Sample, Samples
 from training.core.stage import StageResult, StageSpec, is_main_process, read_table, resolve_config
 from training.core.tokens import Vocabulary, train_text_tokenizer
 from training.generative_rec.baselines.base import Known
@@ -101,7 +101,9 @@ def _train(spec: StageSpec, config: Config, vocabulary: Vocabulary, protocol: Pr
     mixture = Mixture(config.tasks, Writer(vocabulary, config.slot_tokens), config.text_share)
     corpus = _corpus(spec, config, items, rows)
     sizes = _rows(mixture.counts(corpus)) | _untold(config, corpus)
-    valid = [items.next_item(row.history, row.item_id, config.history, row.user_id) for row in of_part(rows, "valid")]
+    valid = Samples.of(
+        items.next_item(row.history, row.item_id, config.history, row.user_id) for row in of_part(rows, "valid")
+    )
     model = build_backbone(config.backbone, vocabulary, spec.seed)
     start_from_text(model, vocabulary, spec.artifact(config.codes), config.text_start, spec.seed)
     loop: Loop[Sample] = Loop(model, vocabulary.tokenizer.pad_token_id, config.loop, spec.seed, folder, run=spec.hash)

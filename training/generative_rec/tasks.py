@@ -6,6 +6,7 @@ are Align3GR's (section 1.4). Everything here is made from the training part alo
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -13,11 +14,11 @@ from typing import Literal
 import numpy as np
 
 from training.core.errors import DataError
-from training.core.packing import Sample
+from training.core.packing import Samples
 from training.generative_rec.catalogue import ItemText
 from training.generative_rec.interactions import early_length
 from training.generative_rec.item_codes import ItemCodes
-from training.generative_rec.prompts import Bindings, Codes, Writer, load_templates
+from training.generative_rec.prompts import Bindings, Codes, Template, Writer, load_templates
 
 Rng = np.random.Generator
 TITLES_OF_HISTORY = 5
@@ -164,43 +165,46 @@ class Mixture:
                 do=f"choose from {', '.join(SOURCES)}",
             )
 
-    def epoch(self, corpus: Corpus, seed: tuple[int, int]) -> list[Sample]:
+    def epoch(self, corpus: Corpus, seed: tuple[int, int]) -> Samples:
         """The samples of one epoch, the same for the same seed. A row that a template cannot put is left to others."""
-        samples: list[Sample] = []
-        for number, (task, weight) in enumerate(sorted(self.weights.items())):
-            rng = np.random.default_rng((*seed, number))
-            samples += self._task(task, weight, corpus, rng)
-        return self._balanced(samples, np.random.default_rng((*seed, len(self.weights))))
+        tasks = enumerate(sorted(self.weights.items()))
+        drawn = Samples.joined([self._task(task, weight, corpus, (*seed, number)) for number, (task, weight) in tasks])
+        return self._balanced(drawn, np.random.default_rng((*seed, len(self.weights))))
 
-    def _balanced(self, samples: list[Sample], rng: Rng) -> list[Sample]:
+    def _balanced(self, samples: Samples, rng: Rng) -> Samples:
         """The samples without so many of the answers in text, chosen at random, that the rest have their share."""
         if self.text_share >= 1.0:
             return samples
-        end = self.writer.vocabulary.tokenizer.eos_token_id  # of answers in text only
-        texts = [n for n, sample in enumerate(samples) if sample.response[-1] == end]
-        told = sum(len(samples[n].response) for n in texts)
-        room = (sum(len(sample.response) for sample in samples) - told) * self.text_share / (1.0 - self.text_share)
-        left_out = set[int]()
-        for n in rng.permutation(texts).tolist():
-            if told > room:
-                left_out.add(n)
-                told -= len(samples[n].response)
-        return [sample for n, sample in enumerate(samples) if n not in left_out]
+        _, starts, ends = samples.ends.T
+        learnt, end = ends - starts, self.writer.vocabulary.tokenizer.eos_token_id  # of answers in text only
+        texts = rng.permutation(np.flatnonzero(samples.tokens[ends - 1] == end))
+        told, after = learnt[texts].sum(), learnt[texts][::-1].cumsum()[::-1]  # `after`: with each text itself
+        room = (learnt.sum() - told) * self.text_share / (1.0 - self.text_share)
+        return samples[np.delete(np.arange(len(samples)), texts[after > room])]
 
     def counts(self, corpus: Corpus) -> dict[str, int]:
         """How many rows each task has; a task without any is in no epoch."""
-        return {task: len(self._rows(task, corpus, np.random.default_rng(0))) for task in self.weights}
+        return {task: sum(1 for _ in self._rows(task, corpus, np.random.default_rng(0))) for task in self.weights}
 
-    def _rows(self, task: str, corpus: Corpus, rng: Rng) -> list[Bindings]:
+    def _rows(self, task: str, corpus: Corpus, rng: Rng) -> Iterator[tuple[Bindings, list[Template]]]:
+        """The rows that some template of the task can put, with these templates."""
         templates = load_templates()[task]
-        return [row for row in SOURCES[task](corpus, rng) if any(one.slots <= row.keys() for one in templates)]
+        for row in SOURCES[task](corpus, rng):
+            if fitting := [one for one in templates if one.slots <= row.keys()]:
+                yield row, fitting
 
-    def _task(self, task: str, weight: float, corpus: Corpus, rng: Rng) -> list[Sample]:
-        rows = self._rows(task, corpus, rng)
-        whole, rest = divmod(round(weight * len(rows)), max(1, len(rows)))
-        chosen = [*list(range(len(rows))) * whole, *rng.permutation(len(rows))[:rest].tolist()]
-        return [self._sample(task, rows[row], rng) for row in chosen]
-
-    def _sample(self, task: str, row: Bindings, rng: Rng) -> Sample:
-        fitting = [one for one in load_templates()[task] if one.slots <= row.keys()]
-        return self.writer.sample(fitting[int(rng.integers(len(fitting)))], row)
+    def _task(self, task: str, weight: float, corpus: Corpus, seed: tuple[int, ...]) -> Samples:
+        """A row is as large as a sample, so they are made twice, one by one: to draw from, and to write those drawn."""
+        rng = np.random.default_rng(seed)
+        choices = array("B", (len(fitting) for _, fitting in self._rows(task, corpus, rng)))
+        whole, rest = divmod(round(weight * len(choices)), max(1, len(choices)))
+        chosen = np.concatenate([np.tile(np.arange(len(choices)), whole), rng.permutation(len(choices))[:rest]])
+        drawn = np.array([rng.integers(choices[row]) for row in chosen.tolist()], dtype=np.int64)
+        by_row, times = np.argsort(chosen, kind="stable"), np.bincount(chosen, minlength=len(choices))
+        templates, rows = iter(drawn[by_row].tolist()), self._rows(task, corpus, np.random.default_rng(seed))
+        written = (
+            self.writer.sample(fitting[next(templates)], row)
+            for (row, fitting), count in zip(rows, times.tolist(), strict=True)
+            for _ in range(count)
+        )
+        return Samples.of(written)[np.argsort(by_row)]

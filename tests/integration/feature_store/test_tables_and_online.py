@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import date, timedelta
 from random import Random
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import pyarrow.dataset as ds
 import pytest
 
-from feature_store import store
+from feature_store import point_in_time, store, training_sets
 from feature_store.definitions import DAILY_VIEWS, USER_DAILY, USER_PROFILE, DailyView, feast_objects
 from feature_store.materialize import Materialised, materialize
 from feature_store.online import ReconciliationError, newest_rows, online_rows, reconcile
@@ -58,6 +59,29 @@ def test_a_training_set_is_built_once_and_again_only_where_its_inputs_changed(
     again = build_training_set(filled.profile, NEXT_ITEM, days[0], days[-1])
     assert again is not None
     assert again.recorded == tuple(days[5:]), "what a day tells is a feature of the days after it"
+
+
+def test_a_training_set_of_many_parts_has_the_rows_of_one_and_is_published_once(
+    filled: Any, days: list[date], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def rows() -> list[dict[str, Any]]:
+        files = sorted(filled.lake.files(NEXT_ITEM.table), key=lambda file: file.partition)
+        return list(ds.dataset([file.path for file in files]).to_table().to_pylist())
+
+    build_training_set(filled.profile, NEXT_ITEM, days[0], days[-1])
+    whole, versions, sizes = rows(), len(filled.lake.history(NEXT_ITEM.table)), list[int]()
+    largest = max(map(len, filled.rows[NEXT_ITEM.samples].values()))
+    monkeypatch.setattr(training_sets, "_ROWS_AT_ONCE", largest)
+    monkeypatch.setattr(point_in_time, "_SAMPLES_AT_ONCE", 2)
+    checked = training_sets.check
+    monkeypatch.setattr(
+        training_sets, "check", lambda profile, rows, *rest: sizes.append(len(rows)) or checked(profile, rows, *rest)
+    )
+    assert build_training_set(filled.profile, replace(NEXT_ITEM, version=2), days[0], days[-1]) is not None
+    assert rows() == whole
+    assert len(sizes) > 1 and max(sizes) <= largest and sum(sizes) == len(whole)
+    assert len(filled.lake.history(NEXT_ITEM.table)) == versions + 1
+    assert filled.ledger.reconcile() == []
 
 
 def test_days_without_samples_in_the_ledger_are_refused_by_name(filled: Any, days: list[date]) -> None:

@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from training.core.errors import DataError
+from training.generative_rec.baselines import sasrec
 from training.generative_rec.baselines.base import Known
 from training.generative_rec.baselines.covisit import (
     COUNTINGS,
@@ -152,6 +153,25 @@ def test_sasrec_learns_what_follows_what() -> None:
     model = SASRec(known(CYCLE, validation=VALID, seed=1), SMALL)
     best = [line[0][0] for line in model.recommend([sample.history for sample in VALID], 1)]
     assert best == [sample.item_id for sample in VALID]
+
+
+def test_sasrec_learns_from_a_part_of_a_large_catalogue_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sasrec, "_SOFTMAX_ITEMS", 3)
+    model = SASRec(known(CYCLE, validation=VALID, seed=1), SMALL)
+    best = [line[0][0] for line in model.recommend([sample.history for sample in VALID], 1)]
+    assert best == [sample.item_id for sample in VALID]
+
+
+def test_items_that_were_drawn_stand_for_all() -> None:
+    network = sasrec._Network(4, SMALL)
+    with torch.no_grad():
+        network.item.weight[2:].copy_(torch.tensor([[1.0], [2.0], [0.0], [3.0]]).expand(-1, 16) / 16)
+    states, targets = torch.ones(1, 16), torch.tensor([1])
+    # Logits 1, 2, 0, 3. Of the drawn items 0 and 1 the target is left out, and 0 counts twice.
+    # -ln(e^2 / (e^2 + 2 e)) = 0.5514
+    assert float(network.loss(states, targets, torch.tensor([0, 1])).detach()) == pytest.approx(0.5514, abs=1e-4)
+    # -ln(e^2 / (e + e^2 + 1 + e^3)) = 1.4402
+    assert float(network.loss(states, targets, None).detach()) == pytest.approx(1.4402, abs=1e-4)
 
 
 def test_sasrec_knows_what_a_user_without_a_history_begins_with() -> None:

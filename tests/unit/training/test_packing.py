@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -11,7 +12,7 @@ from transformers import PreTrainedModel
 from training.core.errors import DataError
 from training.core.loop import NextToken
 from training.core.masks import block_causal
-from training.core.packing import IGNORED, Sample, collate, plan_rows
+from training.core.packing import IGNORED, Sample, Samples, collate, plan_rows
 
 
 @given(st.lists(st.integers(1, 20), max_size=60), st.integers(0, 5))
@@ -41,6 +42,17 @@ def test_rows_of_long_and_of_short_samples_come_mixed() -> None:
 def test_a_sample_longer_than_a_row_is_refused() -> None:
     with pytest.raises(DataError, match="21 tokens, a row 20"):
         plan_rows([4, 21], 20, None)
+
+
+TOKENS = st.lists(st.integers(0, 2**31 - 1), max_size=5).map(tuple)
+
+
+@given(st.lists(st.builds(Sample, TOKENS, TOKENS), max_size=6), st.lists(st.integers(0, 5), max_size=6))
+def test_samples_in_one_array_are_the_samples_that_went_in(rows: list[Sample], order: list[int]) -> None:
+    found, places = Samples.of(rows), np.array([place for place in order if place < len(rows)], dtype=np.int64)
+    assert list(found) == rows and list(found[1:3]) == rows[1:3]
+    assert list(found[places]) == [rows[place] for place in places]
+    assert list(Samples.joined([found, found[places]])) == [*rows, *(rows[place] for place in places)]
 
 
 def test_a_hand_worked_row_learns_responses_only() -> None:

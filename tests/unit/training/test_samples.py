@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from training.core import tables
 from training.core.errors import DataError, LeftOut
 from training.core.stage import StageSpec, TableRef
+from training.generative_rec import sample_columns
 from training.generative_rec.samples import (
     NextItem,
+    Samples,
     before_held_out,
     leave_one_out,
     of_catalogue,
@@ -93,7 +98,7 @@ def test_what_may_be_known_of_a_user_who_is_asked_ends_before_the_first_day_of_w
     ]  # fmt: skip
     assert [one.item_id for one in before_held_out(found)] == ["a"]
     by_time = read_samples(table(tmp_path, ROWS), "time")
-    assert before_held_out(by_time) == of_part(by_time, "train")
+    assert list(before_held_out(by_time)) == list(of_part(by_time, "train"))
 
 
 @given(st.lists(st.integers(1, 6), min_size=1, max_size=8))
@@ -113,6 +118,50 @@ def test_leave_one_out_takes_the_last_two_of_every_user(sizes: list[int]) -> Non
         for later in of_part(leave_one_out(samples), "test")
         if earlier.user_id == later.user_id
     )
+
+
+WORDS = st.sampled_from(["a", "b", "c", "ü", "z\0"])
+NEXT_ITEMS = st.builds(
+    NextItem,
+    WORDS,
+    st.dates(date(1969, 1, 1), date(2100, 1, 1)),
+    WORDS,
+    st.lists(WORDS, max_size=4).map(tuple),
+    st.sampled_from(["train", "valid", "test"]),
+)
+
+
+@given(st.lists(NEXT_ITEMS, max_size=8))
+def test_samples_in_columns_are_the_samples_that_went_in(rows: list[NextItem]) -> None:
+    found = Samples.of(rows)
+    assert list(found) == rows == [found[place] for place in range(len(found))]
+    assert list(found[1:3]) == rows[1:3]
+    assert list(found.of_part("valid")) == [row for row in rows if row.part == "valid"]
+    assert list(found.told()) == [(row.user_id, row.as_of, row.item_id) for row in rows]
+
+
+@given(st.lists(NEXT_ITEMS, max_size=8), st.data())
+def test_samples_are_sorted_as_their_words_are(rows: list[NextItem], data: st.DataObject) -> None:
+    times = data.draw(st.lists(st.integers(0, 3), min_size=len(rows), max_size=len(rows)))
+    expected = sorted(range(len(rows)), key=lambda n: (rows[n].user_id, times[n], rows[n].item_id))
+    assert list(Samples.of(rows).sorted(np.array(times, dtype=np.int64))) == [rows[n] for n in expected]
+
+
+@given(st.lists(st.builds(replace, NEXT_ITEMS, as_of=st.dates(date(2018, 1, 1), date(2018, 1, 2))), max_size=8))
+def test_of_one_user_day_and_item_the_first_sample_stays(rows: list[NextItem]) -> None:
+    first = {(row.user_id, row.as_of, row.item_id): place for place, row in reversed([*enumerate(rows)])}
+    assert list(Samples.of(rows).once_a_day()) == [rows[place] for place in sorted(first.values())]
+
+
+def test_no_row_is_made_before_it_is_looked_at_and_rows_come_some_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = [*read_samples(table(tmp_path, ROWS), "time")]
+    monkeypatch.setattr(tables, "_ROWS_AT_ONCE", 1)
+    monkeypatch.setattr(sample_columns, "NextItem", lambda *_: pytest.fail("a row was made"))
+    found = of_catalogue(read_samples(table(tmp_path, ROWS), "leave_one_out"), ["a", "b", "c", "d"])
+    monkeypatch.undo()
+    assert [replace(row, part="") for row in found] == [replace(row, part="") for row in whole]
 
 
 def test_a_split_with_unknown_parts_is_refused_and_one_without_training_samples_leaves_the_stage_out(

@@ -283,3 +283,13 @@ def test_where_every_item_has_a_day_of_its_own_all_of_the_training_part_may_be_k
 def test_profiles_that_the_samples_do_not_have_are_an_error(tmp_path: Path, vectors: Path) -> None:
     with pytest.raises(DataError, match="no column 'user_profile__profile_text'"):
         scid_tokenizer.main(spec(tmp_path, vectors, text={"users": "profile"}))
+
+
+def test_items_with_the_very_text_of_more_than_a_level_can_hold_are_no_fault_of_the_codes() -> None:
+    # Of 8 items 5 have one text, for 3 codes: 2 of 8 can have none of their own.
+    assert scid_tokenizer.told_alike([*"aaaaabcd"], 3) == 0.25
+    sides = {f"{side}.{name}": 1.0 for side in ("item", "user") for name in ("usage.level_1", "balance.level_1")}
+    gate = scid_tokenizer.Gate(item_collisions=0.01)
+    scid_tokenizer.hold_gate({**sides, "item.collision_rate": 0.255, "item.told_alike": 0.25}, gate, 1)
+    with pytest.raises(DataError, match=r"item.collision_rate 0.0200 > 0.01"):
+        scid_tokenizer.hold_gate({**sides, "item.collision_rate": 0.27, "item.told_alike": 0.25}, gate, 1)

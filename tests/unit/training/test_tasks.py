@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from training.core.errors import DataError
-from training.core.packing import Sample
+from training.core.packing import Sample, Samples
 from training.core.tokens import Vocabulary, train_text_tokenizer
 from training.generative_rec.catalogue import ItemText
 from training.generative_rec.item_codes import ItemCodes
@@ -46,7 +46,7 @@ def text(words: str) -> tuple[int, ...]:
 
 def epoch(*tasks: str, corpus: Corpus = CORPUS, seed: int = 1) -> list[Sample]:
     weights = {"sequential": 0.0, **dict.fromkeys(tasks, 1.0)}
-    return Mixture(weights, WRITER).epoch(corpus, (seed, 0))
+    return list(Mixture(weights, WRITER).epoch(corpus, (seed, 0)))
 
 
 def test_a_sequence_is_learnt_in_one_pass_and_no_customers_code_has_seen_what_is_learnt_after_it() -> None:
@@ -125,7 +125,7 @@ def test_answers_in_text_have_at_most_their_share_of_the_learnt_tokens(share: fl
     texts = {sample: len(sample.response) for sample in whole if sample.response[-1] == EOS}
     codes = sum(len(sample.response) for sample in whole if sample not in texts)
     told = sum(texts[sample] for sample in fewer if sample in texts)
-    assert [sample for sample in whole if sample in fewer] == fewer
+    assert [sample for sample in whole if sample in fewer] == list(fewer)
     assert [sample for sample in fewer if sample not in texts] == [one for one in whole if one not in texts]
     assert told <= share * (told + codes) + 1e-9
     left_out = [texts[sample] for sample in whole if sample not in fewer]
@@ -135,9 +135,9 @@ def test_answers_in_text_have_at_most_their_share_of_the_learnt_tokens(share: fl
 
 def test_a_fifth_of_the_learnt_tokens_by_hand() -> None:
     codes, text = [Sample((BOS,), (7, 8, 9, 7))] * 10, [Sample((BOS,), (*range(20, 27), EOS))] * 10
-    kept = Mixture({"sequential": 1.0}, WRITER, 0.2)._balanced([*codes, *text], np.random.default_rng(1))
+    kept = Mixture({"sequential": 1.0}, WRITER, 0.2)._balanced(Samples.of([*codes, *text]), np.random.default_rng(1))
     # 40 tokens of codes leave room for 10 of text: 40 / (40 + 10) = 0.8. An answer in text has 8.
-    assert (kept[:10], len(kept)) == (codes, 11)
+    assert (list(kept[:10]), len(kept)) == (codes, 11)
 
 
 def test_an_item_and_its_text_are_learnt_both_ways() -> None:
@@ -201,8 +201,40 @@ def test_weights_say_how_often_an_epoch_goes_over_the_rows() -> None:
 def test_the_same_seed_gives_the_same_epoch_and_another_seed_another() -> None:
     full = Mixture(dict.fromkeys(SOURCES, 1.0), WRITER)
     varied = replace(CORPUS, augmentation=Augmentation())
-    assert full.epoch(varied, (3, 1)) == full.epoch(varied, (3, 1))
-    assert full.epoch(varied, (3, 1)) != full.epoch(varied, (3, 2))
+    assert list(full.epoch(varied, (3, 1))) == list(full.epoch(varied, (3, 1)))
+    assert list(full.epoch(varied, (3, 1))) != list(full.epoch(varied, (3, 2)))
+
+
+def _at_once(mixture: Mixture, seed: tuple[int, int]) -> list[Sample]:
+    """The samples of an epoch with all rows of a task in memory, from one source of random numbers."""
+    samples = []
+    for number, (task, weight) in enumerate(sorted(mixture.weights.items())):
+        rng = np.random.default_rng((*seed, number))
+        templates = load_templates()[task]
+        rows = [row for row in SOURCES[task](VARIED, rng) if any(one.slots <= row.keys() for one in templates)]
+        whole, rest = divmod(round(weight * len(rows)), max(1, len(rows)))
+        for place in [*list(range(len(rows))) * whole, *rng.permutation(len(rows))[:rest].tolist()]:
+            fitting = [one for one in templates if one.slots <= rows[place].keys()]
+            samples.append(mixture.writer.sample(fitting[int(rng.integers(len(fitting)))], rows[place]))
+    return samples
+
+
+VARIED = replace(CORPUS, augmentation=Augmentation())
+
+
+@given(st.integers(0, 50), st.sampled_from([0.3, 1.0, 1.7, 2.0]))
+def test_rows_that_are_made_one_by_one_give_the_epoch_of_rows_that_are_all_held(seed: int, weight: float) -> None:
+    mixture = Mixture({"sequential": 0.5, **dict.fromkeys(set(SOURCES) - {"sequential"}, weight)}, WRITER)
+    assert list(mixture.epoch(VARIED, (seed, 1))) == _at_once(mixture, (seed, 1))
+
+
+def test_a_text_is_encoded_once_however_often_it_is_put(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts, encode = Counter[str](), Vocabulary.encode_text
+    monkeypatch.setattr(Vocabulary, "encode_text", lambda self, text: texts.update([text]) or encode(self, text))
+    mixture = Mixture({"sequential": 1.0, "item_to_text": 2.0}, Writer(VOCABULARY))
+    for number in range(3):
+        mixture.epoch(CORPUS, (1, number))
+    assert len(texts) > 5 and set(texts.values()) == {1}
 
 
 def test_a_task_with_nothing_to_learn_is_counted_and_is_in_no_epoch() -> None:

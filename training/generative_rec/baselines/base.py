@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.core.metrics import Floats, ndcg_at, rank_of
+from training.core.ranking import rows_at_once
 from training.generative_rec.samples import NextItem
 
 CHOSEN_BY = 10  # the k of the NDCG that chooses on validation
@@ -117,8 +118,9 @@ class Baseline(Recommender):
         """See `Recommender.answer`."""
         outside = np.array([within is not None and item not in within for item in self.catalogue], dtype=bool)
         found: list[Ranking] = []
-        for start in range(0, len(asked), _HISTORIES_AT_ONCE):
-            part = asked[start : start + _HISTORIES_AT_ONCE]
+        size = min(_HISTORIES_AT_ONCE, rows_at_once(len(self.catalogue)))
+        for start in range(0, len(asked), size):
+            part = asked[start : start + size]
             scores = self.scores([self.rows(one.history) for one in part])
             for line, one in zip(scores, part, strict=True):
                 line[outside] = -np.inf

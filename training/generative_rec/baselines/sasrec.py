@@ -2,14 +2,16 @@
 
 What differs from the paper: a softmax over the whole catalogue instead of binary cross-entropy with one sampled
 negative, which later comparisons found to be what made SASRec look weak (gSASRec, arXiv 2308.07192) and which a small
-catalogue affords; pre-normalised layers; and a begin token, so that a user without a history is a case that training
-has seen. Trained on every position; stops when validation NDCG@10 does. Sizes, dropout and learning rate are those of
-RecBole's SASRec, and were the best of those tried on validation (docs/LOG.md).
+catalogue affords (of a larger one 16,384 items are drawn for each batch); pre-normalised layers; and a begin token, so
+that a user without a history is a case that training has seen. Trained on every position; stops when validation NDCG@10
+does. Sizes, dropout and learning rate are those of RecBole's SASRec, and were the best of those tried on validation
+(docs/LOG.md).
 """
 
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -18,11 +20,13 @@ from torch import Tensor, nn
 
 from training.core.errors import LeftOut
 from training.core.progress import Progress
+from training.core.ranking import rows_at_once
 from training.generative_rec.baselines.base import Baseline, Known, Scores
 from training.generative_rec.samples import NextItem
 
 _PAD, _BEGIN, _FIRST_ITEM = 0, 1, 2
 _LENGTHS_TOGETHER = 4
+_SOFTMAX_ITEMS = 1 << 14
 
 
 @dataclass(frozen=True)
@@ -88,11 +92,21 @@ class SASRec(Baseline):
             kept = rows[batch][:, : int((rows[batch] != _PAD).sum(dim=1).max())]
             seen, target = kept[:, :-1], kept[:, 1:]
             asked = target != _PAD
-            logits = self._network.logits(self._network(seen)[asked])
-            loss = nn.functional.cross_entropy(logits, target[asked] - _FIRST_ITEM)
             optimizer.zero_grad()
-            torch.autograd.backward(loss)
+            self._learn(self._network(seen)[asked], target[asked] - _FIRST_ITEM)
             optimizer.step()
+
+    def _learn(self, states: Tensor, targets: Tensor) -> None:
+        """Gradients of the mean cross-entropy: states [n, width], targets [n].
+
+        By parts of the positions: the logits of all of them at once would be a table of positions x catalogue.
+        """
+        size = len(self.catalogue)
+        among = torch.randperm(size)[:_SOFTMAX_ITEMS] if size > _SOFTMAX_ITEMS else None
+        cut, at_once = states.detach().requires_grad_(), rows_at_once(min(size, _SOFTMAX_ITEMS))
+        for part, own in zip(torch.split(cut, at_once), torch.split(targets, at_once), strict=True):
+            torch.autograd.backward(self._network.loss(part, own, among) / len(cut))
+        torch.autograd.backward(states, cut.grad)
 
     def _batches(self, lengths: Tensor) -> list[Tensor]:
         """Row numbers in random batches of about equal lengths: most sequences are short, and padding costs time."""
@@ -131,6 +145,20 @@ class _Network(nn.Module):
     def logits(self, states: Tensor) -> Tensor:
         """[n, width] -> [n, items]."""
         return states @ self.item.weight[_FIRST_ITEM:].T
+
+    def loss(self, states: Tensor, targets: Tensor, among: Tensor | None) -> Tensor:
+        """Summed cross-entropy over the whole catalogue, or over the target and the items drawn evenly (`among`).
+
+        A drawn item stands for all that it was drawn from, so its logit rises by log(items / drawn) (Bengio and
+        Senecal 2008). One that is the target is left out.
+        """
+        if among is None:
+            return nn.functional.cross_entropy(self.logits(states), targets, reduction="sum")
+        items = self.item.weight[_FIRST_ITEM:]
+        drawn = states @ items[among].T + math.log(len(items) / len(among))
+        drawn = drawn.masked_fill(among == targets.unsqueeze(1), -torch.inf)
+        own = (states * items[targets]).sum(dim=1, keepdim=True)
+        return -torch.cat([own, drawn], dim=1).log_softmax(dim=1)[:, 0].sum()
 
 
 def _inputs(sequences: Sequence[Sequence[int]], length: int) -> Tensor:

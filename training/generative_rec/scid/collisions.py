@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from training.core.ranking import VALUES_IN_CACHE, rows_at_once
 from training.generative_rec.interactions import run_starts
 
 
@@ -46,7 +47,7 @@ def spread(codes: Tensor, residuals: Tensor, book: Tensor, config: SinkhornConfi
         settled = torch.ones(len(codes), dtype=torch.bool)
         settled[movers] = False
         taken[prefix[settled], codes[settled, -1]] = True
-        for group in _groups(movers, prefix):
+        for group in _groups(movers, prefix, len(book)):
             free = ~taken[prefix[group[:, 0]]]
             cost = torch.cdist(residuals[group.clamp(min=0)], book.expand(len(group), -1, -1)).square()
             real = (group >= 0) & free.any(dim=1, keepdim=True)
@@ -91,15 +92,20 @@ def _movers(prefix: Tensor, last: Tensor, distance: Tensor, size: int) -> Tensor
     return order[again]
 
 
-def _groups(movers: Tensor, prefix: Tensor) -> list[Tensor]:
-    """Movers by prefix, groups of like size together: tensors [groups, rows] of row numbers, -1 is padding."""
+def _groups(movers: Tensor, prefix: Tensor, codes: int) -> list[Tensor]:
+    """Movers by prefix, groups of like size together: tensors [groups, rows] of row numbers, -1 is padding.
+
+    As many groups in a tensor as may stand against all `codes` at a time.
+    """
     ordered = movers[torch.argsort(prefix[movers], stable=True)]
     sizes = torch.unique_consecutive(prefix[ordered], return_counts=True)[1]
-    starts, found = run_starts(sizes)[:-1], []
+    starts, found = run_starts(sizes)[:-1], list[Tensor]()
     widths = 2 ** torch.ceil(torch.log2(sizes.double())).long()
     for width in torch.unique(widths).tolist():
         chosen = widths == width
         place = torch.arange(width)
         rows = ordered[(starts[chosen].unsqueeze(1) + place).clamp(max=len(ordered) - 1)]
-        found.append(torch.where(place < sizes[chosen].unsqueeze(1), rows, -1))
+        found += torch.split(
+            torch.where(place < sizes[chosen].unsqueeze(1), rows, -1), rows_at_once(width * codes, VALUES_IN_CACHE)
+        )
     return found

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from training.core.embeddings import embed_texts
 from training.core.errors import DataError
-from training.core.stage import StageSpec, read_table
+from training.core.stage import StageSpec, read_batches
 from training.generative_rec.catalogue import item_texts, refuse_broken
 from training.generative_rec.collaborative_vectors import CollaborativeVectors, pooled_users, pooling_weights
 from training.generative_rec.interactions import Interactions, early_length
@@ -139,7 +139,8 @@ def profiles(spec: StageSpec, end: Mapping[str, date]) -> dict[str, str]:
     The profile of a sample tells of the days before it.
     """
     chosen: dict[str, tuple[date, str]] = {}
-    for row in read_table(spec, "next_item_training_set", _PROFILE_COLUMNS).to_pylist():
+    batches = read_batches(spec, "next_item_training_set", _PROFILE_COLUMNS)
+    for row in (row for batch in batches for row in batch.to_pylist()):
         user, day, text = row["user_id"], row["sample_date"], (row[PROFILE] or "").strip()
         if text and day <= end.get(user, date.min) and (user not in chosen or day > chosen[user][0]):
             chosen[user] = (day, text)
@@ -151,15 +152,15 @@ def second_half_from(samples: Sequence[NextItem]) -> dict[str, date]:
 
     The halves are those of `Interactions.first_halves`.
     """
-    own: dict[str, list[NextItem]] = defaultdict(list)
-    for sample in of_part(samples, "train"):
-        own[sample.user_id].append(sample)
+    train, own = of_part(samples, "train"), defaultdict[str, list[int]](list)
+    for place, (user, _, _) in enumerate(train.told()):
+        own[user].append(place)
     found = dict[str, date]()
-    for user, rows in own.items():
-        past = len(rows[0].history)
-        place = early_length(past + len(rows)) - past
-        if place >= 0:
-            found[user] = rows[place].as_of
+    for user, places in own.items():
+        past = len(train[places[0]].history)
+        half = early_length(past + len(places)) - past
+        if half >= 0:
+            found[user] = train[places[half]].as_of
     return found
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from training.generative_rec.scid.residual_quantizer import QuantizerConfig, ResidualQuantizer, StraightMlp
+from training.generative_rec.scid.residual_quantizer import QuantizerConfig, ResidualQuantizer, StraightMlp, in_parts
 
 
 @dataclass(frozen=True)
@@ -65,8 +65,7 @@ class Side(nn.Module):
     @torch.no_grad()
     def embed(self, inputs: Tensor) -> Tensor:
         """SC embeddings without a gradient: [n, width]."""
-        embeddings: Tensor = self.encoder(inputs)
-        return embeddings
+        return in_parts(self.encoder, inputs)
 
 
 class DualTokenizer(nn.Module):

@@ -6,24 +6,26 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from training.core.ranking import rows_at_once
 from training.generative_rec.interactions import Interactions
 from training.generative_rec.quantizers import codebook_report
 from training.generative_rec.scid.model import Side
 
 NEIGHBOURS = 10
+_MEASURED_ROWS = 1 << 16
 
 
 def side_report(side: Side, inputs: Tensor, codes: Tensor) -> dict[str, float]:
     """Collision rate, and by level usage and perplexity; `unexplained.level_l` and `reconstruction_error`.
 
     `unexplained` is the share of the latents' variance that is left after a level; the reconstruction error the share
-    of the SC embeddings' variance that the codes do not give back.
+    of the SC embeddings' variance that the codes do not give back. Both are of rows evenly spread over a large table.
     """
-    vectors = side.embed(inputs)
-    residuals = side.quantizer.encode(vectors)[1]
-    latents = residuals[:, 0]
-    spread = (latents - latents.mean(dim=0)).square().sum()
     report = codebook_report(codes.numpy().astype(np.int32), side.quantizer.codes)
+    measured = slice(None, None, -(-len(codes) // _MEASURED_ROWS))
+    vectors, codes = side.embed(inputs[measured]), codes[measured]
+    latents = side.quantizer.encode(vectors)[1][:, 0]
+    spread = (latents - latents.mean(dim=0)).square().sum()
     for level in range(side.quantizer.levels):
         left = latents - _level_sums(side, codes, level + 1)
         report[f"unexplained.level_{level + 1}"] = float(left.square().sum() / spread)
@@ -70,11 +72,19 @@ def _level_sums(side: Side, codes: Tensor, levels: int) -> Tensor:
 
 def _nearest_others(points: Tensor, asked: Tensor) -> Tensor:
     """The 10 nearest other rows of rows `asked`: [asked, 10]."""
-    return _distances(points, asked).topk(min(NEIGHBOURS, len(points) - 1), largest=False).indices
+    count = min(NEIGHBOURS, len(points) - 1)
+    parts = torch.split(asked, rows_at_once(len(points)))
+    return torch.cat([_distances(points, part).topk(count, largest=False).indices for part in parts])
 
 
 def _held(points: Tensor, asked: Tensor, true: Tensor) -> Tensor:
     """Share of `true` rows ([asked, n], -1: none) among the 10 nearest, equal distances share the last places."""
+    size = rows_at_once(len(points))
+    parts = zip(torch.split(asked, size), torch.split(true, size), strict=True)
+    return torch.cat([_held_of(points, rows, own) for rows, own in parts])
+
+
+def _held_of(points: Tensor, asked: Tensor, true: Tensor) -> Tensor:
     distances = _distances(points, asked)
     edge = distances.kthvalue(min(NEIGHBOURS, len(points) - 1), dim=1).values.unsqueeze(1)
     inside, at_edge = distances < edge, distances == edge

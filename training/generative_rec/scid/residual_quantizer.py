@@ -9,7 +9,7 @@ instead, and usage and perplexity of every level are measured and gated.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import cast
@@ -19,6 +19,8 @@ from torch import Tensor, nn
 
 from training.generative_rec.clustering import kmeans, nearest, principal_axes
 from training.generative_rec.code_sizes import fitted
+
+_ROWS_AT_ONCE = 8192
 
 
 @dataclass(frozen=True)
@@ -74,14 +76,13 @@ class ResidualQuantizer(nn.Module):
     @torch.no_grad()
     def encode(self, vectors: Tensor) -> tuple[Tensor, Tensor]:
         """Codes [n, levels] and residuals [n, levels, width] of vectors [n, inputs]."""
-        codes, residuals = self._chain(self.encoder(vectors))
+        codes, residuals = self._chain(in_parts(self.encoder, vectors))
         return codes, residuals
 
     @torch.no_grad()
     def rebuilt(self, codes: Tensor) -> Tensor:
         """What codes [n, levels] stand for: vectors [n, inputs]."""
-        found: Tensor = self.decoder(self._rows(codes).sum(dim=1))
-        return found
+        return in_parts(lambda part: self.decoder(self._rows(part).sum(dim=1)), codes)
 
     @torch.no_grad()
     def start(self, vectors: Tensor, source: torch.Generator) -> None:
@@ -93,7 +94,7 @@ class ResidualQuantizer(nn.Module):
         mean, axes = principal_axes(vectors, self.books.shape[2])
         for layers, weight, bias in ((self.encoder, axes.T, -mean @ axes), (self.decoder, axes, mean)):
             layers.start(weight, bias)
-        residual = self.encoder(vectors).cpu()
+        residual = in_parts(self.encoder, vectors).cpu()
         for level in range(self.levels):
             book = kmeans(residual, self.codes, self._rounds, source)
             self.books[level] = book
@@ -130,6 +131,11 @@ class ResidualQuantizer(nn.Module):
     def _rows(self, codes: Tensor) -> Tensor:
         """The codebook rows of codes: [n, levels] -> [n, levels, width]."""
         return torch.stack([book[code] for book, code in zip(self.books, codes.T, strict=True)], dim=1)
+
+
+def in_parts(layers: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
+    """`layers` over all rows, some thousands at a time: wide hidden layers of a whole table would not fit."""
+    return torch.cat([layers(part) for part in torch.split(rows, _ROWS_AT_ONCE)])
 
 
 class StraightMlp(nn.Module):

@@ -184,7 +184,7 @@ class TokenizerTraining:
         """k-means over the latents of all users and of all items."""
         source = drawn(self._seed, 0, _SWITCH)
         for side, inputs in ((self.model.user, self._data.users), (self.model.item, self._data.items)):
-            side.quantizer.start(embedded(side, inputs), source)
+            side.quantizer.start(side.embed(inputs), source)
 
     @torch.no_grad()
     def valid_loss(self) -> float:
@@ -217,11 +217,6 @@ class TokenizerTraining:
         for check in set(_checks(notes)) - set(kept):
             _file(folder, check.step).unlink(missing_ok=True)
         notes["checks"] = [asdict(check) for check in kept]
-
-
-def embedded(side: Side, inputs: Tensor) -> Tensor:
-    """SC embeddings of all rows, a few thousand at a time: [rows, width]."""
-    return torch.cat([side.embed(part) for part in torch.split(inputs, _ROWS_AT_ONCE)])
 
 
 def codes_of(side: Side, inputs: Tensor) -> tuple[Tensor, Tensor]:
