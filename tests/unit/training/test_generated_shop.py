@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 from training.core.stage import StageSpec, TableRef
 from training.generative_rec.catalogue import read_catalogue
 from training.generative_rec.generated_shop import write_shop
-from training.generative_rec.samples import PARTS, check_known, of_part, read_samples
+from training.generative_rec.samples import PARTS, of_part, read_samples
 
 
 def test_a_shop_has_so_many_items_and_events_and_its_histories_are_of_days_before(tmp_path: Path) -> None:
@@ -18,16 +18,18 @@ def test_a_shop_has_so_many_items_and_events_and_its_histories_are_of_days_befor
     tables = {name: TableRef((str(tmp_path / f"{name}.parquet"),)) for name in ("items", "next_item_training_set")}
     spec = StageSpec("generative_rec", "sft", str(tmp_path), 1, tables=tables)
     samples, items = read_samples(spec, "time"), [item["item_id"] for item in read_catalogue(spec, ())]
-    assert (len(items), len(samples)) == (70, 2000)
-    check_known(samples, items)
+    rows = pq.read_table(tmp_path / "next_item_training_set.parquet").to_pylist()
+    assert (len(items), len(rows)) == (70, 2000)
+    assert {item for row in rows for item in (row["item_id"], *row["history_item_ids"])} <= set(items)
     assert all(len(of_part(samples, part)) for part in PARTS)
-    for _, own in groupby(samples, key=lambda sample: sample.user_id):
+    rows.sort(key=lambda row: (row["user_id"], row["event_time"]))
+    for _, own in groupby(rows, key=lambda row: row["user_id"]):
         past: list[str] = []
-        for _, of_day in groupby(own, key=lambda sample: sample.as_of):
+        for _, of_day in groupby(own, key=lambda row: row["sample_date"]):
             day = list(of_day)
-            # A history is in the order of the events, samples of one time come by item.
-            assert {tuple(sorted(sample.history)) for sample in day} == {tuple(sorted(past[-20:]))}
-            past += [sample.item_id for sample in day]
+            # A history is in the order of the events; those of one time may stand in any.
+            assert {tuple(sorted(row["history_item_ids"])) for row in day} == {tuple(sorted(past[-20:]))}
+            past += [row["item_id"] for row in day]
 
 
 def test_a_shop_is_the_same_for_the_same_seed(tmp_path: Path) -> None:

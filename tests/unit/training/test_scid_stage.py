@@ -289,7 +289,8 @@ def test_items_with_the_very_text_of_more_than_a_level_can_hold_are_no_fault_of_
     # Of 8 items 5 have one text, for 3 codes: 2 of 8 can have none of their own.
     assert scid_tokenizer.told_alike([*"aaaaabcd"], 3) == 0.25
     sides = {f"{side}.{name}": 1.0 for side in ("item", "user") for name in ("usage.level_1", "balance.level_1")}
+    sides["items"] = 1000.0
     gate = scid_tokenizer.Gate(item_collisions=0.01)
-    scid_tokenizer.hold_gate({**sides, "item.collision_rate": 0.255, "item.told_alike": 0.25}, gate, 1)
+    scid_tokenizer.hold_gate({**sides, "item.collision_rate": 0.255, "item.told_alike": 0.25}, gate)
     with pytest.raises(DataError, match=r"item.collision_rate 0.0200 > 0.01"):
-        scid_tokenizer.hold_gate({**sides, "item.collision_rate": 0.27, "item.told_alike": 0.25}, gate, 1)
+        scid_tokenizer.hold_gate({**sides, "item.collision_rate": 0.27, "item.told_alike": 0.25}, gate)
