@@ -13,6 +13,7 @@ from markupsafe import Markup
 from infra.contracts import UNDATED, Contract
 from infra.dbt import marts_path
 from infra.lake import Lake
+from infra.ledger import Ledger
 from infra.profile import Profile
 from infra.report import charts, queries
 
@@ -26,7 +27,8 @@ def write_report(profile: Profile, lake_views: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     marts = queries.Marts(marts_path(profile), lake_views)
     try:
-        html = _environment().get_template("template.html.j2").render(_context(marts, folder, Lake(profile).contracts))
+        context = _context(marts, folder, Lake(profile).contracts, Ledger(profile))
+        html = _environment().get_template("template.html.j2").render(context)
     finally:
         marts.close()
     page, draft = folder / "index.html", folder / "index.html.new"
@@ -43,7 +45,7 @@ def _environment() -> Environment:
     return environment
 
 
-def _context(marts: queries.Marts, folder: Path, contracts: dict[str, Contract]) -> dict[str, Any]:
+def _context(marts: queries.Marts, folder: Path, contracts: dict[str, Contract], ledger: Ledger) -> dict[str, Any]:
     tables = queries.table_quality(marts, contracts)
     landing, metrics = queries.task_landing(marts), queries.model_metrics(marts)
     return {
@@ -54,6 +56,8 @@ def _context(marts: queries.Marts, folder: Path, contracts: dict[str, Contract])
         "catalogue": queries.catalogue(marts),
         "catalogue_origin": contracts["items"].origin,
         "failures": queries.failing_partitions(marts, contracts, folder / "quarantine"),
+        "left_out": ledger.landings.left_out(),
+        "overdue": [(table, day, files) for table in contracts for day, files in sorted(ledger.overdue(table).items())],
         "comparisons": _comparisons(
             [row for row in metrics if row["split"] != queries.TRAINING], queries.evaluations(marts, _HEADLINE)
         ),

@@ -13,6 +13,7 @@ import pytest
 from infra import dbt
 from infra.contracts import all_contracts
 from infra.lake.export import _COMMITS, _RULES, view_statement
+from infra.ledger import Ledger
 from infra.profile import load_profile
 from infra.report.page import write_report
 
@@ -43,6 +44,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     csv = home / "report" / "quarantine"
     csv.mkdir(parents=True)
     (csv / "events-2018-01-05.csv").write_text("rule,key\n")
+    Ledger(profile).landings.record_left_out("events", {"events/x.csv": f"events/x.csv is compressed.\n{EVIL}"})
     write_report(profile, views)
     return home
 
@@ -126,6 +128,11 @@ def test_the_page_names_rule_key_owner_and_the_csv(site: Path) -> None:
     page = (site / "report" / "index.html").read_text()
     assert "price_not_negative" in page and "data-engineering" in page
     assert 'href="quarantine/events-2018-01-05.csv"' in page
+
+
+def test_the_page_names_the_landing_files_that_were_left_out(site: Path) -> None:
+    page = (site / "report" / "index.html").read_text()
+    assert "<code>events/x.csv</code><pre>events/x.csv is compressed." in page
 
 
 def test_the_page_counts_the_items_that_the_catalogue_leaves_without_a_title(site: Path) -> None:
