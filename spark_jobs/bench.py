@@ -1,5 +1,7 @@
 """`quality`: what judging every row costs beside one full read of the same partition, with 5 rules and with 50.
 
+`ingest`: what counting the records of a CSV file by themselves costs beside its whole ingest.
+
 `sessions`: whether the sessions job is linear in events where one user has a fifth of them, beside DuckDB.
 """
 
@@ -10,7 +12,8 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import duckdb
@@ -22,7 +25,11 @@ from infra.profile import CHECKOUT, load_profile
 from infra.quality import judge_partitions
 from infra.quality.rules import rules_of
 from spark_jobs import sessions
+from spark_jobs.ingest import ingest
 from spark_jobs.judge import aggregate, judge, mask
+from spark_jobs.landing.csv_rows import CsvRows
+from spark_jobs.landing.files import landing_files
+from spark_jobs.landing.tables import TABLES
 from spark_jobs.session import spark_session
 
 _ROWS = 10_000_000  # planning and starting a query cost the same whatever it reads: here that is a few per cent
@@ -38,6 +45,7 @@ _ROW = (
 )
 
 _SESSIONS_PEER = CHECKOUT / "tests" / "integration" / "spark_cases" / "sessions" / "peer.sql"
+_LANDED_ROWS = 1_000_000
 _FEW_EVENTS, _MANY_EVENTS = 1_000_000, 10_000_000
 _DAYS = [date(2018, 1, 1) + timedelta(days=n) for n in range(30)]
 _EVENT = (
@@ -76,6 +84,53 @@ def bench_quality(runs: int = 5) -> dict[str, Any]:
         },
         "expectations_seconds_by_rows": expectations,
     }
+
+
+def bench_ingest(runs: int = 3) -> dict[str, Any]:
+    """Seconds to read and count a million rows of CSV record by record; the peer is the whole ingest of the file."""
+    spans = [_ingested() for _ in range(runs)]
+    counting, whole = (statistics.median(part) for part in zip(*spans, strict=True))
+    return {
+        "ours": counting,
+        "peer": whole,
+        "unit": "s",
+        "runs": runs,
+        "rows": _LANDED_ROWS,
+        "origin": "simulated",
+    }
+
+
+def _ingested() -> tuple[float, float]:
+    """Seconds of counting the rows of a new landing folder, and of ingesting it."""
+    with tempfile.TemporaryDirectory() as folder:
+        places = {"PLUMBLINE__HOME": f"{folder}/home", "PLUMBLINE__LANDING": f"{folder}/landing"}
+        profile = load_profile("local", environ=places)
+        _write_landing(profile.landing)
+        ingest("items", profile)
+        (file,) = landing_files(profile.landing, "events").files
+        return _seconds(lambda: _counted(file.path)), _seconds(lambda: ingest("events", profile))
+
+
+def _write_landing(landing: Path) -> None:
+    landing.mkdir()
+    (landing / "items.csv").write_text("item_id,title\n" + "".join(f"i{n},Item number {n}\n" for n in range(20_000)))
+    start = datetime(2024, 3, 1, tzinfo=UTC)
+    with (landing / "events.csv").open("w") as stream:
+        stream.write("user_id,item_id,event_time,event_type,price\n")
+        for n in range(_LANDED_ROWS):
+            moment = start + timedelta(seconds=n)
+            stream.write(f"u{n * 7919 % 50_000},i{n * 40503 % 20_000},{moment.isoformat()},view,{n % 997 / 100}\n")
+
+
+def _counted(path: Path) -> int:
+    with path.open(newline="") as stream:
+        return sum(1 for _ in CsvRows("events.csv", stream, TABLES["events"].wanted))
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
 
 
 def bench_sessions(runs: int = 3) -> dict[str, Any]:
