@@ -153,6 +153,18 @@ def test_of_one_user_day_and_item_the_first_sample_stays(rows: list[NextItem]) -
     assert list(Samples.of(rows).once_a_day()) == [rows[place] for place in sorted(first.values())]
 
 
+@given(st.lists(NEXT_ITEMS, max_size=8), st.sets(WORDS))
+def test_within_a_catalogue_are_the_samples_of_its_items_and_what_it_has_of_their_histories(
+    rows: list[NextItem], catalogue: set[str]
+) -> None:
+    expected = [
+        replace(row, history=tuple(item for item in row.history if item in catalogue))
+        for row in rows
+        if row.item_id in catalogue
+    ]
+    assert list(Samples.of(rows).within(catalogue)) == expected
+
+
 def test_no_row_is_made_before_it_is_looked_at_and_rows_come_some_at_a_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -172,6 +184,8 @@ def test_a_split_with_unknown_parts_is_refused_and_one_without_training_samples_
     assert not isinstance(refused.value, LeftOut)
     with pytest.raises(LeftOut, match="the time split has no training samples"):
         read_samples(table(tmp_path, [("u", 1, "a", [], "test")]), "time")
+    with pytest.raises(LeftOut, match="the leave_one_out split has no training samples"):
+        read_samples(table(tmp_path, [("u", 1, "a", [], "train")] * 2), "leave_one_out")
 
 
 def test_a_table_of_another_schema_version_is_refused(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from training.core.config import parse_config
 from training.core.files import new_folder, write_json
-from training.core.stage import StageSpec, TableRef, read_table
+from training.core.stage import StageSpec, TableRef, read_batches
 from training.core.tables import read_parquet
 from training.generative_rec.baselines.rows import BaselineName
 from training.generative_rec.baselines.sasrec import SASRecConfig
@@ -48,9 +48,10 @@ class Packed:
 
 def pack(spec: StageSpec, facts: Facts, catalogue: Sequence[str], folder: Path) -> None:
     """Write what `unpack` reads, from the spec's samples; whole or not at all."""
-    samples = read_table(spec, TABLE, COLUMNS)
     with new_folder(folder) as scratch:
-        pq.write_table(samples.filter(pc.not_equal(samples["split_time"], "test")), scratch / _SAMPLES_FILE)
+        with pq.ParquetWriter(scratch / _SAMPLES_FILE, pa.schema(COLUMNS)) as file:
+            for batch in read_batches(spec, TABLE, COLUMNS):
+                file.write_table(batch.filter(pc.not_equal(batch["split_time"], "test")))
         pq.write_table(pa.table({"item_id": pa.array(catalogue, pa.string())}), scratch / _ITEMS_FILE)
         write_json(scratch / FACTS_FILE, asdict(facts))
 
