@@ -62,7 +62,7 @@ def test_a_shop_of_60_items_gets_codes_of_its_size_and_a_model(tmp_path: Path) -
     codes = pq.read_table(chain["scid_tokenizer"].out_dir / "codes.parquet")["codes"].to_pylist()
     assert max(max(code[:3]) for code in codes) < 8
     ranks = pq.read_table(chain["evaluate"].out_dir / "tables/eval_ranks/part-0.parquet")["model"].unique().to_pylist()
-    assert ranks == ["popularity", "covisit", "sasrec", "sft", "sp_hard", "rf_hard"]
+    assert ranks == ["popularity", "frequency", "covisit", "sasrec", "sft", "sp_hard", "rf_hard"]
     assert (chain["evaluate"].out_dir / "model").is_dir()
 
 
