@@ -159,12 +159,15 @@ class Loop(Generic[S]):
         samples: Callable[[int], Sequence[S]],
         valid: Sequence[S],
         judge: Callable[[], float] | None = None,
+        *,
+        start_counts: bool = True,
     ) -> Trained:
         """Train to the end, from the last checkpoint if there is one; the model ends with its best weights.
 
         `samples(epoch)` must give the same samples for the same epoch, or a resumed run is another one. The best
         weights have the lowest `judge()`, asked before the first epoch and after each: where nothing is better than the
-        start, the model ends as it was. Without a judge they have the lowest loss on `valid` after an epoch.
+        start, the model ends as it was. `start_counts` is false for a model that has not been trained yet. Without a
+        judge the best weights have the lowest loss on `valid` after an epoch.
         Raises DataError without samples, Diverged where a loss is not finite, Preempted (with a checkpoint saved) on
         SIGTERM or Ctrl-C.
         """
@@ -175,7 +178,7 @@ class Loop(Generic[S]):
         torch.manual_seed(self._seed + self._learner.accelerator.process_index)
         stored, learner = self._learner.resume(), self._learner
         self._cursor = Cursor(**(stored or {}))
-        if judge and stored is None:
+        if judge and start_counts and stored is None:
             self._judge_start(judge)
         with deferred() as stop:
             self._run(first, samples, valid, judge, stop)

@@ -110,7 +110,9 @@ def _train(spec: StageSpec, config: Config, vocabulary: Vocabulary, protocol: Pr
     sizes["reverse"] = config.augmentation.backwards(corpus.ordered)
     asked = draw_questions(of_part(rows, "valid"), items, config.history, config.judged, spec.seed)
     judge = Judge(model, items, asked)
-    trained = loop.train(lambda epoch: mixture.epoch(corpus, (spec.seed, epoch)), valid, lambda: -judge.ndcg())
+    trained = loop.train(
+        lambda epoch: mixture.epoch(corpus, (spec.seed, epoch)), valid, lambda: -judge.ndcg(), start_counts=False
+    )
     parameters = sum(weight.numel() for weight in model.parameters())
     if is_main_process():
         with new_folder(spec.out_dir / model_folder(protocol)) as scratch:

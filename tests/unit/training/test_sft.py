@@ -104,15 +104,15 @@ def test_whether_copies_run_backwards_is_found_on_validation_or_as_configured(
 
 
 def test_the_epoch_that_ranks_best_is_kept_whatever_its_loss(spec: StageSpec, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Told gains, the first of the start: the second epoch ranks best, though the loss of every later one is lower."""
-    told, rank = iter([0.0, 0.1, 0.4, 0.2, 0.3]), Judge.ndcg
+    """Told gains: the second epoch ranks best, though the loss of every later one is lower."""
+    told, rank = iter([0.1, 0.4, 0.2, 0.3]), Judge.ndcg
     monkeypatch.setattr(Judge, "ndcg", lambda self: next(told))
     result = sft.main(dataclasses.replace(spec, config={**spec.config, "loop": {**LOOP, "epochs": 4, "patience": 9}}))
     lines = [json.loads(line) for line in (spec.out_dir / "metrics.jsonl").read_text().splitlines()]
     ends = [line for line in lines if "judged" in line]
-    assert [line["judged"] for line in ends] == [0.0, -0.1, -0.4, -0.2, -0.3]
-    assert ends[-1]["valid_loss"] < ends[2]["valid_loss"]
-    assert (result.metrics["valid_ndcg@10"], result.metrics["best_step"]) == (0.4, ends[2]["step"])
+    assert [line["judged"] for line in ends] == [-0.1, -0.4, -0.2, -0.3]
+    assert ends[-1]["valid_loss"] < ends[1]["valid_loss"]
+    assert (result.metrics["valid_ndcg@10"], result.metrics["best_step"]) == (0.4, ends[1]["step"])
     monkeypatch.setattr(Judge, "ndcg", rank)
     again = sft.main(
         dataclasses.replace(spec, out=f"{spec.out}-2", config={**spec.config, "loop": {**LOOP, "epochs": 1}})
