@@ -40,6 +40,8 @@ def spark_session(profile: Profile) -> SparkSession:
         builder = builder.config(key, value)
     session = _started(builder.config("spark.ui.showConsoleProgress", "false"))
     session.sparkContext.setLogLevel("WARN")
+    # A connection that ends with the JVM is no news beside the end of the JVM, which `explained` tells.
+    session.sparkContext._accumulatorServer.handle_error = lambda *_: None
     logging.getLogger().addFilter(_is_news)
     return session
 

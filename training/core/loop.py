@@ -66,6 +66,7 @@ class Cursor:
     batch: int = 0
     step: int = 0
     best_loss: float = math.inf
+    best_valid_loss: float = math.inf  # of what is judged alike the lower one is better; nothing alike beats the start
     best_step: int = 0
     worse_epochs: int = 0
 
@@ -165,9 +166,9 @@ class Loop(Generic[S]):
         """Train to the end, from the last checkpoint if there is one; the model ends with its best weights.
 
         `samples(epoch)` must give the same samples for the same epoch, or a resumed run is another one. The best
-        weights have the lowest `judge()`, asked before the first epoch and after each: where nothing is better than the
-        start, the model ends as it was. `start_counts` is false for a model that has not been trained yet. Without a
-        judge the best weights have the lowest loss on `valid` after an epoch.
+        weights have the lowest `judge()`, asked before the first epoch and after each, and of equal ones the lowest
+        loss on `valid`; where nothing is better than the start, the model ends as it was. `start_counts` is false for a
+        model that has not been trained yet. Without a judge the lowest loss on `valid` after an epoch decides.
         Raises DataError without samples, Diverged where a loss is not finite, Preempted (with a checkpoint saved) on
         SIGTERM or Ctrl-C.
         """
@@ -240,7 +241,7 @@ class Loop(Generic[S]):
             yield objective.collate(part, self._config.row_tokens, self._pad)
 
     def _judge_start(self, judge: Callable[[], float]) -> None:
-        self._cursor.best_loss = self._learner.ask(judge)
+        self._cursor.best_loss, self._cursor.best_valid_loss = self._learner.ask(judge), -math.inf
         self._learner.log.append(0, judged=self._cursor.best_loss, epoch=0)
         self._learner.save_best()
 
@@ -249,8 +250,9 @@ class Loop(Generic[S]):
         found = {f"valid_{name}": value for name, value in self._evaluate(valid).items()}
         loss = learner.ask(judge) if judge else found["valid_loss"]
         learner.log.append(cursor.step, **found, judged=loss, epoch=cursor.epoch + 1)
-        if loss < cursor.best_loss:
-            cursor.best_loss, cursor.best_step, cursor.worse_epochs = loss, cursor.step, 0
+        if (loss, found["valid_loss"]) < (cursor.best_loss, cursor.best_valid_loss):
+            cursor.best_loss, cursor.best_valid_loss = loss, found["valid_loss"]
+            cursor.best_step, cursor.worse_epochs = cursor.step, 0
             learner.save_best()
         else:
             cursor.worse_epochs += 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
 import sys
@@ -119,7 +120,10 @@ def test_a_killed_task_leaves_no_process_behind(make: Any) -> None:
 
 def test_a_command_that_the_system_kills_is_tried_again_and_its_memory_is_told(make: Any) -> None:
     task, _ = make("import os, signal; held = b'x' * 2**29; os.kill(os.getpid(), signal.SIGKILL)")
-    with pytest.raises(airflow.AirflowException, match=r"out of memory; it held 0\.[5-9] GiB at its peak") as caught:
+    with pytest.raises(airflow.AirflowException, match="out of memory; it held") as caught:
         task.execute({})
+    told = re.search(r"held (\d+\.\d) GiB at its peak", str(caught.value))
+    assert told is not None
+    assert float(told[1]) >= 0.5, "the largest of all children of this process, so other tests may have had larger ones"
     assert not isinstance(caught.value, airflow.AirflowFailException)
     assert "(exit code 75)" in str(caught.value), "what follows the task reads the class of the failure there"

@@ -123,6 +123,16 @@ def test_the_epoch_that_ranks_best_is_kept_whatever_its_loss(spec: StageSpec, mo
     assert Judge(model, items, asked).ndcg() == again.metrics["valid_ndcg@10"]
 
 
+def test_of_epochs_that_rank_alike_the_one_with_the_lowest_loss_is_kept(
+    spec: StageSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Judge, "ndcg", lambda self: 1.0)
+    result = sft.main(dataclasses.replace(spec, config={**spec.config, "loop": {**LOOP, "epochs": 4}}))
+    lines = [json.loads(line) for line in (spec.out_dir / "metrics.jsonl").read_text().splitlines()]
+    ends = [line for line in lines if "judged" in line]
+    assert result.metrics["best_step"] == min(ends, key=lambda line: line["valid_loss"])["step"] > ends[0]["step"]
+
+
 def test_an_item_without_a_semantic_id_is_named_and_not_learnt(
     spec: StageSpec, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
