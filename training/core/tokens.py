@@ -149,7 +149,7 @@ def fit_embeddings(model: PreTrainedModel, vocabulary: Vocabulary, meanings: Map
 def _alike(rows: torch.Tensor, count: int) -> torch.Tensor:
     """`count` rows like the `rows` [n, D], each of their median length."""
     rows = rows.float()
-    drawn = rows.mean(dim=0) + rows.std(dim=0) * torch.randn(count, rows.shape[1])
+    drawn = rows.mean(dim=0) + rows.std(dim=0) * torch.randn(count, rows.shape[1]).to(rows.device)
     length = torch.linalg.vector_norm(rows, dim=1).median()
     alike: torch.Tensor = length * drawn / torch.linalg.vector_norm(drawn, dim=1, keepdim=True)
     return alike

@@ -27,7 +27,8 @@ def drawn(seed: int, step: int, purpose: int = 0) -> torch.Generator:
 class Steps:
     """One run in `folder`; `run` names it: a checkpoint there of another run is not gone on from.
 
-    `notes` (what JSON can hold) is saved with each checkpoint and found again after a resume.
+    `notes` (what JSON can hold) is saved with each checkpoint and found again after a resume; a step that sets
+    `notes["enough"]` is the last.
     """
 
     def __init__(
@@ -53,15 +54,18 @@ class Steps:
         Diverged, and nothing saved, where a loss is not finite.
         """
         with deferred() as stop, Progress(total, label, "step", done=self.done) as progress:
-            while self.done < total:
+            while not self._over(total):
                 loss = step(self.done)
                 self.done += 1
                 Diverged.check(f"{label}, step {self.done}", loss=loss)
                 progress.advance(loss=f"{loss:.3f}")
-                if stop.is_set() or self.done % self._every == 0 or self.done == total:
+                if stop.is_set() or self.done % self._every == 0 or self._over(total):
                     self._save()
                 if stop.is_set():
                     raise Preempted.saved(f"{label}, step {self.done}")
+
+    def _over(self, total: int) -> bool:
+        return self.done >= total or bool(self.notes.get("enough"))
 
     def _save(self) -> None:
         cursor = {"run": self._run, "done": self.done, "notes": self.notes}

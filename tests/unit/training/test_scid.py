@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -213,6 +214,27 @@ def test_the_phases_switch_at_their_share_of_the_steps_or_when_the_loss_stands_s
     notes = {"worse": 10}
     assert training._switches(1, notes)
     assert not training._switches(1, {"worse": 9})
+
+
+def test_codes_are_learnt_on_the_best_space_and_no_longer_than_a_check_could_be_kept(tmp_path: Path) -> None:
+    training = tokenizer_training(patience=1)
+    losses, spaces = iter([3.0, 2.0, 2.5, 2.6, 3.6, 4.6]), list[Tensor]()
+
+    def space() -> Tensor:
+        return torch.cat([weight.detach().flatten() for weight in training.model.item.encoder.parameters()])
+
+    def measured() -> float:
+        spaces.append(space())
+        return next(losses)
+
+    with (
+        patch.object(training, "valid_loss", measured),
+        patch.object(training, "start_codebooks", lambda: spaces.append(space())),
+    ):
+        chosen, switch, _ = training.train(tmp_path, "run")
+    assert switch == 12 and torch.equal(spaces[3], spaces[1])
+    assert chosen.step == 16 and list(losses) == [4.6]
+    assert tokenizer_training(patience=1).train(tmp_path, "run") == (chosen, switch, 20)
 
 
 def test_the_kept_check_collides_least_within_the_tolerance_of_the_best_loss() -> None:

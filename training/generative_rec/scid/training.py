@@ -1,8 +1,10 @@
 """The two phases of the dual tokenizer: first the space is settled by behaviour alone, then the codes are learnt.
 
 Phase 1 has gamma 0: quantizers get no gradient, so not even weight decay moves them. The switch comes when the
-validation loss has not improved for `switch_patience` checks, or at `switch_share` of the steps (both INFERRED: the
-source gives no rule); there k-means starts the codebooks, as the space has moved until then.
+validation loss has not improved for `patience` checks, or at `switch_share` of the steps (both INFERRED: the source
+gives no rule). There the weights of the best check come back, and k-means starts the codebooks, as the space has moved
+until then. Phase 2 ends where its last `patience` checks could not be kept: the loss of behaviour, which it goes on
+learning, is overfitted long before 20,000 steps on a shop of some ten thousand items.
 
 L_RQ trains the quantizers and not the SC encoders (INFERRED). Its gradient in z pushes latents away from their codes,
 to where a fixed target would be met; but the target is z, which moves along. With it, L_RQ of Beauty's items rose from
@@ -30,6 +32,7 @@ from training.generative_rec.steps import Steps, drawn
 
 _BATCH, _REVIVAL, _SWITCH, _VALID = range(4)
 _ROWS_AT_ONCE, _ALL = 8192, 0.999
+_SPACE = "space.safetensors"
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,7 @@ class TrainingConfig:
     phase_1: Weights = field(default_factory=lambda: Weights(1.0, 0.0))
     phase_2: Weights = field(default_factory=lambda: Weights(0.1, 1.0))
     switch_share: float = 0.25
-    switch_patience: int = 10
+    patience: int = 10
     check_steps: int = 200
     revive_steps: int = 100
     tolerance: float = 0.05
@@ -135,7 +138,9 @@ class TokenizerTraining:
 
         def step(number: int) -> float:
             if notes["switch"] is None and self._switches(number, notes):
-                notes["switch"] = number
+                notes.update(switch=number, worse=0)
+                if notes["best"] < math.inf:
+                    load_weights(self.model, folder / CHECKPOINTS / _SPACE)
                 self.start_codebooks()
             parts = self.step(number, second=notes["switch"] is not None)
             if (number + 1) % config.check_steps == 0 or number + 1 == config.steps:
@@ -197,13 +202,15 @@ class TokenizerTraining:
 
     def _switches(self, number: int, notes: dict[str, Any]) -> bool:
         late = number >= self._config.switch_share * self._config.steps
-        return late or notes["worse"] >= self._config.switch_patience
+        return late or notes["worse"] >= self._config.patience
 
     def _check(self, step: int, notes: dict[str, Any], parts: dict[str, float], folder: Path, log: MetricsLog) -> None:
         valid = self.valid_loss()
         if notes["switch"] is None:
             better = valid < notes["best"]
             notes |= {"best": min(valid, notes["best"]), "worse": 0 if better else notes["worse"] + 1}
+            if better:
+                save_weights(self.model, folder / CHECKPOINTS / _SPACE)
             log.append(step, phase=1, valid_u2i=valid, **parts)
             return
         rates = {
@@ -217,6 +224,8 @@ class TokenizerTraining:
         for check in set(_checks(notes)) - set(kept):
             _file(folder, check.step).unlink(missing_ok=True)
         notes["checks"] = [asdict(check) for check in kept]
+        notes["worse"] = 0 if kept[-1].step == step else notes["worse"] + 1
+        notes["enough"] = notes["worse"] >= self._config.patience
 
 
 def codes_of(side: Side, inputs: Tensor) -> tuple[Tensor, Tensor]:
