@@ -24,8 +24,8 @@ setup: ## build the one environment (.venv); does nothing when it is there
 demo: .quiet-setup ## the whole pipeline on the bundled data, or on LANDING=path, under the real scheduler
 	@$(PY) -m infra.demo
 
-test: .quiet-setup ## all tests (TIER=unit for one tier)
-	@$(PY) -m pytest $(if $(TIER),tests/$(TIER),)
+test: .quiet-setup ## all tests, two at a time (TIER=unit for one tier)
+	@$(PY) -m pytest -n 2 --no-loadscope-reorder $(if $(TIER),tests/$(TIER),)
 
 lint: .quiet-setup ## ruff and mypy (strict) on our packages
 	@$(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) -m mypy

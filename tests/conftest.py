@@ -2,14 +2,34 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from infra.profile import Profile, load_profile
 
 _TIERS = ("unit", "contract", "integration", "behaviour", "chaos")
 _HERE = Path(__file__).parent
+# Folders whose tests share something that takes long to make.
+_TOGETHER = ("behaviour", "contract/dags", "integration/airflow")
+# The main module of a process of a parallel run has no file; pyspark takes such a one for its own doctests and exits.
+if not hasattr(sys.modules["__main__"], "__file__"):
+    sys.modules["__main__"].__file__ = pytest.__file__
+
+
+class _ByFile(LoadScopeScheduling):
+    """A file's tests go to one process, in their order; so do those of all files that share something."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        place = nodeid.partition("::")[0].removeprefix("tests/")
+        return next((folder for folder in _TOGETHER if place.startswith(f"{folder}/")), place)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
+    return _ByFile(config, log)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
