@@ -146,6 +146,7 @@ def train_padded(model: PreTrainedModel, samples: Sequence[Sample], batch: int, 
             disable_tqdm=True,
             logging_strategy="no",
             use_cpu=not torch.cuda.is_available(),
+            bf16=torch.cuda.is_available(),  # as the loop does there
             learning_rate=1e-3,
         )
         Trainer(model, arguments, train_dataset=list(map(example, samples)), data_collator=padded_batch).train()

@@ -56,24 +56,28 @@ def bench_catalogue_scale() -> dict[str, Any]:
     """Peak memory and time of every stage of the demo preset, on a small and on a ten times larger generated shop.
 
     Bars: 3 GiB a stage; 1.5 times the small shop's time per item and event; 1 GiB more to rank a million items for a
-    user. Each stage is a process of its own, its start included.
+    user. Each stage is a process of its own, its start included. Processor time stands beside the time on the clock,
+    which on shared cores says what else they did.
     """
     with tempfile.TemporaryDirectory() as folder:
         figures = {name: _stages(Path(folder, name), *size) for name, size in _SIZES.items()}
-    rates = {
-        name: {stage: one["seconds"] / sum(_SIZES[name]) for stage, one in own.items()} for name, own in figures.items()
-    }
-    ratios = {stage: rates["large"][stage] / rates["small"][stage] for stage in rates["small"]}
+    ratios = {clock: _growth(figures, clock) for clock in ("seconds", "cpu_seconds")}
     peak, ranked = max(one["peak_gib"] for one in figures["large"].values()), _ranking_gib()
-    held = peak <= _LIMIT_GIB and max(ratios.values()) <= _LIMIT_RATIO and ranked <= _RANKED_LIMIT_GIB
+    held = peak <= _LIMIT_GIB and max(ratios["seconds"].values()) <= _LIMIT_RATIO and ranked <= _RANKED_LIMIT_GIB
     return {
         "ours": peak, "unit": "GiB", "runs": 1, "origin": "simulated", "within_bars": held, "stages": figures,
         "time_per_item_and_event_large_to_small": ratios, "ranking_a_million_items_gib": ranked,
     }  # fmt: skip
 
 
+def _growth(figures: Mapping[str, Mapping[str, Mapping[str, float]]], clock: str) -> dict[str, float]:
+    """By stage, the time per item and event of the large shop over that of the small one."""
+    more = sum(_SIZES["large"]) / sum(_SIZES["small"])
+    return {stage: figures["large"][stage][clock] / own[clock] / more for stage, own in figures["small"].items()}
+
+
 def _stages(folder: Path, items: int, events: int) -> dict[str, dict[str, float]]:
-    """Seconds and peak memory (of the process, in GiB) of each stage."""
+    """Seconds, on the clock and of the processor, and peak memory (of the process, in GiB) of each stage."""
     write_shop(folder / "samples", items, events)
     figures = {}
     for spec in stage_specs(Job("generative_rec", "demo"), folder / "samples", folder / "out", 17):
@@ -85,7 +89,11 @@ def _stages(folder: Path, items: int, events: int) -> dict[str, dict[str, float]
         _, status, used = os.wait4(process.pid, 0)
         if status:
             raise RuntimeError(f"{spec.stage} of {items} items and {events} events ended with {status}")
-        figures[spec.stage] = {"seconds": time.perf_counter() - started, "peak_gib": used.ru_maxrss / 2**20}
+        figures[spec.stage] = {
+            "seconds": time.perf_counter() - started,
+            "cpu_seconds": used.ru_utime + used.ru_stime,
+            "peak_gib": used.ru_maxrss / 2**20,
+        }
     return figures
 
 

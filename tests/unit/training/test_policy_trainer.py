@@ -42,7 +42,7 @@ from .alignment_runs import (
 from .conftest import TINY
 from .peers import tiny_qwen
 
-TIMES = {"tokens_per_second", "rollout_seconds"}
+TIMES = {"tokens_per_second", "rollout_seconds", "mfu"}
 
 
 def assert_same(one: Lines, other: Lines, **how: float) -> None:
