@@ -87,7 +87,7 @@ def start_from_text(model: PreTrainedModel, vocabulary: Vocabulary, folder: Path
     deep = max(width, own)
     rotation = torch.linalg.qr(torch.randn(deep, deep, generator=torch.Generator().manual_seed(seed)))[0]
     with torch.no_grad():
-        scale = strength * float(embedding[levels[0]].norm(dim=1).mean() / known[0][1].norm(dim=1).mean())
+        scale = strength * embedding[levels[0]].norm(dim=1).mean() / known[0][1].norm(dim=1).mean()
         for rows, book in known:
             embedding[rows] += scale * (book @ rotation[:own, :width]).to(embedding)
 

@@ -182,6 +182,14 @@ def test_codes_start_as_far_apart_as_their_vectors(items: ItemCodes, tmp_path: P
     assert torch.equal(moved[rows[2]], torch.zeros_like(moved[rows[2]]))  # the further code has no vector
 
 
+def test_codes_start_on_the_device_of_the_model(items: ItemCodes, tmp_path: Path) -> None:
+    """`meta` stands for a GPU: a product of tensors of two devices is refused there as well."""
+    books = {"codebook.0": torch.randn(3, 2), "codebook.1": torch.ones(4, 2)}
+    save_file(books, tmp_path / "ids" / "quantizer.safetensors")
+    model = build_backbone(BackboneConfig(**BACKBONE), items.vocabulary, seed=3).to("meta")
+    start_from_text(model, items.vocabulary, tmp_path / "ids", 2.0, seed=3)
+
+
 def test_in_a_pretrained_backbone_codes_start_from_text_at_the_length_of_its_own_words(tmp_path: Path) -> None:
     codes = write_codes(tmp_path / "ids", CODES)
     words = Vocabulary.create(train_text_tokenizer(["pen"], 270), {})

@@ -75,6 +75,11 @@ def test_a_new_token_with_a_text_begins_as_the_mean_of_its_sub_words(
     assert model.get_output_embeddings().weight is rows
 
 
+def test_new_tokens_start_on_the_device_of_the_model(model: PreTrainedModel, vocabulary: Vocabulary) -> None:
+    """`meta` stands for a GPU: a product of tensors of two devices is refused there as well."""
+    fit_embeddings(model.to("meta"), Vocabulary.create(vocabulary.tokenizer, {}, special=["<pen>"]))
+
+
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("spare", [0, 5, 60])
 def test_all_tokens_that_a_pretrained_model_does_not_know_start_at_the_length_of_those_that_it_does(
