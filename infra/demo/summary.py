@@ -152,9 +152,9 @@ def _rungs(rungs: list[dict[str, Any]]) -> Table:
         figures = (
             (f"{one['ndcg_before']:.4f}", f"{one['ndcg_after']:.4f}", f"{one['legal']:.0%}") if judged else ("",) * 3
         )
-        # An evaluation of before reasons were kept has none.
-        outcome = "stands" if one["stands"] else ": ".join(filter(None, ("left out", one["reason"])))
-        table.add_row(one["rung"], f"{one['preferences']:,.0f}" if "preferences" in one else "", *figures, outcome)
+        table.add_row(
+            one["rung"], f"{one['preferences']:,.0f}" if "preferences" in one else "", *figures, one["outcome"]
+        )
     return table
 
 

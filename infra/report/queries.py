@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
@@ -195,6 +196,7 @@ def rungs(metrics: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Of `model_metrics`: one row per stage that held a gate of its own or was left out, its figures by name, in order.
 
     `reason` says why one was left out; None where it stands. What was left out before it began has no other figures.
+    `outcome` says it in words; a stage that stands and hands on the weights that it started from is called unchanged.
     """
     found: dict[tuple[str, str], dict[str, Any]] = {}
     for row in metrics:
@@ -204,7 +206,13 @@ def rungs(metrics: list[dict[str, Any]]) -> list[dict[str, Any]]:
             rung[row["metric"]] = row["value"]
             rung["reason"] = row["reason"] or rung["reason"]
     gated = (one for one in found.values() if "place" in one)  # an evaluation without a comparison has other figures
-    return sorted(gated, key=lambda one: (one["system"], one["place"]))
+    return [one | {"outcome": _outcome(one)} for one in sorted(gated, key=lambda one: (one["system"], one["place"]))]
+
+
+def _outcome(rung: Mapping[str, Any]) -> str:
+    if rung["stands"]:
+        return "unchanged: no step ranked better than the start" if rung.get("unmoved") else "stands"
+    return ": ".join(filter(None, ("left out", rung["reason"])))  # an evaluation of before reasons were kept has none
 
 
 def recommendations(marts: Marts) -> list[dict[str, Any]]:

@@ -38,4 +38,5 @@ def main(spec: StageSpec) -> StageResult:
     requests = [Request(one.prompt, items.tokens[one.item]) for one in rung.asked]
     trained = trainer.train(requests, judge=lambda: -rung.judge.ndcg())
     rounds = {"rounds": float(trained.rounds), "best_round": float(trained.best_round)}
-    return rung.end({**rounds, "questions": float(len(rung.asked))}, trained.resumed_from)
+    sizes = {**rounds, "questions": float(len(rung.asked))}
+    return rung.end(sizes, trained.resumed_from, best=trained.best_round)

@@ -44,7 +44,7 @@ def main(spec: StageSpec) -> StageResult:
         return rung.leave_out(f"{kept} preferences from {asked} questions, fewer than {config.least}", sizes)
     trained = _train(rung, config, found.kept)
     steps = {"steps": float(trained.steps), "best_step": float(trained.best_step)}
-    return rung.end({**sizes, **steps}, trained.resumed_from)
+    return rung.end({**sizes, **steps}, trained.resumed_from, best=trained.best_step)
 
 
 def _preferences(rung: Rung, config: Config) -> Preferences:

@@ -95,10 +95,13 @@ class Rung:
         """The token that fills up rows."""
         return int(self.vocabulary.tokenizer.pad_token_id)
 
-    def end(self, values: Mapping[str, float], resumed_from: int | None) -> StageResult:
-        """Hold the gate over the model as it is now, and hand it on, or where it fails what it started from."""
+    def end(self, values: Mapping[str, float], resumed_from: int | None, *, best: int) -> StageResult:
+        """Hold the gate over the model as it is now, and hand it on, or where it fails what it started from.
+
+        The model is that of the step (or round) `best`; at 0 no step was better than the start, which is logged.
+        """
         verdict = self.config.gate.hold(self.judge, self.spec.seed, before=self.before, foot=self.foot)
-        return self._write(verdict, values, resumed_from)
+        return self._write(verdict, {**values, "unmoved": float(best == 0)}, resumed_from)
 
     def leave_out(self, reason: str, values: Mapping[str, float]) -> StageResult:
         """Hand on what the rung started from, untrained."""

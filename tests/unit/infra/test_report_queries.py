@@ -49,8 +49,17 @@ def test_the_history_of_a_metric_is_newest_first_and_each_evaluation_stands_once
 
 
 def test_rungs_come_in_their_order_with_their_figures_and_the_reason_of_one_that_was_left_out() -> None:
-    told = {"sp_easy": {"place": 1.0, "stands": 1.0}, "rf_easy": {"stands": 0.0, "place": 2.0}}
-    why = {"sp_easy": None, "rf_easy": "3 preferences"}
+    told = {
+        "sp_easy": {"place": 1.0, "stands": 1.0},
+        "rf_easy": {"stands": 0.0, "place": 2.0},
+        "rf_hard": {"stands": 1.0, "place": 3.0, "unmoved": 1.0},
+    }
+    why = {"sp_easy": None, "rf_easy": "3 preferences", "rf_hard": None}
+    outcomes = {
+        "sp_easy": "stands",
+        "rf_easy": "left out: 3 preferences",
+        "rf_hard": "unchanged: no step ranked better than the start",
+    }
     rows = [
         {"system": "s", "split": "training", "model": rung, "metric": name, "value": value, "origin": "real"}
         | {"reason": why[rung] if name == "stands" else None}
@@ -59,7 +68,10 @@ def test_rungs_come_in_their_order_with_their_figures_and_the_reason_of_one_that
     ]
     rows.append({"system": "s", "split": "time", "model": "sft", "metric": "recall@10", "value": 0.1})
     facts = {"system": "s", "origin": "real"}
-    expected = [{**facts, "rung": rung, "reason": why[rung], **figures} for rung, figures in told.items()]
+    expected = [
+        {**facts, "rung": rung, "reason": why[rung], "outcome": outcomes[rung], **figures}
+        for rung, figures in told.items()
+    ]
     assert rungs(rows) == expected
 
 

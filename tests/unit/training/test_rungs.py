@@ -247,7 +247,7 @@ def test_a_rung_hands_on_its_first_weights_where_no_later_ones_are_better(good: 
     wild = after(named(good, "wild_rung", {**SELF_PLAY, "loop": {**LOOP, "learning_rate": 0.3}}), good)
     result = progressive.main(wild)
     assert min(logged(wild, "judged")[1:]) > logged(wild, "judged")[0] == -result.metrics["ndcg_before"]
-    assert (result.metrics["best_step"], result.metrics["stands"]) == (0.0, 1.0)
+    assert (result.metrics["best_step"], result.metrics["unmoved"], result.metrics["stands"]) == (0.0, 1.0, 1.0)
     assert result.metrics["ndcg_after"] == result.metrics["ndcg_before"]
     assert weights(wild.out) == weights(good.out)
 
