@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import shlex
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -22,7 +21,7 @@ from typing import Any
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from dags.partitions import PartitionRange, days, require_known
-from infra import endings, processes
+from infra import endings, processes, warm
 from infra.errors import EXIT_DATA, EXIT_SUPERSEDED, EXIT_TRANSIENT, DataError
 from infra.profile import CHECKOUT
 from infra.results import RESULT_FILE
@@ -37,7 +36,7 @@ class Commands:
 
     log: Any
     outlets: Any
-    _process: subprocess.Popen[str] | None = None
+    _process: warm.Process | None = None
 
     def run_command(self, arguments: Sequence[str]) -> Any:
         """Run `python <arguments>`; returns what it hands on (`infra.results`), raises what its exit code asks for."""
@@ -73,8 +72,7 @@ class Commands:
     def _run(self, arguments: Sequence[str], environment: dict[str, str]) -> int:
         self.log.info("%s %s", processes.COMMAND_MARK, shlex.join(arguments))
         argv = [sys.executable, *arguments]
-        pipe, merged = subprocess.PIPE, subprocess.STDOUT
-        self._process = subprocess.Popen(argv, cwd=CHECKOUT, env=environment, stdout=pipe, stderr=merged, text=True)
+        self._process = warm.start("steps", argv, CHECKOUT, environment)
         try:
             return endings.follow(self._process, self.log.info)
         finally:

@@ -7,19 +7,20 @@ for, the system did it, and nearly always because memory ran out.
 from __future__ import annotations
 
 import resource
-import subprocess
 from collections.abc import Callable
 from signal import SIGINT, SIGKILL, SIGTERM, Signals
 from typing import Final
 
 from infra.errors import PlumblineError, TransientError
+from infra.warm import Process
 
 # The signals by which machines take processes away: what they ended may be tried again.
 TAKEN_AWAY: Final = {SIGKILL: "killed by the system, most likely out of memory", SIGTERM: "stopped (SIGTERM)"}
+_held_kib = 0  # by processes that were started warm: another process has waited for those
 _BY_SIGNAL = 128  # shells and containers add a signal's number to it; Python has the number below zero
 
 
-def follow(process: subprocess.Popen[str], emit: Callable[[str], object]) -> int:
+def follow(process: Process, emit: Callable[[str], object]) -> int:
     """Hand on each line of a process's output; returns its exit code (negative: ended by that signal)."""
     assert process.stdout is not None
     for line in process.stdout:
@@ -33,9 +34,16 @@ def signal_of(code: int) -> Signals | None:
     return Signals(number) if number in set(Signals) else None
 
 
+def hold(kib: int) -> None:
+    """Remember how much memory a process held at its peak for which a parent has waited in our place."""
+    global _held_kib
+    _held_kib = max(_held_kib, kib)
+
+
 def largest() -> str:
     """The most memory that a process held for which this one has waited, and those for which they had, in words."""
-    held = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024  # the kernel counts in KiB
+    waited_for = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    held = max(waited_for, _held_kib) * 1024  # the kernel counts in KiB
     return f"it held {held / 2**30:.1f} GiB at its peak"
 
 

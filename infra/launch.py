@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from signal import SIGKILL
 from typing import Any
 
-from infra import endings
+from infra import endings, warm
 from infra.profile import CHECKOUT, Profile
 from infra.telemetry import TELEMETRY_OFF
 
@@ -86,15 +85,13 @@ def launch(argv: Sequence[str], out: Path, emit: Callable[[str], object], gpus: 
         PlumblineError: a signal ended the stage, or one of its processes, before it could say anything (`endings`).
     """
     environment = {**os.environ, **build_environment(gpus)}
-    pipe, merged = subprocess.PIPE, subprocess.STDOUT
     killed: list[str] = []
 
     def hear(line: str) -> None:
         emit(line)
         killed.extend([line] if _PROCESS_KILLED in line else [])
 
-    with subprocess.Popen(argv, cwd=CHECKOUT, env=environment, stdout=pipe, stderr=merged, text=True) as process:
-        code = endings.follow(process, hear)
+    code = endings.follow(warm.start("training", argv, CHECKOUT, environment), hear)
     explain_stage(out, -SIGKILL if killed else code)
     return stage_exit_code(out, code)
 

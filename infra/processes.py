@@ -13,6 +13,7 @@ from pathlib import Path
 
 import psutil
 
+from infra import warm
 from infra.errors import PlumblineError
 
 COMMAND_MARK = "$ python"  # how a task's log shows the command whose own lines follow
@@ -74,9 +75,10 @@ def stop(pids: Sequence[int], grace: float = _GRACE_SECONDS) -> None:
 def _family(pid: int) -> list[psutil.Process]:
     try:
         root = psutil.Process(pid)
-        return [*root.children(recursive=True), root]
+        born = [*root.children(recursive=True), root]
     except psutil.NoSuchProcess:
         return []
+    return [*(one for process in born for other in warm.forked_for(process.pid) for one in _family(other)), *born]
 
 
 def _signal(process: psutil.Process, number: signal.Signals) -> None:

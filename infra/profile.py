@@ -111,13 +111,14 @@ class AirflowApiSettings(_Section):
 
 class AirflowSettings(_Section):
     """Airflow's home and API server (None: the one that `make up` starts), the alert hook, whether approval is given
-    by flag, and whether daily DAGs start by the clock."""
+    by flag, whether daily DAGs start by the clock, and whether tasks are forked by a warm parent."""
 
     home: Path
     api: AirflowApiSettings | None
     alert_webhook: str | None
     approve_by_flag: bool
     follow_clock: bool
+    warm_starts: bool
 
 
 class Ports(_Section):

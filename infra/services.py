@@ -13,9 +13,10 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from infra import airflow_env, processes
+from infra import airflow_env, processes, warm
 from infra.airflow_client import AirflowApiError, AirflowClient
 from infra.errors import exit_with_reason
+from infra.launch import build_environment
 from infra.processes import Service, ServiceFailed
 from infra.profile import Profile, load_profile
 from infra.telemetry import TELEMETRY_OFF
@@ -38,9 +39,12 @@ def start_airflow(profile: Profile, logs: Path) -> list[Service]:
         )
     airflow_env.prepare(profile)
     environment = {**TELEMETRY_OFF, **airflow_env.airflow_environment(profile)}
-    _migrate(environment, logs)
     services: list[Service] = []
     try:
+        if profile.airflow.warm_starts:
+            environment[warm.FOLDER] = str(profile.home / "run" / "warm")
+            services += _warm_parents(environment, logs)
+        _migrate(environment, logs)
         for name, argv in airflow_env.commands().items():
             services.append(processes.start(name, argv, environment, logs))
         client = AirflowClient.of(profile)
@@ -50,6 +54,20 @@ def start_airflow(profile: Profile, logs: Path) -> list[Service]:
         processes.stop([service.pid for service in services])
         raise
     return services
+
+
+def _warm_parents(environment: dict[str, str], logs: Path) -> list[Service]:
+    """They import while Airflow starts. Nobody waits for them: what begins before they are ready starts cold."""
+    settings = {"steps": {**TELEMETRY_OFF, "PYTHONUNBUFFERED": "1"}, "training": build_environment()}
+    return [
+        processes.start(
+            f"warm-{kind}",
+            processes.python("infra.warm", kind, environment[warm.FOLDER]),
+            {**environment, **own},
+            logs,
+        )
+        for kind, own in settings.items()
+    ]
 
 
 def _migrate(environment: dict[str, str], logs: Path) -> None:
