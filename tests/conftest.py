@@ -14,7 +14,7 @@ from infra.profile import Profile, load_profile
 _TIERS = ("unit", "contract", "integration", "behaviour", "chaos")
 _HERE = Path(__file__).parent
 # Folders whose tests share something that takes long to make.
-_TOGETHER = ("behaviour", "contract/dags", "integration/airflow")
+_TOGETHER = ("behaviour", "contract/dags")
 # The main module of a process of a parallel run has no file; pyspark takes such a one for its own doctests and exits.
 if not hasattr(sys.modules["__main__"], "__file__"):
     sys.modules["__main__"].__file__ = pytest.__file__

@@ -49,7 +49,7 @@ class RunningAirflow:
         return any(f"task_id='{task_id}', run_id='{run_id}'" in line for line in events)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def webhook() -> Iterator[tuple[str, list[dict[str, str]]]]:
     """A webhook on loopback: its address, and what was posted to it."""
     bodies: list[dict[str, str]] = []
@@ -72,7 +72,7 @@ def webhook() -> Iterator[tuple[str, list[dict[str, str]]]]:
     server.server_close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def airflow(
     tmp_path_factory: pytest.TempPathFactory, webhook: tuple[str, list[dict[str, str]]]
 ) -> Iterator[RunningAirflow]:
