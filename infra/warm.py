@@ -28,10 +28,13 @@ from typing import IO, Any, Final, Protocol
 FOLDER: Final = "PLUMBLINE_WARM"
 """The environment variable that names the folder of the parents' sockets."""
 PACKAGES: Final[Mapping[str, Sequence[str]]] = {
-    "steps": ("mlflow", "mlflow.tracking", "pyarrow.parquet", "pyiceberg.catalog.sql", "pyiceberg.table", "duckdb"),
+    "steps": (
+        "pyarrow.parquet", "pyiceberg.catalog.sql", "pyiceberg.table", "pyspark.sql", "duckdb", "mlflow",
+        "great_expectations", "feast",
+    ),
     "training": (
         "torch", "torch._dynamo", "transformers", "transformers.models.qwen3.modeling_qwen3", "accelerate", "peft",
-        "safetensors.torch", "pyarrow.parquet", "scipy.sparse",
+        "safetensors.torch", "pyarrow.parquet", "scipy.sparse", "sentence_transformers",
     ),
 }  # fmt: skip
 # What an interpreter and its libraries read once, when they start.
@@ -135,9 +138,12 @@ def _connected(address: Path) -> socket.socket:
 
 
 class Parent:
-    """Serves one kind of process until SIGTERM. Single-threaded, so that a fork copies all there is."""
+    """Serves one kind of process until SIGTERM. Single-threaded, so that a fork copies all there is.
 
-    def __init__(self, address: Path) -> None:
+    It imports `packages` one by one while nobody asks: what is forked before the end imports the rest itself.
+    """
+
+    def __init__(self, address: Path, packages: Sequence[str]) -> None:
         address.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         address.unlink(missing_ok=True)
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -149,6 +155,7 @@ class Parent:
         self._asked_by = _records(address)
         shutil.rmtree(self._asked_by, ignore_errors=True)
         self._children: dict[int, socket.socket] = {}
+        self._packages = list(packages)
         self._woken, self._waker = os.pipe()
         os.set_blocking(self._waker, False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
@@ -157,7 +164,10 @@ class Parent:
     def serve(self) -> dict[str, Any]:
         """Fork for each that asks; returns, in the child alone, what it is to run."""
         while True:
-            ready, _, _ = select.select([self._listener, self._woken, *self._children.values()], [], [])
+            watched = [self._listener, self._woken, *self._children.values()]
+            ready, _, _ = select.select(watched, [], [], 0 if self._packages else None)
+            if not ready:
+                self._import()
             if self._woken in ready:
                 os.read(self._woken, _LONGEST)
                 self._bury()
@@ -168,6 +178,11 @@ class Parent:
                 asked = self._asked(client)
                 if asked is not None:
                     return asked
+
+    def _import(self) -> None:
+        with suppress(ImportError):  # whoever needs it will say so
+            importlib.import_module(self._packages.pop(0))
+        gc.freeze()  # so that a collection in a fork writes to none of the pages that it shares with its parent
 
     def _asked(self, client: socket.socket) -> dict[str, Any] | None:
         """In a child what it is to run; None in the parent, whatever the client asked."""
@@ -296,13 +311,7 @@ def become(asked: Mapping[str, Any]) -> None:
 def main() -> None:
     """`python -m infra.warm KIND FOLDER`."""
     kind, folder = sys.argv[1:]
-    for package in PACKAGES[kind]:
-        importlib.import_module(package)
-    gc.freeze()  # so that a collection in a fork writes to none of the pages that it shares with the parent
-    parent = Parent(Path(folder) / kind)
-    sys.stdout.write(f"warm: {kind}\n")
-    sys.stdout.flush()
-    become(parent.serve())
+    become(Parent(Path(folder) / kind, PACKAGES[kind]).serve())
 
 
 if __name__ == "__main__":

@@ -37,6 +37,7 @@ def parent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[subproce
     monkeypatch.setenv(warm.FOLDER, str(folder))
     process = subprocess.Popen([sys.executable, "-c", _PARENT, "kind", str(folder)])
     until(lambda: (folder / "kind").exists())
+    until(lambda: run(tmp_path, "import sys; print('colorsys' in sys.modules)")[1] == ["True"])  # when nobody asks
     yield process
     processes.stop([process.pid])
 
