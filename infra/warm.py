@@ -10,6 +10,7 @@ settings that count from the start of an interpreter, `start` runs the command c
 
 from __future__ import annotations
 
+import atexit
 import gc
 import importlib
 import json
@@ -156,6 +157,7 @@ class Parent:
         shutil.rmtree(self._asked_by, ignore_errors=True)
         self._children: dict[int, socket.socket] = {}
         self._packages = list(packages)
+        self._settings = _at_start(os.environ)  # before packages add some of their own
         self._woken, self._waker = os.pipe()
         os.set_blocking(self._waker, False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
@@ -192,7 +194,7 @@ class Parent:
         except (OSError, ValueError):
             client.close()
             return None
-        if _at_start(asked["environment"]) != _at_start(os.environ):
+        if _at_start(asked["environment"]) != self._settings:
             _say(client, {"refused": "other settings"})
             client.close()
         elif (pid := os.fork()) == 0:
@@ -303,6 +305,7 @@ def become(asked: Mapping[str, Any]) -> None:
         del sys.modules[name]
     if "numpy" in sys.modules:
         sys.modules["numpy"].random.seed()
+    atexit.register(gc.unfreeze)  # what is not collected in the end is called a leak by some packages
     import runpy
 
     runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 from xdist.scheduler import LoadScopeScheduling
 
 from infra.profile import Profile, load_profile
@@ -15,6 +16,8 @@ _TIERS = ("unit", "contract", "integration", "behaviour", "chaos")
 _HERE = Path(__file__).parent
 # Folders whose tests share something that takes long to make.
 _TOGETHER = ("behaviour", "contract/dags")
+settings.register_profile("plumbline", deadline=None)  # how long an example takes says how busy the machine is
+settings.load_profile("plumbline")
 # The main module of a process of a parallel run has no file; pyspark takes such a one for its own doctests and exits.
 if not hasattr(sys.modules["__main__"], "__file__"):
     sys.modules["__main__"].__file__ = pytest.__file__

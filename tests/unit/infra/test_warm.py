@@ -18,11 +18,19 @@ import pytest
 
 from infra import endings, processes, warm
 
-_PARENT = "import sys; from infra import warm; warm.PACKAGES = {'kind': ['colorsys']}; warm.main()"
+# A package that changes the environment as it is imported, as torch does.
+_PACKAGE = "import os; os.environ['TORCH_OF_ITS_OWN'] = '1'"
+_PARENT = """
+import sys
+from infra import warm
+sys.path.append(sys.argv.pop())
+warm.PACKAGES = {'kind': ['preloaded', 'missing']}
+warm.main()
+"""
 _TELL = """
     import json, os, sys
     print(json.dumps({
-        "argv": sys.argv[1:], "cwd": os.getcwd(), "ready": "colorsys" in sys.modules, "name": __name__,
+        "argv": sys.argv[1:], "cwd": os.getcwd(), "ready": "preloaded" in sys.modules, "name": __name__,
         "told": os.environ.get("TOLD"), "only": "HOME" not in os.environ, "path": sys.path[0],
         "input": sys.stdin.read(), "parent": os.getppid(),
     }))
@@ -35,9 +43,11 @@ def parent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[subproce
     """A parent that listens in a folder whose path is longer than the address of a socket may be."""
     folder = tmp_path / ("long" * 30)
     monkeypatch.setenv(warm.FOLDER, str(folder))
-    process = subprocess.Popen([sys.executable, "-c", _PARENT, "kind", str(folder)])
+    (tmp_path / "packages").mkdir()
+    (tmp_path / "packages" / "preloaded.py").write_text(_PACKAGE)
+    process = subprocess.Popen([sys.executable, "-c", _PARENT, "kind", str(folder), str(tmp_path / "packages")])
     until(lambda: (folder / "kind").exists())
-    until(lambda: run(tmp_path, "import sys; print('colorsys' in sys.modules)")[1] == ["True"])  # when nobody asks
+    until(lambda: run(tmp_path, "import sys; print('preloaded' in sys.modules)")[1] == ["True"])  # when nobody asks
     yield process
     processes.stop([process.pid])
 
