@@ -21,10 +21,11 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
-from typing import IO, Any, Final, Protocol
+from typing import IO, Any, Final, NoReturn, Protocol
 
 FOLDER: Final = "PLUMBLINE_WARM"
 """The environment variable that names the folder of the parents' sockets."""
@@ -39,7 +40,7 @@ PACKAGES: Final[Mapping[str, Sequence[str]]] = {
     ),
 }  # fmt: skip
 # What an interpreter and its libraries read once, when they start.
-_AT_START = ("PYTHON", "MALLOC_", "OMP_", "MKL_", "OPENBLAS_", "LD_", "HF_", "TOKENIZERS_", "TORCH", "MLFLOW_")
+_AT_START = ("PYTHON", "MALLOC_", "OMP_", "MKL_", "OPENBLAS_", "LD_", "HF_", "TOKENIZERS_", "TORCH")
 _LONGEST = 1 << 20
 _WAITING = 64
 
@@ -305,16 +306,44 @@ def become(asked: Mapping[str, Any]) -> None:
         del sys.modules[name]
     if "numpy" in sys.modules:
         sys.modules["numpy"].random.seed()
-    atexit.register(gc.unfreeze)  # what is not collected in the end is called a leak by some packages
     import runpy
 
     runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
 
 
+def ended(asked: Mapping[str, Any]) -> int:
+    """`become`, and with which code that interpreter would have ended."""
+    try:
+        become(asked)
+    except SystemExit as end:
+        if end.code is None or isinstance(end.code, int):
+            return (end.code or 0) & 0xFF
+        sys.stderr.write(f"{end.code}\n")
+        return 1
+    except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGINT)
+    except BaseException:  # noqa: BLE001 - whatever it is, an interpreter shows it and ends
+        sys.excepthook(*sys.exc_info())
+        return 1
+    return 0
+
+
+def leave(code: int) -> NoReturn:
+    """End as an interpreter does, but leave the memory to the system: to take apart all that the parent has imported
+    takes a second and a half."""
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)
+
+
 def main() -> None:
     """`python -m infra.warm KIND FOLDER`."""
     kind, folder = sys.argv[1:]
-    become(Parent(Path(folder) / kind, PACKAGES[kind]).serve())
+    leave(ended(Parent(Path(folder) / kind, PACKAGES[kind]).serve()))
 
 
 if __name__ == "__main__":

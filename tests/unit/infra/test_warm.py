@@ -110,6 +110,10 @@ def test_without_a_parent_or_where_it_has_other_settings_the_command_starts_cold
         ("import os, signal; os.kill(os.getpid(), signal.SIGTERM)", -15),
         ("import atexit; atexit.register(print, 'at the end')", 0),
         ("import missing_module", 1),
+        ("raise SystemExit('an Error in words')", 1),
+        ("raise KeyboardInterrupt", -2),
+        ("import threading; threading.Timer(0.2, print, ['at the end']).start()", 0),
+        ("import sys; sys.stdout.write('no line at the end')", 0),
     ],
 )
 def test_it_ends_as_it_would_alone(
