@@ -152,6 +152,10 @@ def _remove_checkpoints(out: Path) -> None:
 
 
 def _run_or_leave_out(spec: StageSpec, main: Callable[[StageSpec], StageResult]) -> StageResult:
+    # Imported only if it has to run: torch costs seconds, and a finished stage needs none.
+    from training.core.reproducible import reproducible
+
+    reproducible()
     try:
         return main(spec)
     except LeftOut as refusal:
