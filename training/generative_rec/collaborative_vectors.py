@@ -55,7 +55,7 @@ class CollaborativeVectors:
 
 def pooled_users(items: Tensor, known: Interactions) -> Tensor:
     """Attention-pooled item vectors of each user's training items: [items, d] -> [users, d]."""
-    return known.user_sums(items[known.items] * pooling_weights(items, known).unsqueeze(1))
+    return known.user_sums(items, pooling_weights(items, known))
 
 
 def pooling_weights(items: Tensor, known: Interactions) -> Tensor:
@@ -63,12 +63,12 @@ def pooling_weights(items: Tensor, known: Interactions) -> Tensor:
 
     w = softmax over the user's items of (mean . e_i) / sqrt(d): the mean vector is the query, as in the source.
     """
-    vectors = items[known.items]
-    mean = known.user_sums(vectors) / known.starts.diff().unsqueeze(1)
-    logits = (mean[known.users] * vectors).sum(dim=1) / math.sqrt(items.shape[1])
+    mean = known.user_sums(items) / known.starts.diff().unsqueeze(1)
+    agreed = [(mean[known.users[part]] * items[known.items[part]]).sum(dim=1) for part in known.parts(items.shape[1])]
+    logits = torch.cat(agreed) / math.sqrt(items.shape[1])
     top = torch.full((len(mean),), -torch.inf).scatter_reduce(0, known.users, logits, "amax")
-    weights = (logits - top[known.users]).exp().unsqueeze(1)
-    return (weights / known.user_sums(weights)[known.users]).squeeze(1)
+    weights = (logits - top[known.users]).exp()
+    return weights / torch.zeros(len(mean)).index_add_(0, known.users, weights)[known.users]
 
 
 def _read_ids(folder: Path, kind: str) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from training.core.errors import DataError, LeftOut
+from training.core.ranking import rows_at_once
 from training.generative_rec.samples import NextItem, Samples, of_part, sequences_by_user
 
 NO_ITEM = -1
@@ -86,9 +87,17 @@ class Interactions:
         own = place >= self.starts[self.users[events]].unsqueeze(1)
         return torch.where(own, self.items[place.clamp(min=0)], NO_ITEM)
 
-    def user_sums(self, values: Tensor) -> Tensor:
-        """Sums over each user's events: [events, d] -> [users, d]."""
-        return torch.zeros(len(self.user_ids), values.shape[1]).index_add_(0, self.users, values)
+    def parts(self, width: int) -> tuple[Tensor, ...]:
+        """The events [n], as many at a time as may have a row of `width` values each: rows for all are beyond memory."""
+        return torch.split(torch.arange(len(self.items)), rows_at_once(width))
+
+    def user_sums(self, vectors: Tensor, weights: Tensor | None = None) -> Tensor:
+        """Sums over each user's events of their items' vectors [items, d], weighted by event [events]: [users, d]."""
+        sums = torch.zeros(len(self.user_ids), vectors.shape[1])
+        for events in self.parts(vectors.shape[1]):
+            values = vectors[self.items[events]]
+            sums.index_add_(0, self.users[events], values if weights is None else values * weights[events].unsqueeze(1))
+        return sums
 
     def covisits(self, reach: int = 3) -> tuple[Tensor, Tensor]:
         """How often two items stand at most `reach` places apart: keys a * items + b (both ways, sorted), counts."""

@@ -17,6 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests.unit.training.scid_kit import CONFIG, collaborative_spec
+from training.core import ranking
 from training.core.errors import DataError, Preempted
 from training.generative_rec import collaborative, steps
 from training.generative_rec.collaborative import Config, Encoder, learning_rate
@@ -156,6 +157,22 @@ def test_a_user_is_the_softmax_of_its_items_agreement_with_their_mean() -> None:
     users = pooled_users(items, known)
     assert users[0].tolist() == pytest.approx([4 * 0.397864, 2 * 0.204271, 0.0, 0.0], rel=1e-4)
     assert torch.allclose(users[1], items[2])
+
+
+def test_users_are_the_same_to_the_bit_however_few_events_have_a_vector_at_a_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    source = torch.Generator().manual_seed(2)
+    lengths = torch.randint(1, 40, (50,), generator=source)
+    users = torch.arange(50).repeat_interleave(lengths)
+    touched = torch.randint(30, (len(users),), generator=source)
+    names = tuple(f"u{n}" for n in range(50)), tuple(f"i{n}" for n in range(30))
+    known = Interactions(*names, users, touched, run_starts(lengths))
+    items = torch.randn(30, 8, generator=source)
+    whole = pooled_users(items, known)
+    monkeypatch.setattr(ranking, "VALUES_AT_ONCE", 24)
+    assert [len(part) for part in known.parts(8)][:2] == [3, 3]
+    assert torch.equal(pooled_users(items, known), whole)
 
 
 def test_users_are_made_of_training_items_only_whatever_the_rest_holds() -> None:

@@ -130,7 +130,7 @@ def _rows_to_learn_from(known: Interactions, halves: Interactions, texts: Mappin
 
 def _mean_texts(texts: Tensor, known: Interactions) -> Tensor:
     """The mean text vector of each user's events: [items, width] -> [users, width]."""
-    return known.user_sums(texts[known.items]) / known.starts.diff().unsqueeze(1)
+    return known.user_sums(texts) / known.starts.diff().unsqueeze(1)
 
 
 def profiles(spec: StageSpec, end: Mapping[str, date]) -> dict[str, str]:
