@@ -88,7 +88,7 @@ class Interactions:
         return torch.where(own, self.items[place.clamp(min=0)], NO_ITEM)
 
     def parts(self, width: int) -> tuple[Tensor, ...]:
-        """The events [n], as many at a time as may have a row of `width` values each: rows for all are beyond memory."""
+        """The events [n], as many at a time as may have a row of `width` values each: all at once are too many."""
         return torch.split(torch.arange(len(self.items)), rows_at_once(width))
 
     def user_sums(self, vectors: Tensor, weights: Tensor | None = None) -> Tensor:
