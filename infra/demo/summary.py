@@ -56,7 +56,13 @@ def collect(profile: Profile, chain: Chain, started: float, seconds: float) -> d
         "champion": champion
         and {"model": champion["model"], "version": champion["to_version"], "who": champion["who"]},
         "tasks": [
-            {"dag": task.dag, "task": task.task, "state": task.state, "seconds": round(task.seconds(now), 1)}
+            {
+                "dag": task.dag,
+                "task": task.task,
+                "state": task.state,
+                "waited": round(task.waited, 1),
+                "seconds": round(task.seconds(now), 1),
+            }
             for tasks in chain.tasks.values()
             for task in tasks
         ],

@@ -42,6 +42,7 @@ class Task:
     dag: str
     task: str
     state: str
+    queued: datetime | None
     started: datetime | None
     ended: datetime | None
     tries: int
@@ -49,6 +50,11 @@ class Task:
     def seconds(self, now: datetime) -> float:
         """Run time so far."""
         return ((self.ended or now) - self.started).total_seconds() if self.started else 0.0
+
+    @property
+    def waited(self) -> float:
+        """Seconds from the queue to the start: what the scheduler and its worker take."""
+        return (self.started - self.queued).total_seconds() if self.started and self.queued else 0.0
 
 
 @dataclass
@@ -87,7 +93,13 @@ def _task(dag: str, row: dict[str, Any]) -> Task:
         return datetime.fromisoformat(row[name]) if row[name] else None
 
     return Task(
-        dag, row["task_id"], row["state"] or "waiting", moment("start_date"), moment("end_date"), row["try_number"]
+        dag,
+        row["task_id"],
+        row["state"] or "waiting",
+        moment("queued_when"),
+        moment("start_date"),
+        moment("end_date"),
+        row["try_number"],
     )
 
 
