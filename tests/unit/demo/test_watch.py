@@ -22,7 +22,11 @@ class FailedOnItsThirdTry(AirflowClient):
         return [{"dag_id": "ingest", "partition_key": "2018-01-05", "state": "failed", "dag_run_id": "r1"}]
 
     def task_instances(self, dag_id: str = "~", run_id: str = "~") -> list[dict[str, Any]]:
-        times = {"start_date": "2026-01-01T00:00:00+00:00", "end_date": "2026-01-01T00:01:00+00:00"}
+        times = {
+            "queued_when": None,
+            "start_date": "2026-01-01T00:00:00+00:00",
+            "end_date": "2026-01-01T00:01:00+00:00",
+        }
         return [{"task_id": "events", "state": "failed", "try_number": 3, **times}]
 
     def log(self, dag_id: str, run_id: str, task_id: str, try_number: int = 1) -> list[str]:
