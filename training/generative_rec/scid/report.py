@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from training.core.ranking import rows_at_once
+from training.core.ranking import VALUES_IN_CACHE, rows_at_once
 from training.generative_rec.interactions import Interactions
 from training.generative_rec.quantizers import codebook_report
 from training.generative_rec.scid.model import Side
@@ -73,13 +73,13 @@ def _level_sums(side: Side, codes: Tensor, levels: int) -> Tensor:
 def _nearest_others(points: Tensor, asked: Tensor) -> Tensor:
     """The 10 nearest other rows of rows `asked`: [asked, 10]."""
     count = min(NEIGHBOURS, len(points) - 1)
-    parts = torch.split(asked, rows_at_once(len(points)))
+    parts = torch.split(asked, rows_at_once(len(points), VALUES_IN_CACHE))
     return torch.cat([_distances(points, part).topk(count, largest=False).indices for part in parts])
 
 
 def _held(points: Tensor, asked: Tensor, true: Tensor) -> Tensor:
     """Share of `true` rows ([asked, n], -1: none) among the 10 nearest, equal distances share the last places."""
-    size = rows_at_once(len(points))
+    size = rows_at_once(len(points), VALUES_IN_CACHE)
     parts = zip(torch.split(asked, size), torch.split(true, size), strict=True)
     return torch.cat([_held_of(points, rows, own) for rows, own in parts])
 
