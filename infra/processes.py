@@ -27,12 +27,16 @@ class ServiceFailed(PlumblineError):
 
 @dataclass(frozen=True)
 class Service:
-    """One process that was started: its number, and its time of birth, because numbers are given to others again."""
+    """One process that was started: its number, and its time of birth, because numbers are given to others again.
+
+    One that is not `needed` may go away: what it does is then done without it.
+    """
 
     name: str
     pid: int
     born: float
     log: Path
+    needed: bool = True
 
     def alive(self) -> bool:
         """Whether it still runs (a zombie does not, nor does another process that has its number now)."""
@@ -89,9 +93,9 @@ def _signal(process: psutil.Process, number: signal.Signals) -> None:
 
 
 def check_alive(services: Sequence[Service]) -> None:
-    """Raise ServiceFailed with the last lines of the log if one of `services` has ended."""
+    """Raise ServiceFailed with the last lines of the log if one of `services` that is needed has ended."""
     for service in services:
-        if not service.alive():
+        if service.needed and not service.alive():
             tail = "\n".join(service.log.read_text(errors="replace").splitlines()[-15:])
             raise ServiceFailed(f"{service.name} stopped.", where=str(service.log), why=f"its last lines:\n{tail}")
 

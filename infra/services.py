@@ -11,6 +11,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from infra import airflow_env, processes, warm
@@ -59,7 +60,7 @@ def start_airflow(profile: Profile, logs: Path) -> list[Service]:
 def _warm_parents(environment: dict[str, str], logs: Path) -> list[Service]:
     """They import while Airflow starts. Nobody waits for them: what begins before they are ready starts cold."""
     settings = {"steps": {**TELEMETRY_OFF, "PYTHONUNBUFFERED": "1"}, "training": build_environment()}
-    return [
+    parents = [
         processes.start(
             f"warm-{kind}",
             processes.python("infra.warm", kind, environment[warm.FOLDER]),
@@ -68,6 +69,7 @@ def _warm_parents(environment: dict[str, str], logs: Path) -> list[Service]:
         )
         for kind, own in settings.items()
     ]
+    return [replace(parent, needed=False) for parent in parents]
 
 
 def _migrate(environment: dict[str, str], logs: Path) -> None:

@@ -45,6 +45,7 @@ def test_a_service_that_ended_is_reported_with_its_last_lines(tmp_path: Path) ->
     os.waitpid(service.pid, 0)
     with pytest.raises(processes.ServiceFailed, match="no such table"):
         processes.check_alive([service])
+    processes.check_alive([replace(service, needed=False)])
 
 
 def test_a_taken_port_is_replaced_by_a_free_one() -> None:

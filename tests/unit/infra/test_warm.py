@@ -12,6 +12,7 @@ import textwrap
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import IO
 
 import psutil
 import pytest
@@ -167,26 +168,25 @@ _ASKS = """
 """
 
 
-def test_whoever_stops_a_process_stops_what_was_forked_for_it(parent: subprocess.Popen[bytes], tmp_path: Path) -> None:
+def long_process(tmp_path: Path) -> tuple[subprocess.Popen[str], IO[str], int]:
+    """A process that has one forked for itself; what the first says; the number of the second."""
     (tmp_path / "told.py").write_text(_LONG)
-    asker = subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(_ASKS), str(tmp_path)], stdout=subprocess.PIPE, text=True
-    )
+    argv = [sys.executable, "-c", textwrap.dedent(_ASKS), str(tmp_path)]
+    asker = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True)
     assert asker.stdout is not None
-    pid = int(asker.stdout.readline())
+    return asker, asker.stdout, int(asker.stdout.readline())
+
+
+def test_whoever_stops_a_process_stops_what_was_forked_for_it(parent: subprocess.Popen[bytes], tmp_path: Path) -> None:
+    asker, _, pid = long_process(tmp_path)
     assert warm.forked_for(asker.pid) == [pid]
     processes.stop([asker.pid])
     assert not psutil.pid_exists(pid) and asker.wait() in (0, -signal.SIGTERM)  # it may have heard of the end
 
 
 def test_a_process_whose_asker_was_killed_is_stopped(parent: subprocess.Popen[bytes], tmp_path: Path) -> None:
-    (tmp_path / "told.py").write_text(_LONG)
-    asker = subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(_ASKS), str(tmp_path)], stdout=subprocess.PIPE, text=True
-    )
-    assert asker.stdout is not None
-    pid = int(asker.stdout.readline())
-    assert asker.stdout.readline() == "begun\n"
+    asker, told, pid = long_process(tmp_path)
+    assert told.readline() == "begun\n"
     asker.kill()
     until(lambda: not psutil.pid_exists(pid))
     assert parent.poll() is None

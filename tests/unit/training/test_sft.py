@@ -188,6 +188,7 @@ def test_codes_start_on_the_device_of_the_model(items: ItemCodes, tmp_path: Path
     save_file(books, tmp_path / "ids" / "quantizer.safetensors")
     model = build_backbone(BackboneConfig(**BACKBONE), items.vocabulary, seed=3).to("meta")
     start_from_text(model, items.vocabulary, tmp_path / "ids", 2.0, seed=3)
+    assert model.get_input_embeddings().weight.is_meta
 
 
 def test_in_a_pretrained_backbone_codes_start_from_text_at_the_length_of_its_own_words(tmp_path: Path) -> None:

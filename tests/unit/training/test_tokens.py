@@ -77,7 +77,9 @@ def test_a_new_token_with_a_text_begins_as_the_mean_of_its_sub_words(
 
 def test_new_tokens_start_on_the_device_of_the_model(model: PreTrainedModel, vocabulary: Vocabulary) -> None:
     """`meta` stands for a GPU: a product of tensors of two devices is refused there as well."""
-    fit_embeddings(model.to("meta"), Vocabulary.create(vocabulary.tokenizer, {}, special=["<pen>"]))
+    wider = Vocabulary.create(vocabulary.tokenizer, {}, special=["<pen>"])
+    fit_embeddings(model.to("meta"), wider)
+    assert model.get_input_embeddings().weight.is_meta and len(model.get_input_embeddings().weight) == len(wider)
 
 
 @pytest.mark.parametrize("tied", [True, False])
