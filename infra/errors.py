@@ -1,48 +1,34 @@
-"""Errors for people: what happened, where, why, and what to do; and the exit code that decides about a retry."""
+"""How a command of the spine ends: what a person can mend is said in four lines, and the exit code says the rest."""
 
 from __future__ import annotations
 
-import errno
 import os
 import sys
 from collections.abc import Callable
 
-EXIT_DATA = 65
-EXIT_BUG = 70
-EXIT_TRANSIENT = 75
-EXIT_SUPERSEDED = 77
-EXIT_INTERRUPTED = 130
+from common.errors import (
+    EXIT_BUG,
+    EXIT_DATA,
+    EXIT_INTERRUPTED,
+    EXIT_SUPERSEDED,
+    EXIT_TRANSIENT,
+    DataError,
+    PlumblineError,
+    TransientError,
+    refused_by_the_system,
+)
 
-
-class PlumblineError(Exception):
-    """An error with a reader in mind; `exit_code` tells the scheduler whether a retry can help."""
-
-    exit_code: int = EXIT_BUG
-
-    def __init__(self, what: str, *, where: str = "", why: str = "", do: str = "") -> None:
-        self.what, self.where, self.why, self.do = what, where, why, do
-        super().__init__(self.__str__())
-
-    def __str__(self) -> str:
-        parts = (("", self.what), ("  where: ", self.where), ("  why:   ", self.why), ("  do:    ", self.do))
-        return "\n".join(label + text for label, text in parts if text)
-
-
-class DataError(PlumblineError):
-    """The data is wrong: the same run on the same data fails again, so nothing retries it."""
-
-    exit_code = EXIT_DATA
-
-
-class TransientError(PlumblineError):
-    """The world got in the way (a conflict, a lock, a lost connection): a retry can help."""
-
-    exit_code = EXIT_TRANSIENT
-
-
-# What a person can mend outside the code; every other refusal of the system is a bug of ours and keeps its traceback.
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
-_FORBIDDEN = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR})
+__all__ = [
+    "EXIT_BUG",
+    "EXIT_DATA",
+    "EXIT_INTERRUPTED",
+    "EXIT_SUPERSEDED",
+    "EXIT_TRANSIENT",
+    "DataError",
+    "PlumblineError",
+    "TransientError",
+    "exit_with_reason",
+]
 
 
 def exit_with_reason(main: Callable[[], int]) -> None:
@@ -58,21 +44,11 @@ def exit_with_reason(main: Callable[[], int]) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     except OSError as error:
-        if error.errno not in _FULL | _FORBIDDEN:
+        rights = "Give this user the right to write there, or name another state folder: PLUMBLINE__HOME=/path."
+        refusal = refused_by_the_system(error, "Make room, then run again.", rights)
+        if refusal is None:
             raise
-        _leave(_refusal(error))
-
-
-def _refusal(error: OSError) -> PlumblineError:
-    where, why = str(error.filename or ""), error.strerror or ""
-    if error.errno in _FULL:
-        return TransientError("The disk is full.", where=where, why=why, do="Make room, then run again.")
-    return PlumblineError(
-        "A file or folder could not be used.",
-        where=where,
-        why=why,
-        do="Give this user the right to write there, or name another state folder: PLUMBLINE__HOME=/path.",
-    )
+        _leave(refusal)
 
 
 def _leave(error: PlumblineError) -> None:

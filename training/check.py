@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from training.core.config import parse_config
+from common.config import parse_config
 from training.core.errors import DataError, exit_code_of
 from training.core.footprint import Load, faults, footprint
 from training.jobs import declared_stages

@@ -25,7 +25,7 @@ from typing import Any
 import torch
 import yaml
 
-from training.core.config import parse_config
+from common.config import parse_config
 from training.core.errors import DataError, exit_code_of
 from training.core.files import write_json
 from training.core.preemption import preemptible

@@ -25,7 +25,7 @@ from typing import Any, TypeVar
 import pyarrow as pa
 import yaml
 
-from training.core.config import parse_config
+from common.config import parse_config
 from training.core.errors import DataError, LeftOut
 from training.core.files import write_json, write_text
 from training.core.preemption import preemptible

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 import training.generative_rec
-from training.core.config import parse_config
+from common.config import parse_config
 from training.jobs import load_job, stage_specs
 
 FOLDER = Path(training.generative_rec.__file__).parent

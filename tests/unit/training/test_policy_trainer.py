@@ -13,9 +13,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from common.config import parse_config
 from training.core.backbone import LoraSettings, build_backbone
 from training.core.checkpoint import trainable
-from training.core.config import parse_config
 from training.core.errors import DataError, Preempted
 from training.core.policy.groups import Group, Tally
 from training.core.policy.reference import Reference

@@ -11,8 +11,8 @@ from typing import Any, Literal
 import pytest
 import yaml
 
+from common.config import parse_config
 from training.__main__ import main
-from training.core.config import parse_config
 from training.core.errors import DataError, LeftOut, Preempted
 from training.core.preemption import deferred
 from training.core.stage import CHECKPOINTS, MetricsLog, StageResult, StageSpec, resolve_config, run_stage

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from training.core.config import parse_config
+from common.config import parse_config
 from training.core.files import new_folder, write_json
 from training.core.stage import StageSpec, TableRef, read_batches
 from training.core.tables import read_parquet

@@ -1,4 +1,4 @@
-"""Stage configs: frozen dataclasses read from plain mappings; what does not fit is an error that names it."""
+"""Typed configs: frozen dataclasses read from plain mappings; what does not fit is an error that names it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import typing
 from collections.abc import Mapping
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin
 
-from training.core.errors import DataError
+from common.errors import DataError
 
 T = TypeVar("T")
 V = TypeVar("V")
