@@ -137,7 +137,7 @@ def test_a_folder_that_cannot_be_used_is_named_without_a_traceback(
 ) -> None:
     (root.parent / "out").touch()
     assert main(shop_job(root, monkeypatch, untouched)) == EXIT_BUG
-    assert f"cannot be used\n  where: {root.parent / 'out' / 'codes'}\n" in capsys.readouterr().err
+    assert f"could not be used.\n  where: {root.parent / 'out' / 'codes'}\n" in capsys.readouterr().err
 
 
 def test_ctrl_c_ends_a_job_with_130_and_a_line(
