@@ -86,7 +86,7 @@ class CsvRows:
                 yield self._broken(_reason(error))
                 reader = csv.reader(lines, strict=True)
                 continue
-            if len(values) == width and not (len(lines.taken) > 1 and _swallowed(lines.taken, width)):
+            if len(values) == width and not (len(lines.taken) > 1 and _swallowed(lines.taken, values)):
                 yield Row(lines.first, values)
             elif any(map(stripped, values)):
                 yield self._broken(_mismatch(len(values), width, len(lines.taken)))
@@ -112,10 +112,12 @@ def _mismatch(values: int, width: int, lines: int) -> str:
     return f"it has {values} value{'s' * (values != 1)}, the header {width}"
 
 
-def _swallowed(lines: list[str], width: int) -> bool:
-    """Whether each line of a record of several lines has the look of a record.
+def _swallowed(lines: list[str], values: list[str]) -> bool:
+    """Whether a record of several lines has the look of several records.
 
-    Then a stray quote was opened in the first and closed by one in the last. In running text, which may well have as
-    many commas, blanks follow them.
+    Then a stray quote was opened in the first and closed by one in the last. Both look like a record, and so do most of
+    those between; empty lines say nothing. In running text, which may well have as many commas, blanks follow them.
     """
-    return width > 1 and all(line.count(",") == width - 1 and ", " not in line for line in lines)
+    text = "".join(value for value in values if "\n" in value or "\r" in value)
+    alike = [line.count(",") == len(values) - 1 for line in lines if not line.isspace()]
+    return 2 * text.count(", ") < text.count(",") and alike[0] and alike[-1] and 2 * alike.count(True) > len(alike)

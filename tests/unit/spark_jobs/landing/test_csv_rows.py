@@ -54,6 +54,37 @@ def test_several_stray_quotes_cost_one_row_each(tmp_path: Path) -> None:
     assert [row["number"] for row in found if row["fault"]] == [3, 4, 9, 20]
 
 
+@pytest.mark.parametrize(
+    ("last", "between"),
+    [
+        ("u3,i3,2024-03-01, view", []),
+        ("u3,i3,2024-03-01,view", [""]),
+        ("u3,i3,2024-03-01,view", ["  ", "u2, ,2024-03-01,view"]),
+        ("u3,i3,2024-03-01,view", ["u2,i2,2024-03-01,view", "u2,i2,2024-03-01,view,"]),
+        ("u3,i3,2024-03-01,view", ["u2,i2"]),
+    ],
+)
+def test_odd_rows_in_its_reach_do_not_hide_a_stray_quote(tmp_path: Path, last: str, between: list[str]) -> None:
+    first = '"u1,i1,2024-03-01,view'
+    text = [HEADER, first, *between, last.replace(",", '",', 1)]
+    found, tally = read(written(tmp_path / "a.csv", "\n".join(text)))
+    assert tally.records == 2 + sum(not line.isspace() for line in between if line)
+    assert found[0]["line"] == first
+    assert found[-1]["values"]["user_id"] == 'u3"'
+
+
+@pytest.mark.parametrize(
+    "story", ["Soft,red\nand, green", "red\n\nsmall, large", '{\n  "a": [1,2,3],\n  "b": [4,5,6]\n}']
+)
+def test_what_a_writer_spread_over_several_lines_is_one_value(tmp_path: Path, story: str) -> None:
+    row = ["u", "i", "2024-03-01", story]
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([COLUMNS, row, ["u2", "i", "2024-03-01", "view"]])
+    found, _ = read(written(tmp_path / "a.csv", text.getvalue()))
+    assert [tuple(record["values"].values()) for record in found][0] == tuple(row)
+    assert len(found) == 2
+
+
 def test_running_text_over_several_lines_is_one_value(tmp_path: Path) -> None:
     story = "red, blue, green, white\nsmall, large, huge, tiny"
     found, tally = read(written(tmp_path / "a.csv", f'{HEADER}\nu,i,2024-03-01,"{story}"\nu2,i,2024-03-01,view\n'))
