@@ -15,6 +15,8 @@ from spark_jobs.landing.text import stripped
 csv.field_size_limit(sys.maxsize)
 # A quoted value over more lines than this is taken for one whose closing quote is missing.
 _MOST_LINES = 1_000
+# Files that were written one behind the other have a byte order mark inside; a quote behind it opens a value.
+_MARK = "\ufeff"
 
 
 class _Lines:
@@ -33,6 +35,8 @@ class _Lines:
         if len(self.taken) == _MOST_LINES:
             raise StopIteration
         line = self._again.popleft() if self._again else next(self._stream)
+        if not self.taken:
+            line = line.lstrip(_MARK)
         self._number += 1
         self.taken.append(line)
         return line
@@ -56,7 +60,7 @@ class _Lines:
 
 
 class CsvRows:
-    """The records of a CSV file below its header; empty lines are none.
+    """The records of a CSV file below its header, which is the first line that is not empty; empty lines are none.
 
     Raises:
         DataError: there is no header, or it does not have the table's columns.
@@ -65,12 +69,14 @@ class CsvRows:
     def __init__(self, name: str, stream: TextIO, wanted: Wanted) -> None:
         self._lines = _Lines(stream)
         try:
-            header = next(csv.reader(self._lines, strict=True), [])
+            self._header = next(filter(None, csv.reader(self._lines, strict=True)), [])
         except csv.Error as error:
             raise DataError(
                 f"The header of {name} cannot be read.", where="line 1", why=_reason(error), do="Correct its quotes."
             ) from error
-        self.columns = tuple(stripped(column) for column in header)
+        if not self._header:
+            raise DataError(f"{name} has only empty lines.", do="Deliver it again, or take it away.")
+        self.columns = tuple(stripped(column) for column in self._header)
         check_columns(name, self.columns, wanted)
 
     def __iter__(self) -> Iterator[Row]:
@@ -86,9 +92,11 @@ class CsvRows:
                 yield self._broken(_reason(error))
                 reader = csv.reader(lines, strict=True)
                 continue
-            if len(values) == width and not (len(lines.taken) > 1 and _swallowed(lines.taken, values)):
+            if values == self._header:
+                yield self._broken("it repeats the header")
+            elif len(values) == width and not (len(lines.taken) > 1 and _swallowed(lines.taken, values)):
                 yield Row(lines.first, values)
-            elif any(map(stripped, values)):
+            elif any(map(str.strip, values)):  # zeros are no blanks here: a torn upload leaves a line of them
                 yield self._broken(_mismatch(len(values), width, len(lines.taken)))
                 reader = csv.reader(lines, strict=True)
             elif len(values) > 1:

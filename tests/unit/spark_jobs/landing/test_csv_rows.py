@@ -81,8 +81,32 @@ def test_what_a_writer_spread_over_several_lines_is_one_value(tmp_path: Path, st
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([COLUMNS, row, ["u2", "i", "2024-03-01", "view"]])
     found, _ = read(written(tmp_path / "a.csv", text.getvalue()))
-    assert [tuple(record["values"].values()) for record in found][0] == tuple(row)
+    assert tuple(found[0]["values"].values()) == tuple(row)
     assert len(found) == 2
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_files_that_were_joined_are_read_but_for_the_inner_header(tmp_path: Path, end: str) -> None:
+    part = f'\ufeff"user_id","item_id","event_time","event_type"{end}"u","i","2024-03-01","view"{end}'
+    found, _ = read(written(tmp_path / "a.csv", part + part))
+    assert [row["values"].get("user_id") for row in found] == ["u", None, "u"]
+    assert found[1]["fault"] == "Line 3: it repeats the header."
+
+
+def test_empty_lines_above_the_header_are_none(tmp_path: Path) -> None:
+    found, tally = read(written(tmp_path / "a.csv", f"\n\r\n{HEADER}\nu,i,2024-03-01,view\nu,i,2024-03-01\n"))
+    assert tally.records == 2
+    assert "Line 5:" in found[1]["fault"]
+
+
+def test_a_file_of_empty_lines_says_so(tmp_path: Path) -> None:
+    assert "only empty lines" in read(written(tmp_path / "a.csv", "\n\n"))[1].problem
+
+
+def test_zeros_where_rows_should_be_are_a_refused_row(tmp_path: Path) -> None:
+    found, tally = read(written(tmp_path / "a.csv", "\n".join(lines(3)).encode() + b"\n" + bytes(3_000)))
+    assert tally.records == 4
+    assert found[3]["fault"]
 
 
 def test_running_text_over_several_lines_is_one_value(tmp_path: Path) -> None:
@@ -102,6 +126,9 @@ def test_running_text_over_several_lines_is_one_value(tmp_path: Path) -> None:
         (f"sep=,\n{HEADER}", "note to Excel"),
         (f"{HEADER},user_id", "a column twice: user_id"),
         (f"{HEADER},mood", "an unknown column: mood"),
+        (f"{HEADER},mo\u200bod", r"an unknown column: 'mo\u200bod'"),
+        (HEADER.replace("u", "w" * 5_000), "wwww ..."),
+        ('[{"user_id": "u", "item_id": "i"}]', "holds JSON"),
         ('user_id,"item', "header of a.csv cannot be read"),
     ],
 )
