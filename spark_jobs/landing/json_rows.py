@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any, TextIO
 
 from infra.errors import DataError
-from spark_jobs.landing.rows import Row, Wanted, check_columns
+from spark_jobs.landing.rows import Row, Wanted, check_columns, listed
 
 _PIECE = 1 << 20
 _GAPS = re.compile(r"[ \t\r\n]*")
@@ -86,19 +86,19 @@ class JsonRows:
         else:
             why, do = f"{self._wanted.table} knows: {', '.join(self._columns)}.", "Rename it or leave it out."
         raise DataError(
-            f"{self._name} has an unknown column: {', '.join(unknown)}.", where=f"object {place}", why=why, do=do
+            f"{self._name} has an unknown column: {listed(unknown)}.", where=f"object {place}", why=why, do=do
         )
 
     def _values(self) -> Iterator[tuple[int, str | None, Any]]:
         """Place (line, or position in the array), text where there is one, and value of each record."""
-        array = self._stream.read(64).lstrip().startswith("[")
+        array = self._stream.read(_PIECE).lstrip().startswith("[")
         self._stream.seek(0)
         if array:
             for place, value in enumerate(_elements(self._name, self._stream), start=1):
                 yield place, None, value
         else:
             for place, line in enumerate(self._stream, start=1):
-                if text := line.strip():
+                if text := line.lstrip("\ufeff").strip():
                     yield place, text, _decoded(text)
 
     def _row(self, place: int, text: str | None, value: dict[str, Any]) -> Row:

@@ -8,16 +8,21 @@ from pathlib import Path
 from typing import NamedTuple, TextIO
 
 from infra.errors import DataError
+from spark_jobs.landing.text import stripped
 
 _GUIDE = "docs/bring-your-data.md lists every column"
+_UNPACK, _EXPORT = "Unpack it.", "Save it as CSV in UTF-8."
 _MAGIC = {
-    b"\x1f\x8b": "gzip",
-    b"PK\x03\x04": "zip (as .xlsx files are too)",
-    b"BZh": "bzip2",
-    b"\x28\xb5\x2f\xfd": "zstd",
-    b"\xfd7zXZ": "xz",
+    b"\x1f\x8b": ("compressed", "gzip", _UNPACK),
+    b"PK\x03\x04": ("compressed", "zip (as .xlsx files are too)", _UNPACK),
+    b"BZh": ("compressed", "bzip2", _UNPACK),
+    b"\x28\xb5\x2f\xfd": ("compressed", "zstd", _UNPACK),
+    b"\xfd7zXZ": ("compressed", "xz", _UNPACK),
+    b"\xd0\xcf\x11\xe0": ("no text", "Excel's old format", _EXPORT),
+    b"PAR1": ("no text", "Parquet", "Let its name end in .parquet."),
 }
 _WIDE = (b"\xff\xfe", b"\xfe\xff")
+_MOST_LISTED = 400
 _SURROGATES = ("\udc80", "\udcff")
 
 
@@ -65,6 +70,8 @@ def check_columns(name: str, columns: Sequence[str], wanted: Wanted) -> None:
         raise DataError(
             f"{name} begins with a note to Excel.", where="line 1", why="It says sep=.", do="Take that line away."
         )
+    if columns and columns[0].startswith(("{", "[")):
+        raise DataError(f"{name} holds JSON.", where="line 1", do="Let its name end in .json, or save it as CSV.")
     if "" in columns:
         raise _unnamed(name, columns)
     missing = [column for column in wanted.needed if column not in columns]
@@ -72,14 +79,14 @@ def check_columns(name: str, columns: Sequence[str], wanted: Wanted) -> None:
         separator = _separator(columns)
         raise DataError(
             f"{name} lacks the column{'s' * (len(missing) > 1)} {', '.join(missing)}.",
-            why=f"Its values are separated by {separator}." if separator else f"It has: {', '.join(columns)}.",
+            why=f"Its values are separated by {separator}." if separator else f"It has: {listed(columns)}.",
             do="Save it with commas." if separator else f"Add or rename; {_GUIDE} of {wanted.table}.",
         )
     unknown = [column for column in columns if column not in wanted.accepted]
     twice = sorted({column for column in columns if columns.count(column) > 1})
     if unknown or twice:
         raise DataError(
-            f"{name} has {'an unknown column' if unknown else 'a column twice'}: {', '.join(unknown or twice)}.",
+            f"{name} has {'an unknown column' if unknown else 'a column twice'}: {listed(unknown or twice)}.",
             why=f"{wanted.table} knows: {', '.join(wanted.accepted)}.",
             do=f"Rename it or leave it out; {_GUIDE} of {wanted.table}.",
         )
@@ -104,18 +111,27 @@ def _separator(columns: Sequence[str]) -> str:
     return next((word for mark, word in marks.items() if len(columns) == 1 and mark in columns[0]), "")
 
 
+def listed(columns: Iterable[str]) -> str:
+    """Names of columns for a message: with quotes where blanks or letters that nobody sees are in them, and not all."""
+    text = ", ".join(name if name.isprintable() and name == stripped(name) else repr(name) for name in columns)
+    return text if len(text) <= _MOST_LISTED else f"{text[:_MOST_LISTED]} ..."
+
+
 def refuse_other_bytes(name: str, path: Path) -> None:
-    """Refuse what is compressed, or text of two bytes a letter.
+    """Refuse what is compressed, text of two bytes a letter, or no text.
 
     Raises:
         DataError: it says which, and how to deliver the file instead.
     """
     with path.open("rb") as stream:
         head = stream.read(256)
-    for magic, kind in _MAGIC.items():
+    for magic, (what, kind, do) in _MAGIC.items():
         if head.startswith(magic):
-            raise DataError(f"{name} is compressed.", why=f"Its bytes are those of {kind}.", do="Unpack it.")
-    if head.startswith(_WIDE) or head[1:64:2].count(0) > len(head[1:64:2]) // 2:
+            raise DataError(f"{name} is {what}.", why=f"Its bytes are those of {kind}.", do=do)
+    if not head.strip(b"\0"):
+        raise DataError(f"{name} begins with zeros.", why="Its upload had not ended.", do="Deliver it again.")
+    few, many = sorted(part.count(0) / max(1, len(part)) for part in (head[:64:2], head[1:64:2]))
+    if head.startswith(_WIDE) or (few < 0.25 and many > 0.5):
         raise DataError(f"{name} is in UTF-16.", do="Save it in UTF-8 (Excel: CSV UTF-8).")
 
 
@@ -131,13 +147,13 @@ def text_rows(name: str, path: Path, kind: str, rows: Rows) -> Iterator[Row]:
     except UnicodeDecodeError as error:
         raise DataError(
             f"{name} is not in UTF-8.",
-            where=_first_undecodable(path, rows),
+            where=_first_undecodable(path, kind, rows),
             why=f"Byte 0x{error.object[error.start]:02x} is no UTF-8; Excel and old databases write Windows-1252.",
             do=f"Save it as {kind} in UTF-8.",
         ) from error
 
 
-def _first_undecodable(path: Path, rows: Rows) -> str:
+def _first_undecodable(path: Path, kind: str, rows: Rows) -> str:
     with path.open(encoding="utf-8-sig", newline="", errors="surrogateescape") as stream:
         try:
             for number, row in enumerate(rows(stream), start=1):
@@ -145,7 +161,10 @@ def _first_undecodable(path: Path, rows: Rows) -> str:
                     return f"row {number} (line {row.line})"
         except DataError:
             pass  # its columns are not the table's: the byte is in one of their names
-    return "the header"
+    if kind == "CSV":
+        return "the header"
+    with path.open(encoding="utf-8", errors="surrogateescape") as stream:
+        return next(f"line {number}" for number, line in enumerate(stream, start=1) if _undecodable([line]))
 
 
 def _undecodable(values: Iterable[str | None]) -> bool:

@@ -139,6 +139,23 @@ def test_a_header_that_is_not_the_tables_is_explained(tmp_path: Path, header: st
     assert found == []
 
 
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        (f"{HEADER}\nu,i".encode("utf-16-le"), "UTF-16"),
+        (f"{HEADER}\nu,i".encode("utf-16-be"), "UTF-16"),
+        (bytes(4_096), "begins with zeros"),
+        (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(500), "Excel's old format"),
+        (b"PAR1\x15\x04", "end in .parquet"),
+        (b"BZh91AY", "bzip2"),
+    ],
+)
+def test_what_is_no_csv_is_told_by_its_first_bytes(tmp_path: Path, content: bytes, complaint: str) -> None:
+    _, tally = read(written(tmp_path / "a.csv", content))
+    assert complaint in tally.problem
+    assert "do:" in tally.problem
+
+
 @pytest.mark.parametrize("place", [1, 500, 5_000])
 def test_a_byte_that_is_no_utf_8_is_named_by_row_wherever_it_stands(tmp_path: Path, place: int) -> None:
     text = lines(5_000)

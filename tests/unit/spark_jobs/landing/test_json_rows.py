@@ -46,6 +46,7 @@ def test_an_array_in_pieces_of_any_size_and_lines_give_the_same_rows(
         ('{"user_id": "a", "user_id": "b"}', "'user_id' twice"),
         ('{"user_id": "\\ud83d"}', "half a character"),
         ("[" * 100_000, "no JSON"),
+        ("\0\0", "no JSON"),
     ],
 )
 def test_a_line_that_is_no_object_is_one_refused_record(tmp_path: Path, line: str, fault: str) -> None:
@@ -55,6 +56,29 @@ def test_a_line_that_is_no_object_is_one_refused_record(tmp_path: Path, line: st
     assert fault in found[1]["fault"]
     assert "Line 3" in found[1]["fault"]
     assert found[1]["line"] == line
+
+
+def test_files_that_were_joined_have_a_byte_order_mark_inside(tmp_path: Path) -> None:
+    part = "\ufeff" + json.dumps(GOOD) + "\n"
+    found, _ = read(written(tmp_path / "a.jsonl", part + part))
+    assert [row["fault"] for row in found] == [None, None]
+
+
+def test_blanks_may_stand_before_an_array(tmp_path: Path) -> None:
+    assert read(written(tmp_path / "a.json", "\n" * 500 + json.dumps([GOOD])))[1].records == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        (json.dumps([GOOD | {"user_id": "é"}], ensure_ascii=False), "line 1"),
+        (json.dumps([GOOD, GOOD | {"user_id": "é"}], indent=1, ensure_ascii=False), "line 9"),
+        (json.dumps(GOOD) + "\n" + json.dumps(GOOD | {"é": "x"}, ensure_ascii=False), "line 2"),
+    ],
+)
+def test_a_byte_that_is_no_utf_8_is_named_by_its_line(tmp_path: Path, text: str, place: str) -> None:
+    _, tally = read(written(tmp_path / "a.json", text.encode("latin-1")))
+    assert f"where: {place}\n" in tally.problem
 
 
 @pytest.mark.parametrize("value", [{"$oid": "65e1"}, ["a"], True, False])
@@ -81,6 +105,8 @@ def test_numbers_keep_the_digits_that_were_written(tmp_path: Path) -> None:
         (json.dumps([GOOD]).replace("}]", "}] x"), "something follows its end"),
         (json.dumps({k: v for k, v in GOOD.items() if k != "event_time"}), "lacks the column event_time"),
         (json.dumps(GOOD | {"mood": 1}), "unknown column: mood"),
+        (json.dumps(GOOD | {"mood ": 1}), "unknown column: 'mood '"),
+        (json.dumps(GOOD | {"\ud800": 1}), r"unknown column: '\ud800'"),
     ],
 )
 def test_a_file_of_another_shape_is_explained(tmp_path: Path, text: str, complaint: str) -> None:
