@@ -12,7 +12,7 @@ from spark_jobs.landing.text import stripped
 _ISO = re.compile(
     r"(?P<day>\d{4}-\d{2}-\d{2})"
     r"(?:[ T](?P<clock>\d{2}:\d{2}(?::\d{2}(?:\.\d{1,9})?)?)"
-    r"(?: ?(?:(?:Z|UTC|GMT)|(?P<sign>[+-])(?P<hours>\d{2}):?(?P<minutes>\d{2})?))?)?",
+    r"(?: ?(?:(?:Z|UTC|GMT)|(?P<sign>[+-])(?P<hours>\d{2}):?(?P<minutes>[0-5]\d)?))?)?",
     re.ASCII | re.IGNORECASE,
 )
 _NUMBER = re.compile(r"\d{9,20}(?:\.\d*)?", re.ASCII)
