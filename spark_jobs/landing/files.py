@@ -40,8 +40,8 @@ def landing_files(landing: Path, table: str) -> Found:
     files: list[LandingFile] = []
     problems: dict[str, DataError] = {}
     for path in sorted(_paths(landing, table)):
-        name = path.relative_to(landing).as_posix()
-        if problem := _unusable(name, path):
+        name = _readable(path.relative_to(landing))
+        if problem := _unusable(name, path, table):
             problems[name] = problem
             continue
         try:
@@ -57,12 +57,25 @@ def _paths(landing: Path, table: str) -> Iterator[Path]:
     if not landing.is_dir():
         return
     for entry in sorted(landing.iterdir()):
-        if entry.name.startswith(_HIDDEN) or entry.name.split(".")[0].casefold() != table.casefold():
+        if entry.name.startswith(_HIDDEN) or not _is_meant(entry, table):
             continue
         if entry.is_dir() and entry.name == table:
-            yield from _below(entry, frozenset())
+            root = landing.resolve()
+            yield from _below(entry, frozenset([root, *root.parents, *entry.resolve().parents]))
         else:
             yield entry
+
+
+def _is_meant(entry: Path, table: str) -> bool:
+    """Whether a path is of the table, or its name so near that somebody may take it for one (`events (1).csv`)."""
+    stem, table = entry.name.split(".")[0].casefold(), table.casefold()
+    longer = stem.startswith(table) and not stem[len(table) :][:1].isalpha()
+    return stem == table or (longer and entry.suffix.lower() in FORMATS)
+
+
+def _readable(path: Path) -> str:
+    """A path for messages and the ledger; bytes that are no UTF-8 are written as `\\xff`."""
+    return os.fsencode(path.as_posix()).decode("utf-8", "backslashreplace")
 
 
 def _below(folder: Path, above: frozenset[Path]) -> Iterator[Path]:
@@ -85,18 +98,28 @@ def _below(folder: Path, above: frozenset[Path]) -> Iterator[Path]:
             yield entry
 
 
-def _unusable(name: str, path: Path) -> DataError | None:
+def _unusable(name: str, path: Path, table: str) -> DataError | None:
     """Why a path is no file of the table, where it is none."""
-    table = name.split("/")[0].split(".")[0]
-    if table != table.lower():
+    stem = name.split("/")[0].split(".")[0]
+    if stem.casefold() != table:
+        return DataError(
+            f"{name} is not read.",
+            why=f"What is beside {table}.csv has to be in a folder.",
+            do=f"Put it into the folder {table}/, or let its name begin with _ to leave it out.",
+        )
+    if stem != table:
         return DataError(
             f"{name} is not read.", why="Names of tables are in small letters.", do=f"Rename it to {name.lower()}."
         )
+    if not str(path).endswith(name):
+        return DataError(f"{name} is not read.", why="Its name is not in UTF-8.", do="Rename it, or its folder.")
     if path.is_symlink() and path.is_dir():
         return DataError(f"{name} is not read.", why="It links to a folder above itself.", do="Take the link away.")
     if not path.exists():
         return DataError(
-            f"{name} is not there.", why=f"It links to {path.readlink()}.", do="Mend the link, or take it away."
+            f"{name} is not there.",
+            why=f"It links to {_readable(path.readlink())}.",
+            do="Mend the link, or take it away.",
         )
     if path.is_dir() and not os.access(path, os.R_OK | os.X_OK):
         return DataError(f"{name} cannot be opened.", do="Give this user the right to read the folder.")

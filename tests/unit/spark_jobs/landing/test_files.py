@@ -71,5 +71,49 @@ def test_what_cannot_be_read_is_named_with_the_reason(tmp_path: Path) -> None:
     assert all("do:" in str(problem) for problem in found.problems.values())
 
 
+@pytest.mark.parametrize("above", ["..", "../..", "../../landing/events"])
+def test_a_link_to_any_folder_above_is_named_and_not_entered(tmp_path: Path, above: str) -> None:
+    put(tmp_path / "landing/events/a.csv")
+    put(tmp_path / "landing/items.csv")
+    (tmp_path / "landing/events/up").symlink_to(above)
+    found = landing_files(tmp_path / "landing", "events")
+    assert [file.name for file in found.files] == ["events/a.csv"]
+    assert "a folder above itself" in str(found.problems["events/up"])
+
+
+def test_a_table_that_is_a_link_may_not_lead_back_either(tmp_path: Path) -> None:
+    put(tmp_path / "elsewhere/shop/a.csv")
+    put(tmp_path / "landing/items.csv")
+    (tmp_path / "landing/events").symlink_to(tmp_path / "elsewhere/shop")
+    (tmp_path / "elsewhere/shop/back").symlink_to(tmp_path / "landing")
+    (tmp_path / "elsewhere/shop/up").symlink_to(tmp_path / "elsewhere")
+    found = landing_files(tmp_path / "landing", "events")
+    assert [file.name for file in found.files] == ["events/a.csv"]
+    assert set(found.problems) == {"events/back", "events/up"}
+
+
+@pytest.mark.parametrize("name", [b"caf\xe9.csv", b"caf\xe9/a.csv"])
+def test_a_name_that_is_no_utf_8_is_named_in_letters_that_can_be_written(tmp_path: Path, name: bytes) -> None:
+    path = os.path.join(os.fsencode(tmp_path / "events"), name)
+    os.makedirs(os.path.dirname(path))
+    os.symlink(b"nowhere\xff", os.path.join(os.fsencode(tmp_path / "events"), b"gone.csv"))
+    with open(path, "w") as stream:
+        stream.write("x")
+    found = landing_files(tmp_path, "events")
+    assert found.files == ()
+    assert set(found.problems) == {f"events/{name.decode('utf-8', 'backslashreplace')}", "events/gone.csv"}
+    assert "".join(map(str, found.problems.values())).encode()
+
+
+def test_a_file_that_may_be_meant_for_the_table_is_named(tmp_path: Path) -> None:
+    meant = {"events (1).csv", "events-2024.parquet", "events_old.csv", "Events 2.json"}
+    for name in (*meant, "_events-3.csv", "eventstore.csv", "events-notes.txt", "myevents.csv"):
+        put(tmp_path / name)
+    found = landing_files(tmp_path, "events")
+    assert found.files == ()
+    assert set(found.problems) == meant
+    assert all("folder events/" in str(problem) for problem in found.problems.values())
+
+
 def test_no_landing_folder_has_no_file(tmp_path: Path) -> None:
     assert names(tmp_path / "nothing") == []
