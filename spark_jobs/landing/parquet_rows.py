@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pyarrow.types as pt
 
 from infra.errors import DataError
-from spark_jobs.landing.rows import Wanted, check_columns
+from spark_jobs.landing.rows import PARQUET, Wanted, check_columns, refuse_other_bytes
 
 _MOST_ROWS = 10_000
 # From here on not all whole numbers can be told apart: two ids may have become one.
@@ -32,6 +32,7 @@ class ParquetRows:
         try:
             schema = pq.read_schema(path)
         except (pa.ArrowException, OSError) as error:
+            refuse_other_bytes(name, path, but=PARQUET)
             raise self._damaged(error) from error
         check_columns(name, schema.names, wanted)
         self.odd = [column for column in wanted.ids if column in schema.names and _is_odd(schema.field(column).type)]
@@ -59,7 +60,15 @@ class ParquetRows:
             spell = _id_of_float if column in self._wanted.ids else _number_in_full
             bound = _INEXACT[values.type]
             return pa.array([None if v is None else spell(v, bound) for v in values.to_pylist()], pa.string())
-        return _as_text(values)
+        try:
+            return _as_text(values)
+        except pa.ArrowException as error:
+            raise DataError(
+                f"{self._name} is no readable Parquet file.",
+                where=f"column {column}, of the type {values.type}",
+                why=f"A value of it is no text: {str(error).splitlines()[0]}",
+                do="Write the column as text, numbers or times.",
+            ) from error
 
     def _damaged(self, error: Exception) -> DataError:
         return DataError(
@@ -85,6 +94,8 @@ def _as_text(values: pa.Array) -> pa.Array:
         micros = values.cast(pa.timestamp("us", values.type.tz), safe=False).cast(pa.int64())
         texts = micros.cast(pa.timestamp("us")).cast(pa.string()).to_pylist()
         return pa.array([None if text is None else f"{text}Z" for text in texts], pa.string())
+    if isinstance(values.type, pa.UuidType):
+        return pa.array([None if v is None else str(v) for v in values.to_pylist()], pa.string())
     if isinstance(values, pa.ExtensionArray):
         return _as_text(values.storage)
     return values.cast(pa.string())

@@ -11,6 +11,7 @@ from infra.errors import DataError
 from spark_jobs.landing.text import stripped
 
 _GUIDE = "docs/bring-your-data.md lists every column"
+PARQUET = b"PAR1"
 _UNPACK, _EXPORT = "Unpack it.", "Save it as CSV in UTF-8."
 _MAGIC = {
     b"\x1f\x8b": ("compressed", "gzip", _UNPACK),
@@ -19,7 +20,7 @@ _MAGIC = {
     b"\x28\xb5\x2f\xfd": ("compressed", "zstd", _UNPACK),
     b"\xfd7zXZ": ("compressed", "xz", _UNPACK),
     b"\xd0\xcf\x11\xe0": ("no text", "Excel's old format", _EXPORT),
-    b"PAR1": ("no text", "Parquet", "Let its name end in .parquet."),
+    PARQUET: ("no text", "Parquet", "Let its name end in .parquet."),
 }
 _WIDE = (b"\xff\xfe", b"\xfe\xff")
 _MOST_LISTED = 400
@@ -117,14 +118,16 @@ def listed(columns: Iterable[str]) -> str:
     return text if len(text) <= _MOST_LISTED else f"{text[:_MOST_LISTED]} ..."
 
 
-def refuse_other_bytes(name: str, path: Path) -> None:
-    """Refuse what is compressed, text of two bytes a letter, or no text.
+def refuse_other_bytes(name: str, path: Path, but: bytes = b"") -> None:
+    """Refuse what is compressed, text of two bytes a letter, or no text; `but` are the first bytes that are asked for.
 
     Raises:
         DataError: it says which, and how to deliver the file instead.
     """
     with path.open("rb") as stream:
         head = stream.read(256)
+    if but and head.startswith(but):
+        return
     for magic, (what, kind, do) in _MAGIC.items():
         if head.startswith(magic):
             raise DataError(f"{name} is {what}.", why=f"Its bytes are those of {kind}.", do=do)
@@ -133,6 +136,12 @@ def refuse_other_bytes(name: str, path: Path) -> None:
     few, many = sorted(part.count(0) / max(1, len(part)) for part in (head[:64:2], head[1:64:2]))
     if head.startswith(_WIDE) or (few < 0.25 and many > 0.5):
         raise DataError(f"{name} is in UTF-16.", do="Save it in UTF-8 (Excel: CSV UTF-8).")
+    if but:
+        raise DataError(
+            f"{name} is no readable Parquet file.",
+            why=f"It does not begin with {but.decode()}.",
+            do="Let its name end in that of its format (.csv, .jsonl), or deliver it again.",
+        )
 
 
 def text_rows(name: str, path: Path, kind: str, rows: Rows) -> Iterator[Row]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -12,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import spark_jobs.landing.read as reading
-from tests.unit.spark_jobs.landing.kit import read
+from tests.unit.spark_jobs.landing.kit import read, written
 
 TEN = datetime(2024, 3, 1, 10, tzinfo=UTC)
 
@@ -90,6 +91,26 @@ def test_batches_are_as_large_as_their_content(tmp_path: Path, monkeypatch: pyte
 def test_bytes_that_are_no_utf_8_name_the_file(tmp_path: Path) -> None:
     _, tally = read(put(tmp_path / "a.parquet", user_id=pa.array([b"\xff\xfe"], pa.binary())))
     assert "a.parquet is no readable Parquet file" in tally.problem
+    assert "column user_id, of the type binary" in tally.problem
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        (b"user_id,item_id\nu,i\n", "does not begin with PAR1"),
+        (gzip.compress(b"PAR1"), "gzip"),
+        (bytes(1_000), "begins with zeros"),
+        (b"PAR1 and then the line went dead", "truncated or damaged"),
+    ],
+)
+def test_what_is_no_parquet_is_told_by_its_first_bytes(tmp_path: Path, content: bytes, complaint: str) -> None:
+    _, tally = read(written(tmp_path / "a.parquet", content))
+    assert complaint in tally.problem
+
+
+def test_an_id_that_is_a_uuid_is_its_usual_text(tmp_path: Path) -> None:
+    found, _ = read(put(tmp_path / "a.parquet", user_id=pa.array([bytes(range(16))], pa.uuid())))
+    assert found[0]["values"]["user_id"] == "00010203-0405-0607-0809-0a0b0c0d0e0f"
 
 
 def test_a_value_that_no_reader_of_ours_knows_names_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
