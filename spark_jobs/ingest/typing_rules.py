@@ -17,7 +17,9 @@ GIVEN, ITEM_KNOWN = "_given", "_item_known"
 _KINDS = {"double": "a number", "date": "a date (YYYY-MM-DD)", "timestamp": "a time (ISO 8601, or epoch)"}
 # What becomes of a whole number on its way through a float: `1029.0`, and of a long one, digits lost, `1.02938E+11`.
 _THROUGH_FLOAT = r"^(-?[0-9]+)[.]0+$"
-_DIGITS_LOST = r"^-?[0-9]+([.][0-9]+[eE][+-]?|[eE][+-])[0-9]+$"
+_DIGITS_LOST = r"^-?([0-9]+([.][0-9]+[eE][+-]?|[eE][+-])[0-9]+|inf|Infinity)$"
+# Spark also takes Java's `3d`, `3f` and `0x1p3`.
+_DECIMAL = r"^[+-]?([0-9]+[.]?[0-9]*|[.][0-9]+)([eE][+-]?[0-9]+)?$"
 
 
 def typed_rows(raw: DataFrame, table: Landed, now: datetime) -> DataFrame:
@@ -97,7 +99,8 @@ def _typed(column: Column, table: Landed) -> str:
     if column.name == table.time:
         return f"cast({MOMENT} as {column.type})"
     if column.type == "double":
-        return f"if(abs(try_cast({given} as double)) < double('Infinity'), try_cast({given} as double), null)"
+        number = f"try_cast({given} as double)"
+        return f"if({given} rlike '{_DECIMAL}' and abs({number}) < double('Infinity'), {number}, null)"
     return f"regexp_replace({given}, '{_THROUGH_FLOAT}', '$1')" if column.name in table.ids else given
 
 

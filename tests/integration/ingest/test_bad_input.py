@@ -19,6 +19,9 @@ from tests.landing_kit import GOOD, Shop, event, many_good_events
 TOMORROW = (datetime.now(UTC) + timedelta(days=1)).isoformat()
 BAD_ROWS: dict[str, tuple[dict[str, Any], str]] = {
     "a price that is no number": (event(price="cheap"), "price_is_double"),
+    "a price of Java's": (event(price="3d"), "price_is_double"),
+    "a price in base sixteen": (event(price="0x1p3"), "price_is_double"),
+    "a user without end": (event(user_id="-inf"), "user_id_is_an_id"),
     "a negative price": (event(price="-1"), "price_not_negative"),
     "a price without end": (event(price="inf"), "price_is_double"),
     "a time that cannot be parsed": (event(event_time="last Tuesday"), "event_time_is_timestamp"),
@@ -53,7 +56,7 @@ def test_every_bad_row_is_refused_with_its_file_row_and_rule_while_good_rows_go_
     assert shop.ledger.reconcile() == []
     lines = "\n".join(report.lines())
     assert (
-        "1 refused by rule price_not_negative in events/monday.csv, first in row 202. A price is never below zero."
+        "1 refused by rule price_not_negative in events/monday.csv, first in row 205. A price is never below zero."
         in lines
     )
 
