@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 import sys
 from collections import deque
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ csv.field_size_limit(sys.maxsize)
 _MOST_LINES = 1_000
 # Files that were written one behind the other have a byte order mark inside; a quote behind it opens a value.
 _MARK = "\ufeff"
+_COMMA_OF_TEXT = re.compile(r", [^\s,]")
 
 
 class _Lines:
@@ -124,8 +126,11 @@ def _swallowed(lines: list[str], values: list[str]) -> bool:
     """Whether a record of several lines has the look of several records.
 
     Then a stray quote was opened in the first and closed by one in the last. Both look like a record, and so do most of
-    those between; empty lines say nothing. In running text, which may well have as many commas, blanks follow them.
+    those between; empty lines say nothing. In running text, which may well have as many commas, words follow them.
     """
     text = "".join(value for value in values if "\n" in value or "\r" in value)
-    alike = [line.count(",") == len(values) - 1 for line in lines if not line.isspace()]
-    return 2 * text.count(", ") < text.count(",") and alike[0] and alike[-1] and 2 * alike.count(True) > len(alike)
+    if 2 * len(_COMMA_OF_TEXT.findall(text)) >= text.count(","):
+        return False
+    first, *others = (next(csv.reader([line])) for line in lines if not line.isspace())
+    alike = [len(first) + first[-1].count(",") == len(values), *(len(other) == len(values) for other in others)]
+    return alike[0] and alike[-1] and 2 * alike.count(True) > len(alike)

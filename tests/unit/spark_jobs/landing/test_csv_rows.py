@@ -62,6 +62,8 @@ def test_several_stray_quotes_cost_one_row_each(tmp_path: Path) -> None:
         ("u3,i3,2024-03-01,view", ["  ", "u2, ,2024-03-01,view"]),
         ("u3,i3,2024-03-01,view", ["u2,i2,2024-03-01,view", "u2,i2,2024-03-01,view,"]),
         ("u3,i3,2024-03-01,view", ["u2,i2"]),
+        ('u3,"i,3",2024-03-01,"view, click"', []),
+        ("u3, , , ", []),
     ],
 )
 def test_odd_rows_in_its_reach_do_not_hide_a_stray_quote(tmp_path: Path, last: str, between: list[str]) -> None:
