@@ -83,7 +83,8 @@ def _id_rules(name: str) -> list[RowRule]:
             f"{name}_is_an_id",
             plain,
             "fail",
-            f"{name} is a text or a whole number with all its digits: no list, object, truth value, 1.02938E+11, NUL.",
+            f"{name} is a text or a whole number with all its digits: "
+            "no list, object, truth value, infinity, 1.02938E+11, NUL.",
         ),
         RowRule(f"{name}_is_whole", exact, "warn", f"{name} is written without .0; 1029.0 is read as 1029."),
     ]
