@@ -18,13 +18,14 @@ from transformers import PreTrainedModel
 
 from training.core.loop import Loop, LoopConfig
 from training.core.policy.groups import Group, Request
-from training.core.policy.rewards import RANKING, Term
+from training.core.policy.rewards import Term
 from training.core.policy.rollouts import Beams, Sampling
 from training.core.policy.surrogate import Clip, Surrogate
 from training.core.policy.trainer import PolicyConfig, PolicyTrainer, TrainedPolicy
 from training.core.policy.variant import Variant, grpo
 from training.core.preference import Preference, PreferenceObjective, with_reference
 from training.core.trie import Trie
+from training.generative_rec.rewards import RANKING
 
 from .peers import tiny_qwen
 

@@ -17,7 +17,7 @@ from training.core.errors import DataError
 from training.core.heads import entropies
 from training.core.policy.advantages import GroupAdvantage, standardise
 from training.core.policy.groups import Group, Request, Response, Reward, Tally
-from training.core.policy.rewards import RANKING, Term, log_rewards, rewarded
+from training.core.policy.rewards import Term, log_rewards, rewarded
 from training.core.policy.surrogate import (
     Aggregation,
     Clip,
@@ -37,9 +37,9 @@ numbers = st.floats(-100, 100)
 columns = st.lists(numbers, min_size=2, max_size=8)
 
 
-def group(*responses: tuple[int, ...], truth: tuple[int, ...] = (), **values: list[float]) -> Group:
+def group(*responses: tuple[int, ...], **values: list[float]) -> Group:
     rewards = {name: Reward(torch.tensor(value), 1.0) for name, value in values.items()}
-    return Group(Request((1,), truth), tuple(Response(tokens, (1,)) for tokens in responses), rewards)
+    return Group(Request((1,)), tuple(Response(tokens, (1,)) for tokens in responses), rewards)
 
 
 def rewards(*values: float) -> Group:
@@ -47,18 +47,6 @@ def rewards(*values: float) -> Group:
 
 
 # Rewards
-
-
-def test_the_ranking_reward_pays_the_hit_and_charges_a_miss_the_more_the_higher_it_stands() -> None:
-    beams = rewarded(group((7,), (8,), (9,), truth=(8,)), RANKING)
-    # 1 / log2(i + 2) is 1, 0.63093, 0.5; their sum is 2.13093
-    assert beams.rewards["hit"].value.tolist() == [0.0, 1.0, 0.0]
-    assert beams.rewards["rank_penalty"].value.tolist() == pytest.approx([-1 / 2.13093, 0.0, -0.5 / 2.13093], rel=1e-5)
-    assert beams.total().tolist() == pytest.approx([-0.469279, 1.0, -0.234639], rel=1e-5)
-
-
-def test_without_a_hit_the_ranking_reward_is_zero_for_all() -> None:
-    assert rewarded(group((7,), (8,), truth=(9,)), RANKING).total().tolist() == [0.0, 0.0]
 
 
 def test_a_term_is_logged_weighted_and_one_of_weight_zero_is_logged_as_it_is_and_not_added() -> None:

@@ -1,4 +1,4 @@
-"""Reward terms: named functions of a group, each with its weight; and those of MiniOneRec's ranking reward.
+"""Reward terms: named functions of a group, each with its weight.
 
 A function gives one value per response [G], one per response and slot [G, slots] (NaN where a response has no such
 slot), or None where it does not judge this group. A term of weight 0 is only watched: a replay or filter may look at
@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-import torch
 from torch import Tensor
 
 from training.core.errors import DataError
@@ -46,21 +45,3 @@ def log_rewards(group: Group, tally: Tally) -> None:
     for name, reward in group.rewards.items():
         tally.add(f"reward/{name}", reward.weighted if reward.weight else reward.value)
     tally.add("reward", group.total())
-
-
-def hit(group: Group) -> Tensor:
-    """1 where a response is the true one, the tokens that the request has as its context; else 0. [G]"""
-    return torch.tensor([float(response.tokens == group.request.context) for response in group.responses])
-
-
-def rank_penalty(group: Group) -> Tensor:
-    """A miss costs more the higher it stands among the beams, if the group has a hit; else nothing does. [G]
-
-    Beam i (from 0, best first) that misses: -(1 / log2(i + 2)) / sum_j (1 / log2(j + 2)) (MiniOneRec).
-    """
-    hits = hit(group)
-    gains = 1.0 / torch.log2(torch.arange(len(hits)) + 2.0)
-    return torch.where(hits == 1.0, 0.0, -gains / gains.sum()) * hits.any()
-
-
-RANKING = (Term("hit", 1.0, hit), Term("rank_penalty", 1.0, rank_penalty))
