@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from training.core.policy.groups import Request
 from training.core.policy.rollouts import Beams
 from training.core.policy.trainer import PolicyConfig, PolicyTrainer
-from training.core.policy.variant import grpo
+from training.core.policy.variants.grpo import grpo
 from training.core.stage import StageResult, StageSpec, resolve_config
 from training.generative_rec.rewards import RANKING
 from training.generative_rec.rungs import Rung, RungConfig

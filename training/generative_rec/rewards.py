@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from training.core.policy.groups import Group
-from training.core.policy.rewards import Term
+from training.core.policy.rewards import Term, by_group
 
 
 def hit(group: Group) -> Tensor:
@@ -24,4 +24,4 @@ def rank_penalty(group: Group) -> Tensor:
     return torch.where(hits == 1.0, 0.0, -gains / gains.sum()) * hits.any()
 
 
-RANKING = (Term("hit", 1.0, hit), Term("rank_penalty", 1.0, rank_penalty))
+RANKING = (Term("hit", 1.0, by_group(hit)), Term("rank_penalty", 1.0, by_group(rank_penalty)))

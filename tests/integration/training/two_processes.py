@@ -38,8 +38,9 @@ from training.core.learner import Learner, Loss
 from training.core.loop import Loop, LoopConfig, NextToken
 from training.core.packing import Batch, Sample
 from training.core.policy.groups import Group, Request
-from training.core.policy.rewards import Term
+from training.core.policy.rewards import Term, by_group
 from training.core.policy.rollouts import Sampling
+from training.core.policy.schedule import Linear
 from training.core.policy.surrogate import Clip, Surrogate
 from training.core.policy.trainer import PolicyConfig, PolicyTrainer
 from training.core.policy.variant import Difficulty, Variant
@@ -127,8 +128,8 @@ def policy(make: Make, out: Path, config: LoopConfig, rollout: Sampling | None =
     model = make()
     variant = Variant(
         rollout or Sampling(responses=4, max_tokens=3, end=2, top_k=50),
-        [Term("even", 1.0, even_tokens)],
-        Surrogate(Clip(0.01, 0.02), uncertain_clip=Clip(0.1, 0.2), kl=0.05, entropy_start=0.01),
+        [Term("even", 1.0, by_group(even_tokens))],
+        Surrogate(Clip(0.01, 0.02), uncertain_clip=Clip(0.1, 0.2), kl=0.05, entropy=Linear(0.01)),
         keep=Difficulty(0.1, 0.75),
     )
     settings = PolicyConfig(rounds=6, prompts=ROUND, minibatch=3, rows=1, row_tokens=16, learning_rate=0.01)

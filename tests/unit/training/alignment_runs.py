@@ -18,11 +18,13 @@ from transformers import PreTrainedModel
 
 from training.core.loop import Loop, LoopConfig
 from training.core.policy.groups import Group, Request
-from training.core.policy.rewards import Term
+from training.core.policy.rewards import Term, by_group
 from training.core.policy.rollouts import Beams, Sampling
+from training.core.policy.schedule import Linear
 from training.core.policy.surrogate import Clip, Surrogate
 from training.core.policy.trainer import PolicyConfig, PolicyTrainer, TrainedPolicy
-from training.core.policy.variant import Variant, grpo
+from training.core.policy.variant import Variant
+from training.core.policy.variants.grpo import grpo
 from training.core.preference import Preference, PreferenceObjective, with_reference
 from training.core.trie import Trie
 from training.generative_rec.rewards import RANKING
@@ -91,10 +93,10 @@ def many_high_tokens(group: Group) -> Tensor:
 def sampled() -> Variant:
     """Free samples, with every switch of the surrogate on."""
     surrogate = Surrogate(
-        Clip(0.1, 0.15), uncertain_clip=Clip(0.2, 0.3), kl=0.02, entropy_start=0.02, aggregate="token"
+        Clip(0.1, 0.15), uncertain_clip=Clip(0.2, 0.3), kl=0.02, entropy=Linear(0.02), aggregate="token"
     )
     rollout = Sampling(responses=6, max_tokens=5, end=2, temperature=0.9, top_k=16)
-    return Variant(rollout, [Term("high", 1.0, many_high_tokens)], surrogate)
+    return Variant(rollout, [Term("high", 1.0, by_group(many_high_tokens))], surrogate)
 
 
 GOLDEN_RUNS: dict[str, Callable[[Path], Lines]] = {

@@ -1,7 +1,7 @@
 """A loss, gradient or judgement that is not finite ends a run before the weights have it, and before it is saved."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from training.core.errors import Diverged
 from training.core.learner import Batch, Loss
 from training.core.loop import Loop, NextToken
 from training.core.packing import Sample
-from training.core.policy.groups import Group, Tally
+from training.core.policy.groups import Group, Round
 from training.core.preference import PreferenceObjective
 from training.generative_rec.steps import Steps
 
@@ -87,9 +87,9 @@ def test_an_advantage_that_is_not_a_number_does_not_reach_the_policy(tmp_path: P
     model, rounds = tiny_qwen(seed=0), [0]
     seen = weights_before_each_step(model)
 
-    def advantage(group: Group, tally: Tally) -> Tensor:
-        rounds[0] += group.request.number == 0
-        return torch.full((len(group.responses),), math.nan if rounds[0] == 3 else 1.0)
+    def advantage(groups: Sequence[Group], round: Round) -> list[Tensor]:
+        rounds[0] += 1
+        return [torch.full((len(group.responses),), math.nan if rounds[0] == 3 else 1.0) for group in groups]
 
     with pytest.raises(Diverged, match="the loss is nan"):
         optimise(tmp_path, replace(sampled(), advantage=advantage), replace(POLICY, checkpoint_rounds=1), model=model)

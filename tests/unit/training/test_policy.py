@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,9 +16,10 @@ from trl import GRPOConfig, GRPOTrainer
 
 from training.core.errors import DataError
 from training.core.heads import entropies
-from training.core.policy.advantages import GroupAdvantage, standardise
-from training.core.policy.groups import Group, Request, Response, Reward, Tally
-from training.core.policy.rewards import Term, log_rewards, rewarded
+from training.core.policy.advantages import Clamped, GroupAdvantage, standardise
+from training.core.policy.groups import Group, Request, Response, Reward, Round, Tally
+from training.core.policy.rewards import Term, by_group, log_rewards, rewarded
+from training.core.policy.schedule import Linear, Schedule, value_at
 from training.core.policy.surrogate import (
     Aggregation,
     Clip,
@@ -25,10 +27,9 @@ from training.core.policy.surrogate import (
     Surrogate,
     clipped_gain,
     k3,
-    linear,
     uncertainty_threshold,
 )
-from training.core.policy.variant import Difficulty
+from training.core.policy.variant import Difficulty, groups_that_differ
 from training.core.sequences import Tree
 
 from .peers import gradients, relative_gap, tiny_qwen, word_tokenizer
@@ -49,45 +50,90 @@ def rewards(*values: float) -> Group:
 # Rewards
 
 
+def term(name: str, weight: Schedule, *values: Any, **how: Any) -> Term:
+    """A term that gives these values to every group; None where there are none."""
+    return Term(name, weight, by_group(lambda group: torch.tensor(values) if values else None), **how)
+
+
+def paid(*terms: Term, progress: float = 0.0) -> Group:
+    return rewarded([group((7,), (8,))], terms, progress)[0]
+
+
 def test_a_term_is_logged_weighted_and_one_of_weight_zero_is_logged_as_it_is_and_not_added() -> None:
-    terms = [Term("paid", 0.5, lambda g: torch.tensor([1.0, 3.0])), Term("watched", 0.0, lambda g: torch.ones(2))]
-    tally, judged = Tally(), rewarded(group((7,), (8,)), terms)
-    log_rewards(judged, tally)
+    tally, judged = Tally(), paid(term("paid", 0.5, 1.0, 3.0), term("watched", 0.0, 1.0, 1.0))
+    log_rewards([judged], tally)
     assert judged.total().tolist() == [0.5, 1.5]
     assert tally.means() == {"reward": 1.0, "reward/paid": 1.0, "reward/watched": 1.0}
 
 
 def test_a_term_that_does_not_judge_a_group_leaves_no_trace() -> None:
-    judged = rewarded(group((7,), (8,)), [Term("some", 1.0, lambda g: None), Term("all", 1.0, lambda g: torch.ones(2))])
+    judged = paid(term("some", 1.0), term("all", 1.0, 1.0, 1.0))
     assert (judged.total().tolist(), set(judged.rewards)) == ([1.0, 1.0], {"all"})
+
+
+def test_a_term_is_called_once_with_all_groups_and_sees_the_rewards_of_those_before_it() -> None:
+    calls: list[int] = []
+
+    def lengths(groups: Sequence[Group]) -> list[Tensor]:
+        calls.append(len(groups))
+        return [torch.tensor([float(len(response.tokens)) for response in one.responses]) for one in groups]
+
+    terms = [Term("length", 0.0, lengths), Term("square", 1.0, by_group(lambda g: g.rewards["length"].value ** 2))]
+    found = rewarded([group((7,), (8, 9)), group((1, 2, 3)), group()], terms, 0.0)
+    assert calls == [3]
+    assert [one.total().tolist() for one in found] == [[1.0, 4.0], [9.0], []]
+
+
+def test_rewards_that_a_group_brings_along_are_forgotten_when_it_is_rewarded_anew() -> None:
+    old = group((7,), (8,), other=[5.0, 5.0])
+    assert set(rewarded([old], [term("new", 1.0, 1.0, 2.0)], 0.0)[0].rewards) == {"new"}
+
+
+def test_a_term_that_forgets_a_group_is_named() -> None:
+    forgetful = Term("lazy", 1.0, lambda groups: [None] * (len(groups) - 1))
+    with pytest.raises(DataError, match="'lazy' gave 1 results for 2 groups"):
+        rewarded([group((7,)), group((8,))], [forgetful], 0.0)
+
+
+def test_a_value_is_clamped_before_it_is_weighed_and_a_missing_slot_stays_missing() -> None:
+    judged = paid(
+        term("wild", 0.5, -30.0, 8.0, clamp=(-10.0, 10.0)),
+        term("slots", 1.0, [math.nan, 99.0], [2.0, 1.0], clamp=(0, 2)),
+    )
+    assert judged.total().tolist() == [-5.0, 4.0]
+    assert judged.rewards["slots"].value.tolist() == [[pytest.approx(math.nan, nan_ok=True), 2.0], [2.0, 1.0]]
+
+
+def test_the_weight_of_a_term_may_change_with_the_progress_of_the_training() -> None:
+    fading = term("fades", Linear(1.0, 0.0, begin=0.8), 1.0, 2.0)
+    totals = [paid(fading, progress=progress).total().tolist() for progress in (0.0, 0.8, 0.9, 1.0)]
+    assert totals == [pytest.approx([share, 2 * share]) for share in (1.0, 1.0, 0.5, 0.0)]
 
 
 @pytest.mark.parametrize("values", [[1.0], [1.0, math.nan], [1.0, math.inf]])
 def test_a_reward_that_is_not_one_finite_value_per_response_is_named(values: list[float]) -> None:
     with pytest.raises(DataError, match="reward term 'odd'"):
-        rewarded(group((7,), (8,)), [Term("odd", 1.0, lambda g: torch.tensor(values))])
+        paid(term("odd", 1.0, *values))
 
 
 def test_a_slot_may_be_missing_but_not_infinite() -> None:
-    slots = [[1.0, math.nan], [math.inf, 2.0]]
     with pytest.raises(DataError, match="not finite"):
-        rewarded(group((7,), (8,)), [Term("odd", 1.0, lambda g: torch.tensor(slots))])
-    slots[1][0] = 3.0
-    assert set(rewarded(group((7,), (8,)), [Term("odd", 1.0, lambda g: torch.tensor(slots))]).rewards) == {"odd"}
+        paid(term("odd", 1.0, [1.0, math.nan], [math.inf, 2.0]))
+    assert set(paid(term("odd", 1.0, [1.0, math.nan], [3.0, 2.0])).rewards) == {"odd"}
 
 
 @pytest.mark.parametrize(("reward", "kept"), [(0.05, False), (0.1, True), (0.95, True), (0.99, False)])
 def test_groups_that_are_hopeless_or_learnt_already_are_filtered_out(reward: float, kept: bool) -> None:
-    assert Difficulty(0.1, 0.95)(rewards(reward - 0.01, reward + 0.01), Tally()) is kept
+    assert Difficulty(0.1, 0.95)(rewards(reward - 0.01, reward + 0.01), Round()) is kept
 
 
 def test_a_response_without_a_measure_neither_drops_its_group_nor_counts_in_its_mean() -> None:
-    nan, tally = math.nan, Tally()
+    nan, round = math.nan, Round()
     lists = {"half": [0.4, nan, nan, 0.6], "easy": [nan, 1.0], "none": [nan, nan]}
     difficulty = Difficulty(0.5, 0.9, measure=lambda group: group.rewards["list"].value)
-    kept = {name: difficulty(group((7,), list=values), tally) for name, values in lists.items()}
+    kept = {name: difficulty(group((7,), list=values), round) for name, values in lists.items()}
     assert kept == {"half": True, "easy": False, "none": False}
-    assert tally.means() == {"unmeasured": 5 / 8}
+    assert round.tally.means() == {"unmeasured": 5 / 8}
 
 
 # Advantages
@@ -95,8 +141,16 @@ def test_a_response_without_a_measure_neither_drops_its_group_nor_counts_in_its_
 
 def test_grpo_divides_by_the_sample_deviation_plus_eps() -> None:
     # mean 2, sample deviation sqrt((1 + 0 + 1) / 2) = 1
-    advantage = GroupAdvantage()(rewards(1.0, 2.0, 3.0), Tally())
+    advantage = GroupAdvantage()([rewards(1.0, 2.0, 3.0)], Round())[0]
     assert advantage.tolist() == pytest.approx([-1 / 1.0001, 0.0, 1 / 1.0001])
+
+
+def test_clamped_advantages_are_counted() -> None:
+    round = Round()
+    found = Clamped(GroupAdvantage(), 1.0)([rewards(0.0, 0.0, 0.0, 0.0, 10.0), rewards(1.0, 1.0)], round)
+    assert found[0].tolist() == pytest.approx([-0.447204] * 4 + [1.0], abs=1e-5)
+    assert found[1].tolist() == [0.0, 0.0]
+    assert round.tally.means() == {"flat_groups": 0.5, "clamped_advantages": pytest.approx(1 / 7)}
 
 
 def test_population_deviation_and_an_eps_inside_the_root_are_other_numbers() -> None:
@@ -139,10 +193,11 @@ sizes = st.floats(1e-6, 1e12).map(lambda size: float(torch.tensor(size)))
 def test_a_group_with_equal_rewards_has_no_advantage_at_any_size_of_reward(
     size: float, sign: float, count: int, dtype: torch.dtype
 ) -> None:
-    tally, reward = Tally(), Reward(torch.full((count,), sign * size, dtype=dtype), 1.0)
+    round, reward = Round(), Reward(torch.full((count,), sign * size, dtype=dtype), 1.0)
     flat = replace(rewards(*[0.0] * count), rewards={"reward": reward})
-    assert GroupAdvantage()(flat, tally).tolist() == [0.0] * count
-    assert tally.means()["flat_groups"] == 1.0
+    assert GroupAdvantage()([flat], round)[0].tolist() == [0.0] * count
+    assert round.tally.means()["flat_groups"] == 1.0
+    assert not groups_that_differ(flat, round)
     for ddof, inside in ((0, False), (1, True)):
         assert not standardise(reward.value, ddof=ddof, eps=1e-12, inside_root=inside).any()
 
@@ -201,7 +256,8 @@ def test_the_uncertain_tokens_are_those_at_or_above_the_percentile_of_the_entrop
 
 
 def test_a_schedule_goes_straight_from_its_start_to_its_end() -> None:
-    assert [linear(0.01, 0.0, progress) for progress in (0.0, 0.25, 1.0)] == pytest.approx([0.01, 0.0075, 0.0])
+    assert value_at(0.3, 0.5) == value_at(Linear(0.3, 0.3), 0.5) == 0.3
+    assert [Linear(0.01).at(progress) for progress in (0.0, 0.25, 1.0)] == pytest.approx([0.01, 0.0075, 0.0])
 
 
 EPISODES = [
@@ -266,7 +322,7 @@ def test_loss_and_gradients_are_those_of_the_grpo_trainer_of_trl(
     )
     expected = peer.compute_loss(peer.model.eval(), trl_batch(EPISODES))
     expected.backward()
-    surrogate = Surrogate(Clip(0.1, 0.3), kl=0.05, aggregate=aggregate, entropy_start=entropy, entropy_end=entropy)
+    surrogate = Surrogate(Clip(0.1, 0.3), kl=0.05, aggregate=aggregate, entropy=Linear(entropy, entropy))
     value, gradient, logged = loss_of(surrogate, temperature=0.7)
     assert value == pytest.approx(expected.item(), abs=1e-5)
     assert relative_gap(gradient, gradients(peer.model)) < 1e-5
@@ -306,7 +362,7 @@ def trl_batch(episodes: Sequence[Episode]) -> dict[str, Tensor]:
 @settings(max_examples=10, deadline=None)
 @given(st.integers(0, 3), st.sampled_from(["token", "response"]))
 def test_what_stands_at_masked_places_has_no_influence(token: int, aggregate: Aggregation) -> None:
-    surrogate = Surrogate(kl=0.05, entropy_start=0.01, aggregate=aggregate)
+    surrogate = Surrogate(kl=0.05, entropy=Linear(0.01), aggregate=aggregate)
     model, batch = tiny_qwen(seed=0), surrogate.collate([EPISODES], pad=0, progress=0.0, temperature=1.0)
     trees = batch.trees
     padding = trees.segments == 0
@@ -360,7 +416,7 @@ def test_uncertain_tokens_may_move_further_than_the_others() -> None:
 def test_entropies_and_their_gradients_are_the_same_however_few_logits_are_there_at_once(
     bonus: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    surrogate = Surrogate(entropy_start=bonus, entropy_end=bonus)
+    surrogate = Surrogate(entropy=Linear(bonus, bonus))
     value, gradient, logged = loss_of(surrogate)
     monkeypatch.setattr("training.core.heads.LOGITS_AT_ONCE", 3 * 32)
     again, other, logged_again = loss_of(surrogate)
@@ -383,7 +439,7 @@ def test_of_the_entropies_nothing_is_kept_for_the_gradient_but_the_logits_themse
 
 
 def test_the_entropy_bonus_fades_with_the_progress_of_the_training() -> None:
-    bonus = Surrogate(entropy_start=0.1, entropy_end=0.0)
+    bonus = Surrogate(entropy=Linear(0.1))
     plain, _, logged = loss_of(Surrogate())
     assert loss_of(bonus)[0] == pytest.approx(plain - 0.1 * logged["entropy"], abs=1e-5)
     assert loss_of(bonus, progress=0.5)[0] == pytest.approx(plain - 0.05 * logged["entropy"], abs=1e-5)

@@ -17,9 +17,9 @@ from common.config import parse_config
 from training.core.backbone import LoraSettings, build_backbone
 from training.core.checkpoint import trainable
 from training.core.errors import DataError, Preempted
-from training.core.policy.groups import Group, Tally
+from training.core.policy.groups import Group, Round
 from training.core.policy.reference import Reference
-from training.core.policy.rewards import Term
+from training.core.policy.rewards import Term, by_group
 from training.core.policy.rollouts import Sampling
 from training.core.policy.surrogate import Clip, Episode, Surrogate
 from training.core.policy.trainer import PolicyConfig
@@ -94,7 +94,7 @@ def test_the_first_mini_batch_of_a_round_is_on_policy_and_later_ones_are_not(tmp
 
 
 def test_one_step_per_round_needs_no_old_log_probs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("training.core.policy.trainer.with_old", None)
+    monkeypatch.setattr("training.core.policy.round.with_old", None)
     _, lines = optimise(tmp_path, sampled(), replace(POLICY, minibatch=4, rounds=2))
     assert [line["ratio"] for line in lines if "ratio" in line] == pytest.approx([1.0, 1.0])
 
@@ -130,7 +130,7 @@ def counted_down(asked: int = 0) -> Callable[[], float]:
 
 def sigterm_in_round(number: int, when: str) -> Variant:
     """A variant that is asked to stop in that round: in its first batch of rollouts, after all, or in the updates."""
-    variant, parts = small_batches(), {"rollouts": 2 * number, "replay": number, "updates": 4 * number}
+    variant, parts = small_batches(), {"rollouts": 2 * number, "replay": number, "updates": number}
 
     def asked_to_stop(place: str) -> None:
         parts[place] -= 1
@@ -146,9 +146,9 @@ def sigterm_in_round(number: int, when: str) -> Variant:
         asked_to_stop("replay")
         return groups
 
-    def advantage(group: Group, tally: Tally) -> Tensor:
+    def advantage(groups: Sequence[Group], round: Round) -> Sequence[Tensor]:
         asked_to_stop("updates")
-        return variant.advantage(group, tally)
+        return variant.advantage(groups, round)
 
     return replace(variant, rollout=Watched(**vars(variant.rollout)), replay=replay, advantage=advantage)
 
@@ -156,7 +156,9 @@ def sigterm_in_round(number: int, when: str) -> Variant:
 def test_a_round_that_is_given_up_costs_no_more_rollouts(tmp_path: Path) -> None:
     variant = sigterm_in_round(0, "rollouts")
     rewarded: list[int] = []
-    terms = [Term("high", 1.0, lambda group: rewarded.append(group.request.number) or many_high_tokens(group))]
+    terms = [
+        Term("high", 1.0, by_group(lambda group: rewarded.append(group.request.number) or many_high_tokens(group)))
+    ]
     with pytest.raises(Preempted):
         optimise(tmp_path, replace(variant, rewards=terms))
     assert rewarded == []
@@ -205,7 +207,7 @@ def test_training_on_nothing_is_refused(tmp_path: Path) -> None:
 
 def test_responses_that_do_not_fit_into_a_row_are_refused_before_any_is_paid_for(tmp_path: Path) -> None:
     asked: list[None] = []
-    variant = replace(sampled(), rewards=(Term("paid", 1.0, lambda group: asked.append(None)),))
+    variant = replace(sampled(), rewards=(Term("paid", 1.0, by_group(lambda group: asked.append(None))),))
     config = replace(POLICY, rounds=1, row_tokens=2 + 5)
     optimise(tmp_path / "fits", variant, config)
     assert asked
@@ -280,6 +282,6 @@ def test_the_parts_of_a_variant_are_read_from_a_config() -> None:
 
 def test_dropout_is_off_because_ratios_would_be_noise(tmp_path: Path, vocabulary: Vocabulary) -> None:
     model = build_backbone(replace(TINY, dropout=0.5), vocabulary, seed=7)
-    variant = replace(sampled(), rewards=(Term("high", 1.0, many_high_tokens),))
+    variant = replace(sampled(), rewards=(Term("high", 1.0, by_group(many_high_tokens)),))
     _, lines = optimise(tmp_path, variant, replace(POLICY, rounds=1), model=model)
     assert next(line["ratio"] for line in lines if "ratio" in line) == pytest.approx(1.0, abs=1e-5)

@@ -15,9 +15,10 @@ from training.core.checkpoint import trainable
 from training.core.errors import DataError
 from training.core.policy.advantages import standardise
 from training.core.policy.episodes import drafts, with_old
-from training.core.policy.groups import Group, Request, Response, Reward, Tally
-from training.core.policy.rewards import Term, rewarded
+from training.core.policy.groups import Group, Request, Response, Reward, Round, Tally
+from training.core.policy.rewards import Term, by_group, rewarded
 from training.core.policy.rollouts import Rollout, Sampling
+from training.core.policy.schedule import Linear
 from training.core.policy.surrogate import Clip, Surrogate
 from training.core.policy.trainer import PolicyConfig
 from training.core.policy.variant import Actor, Difficulty, Variant
@@ -47,7 +48,10 @@ class SlotAdvantage:
     list_weight: float
     eps: float = 1e-6
 
-    def __call__(self, group: Group, tally: Tally) -> Tensor:
+    def __call__(self, groups: Sequence[Group], round: Round) -> list[Tensor]:
+        return [self._of(group) for group in groups]
+
+    def _of(self, group: Group) -> Tensor:
         slots = torch.stack([r.weighted for r in group.rewards.values() if r.value.ndim == 2]).sum(dim=0)
         own = standardise(slots, ddof=0, eps=self.eps, inside_root=True)
         whole = self.list_weight * standardise(group.total(), ddof=0, eps=self.eps, inside_root=True)
@@ -73,7 +77,7 @@ def test_a_token_has_the_advantage_of_its_slot_and_of_its_list() -> None:
         format=[0.0, -1.0],
     )
     # Slot 0: mean 2, deviation 1, so -1 and +1. Slot 1: only one list has it. Lists: mean -0.5, deviation 0.5.
-    found = SlotAdvantage(list_weight=0.5, eps=1e-12)(lists, Tally())
+    found = SlotAdvantage(list_weight=0.5, eps=1e-12)([lists], Round())[0]
     assert found[0].tolist() == pytest.approx([-1 + 0.5, -1 + 0.5, 0.5, 0.5, 0.5])
     assert found[1, :3].tolist() == pytest.approx([1 - 0.5, 1 - 0.5, 1 - 0.5])
     episode = drafts(lists, found, row_tokens=64)[0]
@@ -98,8 +102,8 @@ def queries(group: Group) -> Tensor:
 
 IL_GRPO = Variant(
     Sampling(responses=6, max_tokens=8, end=2, top_k=16),
-    [Term("query", 1.0, queries), Term("length", 0.5, many_high_tokens)],
-    Surrogate(Clip(0.1, 0.1), uncertain_clip=Clip(0.2, 0.28), entropy_start=0.01),
+    [Term("query", 1.0, by_group(queries)), Term("length", 0.5, by_group(many_high_tokens))],
+    Surrogate(Clip(0.1, 0.1), uncertain_clip=Clip(0.2, 0.28), entropy=Linear(0.01)),
     advantage=SlotAdvantage(list_weight=0.5),
     keep=Difficulty(-10.0, 10.0, measure=lambda group: group.rewards["query"].value.nanmean(dim=1)),
 )
@@ -115,7 +119,11 @@ def fused(business: Tensor, semantic: Tensor, eps: float = 1e-8) -> tuple[Tensor
     return business + share * semantic, share
 
 
-def asymmetric(group: Group, tally: Tally) -> Tensor:
+def asymmetric(groups: Sequence[Group], round: Round) -> list[Tensor]:
+    return [asymmetric_in(group, round.tally) for group in groups]
+
+
+def asymmetric_in(group: Group, tally: Tally) -> Tensor:
     business = standardise(group.rewards["business"].value, ddof=0, eps=1e-8)
     if "semantic" not in group.rewards:
         return business
@@ -131,14 +139,17 @@ def test_semantics_strengthen_what_business_agrees_with_and_leave_the_rest() -> 
     # A_biz = (2, -1, -1) / sqrt 2; A_sem = (1, 0.5, -1.5) / sqrt(3.5 / 3). First: lambda 0.654654; second: they differ;
     # third: the judge is the stronger one, so the update doubles.
     tally = Tally()
-    assert asymmetric(judged, tally).tolist() == pytest.approx([2.020305, -0.707107, -1.414214], abs=1e-5)
+    assert asymmetric_in(judged, tally).tolist() == pytest.approx([2.020305, -0.707107, -1.414214], abs=1e-5)
     assert tally.means()["a2po/agreement"] == pytest.approx(2 / 3)
     assert tally.means()["a2po/lambda"] == pytest.approx((0.654654 + 0 + 0.509175) / 3, abs=1e-5)
 
 
 def test_a_group_that_the_judge_has_not_seen_learns_from_business_alone() -> None:
-    terms = [Term("business", 1.0, lambda g: torch.tensor([1.0, 0.0])), Term("semantic", 1.0, lambda g: None)]
-    found = asymmetric(rewarded(group_of((7,), (8,)), terms), Tally())
+    terms = [
+        Term("business", 1.0, by_group(lambda g: torch.tensor([1.0, 0.0]))),
+        Term("semantic", 1.0, by_group(lambda g: None)),
+    ]
+    found = asymmetric_in(rewarded([group_of((7,), (8,))], terms, 0.0)[0], Tally())
     assert found.tolist() == pytest.approx([1.0, -1.0])
 
 
@@ -147,18 +158,18 @@ def test_where_business_has_no_preference_nothing_is_learnt_whatever_the_judge_s
     reward: float, judged: list[float]
 ) -> None:
     terms = [
-        Term("business", 1.0, lambda g: torch.full((len(judged),), reward)),
-        Term("semantic", 1.0, lambda g: torch.tensor(judged)),
+        Term("business", 1.0, by_group(lambda g: torch.full((len(judged),), reward))),
+        Term("semantic", 1.0, by_group(lambda g: torch.tensor(judged))),
     ]
-    indifferent = rewarded(group_of(*[(7,)] * len(judged)), terms)
-    assert asymmetric(indifferent, Tally()).tolist() == [0.0] * len(judged)
+    indifferent = rewarded([group_of(*[(7,)] * len(judged))], terms, 0.0)[0]
+    assert asymmetric_in(indifferent, Tally()).tolist() == [0.0] * len(judged)
 
 
 def test_a_run_without_any_preference_of_business_leaves_the_policy_as_it_is(tmp_path: Path) -> None:
     model, before = tiny_qwen(0), trainable(tiny_qwen(0))
     terms = [
-        Term("business", 1.0, lambda g: torch.full((len(g.responses),), 0.1)),
-        Term("semantic", 0.0, many_high_tokens),
+        Term("business", 1.0, by_group(lambda g: torch.full((len(g.responses),), 0.1))),
+        Term("semantic", 0.0, by_group(many_high_tokens)),
     ]
     _, lines = optimise(tmp_path, replace(A2PO, rewards=terms, surrogate=Surrogate()), ROUNDS, model=model)
     assert {line["grad_norm"] for line in lines if "grad_norm" in line} == {0.0}
@@ -183,7 +194,7 @@ def sometimes_judged(group: Group) -> Tensor | None:
 
 A2PO = Variant(
     Sampling(responses=6, max_tokens=4, end=2, top_k=16),
-    [Term("business", 1.0, many_high_tokens), Term("semantic", 0.0, sometimes_judged)],
+    [Term("business", 1.0, by_group(many_high_tokens)), Term("semantic", 0.0, by_group(sometimes_judged))],
     Surrogate(kl=1e-3, aggregate="response"),
     advantage=asymmetric,
 )
@@ -201,7 +212,8 @@ class GuidedReplay:
     guided: Rollout
     strip: bool = True
 
-    def __call__(self, groups: Sequence[Group], actor: Actor, tally: Tally) -> list[Group]:
+    def __call__(self, groups: Sequence[Group], actor: Actor, round: Round) -> list[Group]:
+        tally = round.tally
         hard = [group for group in groups if group.rewards["label"].value.mean() < self.share]
         hinted = [replace(g.request, prompt=g.request.prompt + self.hint(g.request)) for g in hard]
         answers = actor.answer(hinted, attempt=1, rollout=self.guided)
@@ -218,7 +230,7 @@ class GuidedReplay:
         own = group.total().argsort(descending=True)[: len(group.responses) - len(good)].tolist()
         learnt = [Response(r.tokens, group.request.prompt if self.strip else r.prompt) for r in good]
         responses = (*(group.responses[number] for number in own), *learnt)
-        return actor.rewarded(Group(group.request, responses)) if good else None
+        return actor.rewarded([Group(group.request, responses)])[0] if good else None
 
 
 def label(group: Group) -> Tensor:
@@ -229,7 +241,7 @@ def closeness(group: Group) -> Tensor:
     return torch.tensor([-abs(response.tokens[0] - group.request.context) / 100 for response in group.responses])
 
 
-RULES = [Term("label", 1.0, label), Term("closeness", 1.0, closeness)]
+RULES = [Term("label", 1.0, by_group(label)), Term("closeness", 1.0, by_group(closeness))]
 HINT = 30
 
 
@@ -248,10 +260,10 @@ class Scripted:
 
 
 def replayed(strip: bool, hint: Tokens = (HINT,)) -> tuple[list[Group], Tally]:
-    actor, tally = Actor(tiny_qwen(0), RULES, Scripted(), (0, 0)), Tally()
+    actor, round = Actor(tiny_qwen(0), RULES, Scripted(), (0, 0)), Round()
     requests = [Request((5,), 20, 0), Request((6,), 21, 1)]
     replay = GuidedReplay(lambda request: hint, 0.25, Scripted(), strip)
-    return replay(actor.answer(requests, attempt=0), actor, tally), tally
+    return replay(actor.answer(requests, attempt=0), actor, round), round.tally
 
 
 def test_a_group_that_failed_has_its_worst_answers_replaced_and_learns_them_without_the_hint() -> None:

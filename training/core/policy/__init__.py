@@ -1,4 +1,5 @@
 """Policy optimisation: a variant is a rollout, rewards, an advantage, a replay, a filter and a surrogate (`variant`).
 
-`trainer` runs any of them. Nothing here knows a system; `grpo` puts the plain variant together.
+`round` is one round from top to bottom, `trainer` plays them, and `variants` are the named ones. Nothing here knows a
+system.
 """

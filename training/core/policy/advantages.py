@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from training.core.errors import DataError
-from training.core.policy.groups import Group, Tally
+from training.core.policy.groups import Group, Round
+
+Advantage = Callable[[Sequence[Group], Round], Sequence[Tensor]]
+"""Gives each group's advantages, one per response [G] or per token [G, T]; T is at least its longest response."""
 
 # A total is a sum of a few terms: equal ones may differ by a rounding or two of each.
 _ROUNDINGS = 8
@@ -29,13 +33,14 @@ def standardise(values: Tensor, *, ddof: int, eps: float, inside_root: bool = Fa
     centred = torch.where(there, exact - exact.nanmean(dim=0), 0.0)
     variance = centred.square().sum(dim=0) / (count - ddof)
     deviation = (variance + eps).sqrt() if inside_root else variance.sqrt() + eps
-    return torch.where((count > 1) & ~_flat(exact, there, torch.finfo(values.dtype).eps), centred / deviation, 0.0)
+    return torch.where((count > 1) & ~flat(values), centred / deviation, 0.0)
 
 
-def _flat(values: Tensor, there: Tensor, precision: float) -> Tensor:
-    """Which columns hold one value only, up to a few roundings of its size to `precision`."""
-    spread = values.masked_fill(~there, -torch.inf).amax(dim=0) - values.masked_fill(~there, torch.inf).amin(dim=0)
-    return spread <= _ROUNDINGS * precision * values.masked_fill(~there, 0.0).abs().amax(dim=0)
+def flat(values: Tensor) -> Tensor:
+    """Which columns of `values` [G, ...] hold one value only, up to a few roundings of its size; NaN is no value."""
+    there, exact = ~values.isnan(), values.double()
+    spread = exact.masked_fill(~there, -torch.inf).amax(dim=0) - exact.masked_fill(~there, torch.inf).amin(dim=0)
+    return spread <= _ROUNDINGS * torch.finfo(values.dtype).eps * exact.masked_fill(~there, 0.0).abs().amax(dim=0)
 
 
 @dataclass(frozen=True)
@@ -45,8 +50,23 @@ class GroupAdvantage:
     ddof: int = 1
     eps: float = 1e-4
 
-    def __call__(self, group: Group, tally: Tally) -> Tensor:
-        """The advantages [G] of a group; logs the share of groups that have nothing to compare."""
-        advantage = standardise(group.total(), ddof=self.ddof, eps=self.eps)
-        tally.add("flat_groups", float(not advantage.any()))
-        return advantage
+    def __call__(self, groups: Sequence[Group], round: Round) -> list[Tensor]:
+        """The advantages [G] of each group; logs the share of groups that have nothing to compare."""
+        found = [standardise(group.total(), ddof=self.ddof, eps=self.eps) for group in groups]
+        round.tally.add("flat_groups", [float(not advantage.any()) for advantage in found])
+        return found
+
+
+@dataclass(frozen=True)
+class Clamped:
+    """The advantages of another way, none of them larger than `limit` either way."""
+
+    advantage: Advantage
+    limit: float
+
+    def __call__(self, groups: Sequence[Group], round: Round) -> list[Tensor]:
+        """The advantages of each group; logs the share that is clamped."""
+        found = self.advantage(groups, round)
+        for advantage in found:
+            round.tally.add("clamped_advantages", (advantage.abs() > self.limit).double())
+        return [advantage.clamp(-self.limit, self.limit) for advantage in found]

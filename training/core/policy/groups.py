@@ -1,10 +1,10 @@
-"""What a round of policy optimisation is about: requests, the responses to them, and what those are worth."""
+"""What a round of policy optimisation is about: requests, the responses to them, what those are worth; the round."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from accelerate.utils import gather_object
@@ -12,14 +12,20 @@ from torch import Tensor
 
 from training.core.sequences import Tokens
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True)
 class Request:
-    """A prompt, what the rewards need to know about it, and its number in the round (its randomness hangs on it)."""
+    """A prompt, what the rewards need to know about it, and its number in the round (its randomness hangs on it).
+
+    `place` is its place among all requests of the training, by which it is known in other rounds.
+    """
 
     prompt: Tokens
     context: Any = None
     number: int = 0
+    place: int = 0
 
 
 @dataclass(frozen=True)
@@ -81,3 +87,24 @@ class Tally:
         names = sorted({name for part in parts for name, (_, count) in part.items() if count})
         found = {name: [part[name] for part in parts if name in part] for name in names}
         return {name: sum(total for total, _ in all_) / sum(n for _, n in all_) for name, all_ in found.items()}
+
+
+@dataclass
+class Round:
+    """What the parts of a variant see of the round that they are in, and where they leave word of it.
+
+    `progress` goes from 0 to 1 over the training; `epoch` counts the passes over all requests that were begun before.
+    `memory` is what parts keep for later rounds. It is saved in the checkpoint, so it holds what JSON does (text,
+    numbers, lists, and mappings by text), and it must be the same in all processes (see `gathered`). `tally` is logged.
+    """
+
+    number: int = 0
+    epoch: int = 0
+    progress: float = 0.0
+    memory: dict[str, Any] = field(default_factory=dict)
+    tally: Tally = field(default_factory=Tally)
+
+    def gathered(self, own: Sequence[T]) -> list[T]:
+        """What all processes bring, end to end; they must ask together."""
+        everywhere: list[T] = gather_object(list(own))
+        return everywhere

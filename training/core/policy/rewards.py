@@ -1,8 +1,11 @@
-"""Reward terms: named functions of a group, each with its weight.
+"""Reward terms: named functions of all groups of a round at once, each with its weight.
 
-A function gives one value per response [G], one per response and slot [G, slots] (NaN where a response has no such
-slot), or None where it does not judge this group. A term of weight 0 is only watched: a replay or filter may look at
-it, and its plain value is logged. Other terms are logged weighted, as they enter the total.
+A term is called once for many groups, so that a model behind it (a judge, a ranker, a grader) makes batches of its own.
+For each group it gives one value per response [G], one per response and slot [G, slots] (NaN where a response has no
+such slot), or None where it does not judge this group. Terms follow each other, and each sees the rewards of those
+before it: one may grade the parts of an answer, and a later one make a single reward of them. A term of weight 0 is
+only watched: an advantage, a replay or a filter may look at it, and its plain value is logged. Other terms are logged
+weighted, as they enter the total.
 """
 
 from __future__ import annotations
@@ -14,34 +17,64 @@ from torch import Tensor
 
 from training.core.errors import DataError
 from training.core.policy.groups import Group, Reward, Tally
+from training.core.policy.schedule import Schedule, value_at
+
+RewardFunction = Callable[[Sequence[Group]], Sequence[Tensor | None]]
 
 
 @dataclass(frozen=True)
 class Term:
-    """One reward term; `name` is what it is logged as."""
+    """One reward term; `name` is what it is logged as. Its values are clamped to `clamp` (low, high) before weighing.
+
+    Every process calls `function` as often as the others, also without any group.
+    """
 
     name: str
-    weight: float
-    function: Callable[[Group], Tensor | None]
+    weight: Schedule
+    function: RewardFunction
+    clamp: tuple[float, float] | None = None
 
 
-def rewarded(group: Group, terms: Sequence[Term]) -> Group:
-    """The group with the rewards of all terms that judge it. DataError for a value that is not one per response."""
-    values = {term.name: (term.function(group), term.weight) for term in terms}
-    rewards = {name: Reward(value, weight) for name, (value, weight) in values.items() if value is not None}
-    for name, reward in rewards.items():
-        absent = reward.value.isnan() if reward.value.ndim > 1 else False
-        if len(reward.value) != len(group.responses) or not (reward.value.isfinite() | absent).all():
+def by_group(function: Callable[[Group], Tensor | None]) -> RewardFunction:
+    """A term's function from one that looks at a single group: for rewards that cost nothing."""
+    return lambda groups: [function(group) for group in groups]
+
+
+def rewarded(groups: Sequence[Group], terms: Sequence[Term], progress: float) -> list[Group]:
+    """The groups with the rewards of the terms that judge them, weighed as at this `progress` of the training.
+
+    DataError where a term does not give one result per group, or a value that is not finite, or not one per response.
+    """
+    found = [replace(group, rewards={}) for group in groups]
+    for term in terms:
+        values, weight = term.function(found), value_at(term.weight, progress)
+        if len(values) != len(found):
             raise DataError(
-                f"reward term {name!r} gave {tuple(reward.value.shape)} values for {len(group.responses)} responses, "
-                "or one that is not finite",
-                do="give one finite value per response, or one row of slots",
+                f"reward term {term.name!r} gave {len(values)} results for {len(found)} groups",
+                do="give one tensor per group, in their order, or None where a group is not judged",
             )
-    return replace(group, rewards=rewards)
+        found = [
+            group if value is None else _with(group, term, value, weight)
+            for group, value in zip(found, values, strict=True)
+        ]
+    return found
 
 
-def log_rewards(group: Group, tally: Tally) -> None:
-    """Log what each term adds to the total, and the total."""
-    for name, reward in group.rewards.items():
-        tally.add(f"reward/{name}", reward.weighted if reward.weight else reward.value)
-    tally.add("reward", group.total())
+def _with(group: Group, term: Term, value: Tensor, weight: float) -> Group:
+    absent = value.isnan() if value.ndim > 1 else False
+    if not value.ndim or len(value) != len(group.responses) or not (value.isfinite() | absent).all():
+        raise DataError(
+            f"reward term {term.name!r} gave {tuple(value.shape)} values for {len(group.responses)} responses, "
+            "or one that is not finite",
+            do="give one finite value per response, or one row of slots",
+        )
+    clamped = value if term.clamp is None else value.clamp(*term.clamp)
+    return replace(group, rewards={**group.rewards, term.name: Reward(clamped, weight)})
+
+
+def log_rewards(groups: Sequence[Group], tally: Tally) -> None:
+    """Log what each term adds to the totals, and the totals."""
+    for group in groups:
+        for name, reward in group.rewards.items():
+            tally.add(f"reward/{name}", reward.weighted if reward.weight else reward.value)
+        tally.add("reward", group.total())

@@ -8,7 +8,7 @@ here: the clip (asymmetric, or wider for uncertain tokens), the weights, the agg
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -17,6 +17,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from training.core.learner import Loss
+from training.core.policy.schedule import Linear
 from training.core.sequences import (
     Tree,
     TreeBatch,
@@ -113,26 +114,20 @@ def uncertainty_threshold(entropies: Tensor, quantile: float) -> float:
     return float(np.quantile(entropies.numpy(), quantile)) if len(entropies) else float("inf")
 
 
-def linear(start: float, end: float, progress: float) -> float:
-    """From `start` to `end` as `progress` goes from 0 to 1."""
-    return start + (end - start) * progress
-
-
 @dataclass(frozen=True)
 class Surrogate:
     """The objective of an update.
 
     `uncertain_clip`, where given, holds for the tokens whose entropy is at or above the `quantile` of the round's.
-    `kl` weighs k3 (0: there is no reference). The weight of the entropy goes linearly from `entropy_start` to
-    `entropy_end` over the training. `aggregate`: the mean over all tokens, or over responses of their mean over tokens.
+    `kl` weighs k3 (0: there is no reference), `entropy` the entropy. `aggregate`: the mean over all tokens, or over
+    responses of their mean over tokens.
     """
 
     clip: Clip = Clip()
     uncertain_clip: Clip | None = None
     quantile: float = 0.8
     kl: float = 0.0
-    entropy_start: float = 0.0
-    entropy_end: float = 0.0
+    entropy: Linear = field(default_factory=Linear)
     aggregate: Aggregation = "token"
 
     def collate(self, rows: Sequence[Sequence[Episode]], pad: int, progress: float, temperature: float) -> PolicyBatch:
@@ -153,7 +148,7 @@ class Surrogate:
             uncertain=_joined([episode.uncertain for episode in episodes]) > 0,
             weight=(weight / lengths if by_response else weight)[trees.mask],
             learnt=len(trees.tree) if by_response else int(trees.mask.sum()),
-            bonus=linear(self.entropy_start, self.entropy_end, progress),
+            bonus=self.entropy.at(progress),
             temperature=temperature,
         )
 

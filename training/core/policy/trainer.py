@@ -1,78 +1,51 @@
-"""Training a policy with any variant, round by round: roll out, reward, learn, and once in a while judge.
+"""Training a policy with any variant, round by round (`round`), and once in a while judging it.
 
-Each process takes every n-th request of a round, and its groups stay with it; mini-batches are drawn by request number.
-So one process and two learn the same, and a run that was killed and resumed ends with the bits of a straight one (CPU).
-SIGTERM is answered between two batches of rollouts, as if the round had not begun; after them at the end of the round,
-because the responses of a round are not saved.
+A run that was killed and resumed ends with the bits of a straight one (CPU). SIGTERM is answered between two batches of
+rollouts, as if the round had not begun; after them at the end of the round, because the responses of a round are not
+saved.
 """
 
 from __future__ import annotations
 
+import json
 import math
-import time
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
-from itertools import compress
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from threading import Event
+from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
 from training.core.errors import DataError, Preempted
 from training.core.learner import Learner
-from training.core.loop import learning_rate
-from training.core.packing import plan_rows
-from training.core.policy.episodes import drafts, mark_uncertain, with_old
-from training.core.policy.groups import Group, Request, Tally
+from training.core.policy.groups import Request, Round
 from training.core.policy.reference import Reference
-from training.core.policy.rewards import log_rewards
 from training.core.policy.rollouts import Stopped
-from training.core.policy.surrogate import Episode, PolicyBatch, uncertainty_threshold
-from training.core.policy.variant import Actor, Variant
+from training.core.policy.round import PolicyConfig, Training
+from training.core.policy.surrogate import PolicyBatch
+from training.core.policy.variant import Variant
 from training.core.preemption import deferred
 from training.core.progress import Progress
 from training.core.sequences import without_dropout
 
-
-@dataclass(frozen=True)
-class PolicyConfig:
-    """A round rolls out `prompts` prompts and learns from them `reuse` times, in mini-batches of `minibatch` prompts.
-
-    Both count over all processes. A micro-batch is `rows` rows of at most `row_tokens` tokens.
-    """
-
-    rounds: int = 100
-    prompts: int = 64
-    minibatch: int = 64
-    reuse: int = 1
-    rows: int = 8
-    row_tokens: int = 512
-    learning_rate: float = 1e-6
-    weight_decay: float = 0.0
-    warmup_share: float = 0.03
-    max_grad_norm: float = 1.0
-    judge_rounds: int = 10
-    checkpoint_rounds: int = 10
-
-    @property
-    def steps_per_round(self) -> int:
-        """Optimizer steps of a round."""
-        return self.reuse * -(-self.prompts // self.minibatch)
+__all__ = ["PolicyConfig", "PolicyTrainer", "TrainedPolicy"]
 
 
 @dataclass
 class Cursor:
-    """Where a run stands: the next round, the last one that was judged before it, and the best judgement so far."""
+    """Where a run stands: the next round, the last one that was judged before it, and the best judgement so far.
+
+    `memory` is what the parts of the variant keep from round to round.
+    """
 
     round: int = 0
     step: int = 0
     judged: int = -1
     best: float = math.inf
     best_round: int = 0
+    memory: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -99,7 +72,7 @@ class PolicyTrainer:
         folder: Path,
         run: str,
     ) -> None:
-        self._model, self._pad, self._variant, self._config, self._seed = model, pad, variant, config, seed
+        self._variant, self._config, self._seed = variant, config, seed
         without_dropout(model)
         self._learner: Learner[PolicyBatch] = Learner(
             model,
@@ -109,7 +82,8 @@ class PolicyTrainer:
             weight_decay=config.weight_decay,
             max_grad_norm=config.max_grad_norm,
         )
-        self._reference = Reference(model, self._learner.weights) if variant.surrogate.kl else None
+        reference = Reference(model, self._learner.weights) if variant.surrogate.kl else None
+        self._training = Training(model, pad, variant, config, seed, self._learner, reference)
         self._cursor = Cursor()
 
     def train(self, requests: Sequence[Request], judge: Callable[[], float] | None = None) -> TrainedPolicy:
@@ -169,87 +143,15 @@ class PolicyTrainer:
                 self._learner.save_best()
 
     def _round(self, requests: Sequence[Request], stop: Event) -> float:
-        """Roll out and learn once; the mean total reward."""
-        cursor, variant, tally, started = self._cursor, self._variant, Tally(), time.monotonic()
-        groups = self._rolled_out(requests, tally, stop)
-        for group in groups:
-            log_rewards(group, tally)
-        kept = [variant.keep(group, tally) for group in groups]
-        tally.add("kept_groups", list(map(float, kept)))
-        episodes = self._episodes(list(compress(groups, kept)), tally)
-        seconds = time.monotonic() - started
-        for numbers in self._minibatches():
-            self._step([episode for number in numbers for episode in episodes.get(number, [])])
-        means = tally.means()
-        cursor.round += 1
-        self._learner.log.append(cursor.step, round=cursor.round, rollout_seconds=seconds, **means)
-        return means.get("reward", math.nan)
-
-    def _rolled_out(self, requests: Sequence[Request], tally: Tally, stop: Event) -> Sequence[Group]:
-        """The groups of this process to learn from; Preempted where any process has given up its rollouts."""
-        variant, accelerator = self._variant, self._learner.accelerator
-        actor = Actor(self._model, variant.rewards, variant.rollout, (self._seed, self._cursor.round), stop)
-        own = self._requests(requests)[accelerator.process_index :: accelerator.num_processes]
-        groups: Sequence[Group] = []
-        with suppress(Stopped), self._learner.whole():
-            groups = variant.replay(actor.answer(own, attempt=0), actor, tally)
-        self._pause(stop)
-        return groups
-
-    def _requests(self, requests: Sequence[Request]) -> list[Request]:
-        """The requests of this round: the next ones of an endless row of shuffled passes over all."""
-        first, size = self._cursor.round * self._config.prompts, len(requests)
-        places = range(first, first + self._config.prompts)
-        orders = {turn: self._shuffled(size, turn) for turn in {place // size for place in places}}
-        chosen = [requests[orders[place // size][place % size]] for place in places]
-        return [replace(request, number=number) for number, request in enumerate(chosen)]
-
-    def _shuffled(self, size: int, *turn: int) -> NDArray[np.int64]:
-        return np.random.default_rng((self._seed, *turn)).permutation(size)
-
-    def _episodes(self, groups: Sequence[Group], tally: Tally) -> dict[int, list[Episode]]:
-        """The episodes of each request, by its number."""
-        pairs = [
-            (group.request.number, episode)
-            for group in groups
-            for episode in drafts(group, self._variant.advantage(group, tally), self._config.row_tokens)
-        ]
-        by_number: dict[int, list[Episode]] = {number: [] for number, _ in pairs}
-        for (number, _), episode in zip(pairs, self._scored([episode for _, episode in pairs]), strict=True):
-            by_number[number].append(episode)
-        return by_number
-
-    def _scored(self, episodes: list[Episode]) -> list[Episode]:
-        """The episodes with all that must be known of them before the first update."""
-        config, surrogate = self._config, self._variant.surrogate
-        how = (self._pad, config.row_tokens, self._variant.rollout.temperature)
-        # With one step per round the policy that writes is the one that learns: the ratio is 1 and no clip acts.
-        if config.steps_per_round > 1:
-            with self._learner.whole():
-                episodes, entropies = with_old(self._model, episodes, *how)
-            if surrogate.uncertain_clip:
-                everywhere = self._learner.gathered(torch.cat([*entropies, torch.zeros(0)]))
-                episodes = mark_uncertain(episodes, entropies, uncertainty_threshold(everywhere, surrogate.quantile))
-        return self._reference.score(episodes, *how) if self._reference else episodes
-
-    def _minibatches(self) -> Iterable[NDArray[np.int64]]:
-        """The request numbers of each optimizer step, for all processes."""
-        config = self._config
-        for turn in range(config.reuse):
-            order = self._shuffled(config.prompts, self._cursor.round, turn)
-            for start in range(0, config.prompts, config.minibatch):
-                yield order[start : start + config.minibatch]
-
-    def _step(self, episodes: Sequence[Episode]) -> None:
-        """One optimizer step from this process's episodes; none if all groups of the mini-batch were filtered out."""
-        config, cursor, learner = self._config, self._cursor, self._learner
-        total = config.rounds * config.steps_per_round
-        rows = [[episodes[i] for i in row] for row in plan_rows([len(e) for e in episodes], config.row_tokens, None)]
-        starts = range(0, learner.most(len(rows)), config.rows)
-        parts = [rows[start : start + config.rows] or [[]] for start in starts]
-        progress, temperature = cursor.step / total, self._variant.rollout.temperature
-        batches = [self._variant.surrogate.collate(part, self._pad, progress, temperature) for part in parts]
-        if batches:
-            values = learner.step(batches, learning_rate(cursor.step, total, config), cursor.step + 1)
-            learner.log.append(cursor.step + 1, **values)
-        cursor.step += 1
+        """Play the next round; Preempted, as it stood before, where a process is asked to stop before it has learnt."""
+        cursor, config = self._cursor, self._config
+        epoch, progress = cursor.round * config.prompts // len(requests), cursor.round / config.rounds
+        # By way of JSON, as a checkpoint goes: a run that was never killed remembers in the same form.
+        round = Round(cursor.round, epoch, progress, json.loads(json.dumps(cursor.memory)))
+        try:
+            reward = self._training.play(requests, round, stop)
+        except Stopped:
+            self._pause(stop)
+            raise
+        cursor.round, cursor.step, cursor.memory = cursor.round + 1, cursor.step + config.steps_per_round, round.memory
+        return reward

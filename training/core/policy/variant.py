@@ -1,68 +1,92 @@
-"""A variant of policy optimisation: the parts in which GRPO, IL-GRPO, A2PO and AGRL differ, and nothing else.
+"""A variant of policy optimisation: the parts in which GRPO, GDPO, IL-GRPO, A2PO and AGRL differ, and nothing else.
 
-A round goes: rollout, rewards, replay (another try where the policy failed), filter, advantage, updates.
+A round goes: rollout, rewards, replay (another try where the policy failed), filter, advantage, updates (`round`). Each
+part sees the round that it is in (`Round`): how far the training has come, and what was kept from rounds before. So a
+weight or a share may fade, and a part may remember, while a variant itself is a value that never changes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from threading import Event
 
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from training.core.policy.advantages import GroupAdvantage
-from training.core.policy.groups import Group, Request, Tally
+from training.core.policy.advantages import Advantage, GroupAdvantage, flat
+from training.core.policy.groups import Group, Request, Round
 from training.core.policy.rewards import Term, rewarded
-from training.core.policy.rollouts import Rollout, Seed, roll_out
-from training.core.policy.surrogate import Clip, Surrogate
+from training.core.policy.rollouts import Rollout, Seed, Stopped, roll_out
+from training.core.policy.surrogate import Surrogate
 from training.core.precision import inference
 
-Advantage = Callable[[Group, Tally], Tensor]
-"""Gives a group's advantages, one per response [G] or per token [G, T]; T is at least its longest response."""
+Replay = Callable[[Sequence[Group], "Actor", Round], Sequence[Group]]
+"""Gives the groups to learn from; it may ask the actor for more responses, and say after which prompt to learn them.
 
-Replay = Callable[[Sequence[Group], "Actor", Tally], Sequence[Group]]
-"""Gives the groups to learn from; it may ask the actor for more responses, and say after which prompt to learn them."""
+A group keeps the number of the request in whose place it stands: mini-batches are drawn by these numbers.
+"""
 
 
 @dataclass(frozen=True)
 class Actor:
-    """The policy as it is in this round: it answers requests, and its answers are rewarded; not once `stop` is set."""
+    """The policy as it is in this `round`: it responds, and its responses are rewarded; not once `stop` is set.
+
+    `requests` are all of the training. Every process must ask as often as the others, also for nothing.
+    """
 
     model: PreTrainedModel
     rewards: Sequence[Term]
     rollout: Rollout
     seed: Seed
+    round: Round = field(default_factory=Round)
+    requests: Sequence[Request] = ()
     stop: Event = field(default_factory=Event)
 
-    def answer(self, requests: Sequence[Request], attempt: int, rollout: Rollout | None = None) -> list[Group]:
-        """Fresh rewarded groups. A further `attempt` at a request draws other samples; `rollout` may be another one.
+    def respond(self, requests: Sequence[Request], attempt: int, rollout: Rollout | None = None) -> list[Group]:
+        """Fresh groups without rewards. A further `attempt` at a request draws other samples; so may another `rollout`.
 
-        Stopped where the run is asked to stop.
+        Stopped, in all processes, where one is asked to stop.
         """
+        groups: list[Group] = []
         self.model.eval()
-        with inference(self.model):
+        with suppress(Stopped), inference(self.model):
             groups = roll_out(rollout or self.rollout, self.model, requests, (*self.seed, attempt), self.stop)
-        return [self.rewarded(group) for group in groups]
+        self.check()
+        return groups
 
-    def rewarded(self, group: Group) -> Group:
-        """The group with its rewards, also where its responses come from several."""
-        return rewarded(group, self.rewards)
+    def rewarded(self, groups: Sequence[Group]) -> list[Group]:
+        """The groups with their rewards, also where responses come from several."""
+        return rewarded(groups, self.rewards, self.round.progress)
+
+    def answer(self, requests: Sequence[Request], attempt: int, rollout: Rollout | None = None) -> list[Group]:
+        """Fresh groups with their rewards."""
+        return self.rewarded(self.respond(requests, attempt, rollout))
+
+    def check(self) -> None:
+        """Stopped, in all processes, where one is asked to stop: none may wait for another that has gone."""
+        if any(self.round.gathered([self.stop.is_set()])):
+            raise Stopped
 
 
-def as_rolled_out(groups: Sequence[Group], actor: Actor, tally: Tally) -> Sequence[Group]:
+def as_rolled_out(groups: Sequence[Group], actor: Actor, round: Round) -> Sequence[Group]:
     """No replay."""
     return groups
 
 
-Filter = Callable[[Group, Tally], bool]
+Filter = Callable[[Group, Round], bool]
 """Says whether a group is learnt from."""
 
 
-def every_group(group: Group, tally: Tally) -> bool:
+def every_group(group: Group, round: Round) -> bool:
     """No filter."""
     return True
+
+
+def groups_that_differ(group: Group, round: Round) -> bool:
+    """Drops a group whose responses all earn the same: it has no advantage, and costs an update for nothing."""
+    return not bool(flat(group.total()))
 
 
 @dataclass(frozen=True)
@@ -77,10 +101,10 @@ class Difficulty:
     high: float
     measure: Callable[[Group], Tensor] = Group.total
 
-    def __call__(self, group: Group, tally: Tally) -> bool:
+    def __call__(self, group: Group, round: Round) -> bool:
         """Whether the group is kept; logs the share of responses without a measure."""
         measured = self.measure(group)
-        tally.add("unmeasured", measured.isnan().float())
+        round.tally.add("unmeasured", measured.isnan().float())
         return self.low <= float(measured.nanmean()) <= self.high
 
 
@@ -94,8 +118,3 @@ class Variant:
     advantage: Advantage = field(default_factory=GroupAdvantage)
     replay: Replay = as_rolled_out
     keep: Filter = every_group
-
-
-def grpo(rollout: Rollout, rewards: Sequence[Term], kl: float = 0.04, clip: float = 0.2) -> Variant:
-    """Plain GRPO (Shao et al. 2024): total reward standardised by sample deviation + 1e-4, mean of response means."""
-    return Variant(rollout, rewards, Surrogate(Clip(clip, clip), kl=kl, aggregate="response"))
