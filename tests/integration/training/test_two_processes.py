@@ -37,7 +37,8 @@ def metrics(folder: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
-KINDS = ["next_token", "resumed", "diverged", "preference", "policy", "policy_resumed", "resumed_lora", "policy_lora"]
+KINDS = ["next_token", "resumed", "diverged", "preference", "resumed_lora"]
+KINDS += ["policy", "policy_guided", "policy_resumed", "policy_lora"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -51,6 +52,12 @@ def test_two_processes_have_the_metrics_of_one_with_twice_the_micro_batches(
         assert left.keys() == right.keys()
         for name in left.keys() - TIMES:
             assert left[name] == pytest.approx(right[name], rel=1e-4, abs=1e-6), name
+
+
+def test_a_policy_that_is_guided_has_retried_somewhere(runs: dict[str, Path]) -> None:
+    lines = metrics(runs["two"] / "policy_guided")
+    for name in ("agrl/retried", "agrl/triggered", "agrl/accepted_2", "agrl/once_guided_accuracy"):
+        assert any(line.get(name, 0.0) > 0 for line in lines), name
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -44,6 +44,9 @@ from training.core.policy.schedule import Linear
 from training.core.policy.surrogate import Clip, Surrogate
 from training.core.policy.trainer import PolicyConfig, PolicyTrainer
 from training.core.policy.variant import Difficulty, Variant
+from training.core.policy.variants.agrl import agrl
+from training.core.policy.variants.gdpo import DecoupledAdvantage
+from training.core.policy.variants.guided_replay import GuidedReplay
 from training.core.preference import Preference, PreferenceObjective, with_reference
 from training.core.tokens import Vocabulary, train_text_tokenizer
 from training.core.trie import Trie
@@ -134,6 +137,27 @@ def policy(make: Make, out: Path, config: LoopConfig, rollout: Sampling | None =
     )
     settings = PolicyConfig(rounds=6, prompts=ROUND, minibatch=3, rows=1, row_tokens=16, learning_rate=0.01)
     PolicyTrainer(model, 0, variant, settings, 3, out, "run").train([Request(prompt) for prompt in PROMPTS])
+    return model
+
+
+def policy_guided(make: Make, out: Path, config: LoopConfig) -> PreTrainedModel:
+    """Parts that look at all groups of all processes: an advantage over the batch, a share of the hardest, retries."""
+    model = make()
+    rollout = Sampling(responses=4, max_tokens=3, end=2, top_k=50)
+
+    def grade(group: Group) -> Tensor:
+        right = torch.tensor([float(response.tokens[0] % 2 == 0) for response in group.responses])
+        # Of every third request all answers are right, of another third none is, whatever the hint.
+        right = torch.full_like(right, 1.0 - group.request.context) if group.request.context < 2 else right
+        return torch.stack([*torch.ones(2, len(right)), *right.expand(4, -1)], dim=1)
+
+    replay = GuidedReplay(lambda request, slot: (260,) if slot == "label" else None, rollout, threshold=0.5, share=0.5)
+    variant = agrl(rollout, by_group(grade), replay, kl=0.05)
+    even = Term("even", 1.0, by_group(even_tokens))
+    variant = replace(variant, rewards=[*variant.rewards, even], advantage=DecoupledAdvantage())
+    settings = PolicyConfig(rounds=8, prompts=ROUND, minibatch=3, rows=1, row_tokens=16, learning_rate=0.01)
+    requests = [Request(prompt, n % 3) for n, prompt in enumerate(PROMPTS[:7])]
+    PolicyTrainer(model, 0, variant, settings, 3, out, "run").train(requests)
     return model
 
 
@@ -234,6 +258,7 @@ def run_all(out: Path, processes: int) -> None:
         "diverged": (diverged, sizes),
         "preference": (preference, sizes),
         "policy": (policy, sizes),
+        "policy_guided": (policy_guided, sizes),
         "policy_resumed": (policy_resumed, sizes),
         "resumed_lora": (resumed, adapted),
         "policy_lora": (policy, adapted),

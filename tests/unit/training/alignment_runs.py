@@ -12,6 +12,7 @@ from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
+import pytest
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -32,6 +33,7 @@ from training.generative_rec.rewards import RANKING
 from .peers import tiny_qwen
 
 Lines = list[dict[str, float]]
+TIMES = {"tokens_per_second", "rollout_seconds", "mfu"}
 GOLDEN = Path(__file__).parent / "golden"
 
 ITEMS = [(a, b) for a in (20, 21, 22) for b in (25, 26, 27, 28)]
@@ -41,6 +43,15 @@ PREFERENCES = [
 ]
 LOOP = LoopConfig(epochs=6, rows=2, row_tokens=24, learning_rate=0.003, log_steps=1)
 POLICY = PolicyConfig(rounds=8, prompts=4, minibatch=2, rows=2, row_tokens=40, learning_rate=0.003, judge_rounds=3)
+
+
+def assert_same(one: Lines, other: Lines, **how: float) -> None:
+    """The same metrics, but for the time they took."""
+    assert len(one) == len(other)
+    for left, right in zip(one, other, strict=True):
+        assert left.keys() == right.keys()
+        for name in left.keys() - TIMES:
+            assert left[name] == pytest.approx(right[name], **how), name
 
 
 def read(folder: Path) -> Lines:

@@ -32,7 +32,7 @@ from .alignment_runs import (
     GOLDEN_RUNS,
     POLICY,
     REQUESTS,
-    Lines,
+    assert_same,
     many_high_tokens,
     optimise,
     ranked_beams,
@@ -41,16 +41,6 @@ from .alignment_runs import (
 )
 from .conftest import TINY
 from .peers import tiny_qwen
-
-TIMES = {"tokens_per_second", "rollout_seconds", "mfu"}
-
-
-def assert_same(one: Lines, other: Lines, **how: float) -> None:
-    assert len(one) == len(other)
-    for left, right in zip(one, other, strict=True):
-        assert left.keys() == right.keys()
-        for name in left.keys() - TIMES:
-            assert left[name] == pytest.approx(right[name], **how), name
 
 
 @pytest.mark.parametrize("name", GOLDEN_RUNS)
