@@ -33,7 +33,7 @@ class Batch(Protocol):
     """What a step needs to know of a batch."""
 
     @property
-    def learnt(self) -> int:
+    def learnt(self) -> float:
         """By how much the summed loss is divided."""
 
     @property
@@ -204,7 +204,7 @@ class Learner(Generic[B]):
         """
         self._summed.eval()
         sums: Counter[str] = Counter()
-        own = 0
+        own = 0.0
         for batch in batches:
             own += batch.learnt
             value, terms = self._summed(batch.to(self.accelerator.device))

@@ -21,6 +21,7 @@ from training.core.hidden import hidden_at
 from training.core.learner import Batch as Learnable
 from training.core.learner import Learner, Loss
 from training.core.masks import block_causal
+from training.core.neftune import noisy_embeddings
 from training.core.packing import IGNORED, Batch, Sample, collate, plan_rows
 from training.core.preemption import deferred
 from training.core.progress import Progress
@@ -42,7 +43,11 @@ class Objective(Protocol[SampleIn, B]):
 
 @dataclass(frozen=True)
 class LoopConfig:
-    """A micro-batch is `rows` rows of `row_tokens` tokens; a step is `accumulate` of them per process."""
+    """A micro-batch is `rows` rows of `row_tokens` tokens; a step is `accumulate` of them per process.
+
+    `response_only`, `label_smoothing` and `neftune_alpha` are of the next token, see `NextToken`; the validation loss
+    is the plain one.
+    """
 
     epochs: int = 4
     rows: int = 16
@@ -53,6 +58,8 @@ class LoopConfig:
     warmup_share: float = 0.05
     max_grad_norm: float = 1.0
     response_only: bool = True
+    label_smoothing: float = 0.0
+    neftune_alpha: float = 0.0
     patience: int = 2
     checkpoint_steps: int = 200
     log_steps: int = 10
@@ -108,21 +115,30 @@ def learning_rate(step: int, total: int, config: Schedule) -> float:
 
 @dataclass(frozen=True)
 class NextToken:
-    """Cross-entropy over the learnt tokens of packed samples; logits are computed for those tokens only."""
+    """Cross-entropy over the learnt tokens of packed samples; logits are computed for those tokens only.
+
+    While the model trains, `label_smoothing` e gives each token of the vocabulary the probability e / V and the target
+    1 - e more (Szegedy et al. 2016, section 7), and `neftune_alpha` adds noise to the embeddings (`noisy_embeddings`).
+    """
 
     response_only: bool = True
+    label_smoothing: float = 0.0
+    neftune_alpha: float = 0.0
 
     def collate(self, rows: Sequence[Sequence[Sample]], width: int, pad: int) -> Batch:
         """Rows of samples, each `width` tokens wide."""
         return collate(rows, width, pad, self.response_only)
 
     def loss(self, model: PreTrainedModel, batch: Batch) -> Loss:
-        """Summed over the learnt tokens, in nats."""
+        """Summed over the learnt tokens by weight, in nats."""
         targets = batch.targets.flatten()
         learnt = (targets != IGNORED).nonzero()[:, 0]
-        hidden = hidden_at(model, batch.input_ids, block_causal(batch.segments), batch.positions, learnt)
-        logits = model.get_output_embeddings()(hidden)
-        return torch.nn.functional.cross_entropy(logits.float(), targets[learnt], reduction="sum"), {}
+        smoothing, alpha = (self.label_smoothing, self.neftune_alpha) if model.training else (0.0, 0.0)
+        with noisy_embeddings(model, batch.segments, alpha):
+            hidden = hidden_at(model, batch.input_ids, block_causal(batch.segments), batch.positions, learnt)
+        logits = model.get_output_embeddings()(hidden).float()
+        losses = torch.nn.functional.cross_entropy(logits, targets[learnt], reduction="none", label_smoothing=smoothing)
+        return (losses * batch.weights.flatten()[learnt]).sum(), {}
 
 
 class Loop(Generic[S]):
@@ -143,7 +159,14 @@ class Loop(Generic[S]):
         objective: Objective[S, Any] | None = None,
     ) -> None:
         self._pad, self._config, self._seed = pad, config, seed
-        self._objective: Objective[Any, Any] = objective or NextToken(config.response_only)
+        if objective and (config.label_smoothing or config.neftune_alpha):
+            raise DataError(
+                "label_smoothing and neftune_alpha are set, and something else than the next token is learnt",
+                do="leave them out here",
+            )
+        self._objective: Objective[Any, Any] = objective or NextToken(
+            config.response_only, config.label_smoothing, config.neftune_alpha
+        )
         self._valid_objective: Objective[Any, Any] = objective or NextToken()
         self._learner: Learner[Any] = Learner(
             model,

@@ -6,11 +6,12 @@ Samples of a row do not see each other: positions restart at each sample and the
 
 from __future__ import annotations
 
+import math
 from array import array
 from bisect import bisect_left, insort
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import overload
 
 import numpy as np
@@ -25,10 +26,18 @@ IGNORED = -100
 
 @dataclass(frozen=True)
 class Sample:
-    """Token ids of the prompt and of the response that the model has to learn (its end token included)."""
+    """Token ids of the prompt and of the response that the model has to learn (its end token included).
+
+    A token counts `weight` times in the loss (of a task, say). DataError for one that is not positive.
+    """
 
     prompt: tuple[int, ...]
     response: tuple[int, ...]
+    weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.weight < math.inf:
+            raise DataError(f"a sample weighs {self.weight:g}", do="leave it out, or give it a positive weight")
 
     def __len__(self) -> int:
         return len(self.prompt) + len(self.response)
@@ -38,28 +47,33 @@ class Sample:
 class Samples(Sequence[Sample]):
     """Samples as one array of `tokens`, four bytes each; one is made when it is looked at.
 
-    `ends` [n, 3] are the places in `tokens` where a sample begins, where its response begins, and where it ends.
+    `ends` [n, 3] are the places in `tokens` where a sample begins, where its response begins, and where it ends;
+    `weights` [n] those in the loss.
     """
 
     tokens: NDArray[np.int32]
     ends: NDArray[np.int64]
+    weights: NDArray[np.float64]
 
     @classmethod
     def of(cls, samples: Iterable[Sample]) -> Samples:
         """These samples, which are looked at one by one."""
-        tokens, ends = array("i"), array("q")
+        tokens, ends, weights = array("i"), array("q"), array("d")
         for sample in samples:
             ends.extend((len(tokens), len(tokens) + len(sample.prompt), len(tokens) + len(sample)))
             tokens.extend(sample.prompt)
             tokens.extend(sample.response)
-        return cls(np.array(tokens, dtype=np.int32), np.array(ends, dtype=np.int64).reshape(-1, 3))
+            weights.append(sample.weight)
+        places = np.array(ends, dtype=np.int64).reshape(-1, 3)
+        return cls(np.array(tokens, dtype=np.int32), places, np.array(weights, dtype=np.float64))
 
     @classmethod
     def joined(cls, parts: Sequence[Samples]) -> Samples:
         """All samples of the parts, in their order."""
         before = np.cumsum([0, *(len(part.tokens) for part in parts)])
         ends = [part.ends + start for part, start in zip(parts, before, strict=False)]
-        return cls(np.concatenate([part.tokens for part in parts]), np.concatenate(ends))
+        tokens, weights = ([getattr(part, name) for part in parts] for name in ("tokens", "weights"))
+        return cls(np.concatenate(tokens), np.concatenate(ends), np.concatenate(weights))
 
     def __len__(self) -> int:
         return len(self.ends)
@@ -70,25 +84,27 @@ class Samples(Sequence[Sample]):
     def __getitem__(self, place: slice | NDArray[np.int64]) -> Samples: ...
     def __getitem__(self, place: int | slice | NDArray[np.int64]) -> Sample | Samples:
         if not isinstance(place, int):
-            return Samples(self.tokens, self.ends[place])
-        start, response, end = self.ends[place]
-        return Sample(tuple(self.tokens[start:response].tolist()), tuple(self.tokens[response:end].tolist()))
+            return Samples(self.tokens, self.ends[place], self.weights[place])
+        (start, response, end), weight = self.ends[place], float(self.weights[place])
+        return Sample(tuple(self.tokens[start:response].tolist()), tuple(self.tokens[response:end].tolist()), weight)
 
 
 @dataclass(frozen=True)
 class Batch:
     """All [R, L] int64. `segments` numbers the samples of a row from 1, padding is 0; `targets` holds the token that
-    follows each position where it is to be learnt, `IGNORED` elsewhere."""
+    follows each position where it is to be learnt, `IGNORED` elsewhere. `weights` [R, L], float32, is what such a token
+    counts in the loss, 0 elsewhere."""
 
     input_ids: Tensor
     positions: Tensor
     segments: Tensor
     targets: Tensor
+    weights: Tensor
 
     @property
-    def learnt(self) -> int:
-        """How many tokens count in the loss."""
-        return int((self.targets != IGNORED).sum())
+    def learnt(self) -> float:
+        """How many tokens count in the loss, by weight."""
+        return float(self.weights.sum(dtype=torch.float64))
 
     @property
     def useful(self) -> int:
@@ -102,7 +118,7 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on another device."""
-        return Batch(*(t.to(device) for t in (self.input_ids, self.positions, self.segments, self.targets)))
+        return Batch(*(getattr(self, field.name).to(device) for field in fields(self)))
 
 
 def plan_rows(lengths: Sequence[int], width: int, seed: tuple[int, int] | None) -> list[list[int]]:
@@ -142,6 +158,7 @@ def collate(rows: Sequence[Sequence[Sample]], width: int, pad: int, response_onl
     shape = (len(rows), width)
     ids, positions = np.full(shape, pad, dtype=np.int64), np.zeros(shape, dtype=np.int64)
     segments, targets = np.zeros(shape, dtype=np.int64), np.full(shape, IGNORED, dtype=np.int64)
+    weights = np.zeros(shape, dtype=np.float32)
     for r, row in enumerate(rows):
         start = 0
         for number, sample in enumerate(row, start=1):
@@ -151,5 +168,6 @@ def collate(rows: Sequence[Sequence[Sample]], width: int, pad: int, response_onl
             segments[r, start:end] = number
             learnt = start + (len(sample.prompt) - 1 if response_only else 0)
             targets[r, learnt : end - 1] = ids[r, learnt + 1 : end]
+            weights[r, learnt : end - 1] = sample.weight
             start = end
-    return Batch(*map(torch.from_numpy, (ids, positions, segments, targets)))
+    return Batch(*map(torch.from_numpy, (ids, positions, segments, targets, weights)))
