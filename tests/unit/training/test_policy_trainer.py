@@ -17,13 +17,15 @@ from common.config import parse_config
 from training.core.backbone import LoraSettings, build_backbone
 from training.core.checkpoint import trainable
 from training.core.errors import DataError, Preempted
+from training.core.policy.advantages import GroupAdvantage
 from training.core.policy.groups import Group, Round
 from training.core.policy.reference import Reference
 from training.core.policy.rewards import Term, by_group
 from training.core.policy.rollouts import Sampling
+from training.core.policy.schedule import Linear
 from training.core.policy.surrogate import Clip, Episode, Surrogate
 from training.core.policy.trainer import PolicyConfig
-from training.core.policy.variant import Difficulty, Variant
+from training.core.policy.variant import Actor, Difficulty, Variant
 from training.core.sequences import Tree
 from training.core.tokens import Vocabulary
 
@@ -152,6 +154,50 @@ def test_a_round_that_is_given_up_costs_no_more_rollouts(tmp_path: Path) -> None
     with pytest.raises(Preempted):
         optimise(tmp_path, replace(variant, rewards=terms))
     assert rewarded == []
+
+
+def test_a_term_is_called_once_a_round_with_all_groups_of_it_and_its_weight_may_fade(tmp_path: Path) -> None:
+    calls: list[int] = []
+
+    def paid(groups: Sequence[Group]) -> list[Tensor]:
+        calls.append(len(groups))
+        return [torch.ones(len(group.responses)) for group in groups]
+
+    variant = replace(small_batches(), rewards=[Term("paid", Linear(1.0, 0.0), paid)])
+    _, lines = optimise(tmp_path, variant, replace(POLICY, rounds=4))
+    assert calls == [4, 4, 4, 4]
+    assert [line["reward/paid"] for line in lines if "reward/paid" in line] == pytest.approx([1.0, 0.75, 0.5, 0.25])
+
+
+def test_every_part_sees_how_far_the_training_is_and_what_it_kept_of_the_rounds_before(tmp_path: Path) -> None:
+    seen: list[tuple[str, int, int, float, Any]] = []
+
+    def look(part: str, round: Round) -> None:
+        memory = round.memory.setdefault(part, [])
+        seen.append((part, round.number, round.epoch, round.progress, list(memory)))
+        memory.append((round.number, part))
+
+    def replay(groups: Sequence[Group], actor: Actor, round: Round) -> Sequence[Group]:
+        look("replay", round)
+        return groups
+
+    def keep(group: Group, round: Round) -> bool:
+        if group.request.number == 0:
+            look("keep", round)
+        return True
+
+    def advantage(groups: Sequence[Group], round: Round) -> list[Tensor]:
+        look("advantage", round)
+        return GroupAdvantage()(groups, round)
+
+    variant = replace(sampled(), replay=replay, keep=keep, advantage=advantage)
+    optimise(tmp_path, variant, replace(POLICY, rounds=4, prompts=4))
+    # Ten requests, four a round: only the fourth begins in the second pass.
+    where = [(0, 0, 0.0), (1, 0, 0.25), (2, 0, 0.5), (3, 1, 0.75)]
+    for part in ("replay", "keep", "advantage"):
+        # What is kept comes back as from a checkpoint, also where there was no stop: pairs are lists.
+        expected = [(part, *found, [[n, part] for n in range(number)]) for number, found in enumerate(where)]
+        assert [one for one in seen if one[0] == part] == expected
 
 
 def test_the_model_ends_with_the_weights_that_the_judge_liked_best_the_first_ones_included(tmp_path: Path) -> None:

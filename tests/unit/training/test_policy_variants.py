@@ -29,7 +29,7 @@ from training.core.policy.variants.s_grec_a2po import AsymmetricAdvantage, fused
 from training.core.sequences import Tokens
 
 from .alignment_runs import POLICY, many_high_tokens, optimise
-from .peers import tiny_qwen
+from .peers import gradients, relative_gap, tiny_qwen
 
 SEPARATOR, RATIONALE, TRIGGER = 31, 30, 29
 nan = math.nan
@@ -251,6 +251,27 @@ def test_il_grpo_clamps_rewards_and_advantages_as_the_paper_does_and_drops_what_
     assert found == pytest.approx([root - 0.5 * math.sqrt(3), -root + third, third, third], abs=1e-4)
     easy = [four(query=[[0.96]] * 4), four(query=[[0.5], [nan], [0.1], [0.3]]), four(query=[[0.05]] * 4)]
     assert [variant.keep(group, Round()) for group in easy] == [False, True, False]
+
+
+# A second group over another prompt, as DyKnow-RAG (arXiv 2510.11122) has it, needs no mechanism of its own
+
+
+def test_the_same_tokens_may_be_learnt_after_two_prompts_each_with_an_advantage_of_its_own() -> None:
+    answers, bare, informed = ((7, 2), (8, 2)), (5,), (5, 9, 11)
+    both = tuple(Response(tokens, prompt) for prompt in (bare, informed) for tokens in answers)
+    advantages = torch.tensor([1.0, -1.0, 0.25, -2.0])
+
+    def gradient(responses: Sequence[Response], advantages: Tensor) -> Tensor:
+        surrogate, model = Surrogate(aggregate="response"), tiny_qwen(0)
+        unknown = [
+            replace(one, old=torch.full_like(one.old, nan))
+            for one in drafts(Group(Request(bare), tuple(responses)), advantages, row_tokens=64)
+        ]
+        surrogate.loss(model, surrogate.collate([unknown], 0, 0.0, 1.0))[0].backward()
+        return gradients(model)
+
+    apart = gradient(both[:2], advantages[:2]) + gradient(both[2:], advantages[2:])
+    assert relative_gap(gradient(both, advantages), apart) < 1e-5
 
 
 # All of them
