@@ -152,9 +152,7 @@ def policy_guided(make: Make, out: Path, config: LoopConfig) -> PreTrainedModel:
         return torch.stack([*torch.ones(2, len(right)), *right.expand(4, -1)], dim=1)
 
     replay = GuidedReplay(lambda request, slot: (260,) if slot == "label" else None, rollout, threshold=0.5, share=0.5)
-    variant = agrl(rollout, by_group(grade), replay, kl=0.05)
-    even = Term("even", 1.0, by_group(even_tokens))
-    variant = replace(variant, rewards=[*variant.rewards, even], advantage=DecoupledAdvantage())
+    variant = replace(agrl(rollout, by_group(grade), replay, kl=0.05), advantage=DecoupledAdvantage())
     settings = PolicyConfig(rounds=8, prompts=ROUND, minibatch=3, rows=1, row_tokens=16, learning_rate=0.01)
     requests = [Request(prompt, n % 3) for n, prompt in enumerate(PROMPTS[:7])]
     PolicyTrainer(model, 0, variant, settings, 3, out, "run").train(requests)

@@ -127,6 +127,11 @@ def test_groups_that_are_hopeless_or_learnt_already_are_filtered_out(reward: flo
     assert Difficulty(0.1, 0.95)(rewards(reward - 0.01, reward + 0.01), Round()) is kept
 
 
+def test_what_is_too_hard_may_change_with_the_progress_of_the_training() -> None:
+    harder = Difficulty(Linear(0.4, 0.0), 1.0)
+    assert [harder(rewards(0.1, 0.3), Round(progress=progress)) for progress in (0.0, 0.4, 0.6)] == [False, False, True]
+
+
 def test_a_response_without_a_measure_neither_drops_its_group_nor_counts_in_its_mean() -> None:
     nan, round = math.nan, Round()
     lists = {"half": [0.4, nan, nan, 0.6], "easy": [nan, 1.0], "none": [nan, nan]}

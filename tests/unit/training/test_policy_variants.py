@@ -232,6 +232,11 @@ def test_rewards_of_different_slots_are_not_summed() -> None:
         SlotAdvantage(query_slots)([group_of((7,), (8,), a=[[1.0], [2.0]], b=[[1.0, 2.0], [3.0, 4.0]])], Round())
 
 
+def test_slots_that_are_not_one_per_token_are_refused() -> None:
+    with pytest.raises(DataError, match="slots for 7 tokens were given, and there are 8"):
+        SlotAdvantage(lambda response: query_slots(response)[:4])([LISTS], Round())
+
+
 def test_an_advantage_by_token_must_reach_to_the_end_of_the_response() -> None:
     with pytest.raises(DataError, match="2 advantages for 3 tokens"):
         drafts(group_of((7, 8, 2)), torch.zeros(1, 2), row_tokens=64)

@@ -19,6 +19,7 @@ from training.core.policy.advantages import Advantage, GroupAdvantage, flat
 from training.core.policy.groups import Group, Request, Round
 from training.core.policy.rewards import Term, rewarded
 from training.core.policy.rollouts import Rollout, Seed, Stopped, roll_out
+from training.core.policy.schedule import Schedule, value_at
 from training.core.policy.surrogate import Surrogate
 from training.core.precision import inference
 
@@ -94,18 +95,19 @@ class Difficulty:
     """Keeps the groups whose mean of `measure` [G] is within `low` and `high`: neither hopeless nor learnt already.
 
     A response that has no measure (NaN), such as a list that cannot be parsed, does not count in the mean; a group in
-    which none has one is dropped.
+    which none has one is dropped. A curriculum is two bounds that move.
     """
 
-    low: float
-    high: float
+    low: Schedule
+    high: Schedule
     measure: Callable[[Group], Tensor] = Group.total
 
     def __call__(self, group: Group, round: Round) -> bool:
         """Whether the group is kept; logs the share of responses without a measure."""
         measured = self.measure(group)
         round.tally.add("unmeasured", measured.isnan().float())
-        return self.low <= float(measured.nanmean()) <= self.high
+        low, high = (value_at(bound, round.progress) for bound in (self.low, self.high))
+        return low <= float(measured.nanmean()) <= high
 
 
 @dataclass(frozen=True)

@@ -60,9 +60,9 @@ def right(group: Group) -> Tensor:
 class GuidedReplay:
     """Guides the hardest groups by `hint`; `guided` draws the answers to it (their number and length are its own).
 
-    `leaks` says which of them repeat their hint, and must not be learnt. With `strip` off answers are learnt after the
-    hint that they were given with. Logs how often it is called for, what each rung brings, and how well requests that
-    were guided once do without.
+    An answer must fit into a row of the training with what it is learnt after. `leaks` says which answers repeat their
+    hint, and must not be learnt. With `strip` off they are learnt after the hint that they were given with. Logs how
+    often it is called for, what each rung brings, and how well requests that were guided once do without.
     """
 
     hint: Hint
@@ -81,7 +81,10 @@ class GuidedReplay:
         for rung, attempt in enumerate(_RUNGS):
             slots = {number: "label" if rung else self._weakest(group) for number, group in failed.items()}
             hints = {number: self.hint(failed[number].request, slot) for number, slot in slots.items()}
-            asked = [_with_hint(failed[number].request, hint) for number, hint in hints.items() if hint is not None]
+            hinted = {
+                number: failed[number].request.prompt + hint for number, hint in hints.items() if hint is not None
+            }
+            asked = [replace(failed[number].request, prompt=prompt) for number, prompt in hinted.items()]
             for answer in actor.answer(asked, attempt, self.guided):
                 group = failed[answer.request.number]
                 good = self._good(answer, group)
@@ -150,7 +153,3 @@ class GuidedReplay:
         memory[RETRIES] += [[place, round.epoch] for place in new if place not in places]
         guided = round.gathered([group.request.place for group in mixed.values()])
         memory[GUIDED] = sorted({*memory.get(GUIDED, []), *guided})
-
-
-def _with_hint(request: Request, hint: Tokens) -> Request:
-    return replace(request, prompt=request.prompt + hint)

@@ -90,8 +90,13 @@ def _summed(group: Group, rewards: Sequence[Reward]) -> Tensor:
 
 def _slot_table(group: Group, of: TokenSlots) -> Tensor:
     """The slot of each token [G, T]; NO_SLOT beyond the end of a response."""
-    longest = max(len(response.tokens) for response in group.responses)
-    rows = [list(of(response)) for response in group.responses]
+    lengths = [len(response.tokens) for response in group.responses]
+    longest, rows = max(lengths), [list(of(response)) for response in group.responses]
+    if lengths != [len(row) for row in rows]:
+        raise DataError(
+            f"slots for {sum(map(len, rows))} tokens were given, and there are {sum(lengths)}",
+            do="give one slot per token of a response, or NO_SLOT",
+        )
     return torch.tensor([row + [NO_SLOT] * (longest - len(row)) for row in rows])
 
 
