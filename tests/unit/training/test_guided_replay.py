@@ -118,7 +118,8 @@ class Scripted:
         for request in requests:
             truth, last = request.context, request.prompt[-1]
             knows = {21: last, 22: CATEGORY_HINT, 23: LABEL_HINT, 25: last}.get(truth) == last
-            firsts = [truth, 9, truth if last in (CATEGORY_HINT, LABEL_HINT) else 8, 7] if knows else [7, 6, 5, 4]
+            hinted = [truth, 9, truth, truth] if last in (CATEGORY_HINT, LABEL_HINT) else [truth, 9, 8, 7]
+            firsts = hinted if knows else [7, 6, 5, 4]
             groups.append(self.group(request, [truth] * 4 if truth == 25 else firsts))
         return groups
 

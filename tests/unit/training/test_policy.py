@@ -392,6 +392,21 @@ def test_a_batch_is_the_sum_of_its_parts_whatever_is_packed_together(aggregate: 
     assert surrogate.loss(model, together)[0].item() == pytest.approx(sum(losses), abs=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("old", "advantage", "silenced"),
+    [(-90.0, 0.1, (0.0, 1.0)), (-90.0, -0.1, (0.0, 0.0)), (0.0, -0.1, (1.0, 0.0)), (0.0, 0.1, (0.0, 0.0))],
+)
+def test_the_clip_silences_what_has_moved_far_enough_in_the_direction_of_its_advantage(
+    old: float, advantage: float, silenced: tuple[float, float]
+) -> None:
+    moved = [
+        replace(one, old=torch.full_like(one.old, old), advantage=torch.full_like(one.old, advantage))
+        for one in EPISODES
+    ]
+    _, _, logged = loss_of(Surrogate(), moved)
+    assert (logged["clipped_low"], logged["clipped_high"]) == silenced
+
+
 def test_an_unknown_old_policy_is_the_one_that_learns_and_the_ratio_is_one() -> None:
     fresh = [replace(episode, old=torch.full_like(episode.old, math.nan)) for episode in EPISODES]
     value, gradient, logged = loss_of(Surrogate(), fresh)

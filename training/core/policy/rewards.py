@@ -26,7 +26,7 @@ RewardFunction = Callable[[Sequence[Group]], Sequence[Tensor | None]]
 class Term:
     """One reward term; `name` is what it is logged as. Its values are clamped to `clamp` (low, high) before weighing.
 
-    Every process calls `function` as often as the others, also without any group.
+    Every process calls `function` as often as the others, also without any group; its values may be on any device.
     """
 
     name: str
@@ -69,7 +69,7 @@ def _with(group: Group, term: Term, value: Tensor, weight: float) -> Group:
             do="give one finite value per response, or one row of slots",
         )
     clamped = value if term.clamp is None else value.clamp(*term.clamp)
-    return replace(group, rewards={**group.rewards, term.name: Reward(clamped, weight)})
+    return replace(group, rewards={**group.rewards, term.name: Reward(clamped.detach().cpu(), weight)})
 
 
 def log_rewards(groups: Sequence[Group], tally: Tally) -> None:
