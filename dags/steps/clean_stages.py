@@ -99,7 +99,7 @@ def _unfinished(profile: Profile, runs: Mapping[Path, Run]) -> Iterable[Path]:
 def _standing(profile: Profile, pipeline: Pipeline, root: Path) -> dict[Path, str]:
     """What belongs to champion and challenger."""
     from registry.aliases import standing
-    from registry.evidence import stage_folders
+    from registry.evaluation_artifacts import stage_folders
     from registry.store import connect
 
     why = {}

@@ -13,11 +13,11 @@ from infra.arguments import moment
 from infra.console import print_table
 from infra.errors import EXIT_DATA, PlumblineError, exit_with_reason
 from infra.profile import load_profile
-from registry import decisions, events
+from registry import airflow_events, decisions
 from registry.card import show
 from registry.gate_file import load_gate
+from registry.gate_report import GateReport, number
 from registry.promotions import Decision, Promotions
-from registry.report import GateReport, number
 
 
 def main() -> int:
@@ -54,7 +54,7 @@ def rollback(a: Namespace) -> int:
 
 def announce(a: Namespace) -> int:
     """Tell Airflow of the last decision again: it was down when it was made."""
-    return _say(events.announce(load_profile(), a.model))
+    return _say(airflow_events.announce(load_profile(), a.model))
 
 
 def history(a: Namespace) -> int:
@@ -81,7 +81,7 @@ def _decided(made: Decision, text: str) -> int:
     """The decision stands, whether Airflow hears of it or not."""
     _say(f"{made.model}: {text}")
     try:
-        return _say(events.announce(load_profile(), made.model))
+        return _say(airflow_events.announce(load_profile(), made.model))
     except PlumblineError as error:
         again = f"python -m registry announce --model {made.model}"
         sys.stderr.write(f"The decision stands, but no DAG follows it yet.\n{error}\nLater: {again}\n")

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from infra.errors import DataError
 from infra.profile import Profile
+from registry.gate_report import GateReport
 from registry.promotions import Promotions
-from registry.report import GateReport
 from registry.runs import tag
 from registry.store import connect
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from infra.lake import DataFile, Lake
 from infra.profile import Profile
 from registry.aliases import require_champion
-from registry.evidence import candidate, snapshots_of
+from registry.evaluation_artifacts import candidate, snapshots_of
 from registry.gate_file import Gate
 from registry.gates import Candidate
 from registry.promotions import Promotions

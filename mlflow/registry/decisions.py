@@ -14,12 +14,12 @@ from infra.profile import Profile
 from registry.aliases import GATE_TAG, gate_report, newest_undecided, require_champion, sync_aliases, versions
 from registry.card import metrics_of
 from registry.data_quality import judge
-from registry.evidence import EVALUATION, candidate, snapshots_of
+from registry.evaluation_artifacts import EVALUATION, candidate, snapshots_of
 from registry.gate_file import load_gate
+from registry.gate_report import GateReport
 from registry.gates import evaluate
 from registry.promotions import Decision, Promotions, line_of_champions
 from registry.ranks import Interval, difference, level, of_model, pair
-from registry.report import GateReport
 from registry.runs import tag
 from registry.store import connect
 

@@ -17,8 +17,8 @@ from datetime import UTC, datetime
 import pandas as pd
 
 from registry.gate_file import CHAMPION, Gate, Rule
+from registry.gate_report import Check, GateReport
 from registry.ranks import Interval, Pairs, difference, in_slice, is_rank_metric, level, of_model, pair
-from registry.report import Check, GateReport
 
 
 @dataclass(frozen=True)

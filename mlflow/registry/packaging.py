@@ -19,7 +19,7 @@ from infra.lake import Lake
 from infra.profile import CHECKOUT, Profile
 from registry import card
 from registry.aliases import sync_aliases
-from registry.evidence import EVALUATION, RANKS
+from registry.evaluation_artifacts import EVALUATION, RANKS
 from registry.gate_file import Gate, load_gate
 from registry.promotions import Promotions
 from registry.ranks import of_model, read_ranks

@@ -31,7 +31,7 @@ from infra.database import UtcDateTime, open_database, transaction
 from infra.errors import DataError, PlumblineError, TransientError
 from infra.profile import Profile
 from registry.append_only import forbid_changes
-from registry.report import GateReport
+from registry.gate_report import GateReport
 
 METADATA = MetaData()
 _ATTEMPTS = 5

@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 
 from infra.errors import DataError
 from registry.gate_file import GATES, Gate, GateFileError, load_gate
+from registry.gate_report import Check, GateReport
 from registry.gates import Candidate, DataQuality, evaluate
 from registry.ranks import Bootstrap, difference, gains, interval, pair, read_ranks
-from registry.report import Check, GateReport
 
 GREEN = DataQuality((), 3)
 DAY = datetime(2018, 1, 5, tzinfo=UTC)

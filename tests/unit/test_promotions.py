@@ -20,8 +20,8 @@ from infra.database import open_database
 from infra.errors import DataError, PlumblineError
 from infra.profile import Profile, load_profile
 from registry import promotions as module
+from registry.gate_report import Check, GateReport
 from registry.promotions import METADATA, Decision, GateNotPassed, Promotions, StaleDecision
-from registry.report import Check, GateReport
 
 
 def report(version: str, champion: str | None, *, passed: bool = True, model: str = "m") -> GateReport:

@@ -13,7 +13,7 @@ import pytest
 
 from dags.pipelines import load_pipeline
 from infra.profile import CHECKOUT
-from registry.events import decision_asset
+from registry.airflow_events import decision_asset
 
 DAGS = CHECKOUT / "dags"
 CHAIN = ("ingest", "build_samples", "features", "align_generative_rec", "promote", "quality_report")
