@@ -98,12 +98,12 @@ def _unfinished(profile: Profile, runs: Mapping[Path, Run]) -> Iterable[Path]:
 
 def _standing(profile: Profile, pipeline: Pipeline, root: Path) -> dict[Path, str]:
     """What belongs to champion and challenger."""
-    from registry.aliases import standing
+    from registry.aliases import active_versions
     from registry.evaluation_artifacts import stage_folders
     from registry.store import connect
 
     why = {}
-    for role, version in standing(profile, pipeline.model).items():
+    for role, version in active_versions(profile, pipeline.model).items():
         why[root / MODELS / f"v{version}"] = role
         for stage in stage_folders(connect(profile), pipeline.model, version):
             why[stage.parent] = f"made the {role}, version {version}"

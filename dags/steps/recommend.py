@@ -112,9 +112,9 @@ def prepare(profile: Profile, pipeline: Pipeline, run: Run) -> dict[str, str]:
 
 def _makers(profile: Profile, pipeline: Pipeline) -> tuple[dict[str, str], dict[str, str]]:
     """Role and folder of each that makes lists: the versions that stand, a baseline where none is champion."""
-    from registry.aliases import CHAMPION, standing
+    from registry.aliases import CHAMPION, active_versions
 
-    found = standing(profile, pipeline.model)
+    found = active_versions(profile, pipeline.model)
     for role, version in found.items():
         _say(f"{role}: {pipeline.model} version {version}")
     roles = {version: role for role, version in found.items()}

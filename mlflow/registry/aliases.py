@@ -93,7 +93,7 @@ def sync_aliases(client: MlflowClient, ledger: Promotions, model: str) -> dict[s
     return changed
 
 
-def standing(profile: Profile, model: str) -> dict[str, str]:
+def active_versions(profile: Profile, model: str) -> dict[str, str]:
     """Alias to version as the ledger has it now, the champion first; none before anything is registered.
 
     Raises:
