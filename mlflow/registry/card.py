@@ -15,8 +15,8 @@ from registry.evaluation_artifacts import candidate, snapshots_of
 from registry.gate_file import Gate
 from registry.gates import Candidate
 from registry.promotions import Promotions
-from registry.ranks import Bootstrap, Interval, difference, is_rank_metric, level, of_model, pair
 from registry.runs import lineage, tag
+from registry.values import Bootstrap, Interval, difference, is_rank_metric, level, of_model, pair
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -19,9 +19,9 @@ from registry.gate_file import load_gate
 from registry.gate_report import GateReport
 from registry.gates import evaluate
 from registry.promotions import Decision, Promotions, line_of_champions
-from registry.ranks import Interval, difference, level, of_model, pair
 from registry.runs import tag
 from registry.store import connect
+from registry.values import Interval, difference, level, of_model, pair
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

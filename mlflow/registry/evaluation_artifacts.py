@@ -11,8 +11,8 @@ import pandas as pd
 
 from infra.errors import DataError
 from registry.gates import Candidate
-from registry.ranks import read_ranks
 from registry.runs import lineage, metric_name, tag
+from registry.values import read_ranks
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

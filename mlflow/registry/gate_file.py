@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from infra.errors import PlumblineError
 from infra.profile import CHECKOUT
-from registry.ranks import Bootstrap, is_rank_metric
+from registry.values import Bootstrap, is_rank_metric
 
 GATES = CHECKOUT / "mlflow" / "gates"
 CHAMPION = "champion"

@@ -18,7 +18,7 @@ import pandas as pd
 
 from registry.gate_file import CHAMPION, Gate, Rule
 from registry.gate_report import Check, GateReport
-from registry.ranks import Interval, Pairs, difference, in_slice, is_rank_metric, level, of_model, pair
+from registry.values import Interval, Pairs, difference, in_slice, is_rank_metric, level, of_model, pair
 
 
 @dataclass(frozen=True)

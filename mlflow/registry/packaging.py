@@ -22,9 +22,9 @@ from registry.aliases import sync_aliases
 from registry.evaluation_artifacts import EVALUATION, RANKS
 from registry.gate_file import Gate, load_gate
 from registry.promotions import Promotions
-from registry.ranks import of_model, read_ranks
 from registry.runs import StageRun, file_hash, snapshots, tag
 from registry.store import connect
+from registry.values import of_model, read_ranks
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

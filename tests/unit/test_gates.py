@@ -20,7 +20,7 @@ from infra.errors import DataError
 from registry.gate_file import GATES, Gate, GateFileError, load_gate
 from registry.gate_report import Check, GateReport
 from registry.gates import Candidate, DataQuality, evaluate
-from registry.ranks import Bootstrap, difference, gains, interval, pair, read_ranks
+from registry.values import Bootstrap, difference, gains, interval, pair, read_ranks
 
 GREEN = DataQuality((), 3)
 DAY = datetime(2018, 1, 5, tzinfo=UTC)
