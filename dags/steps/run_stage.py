@@ -12,7 +12,6 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 from pathlib import Path
 
-import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -82,12 +81,8 @@ def finish(profile: Profile, stage: Stage, run: Run) -> None:
 
 
 def of_day(rows: pa.Table, day: date) -> pa.Table:
-    """The rows with their partition: a stage knows no days, its tables are of the last day of its run.
-
-    Rows that are the same in every column are one row: two events of one user and item at one time have one rank.
-    """
-    distinct = duckdb.sql("select distinct * from rows").to_arrow_table()
-    return distinct.append_column("run_date", pa.array([day] * len(distinct), pa.date32()))
+    """The rows with their partition: a stage knows no days, its tables are of the last day of its run."""
+    return rows.append_column("run_date", pa.array([day] * len(rows), pa.date32()))
 
 
 def _name(run: Run, stage: Stage) -> str:

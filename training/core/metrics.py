@@ -75,17 +75,24 @@ def bootstrap(values: Floats, users: Sequence[str], *, seed: int, resamples: int
         users: the user of each sample
     Returns: [resamples, metrics]
     """
-    _, group = np.unique(np.asarray(users, dtype=str), return_inverse=True)
+    (drawn,) = resampled([np.column_stack([values, np.ones(len(values))])], users, seed=seed, resamples=resamples)
+    return drawn[:, :-1] / drawn[:, -1:]
+
+
+def resampled(terms: Sequence[Floats], units: Sequence[str], *, seed: int, resamples: int) -> list[Floats]:
+    """Sums of each of `terms` [samples, columns] over resamples of whole units, drawn alike: [resamples, columns]."""
+    _, group = np.unique(np.asarray(units, dtype=str), return_inverse=True)
     count = int(group.max()) + 1
-    sums = np.zeros((count, values.shape[1] + 1))
-    np.add.at(sums, group, np.column_stack([values, np.ones(len(values))]))
-    rng = np.random.default_rng(seed)
-    means = []
+    sums = [np.zeros((count, one.shape[1])) for one in terms]
+    for whole, one in zip(sums, terms, strict=True):
+        np.add.at(whole, group, one)
+    rng, found = np.random.default_rng(seed), [list[Floats]() for _ in terms]
     for start in range(0, resamples, _RESAMPLES_AT_ONCE):
         size = min(_RESAMPLES_AT_ONCE, resamples - start)
-        drawn = rng.multinomial(count, np.full(count, 1.0 / count), size=size) @ sums
-        means.append(drawn[:, :-1] / drawn[:, -1:])
-    return np.concatenate(means)
+        drawn = rng.multinomial(count, np.full(count, 1.0 / count), size=size)
+        for place, whole in enumerate(sums):
+            found[place].append(drawn @ whole)
+    return [np.concatenate(one) for one in found]
 
 
 def intervals(

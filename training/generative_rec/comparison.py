@@ -1,4 +1,4 @@
-"""From the lists of every row to the tables of a comparison: means with intervals by slice, ranks by sample."""
+"""From the lists of every row to the tables of a comparison: means with intervals by slice, values by sample."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from training.core.metrics import METRICS, Floats, Interval, coverage, gains, intervals, paired_difference
 from training.generative_rec.baselines.base import Choice
@@ -17,15 +18,16 @@ from training.generative_rec.samples import NextItem, Protocol
 HISTORY_BUCKETS = {"0": (0, 0), "1-2": (1, 2), "3-5": (3, 5), "6+": (6, 10**9)}
 COVERAGE_AT = 10
 COMPARED = "ndcg@10"
-RANKS_SCHEMA = pa.schema(
+VALUES_SCHEMA = pa.schema(
     {
+        "system": pa.string(),
         "model": pa.string(),
-        "user_id": pa.string(),
-        "as_of": pa.date32(),
-        "item_id": pa.string(),
-        "rank": pa.int32(),
         "split": pa.string(),
+        "unit": pa.string(),
+        "sample": pa.string(),
         "slices": pa.list_(pa.string()),
+        "name": pa.string(),
+        "value": pa.float64(),
     }
 )
 _METRICS_SCHEMA = {
@@ -36,6 +38,7 @@ _METRICS_SCHEMA = {
     "lo": pa.float64(),
     "hi": pa.float64(),
     "n": pa.int64(),
+    "scored": pa.int64(),
     "reason": pa.string(),
 }
 
@@ -44,13 +47,19 @@ _METRICS_SCHEMA = {
 class Row:
     """One model's lists for the test samples, and the ranks of the truth in them (`inf`: absent).
 
-    `choice`: what it has chosen on validation.
+    A sample with an empty list was not scored: its truth has no rank, so it gains nothing and stays in every mean.
+    `choice`: what the row has chosen on validation.
     """
 
     model: str
     lists: list[list[str]]
     ranks: Floats
     choice: Choice | None = None
+
+    @property
+    def scored(self) -> NDArray[np.bool_]:
+        """Which samples have a list: [samples]."""
+        return np.array([bool(ranked) for ranked in self.lists], dtype=bool)
 
 
 @dataclass(frozen=True)
@@ -81,11 +90,15 @@ class Comparison:
         lines = []
         for name, chosen in slices(self.test, self.warm).items():
             found = intervals(values[chosen], users[chosen].tolist(), seed=self.seed, resamples=self.resamples)
-            lines += [_line(*column, name, interval) for column, interval in zip(columns, found, strict=True)]
+            scored = {row.model: int(row.scored[chosen].sum()) for row in self.rows}
+            lines += [
+                _line(*column, name, interval, scored[column[0]])
+                for column, interval in zip(columns, found, strict=True)
+            ]
         for row in self.rows:
-            lines += [self._count(row.model, name, value) for name, value in self._counts(row).items()]
+            lines += [self._count(row, name, value) for name, value in self._counts(row).items()]
             if row.choice:
-                lines.append({**self._count(row.model, "choice", row.choice.ndcg), "reason": row.choice.words})
+                lines.append({**self._count(row, "choice", row.choice.ndcg), "reason": row.choice.words})
         return lines
 
     def _counts(self, row: Row) -> dict[str, float]:
@@ -94,8 +107,8 @@ class Comparison:
             found[f"kinds@{COVERAGE_AT}"] = float(np.mean([self._kinds_of(ranked) for ranked in row.lists]))
         return found
 
-    def _count(self, model: str, name: str, value: float) -> dict[str, Any]:
-        line = _line(model, name, "all", Interval(value, value, value, len(self.test)))
+    def _count(self, row: Row, name: str, value: float) -> dict[str, Any]:
+        line = _line(row.model, name, "all", Interval(value, value, value, len(self.test)), int(row.scored.sum()))
         return {**line, "lo": None, "hi": None}
 
     def _kinds_of(self, ranked: Sequence[str]) -> int:
@@ -122,22 +135,27 @@ class Comparison:
             found |= {name: pair.value, f"{name}.lo": pair.lo, f"{name}.hi": pair.hi}
         return found
 
-    def ranks_table(self) -> pa.Table:
-        """One line per model and sample, with the slices it is in; a null rank is a truth that is not in the list."""
-        flags = slices(self.test, self.warm)
-        within = [[name for name, chosen in flags.items() if chosen[place]] for place in range(len(self.test))]
-        asked = {name: [getattr(sample, name) for sample in self.test] for name in ("user_id", "as_of", "item_id")}
-        asked |= {"split": [self.split] * len(self.test), "slices": within}
-        return pa.concat_tables([self._ranks_of(row, asked) for row in self.rows])
+    def values_table(self, system: str, names: Sequence[str]) -> pa.Table:
+        """One line per model, sample and name; the unit is the user. Null: the model has no list for the sample.
 
-    def _ranks_of(self, row: Row, asked: Mapping[str, Sequence[Any]]) -> pa.Table:
-        found = np.isfinite(row.ranks)
-        ranks = pa.array(np.where(found, row.ranks, 0).astype(np.int32), mask=~found)
-        return (
-            pa.table({**asked, "model": [row.model] * len(ranks), "rank": ranks})
-            .select(RANKS_SCHEMA.names)
-            .cast(RANKS_SCHEMA)
-        )
+        Every sample is in the slice `all`, which is not written.
+        """
+        flags = {name: chosen for name, chosen in slices(self.test, self.warm).items() if name != "all"}
+        asked = {
+            "unit": [sample.user_id for sample in self.test],
+            "sample": [f"{sample.as_of} {sample.item_id}" for sample in self.test],
+            "slices": [[name for name, chosen in flags.items() if chosen[n]] for n in range(len(self.test))],
+        }
+        columns = {name: pa.array(column, VALUES_SCHEMA.field(name).type) for name, column in asked.items()}
+        found = [VALUES_SCHEMA.empty_table()]
+        for row in self.rows:
+            gained = gains(row.ranks)
+            for name in names:
+                values = pa.array(gained[:, METRICS.index(name)], mask=~row.scored)
+                words = {"system": system, "model": row.model, "split": self.split, "name": name}
+                alike = {word: pa.array([text] * len(values), pa.string()) for word, text in words.items()}
+                found.append(pa.table({**columns, **alike, "value": values}).select(VALUES_SCHEMA.names))
+        return pa.concat_tables(found)
 
     def metrics_table(self, lines: Sequence[Mapping[str, Any]], origin: str) -> pa.Table:
         """`lines`, with where they come from."""
@@ -145,27 +163,12 @@ class Comparison:
 
 
 def metrics_table(lines: Sequence[Mapping[str, Any]], origin: str, split: str, as_of: date | None) -> pa.Table:
-    """The table `model_metrics`; `as_of` is the day of the newest test sample, None where there is none."""
+    """The table `model_metrics`; `as_of` is the day of the newest test sample."""
     table = pa.Table.from_pylist(list(lines), schema=pa.schema(_METRICS_SCHEMA))
     constants = (("origin", origin, pa.string()), ("split", split, pa.string()), ("as_of", as_of, pa.date32()))
     for name, value, kind in constants:
         table = table.append_column(name, pa.array([value] * len(table), kind))
     return table
-
-
-def record_lines(records: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """One line per figure of each rung's or left-out stage's record, and its `place` among them.
-
-    `stands` is 1 where the rung's model went on; 0 for what was left out, with the `reason` beside it.
-    """
-    nothing = {"slice": "all", "lo": None, "hi": None, "n": None}
-    return [
-        {"model": stage, "metric": name, "value": float(value), **nothing}
-        | {"reason": (record["reason"] or None) if name == "stands" else None}
-        for place, (stage, record) in enumerate(records.items(), start=1)
-        for name, value in {"place": place, **record}.items()
-        if not isinstance(value, str)
-    ]
 
 
 def slices(test: Sequence[NextItem], warm: frozenset[str]) -> dict[str, list[bool]]:
@@ -189,6 +192,6 @@ def flat(lines: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     return found
 
 
-def _line(model: str, metric: str, name: str, interval: Interval) -> dict[str, Any]:
-    values = (model, metric, name, interval.value, interval.lo, interval.hi, interval.n, None)
+def _line(model: str, metric: str, name: str, interval: Interval, scored: int) -> dict[str, Any]:
+    values = (model, metric, name, interval.value, interval.lo, interval.hi, interval.n, scored, None)
     return dict(zip(_METRICS_SCHEMA, values, strict=True))

@@ -1,17 +1,17 @@
 """Stage: every model and baseline on the same test samples, the same candidates (the whole catalogue), the same seed.
 
-Writes the table `model_metrics` (means with 95 % intervals by user, by slice), the table `eval_ranks` (the rank of the
-truth per model and sample, null where it is not among the first `depth`: what gates compare pair by pair), and
-`model/`, the packaged recommender. A list ends at `depth` for every row, so MRR is cut there too.
+Writes the table `model_metrics` (means with 95 % intervals by user, by slice), the table `eval_values` (what each
+sample adds to each of the `values`, by model: what gates compare pair by pair), and `model/`, the packaged recommender,
+which describes itself. A list ends at `depth` for every row, so MRR is cut there too. A sample is what a user did with
+an item on a day: twice is once (`samples.read_samples`), so each has one value.
 
 Both tables name the split of each line. The time split decides. Leave-one-out stands beside it for the comparison with
 papers, with every row fitted anew on its training part: a model of the time split has seen leave-one-out's test items,
 so a trained model has a row there only where its stage trained one for it (`protocols` of `sft`).
 
-What the rungs' own gates decided, and why stages and rows were left out, is in `model_metrics` too, as split
-`training`: a row whose rungs were left out has the weights of the row that they started from, and so its figures; a
-model whose stage made nothing has no row. The baseline with the best NDCG@10 is packed in `baseline/`: where there is
-no champion, it makes the nightly lists.
+A row whose rungs were left out has the weights of the row that they started from, and so its figures; a model whose
+stage made nothing has no row, and neither has a baseline that the data is too little for: `gate.json` says why. The
+baseline with the best NDCG@10 is packed in `baseline/`: where there is no champion, it makes the nightly lists.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from training.core.errors import LeftOut
-from training.core.metrics import rank_of
+from training.core.errors import DataError, LeftOut
+from training.core.files import write_json
+from training.core.metrics import METRICS, rank_of
 from training.core.progress import Progress
-from training.core.stage import StageResult, StageSpec, resolve_config
+from training.core.stage import GATE_FILE, StageResult, StageSpec, resolve_config
 from training.generative_rec.baselines.base import Ranking, Recommender
 from training.generative_rec.baselines.packed import Facts, pack
 from training.generative_rec.baselines.rows import COUNTED, BaselineName, fitted
@@ -39,15 +39,13 @@ from training.generative_rec.baselines.sasrec import SASRecConfig
 from training.generative_rec.catalogue import read_catalogue, read_kinds
 from training.generative_rec.comparison import (
     COMPARED,
-    RANKS_SCHEMA,
+    VALUES_SCHEMA,
     Comparison,
     Row,
     flat,
     metrics_table,
-    record_lines,
 )
 from training.generative_rec.item_codes import read_codes
-from training.generative_rec.rungs import read_records
 from training.generative_rec.samples import (
     NextItem,
     Protocol,
@@ -62,7 +60,7 @@ from training.generative_rec.serve import Recommender as Generative
 from training.generative_rec.serve import Serving, package
 
 TABLE = "next_item_training_set"
-Records = dict[str, dict[str, Any]]
+LeftOutRows = dict[str, str]
 _CHUNK = 256
 
 
@@ -73,6 +71,8 @@ class Config:
     The last one is packaged; those whose stages were left out have no row. `baselines`: of each split that is measured;
     the first split needs every model.
 
+    `values`: the metrics that `eval_values` has for each sample; those of the gate must be among them.
+
     `rank_own`: may a user's own items be ranked (same for all rows). `samples`: measure at most so many test samples of
     a split, of users drawn with the seed.
     """
@@ -81,6 +81,7 @@ class Config:
     baselines: Mapping[Protocol, tuple[BaselineName, ...]] = field(
         default_factory=lambda: {"time": (*COUNTED, "sasrec"), "leave_one_out": COUNTED}
     )
+    values: tuple[str, ...] = ("recall@5", "recall@10", "ndcg@5", "ndcg@10")
     rank_own: bool = True
     depth: int = 20
     samples: int | None = None
@@ -93,27 +94,33 @@ def main(spec: StageSpec) -> StageResult:
     """Measure all rows on both splits; package the last model and the best baseline."""
     config = resolve_config(spec, Config)
     there = {m: codes for m, codes in config.models.items() if not (spec.left_out(m) or spec.left_out(codes))}
-    config, records = replace(config, models=there), read_records(spec)
+    config, left_out = replace(config, models=there), LeftOutRows()
+    if unknown := set(config.values) - set(METRICS):
+        raise DataError(f"{min(unknown)!r} is no metric of a sample", where="values", do=f"use {', '.join(METRICS)}")
     catalogue = _catalogue(spec, config)
     # Checkpoints are loaded first, so that a bad one costs no training time.
     trained = {protocol: _trained(spec, config, protocol) for protocol in config.baselines}
     found = list[Comparison]()
     for protocol, baselines in config.baselines.items():
         if baselines or trained[protocol]:
-            with _recorded(records, f"evaluate ({protocol})"):
-                found.append(_compare(spec, config, protocol, catalogue, baselines, trained[protocol], records))
-    result = _write(spec, found, records)
+            with _recorded(left_out, f"the {protocol} split"):
+                found.append(_compare(spec, config, protocol, catalogue, baselines, trained[protocol], left_out))
+    if left_out:
+        words = "; ".join(f"without {name}: {why}" for name, why in left_out.items())
+        ran = {"stands": bool(found), "reason": "" if found else words, "note": words if found else ""}
+        write_json(spec.out_dir / GATE_FILE, ran)
+    result = _write(spec, found, config.values)
     _pack_best(spec, config, catalogue, result.metrics)
     return replace(result, metrics={**result.metrics, "models": float(len(config.models))})
 
 
 @contextmanager
-def _recorded(records: Records, name: str) -> Iterator[None]:
-    """What cannot be done for want of data is left out, and the record says why."""
+def _recorded(left_out: LeftOutRows, name: str) -> Iterator[None]:
+    """What cannot be done for want of data is left out, and it is noted why."""
     try:
         yield
     except LeftOut as refusal:
-        records[name] = {"stands": False, "reason": refusal.reason}
+        left_out[name] = refusal.reason
 
 
 def _catalogue(spec: StageSpec, config: Config) -> list[str]:
@@ -175,13 +182,13 @@ def _compare(
     catalogue: Sequence[str],
     baselines: Sequence[BaselineName],
     trained: Mapping[str, Recommender],
-    records: Records,
+    left_out: LeftOutRows,
 ) -> Comparison:
     samples = of_catalogue(read_samples(spec, protocol, TABLE), catalogue)
     test, kinds = chosen_samples(of_part(samples, "test"), config.samples, spec.seed), read_kinds(spec, catalogue)
     measured, found = dict[Recommender, Row](), list[Row]()
     for row in baselines:
-        with _recorded(records, row):
+        with _recorded(left_out, row):
             model = fitted(row, catalogue, samples, config.sasrec, config.rank_own, spec.seed)
             found.append(_measure(row, model, test, config, frozenset(catalogue)))
     for name, recommender in trained.items():
@@ -211,23 +218,19 @@ def _measure(
     return Row(name, lists, ranks, recommender.choice)
 
 
-def _write(spec: StageSpec, found: Sequence[Comparison], records: Records) -> StageResult:
+def _write(spec: StageSpec, found: Sequence[Comparison], names: Sequence[str]) -> StageResult:
     """Metrics of the time split keep their names; those of the other one begin with its own."""
     origin, metrics = spec.tables[TABLE].origin, dict[str, float]()
-    means, ranks = list[pa.Table](), [RANKS_SCHEMA.empty_table()]
+    means, values = [metrics_table([], origin, "", None)], [VALUES_SCHEMA.empty_table()]
     for comparison in found:
         lines = comparison.lines()
         means.append(comparison.metrics_table(lines, origin))
-        ranks.append(comparison.ranks_table())
+        values.append(comparison.values_table(spec.system, names))
         sizes = {"test_samples": float(len(comparison.test)), "catalogue": float(comparison.catalogue)}
         own = {**flat(lines), **comparison.differences(), **sizes}
         prefix = "" if comparison.split == "time" else f"{comparison.split}."
         metrics |= {f"{prefix}{name}": value for name, value in own.items()}
-    told = record_lines(records)
-    metrics |= {f"{line['model']}.{line['metric']}": line["value"] for line in told}
-    newest = max((sample.as_of for comparison in found for sample in comparison.test), default=None)
-    means.append(metrics_table(told, origin, "training", newest))
-    tables = {"model_metrics": pa.concat_tables(means), "eval_ranks": pa.concat_tables(ranks)}
+    tables = {"model_metrics": pa.concat_tables(means), "eval_values": pa.concat_tables(values)}
     return StageResult(metrics, {name: (_write_table(spec, name, table),) for name, table in tables.items()})
 
 

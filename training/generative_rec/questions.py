@@ -146,6 +146,18 @@ class Verdict:
         """Whether the stage's model goes on; else the one that it started from does."""
         return not self.reason
 
+    def record(self) -> dict[str, float | str]:
+        """The figures as the table of stage gates has them, for `gate.json`."""
+        return {
+            "reason": self.reason,
+            "metric": f"ndcg@{JUDGED_AT}",
+            "start": self.ndcg_foot,
+            "before": self.ndcg_before,
+            "after": self.ndcg_after,
+            "lower": self.ndcg_difference_lo,
+            "legal": self.legal,
+        }
+
     def metrics(self) -> dict[str, float]:
         """The figures, for the stage's result."""
         values = {name: value for name, value in asdict(self).items() if name != "reason"}

@@ -10,9 +10,8 @@ import hashlib
 import json
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from transformers import PreTrainedModel
@@ -116,11 +115,20 @@ class Rung:
                     save_backbone(self.model, self.vocabulary, scratch)
                 else:
                     shutil.copytree(self.folder, scratch, dirs_exist_ok=True)
-            record = {"stands": verdict.stands, **asdict(verdict), **values}
+            record = {"stands": verdict.stands, **verdict.record(), "note": _note(values, verdict.legal)} | dict(values)
             asked = _fingerprint(self.judge.questions)
             write_json(self.spec.out_dir / _FOOT_FILE, {"questions": asked, "gains": self.foot.tolist()})
             write_json(self.spec.out_dir / GATE_FILE, record)
         return StageResult({**verdict.metrics(), **values}, resumed_from=resumed_from)
+
+
+def _note(values: Mapping[str, float], legal: float) -> str:
+    """What the gate's figures do not say of a rung, for people."""
+    facts = [f"{values['preferences']:,.0f} preferences"] if "preferences" in values else []
+    facts.append(f"{legal:.1%} of the answers without the trie are items")
+    if values.get("unmoved"):
+        facts.append("no step ranked better than the start, so it is unchanged")
+    return "; ".join(facts)
 
 
 def _read_foot(folder: Path, asked: Sequence[Question]) -> Floats | None:
@@ -143,9 +151,3 @@ def _read_foot(folder: Path, asked: Sequence[Question]) -> Floats | None:
 
 def _fingerprint(asked: Sequence[Question]) -> str:
     return hashlib.sha256(repr([(one.user_id, one.prompt, one.item) for one in asked]).encode()).hexdigest()
-
-
-def read_records(spec: StageSpec) -> dict[str, dict[str, Any]]:
-    """What each rung, and each stage that was left out, has recorded, in the order of the artifacts."""
-    records = {name: Path(folder) / GATE_FILE for name, folder in spec.artifacts.items()}
-    return {name: json.loads(file.read_text()) for name, file in records.items() if file.is_file()}

@@ -1,16 +1,21 @@
 """A trained generative recommender in a folder of its own: what evaluation measures and what serving loads.
 
-The folder is flat: weights, model config, tokenizer and vocabulary, `codes.parquet`, and `serving.json`.
+The folder is flat: weights, model config, tokenizer and vocabulary, `codes.parquet`, and `serving.json`. It describes
+itself: `signature.json` has the columns that go in and come out and the parameters, in MLflow's JSON for them, and
+`example.parquet` a question that it can answer. Who serves it needs `load(folder).predict(frame, params)` and no more.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 from transformers import PreTrainedModel
 
@@ -22,9 +27,24 @@ from training.core.precision import products
 from training.core.trie import NO_ITEM
 from training.generative_rec.baselines import base
 from training.generative_rec.baselines.base import Query, Ranking
-from training.generative_rec.item_codes import CODES_FILE, USER_CODES_FILE, ItemCodes
+from training.generative_rec.item_codes import CODES_FILE, USER_CODES_FILE, ItemCodes, read_codes
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _SERVING_FILE = "serving.json"
+_IDS = {"type": "array", "items": {"type": "string"}}
+_SIGNATURE = {
+    "inputs": [
+        {"name": "history", "required": True, **_IDS},
+        {"name": "user_id", "type": "string", "required": False},
+    ],
+    "outputs": [
+        {"name": "items", "required": True, **_IDS},
+        {"name": "scores", "required": True, "type": "array", "items": {"type": "double"}},
+    ],
+    "params": [{"name": "k", "type": "long", "default": 10, "shape": None}],
+}
 
 
 @dataclass(frozen=True)
@@ -43,6 +63,14 @@ def package(trained: Path, codes: Path, serving: Serving, folder: Path) -> None:
             if (codes / name).is_file():
                 shutil.copyfile(codes / name, scratch / name)
         write_json(scratch / _SERVING_FILE, asdict(serving))
+        write_json(scratch / "signature.json", _SIGNATURE)
+        known = list(read_codes(codes))[:3]
+        pq.write_table(pa.table({"history": [known, known[:1]]}), scratch / "example.parquet")
+
+
+def load(folder: str | Path) -> Recommender:
+    """What answers for a packaged folder; see `Recommender.load`."""
+    return Recommender.load(folder)
 
 
 class Recommender(base.Recommender):
@@ -72,6 +100,19 @@ class Recommender(base.Recommender):
         found = beam_search(self._model, self._items.trie, prompts, max(k, self._serving.beams) + spare, within=part)
         lines = zip(asked, found.items.tolist(), found.log_probs.tolist(), strict=True)
         return [self._ranking(one, rows, scores)[:k] for one, rows, scores in lines]
+
+    def predict(self, frame: pd.DataFrame, params: Mapping[str, Any]) -> pd.DataFrame:
+        """The first `k` items and their log-probabilities for each row of `frame`.
+
+        In: `history` (item ids, oldest first), and `user_id` where users are known. Out: `items`, `scores`.
+        """
+        import pandas as pd  # a stage that trains needs none of it
+
+        histories = [[str(item) for item in history] for history in frame["history"]]
+        users = [str(user) for user in frame["user_id"]] if "user_id" in frame else None
+        lists = self.recommend(histories, int(params.get("k", 10)), users=users)
+        items = [[item for item, _ in ranking] for ranking in lists]
+        return pd.DataFrame({"items": items, "scores": [[score for _, score in ranking] for ranking in lists]})
 
     def _part(self, within: Collection[str], requests: int) -> SubCatalogues:
         rows = [row for row, item in enumerate(self.catalogue) if item in within]

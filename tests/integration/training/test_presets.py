@@ -100,7 +100,7 @@ def check_chain(specs: list[StageSpec]) -> dict[str, dict[str, float]]:
     assert {name for name, metrics in rungs.items() if not metrics["stands"]} == set()
     assert all(metrics.get("steps", metrics.get("rounds")) > 0 for metrics in rungs.values())
     models = specs[-1].config["models"]
-    ranked = pq.read_table(specs[-1].out_dir / "tables/eval_ranks/part-0.parquet")
+    ranked = pq.read_table(specs[-1].out_dir / "tables/eval_values/part-0.parquet")
     assert {*models, *specs[-1].config["baselines"]["time"]} == set(ranked["model"].to_pylist())
     return found
 

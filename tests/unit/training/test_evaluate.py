@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import shutil
 from collections import Counter, defaultdict
 from collections.abc import Collection, Sequence
@@ -17,10 +16,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
 
 from training.core.backbone import BackboneConfig, build_backbone, save_backbone
-from training.core.errors import DataError
-from training.core.metrics import METRICS, recall_at
+from training.core.errors import DataError, LeftOut
+from training.core.formulas import parse_formula
+from training.core.metrics import METRICS
 from training.core.stage import StageSpec, TableRef, run_stage
 from training.core.tokens import Vocabulary, train_text_tokenizer
 from training.generative_rec import evaluate, recommend
@@ -30,12 +31,18 @@ from training.generative_rec.baselines.packed import Facts, pack
 from training.generative_rec.baselines.sasrec import SASRecConfig
 from training.generative_rec.item_codes import codebook_sizes
 from training.generative_rec.samples import NextItem
-from training.generative_rec.serve import Recommender
+from training.generative_rec.serve import Recommender, load
 
 from .sample_kit import write_rows
 
 CODES = {f"i{n}": [n // 4, n % 4] for n in range(11)} | {"i11": [2, 3, 0], "i12": [2, 3, 1]}
-SMALL = {"sasrec": {"width": 8, "layers": 1, "heads": 1, "epochs": 1}, "depth": 5, "resamples": 50}
+ROOT = Path(__file__).resolve().parents[3]
+SMALL: dict[str, Any] = {
+    "values": ["recall@3", "mrr"],
+    "sasrec": {"width": 8, "layers": 1, "heads": 1, "epochs": 1},
+    "depth": 5,
+    "resamples": 50,
+}
 TINY = BackboneConfig(
     hidden_size=16, layers=2, heads=2, kv_heads=1, head_size=8, intermediate_size=24, max_positions=64
 )
@@ -79,30 +86,95 @@ def _table(spec: StageSpec, name: str, split: str = "time") -> list[dict[str, An
     return [row for row in rows if row["split"] == split]
 
 
+def _values(spec: StageSpec, split: str = "time", name: str = "recall@3") -> dict[str, list[dict[str, Any]]]:
+    """The rows of one quantity by model."""
+    by_model = defaultdict[str, list[dict[str, Any]]](list)
+    for row in _table(spec, "eval_values", split):
+        if row["name"] == name:
+            by_model[row["model"]].append(row)
+    return by_model
+
+
 def test_every_model_is_measured_on_the_same_samples_and_the_tables_agree(spec: StageSpec) -> None:
     result = evaluate.main(spec)
-    by_model = defaultdict(list)
-    for row in _table(spec, "eval_ranks"):
-        by_model[row["model"]].append(row)
-    keys = {model: [(r["user_id"], r["as_of"], r["item_id"]) for r in rows] for model, rows in by_model.items()}
+    by_model = _values(spec)
+    keys = {model: [(row["unit"], row["sample"]) for row in rows] for model, rows in by_model.items()}
     assert list(keys) == ["popularity", "frequency", "covisit", "sasrec", "sft"]
-    assert all(found == keys["sft"] and len(found) == 31 for found in keys.values())
+    assert all(found == keys["sft"] and len(found) == 31 == len(set(found)) for found in keys.values())
+    assert {row["name"] for row in _table(spec, "eval_values")} == set(SMALL["values"])
+    assert {(row["system"], row["split"]) for row in _table(spec, "eval_values")} == {("generative_rec", "time")}
     for model, rows in by_model.items():
-        ranks = np.array([row["rank"] or math.inf for row in rows])
-        assert result.metrics[f"{model}.recall@3"] == pytest.approx(recall_at(ranks, 3).mean())
+        assert result.metrics[f"{model}.recall@3"] == pytest.approx(np.mean([row["value"] for row in rows]))
         assert result.metrics[f"{model}.recall@3.lo"] <= result.metrics[f"{model}.recall@3"]
         assert result.metrics[f"{model}.recall@3"] <= result.metrics[f"{model}.recall@3.hi"]
+
+
+def test_the_evaluation_leaves_every_value_that_its_gate_asks_about() -> None:
+    """The gate file names the quantities, the evaluation of its system writes them."""
+    gate = yaml.safe_load((ROOT / "mlflow" / "gates" / "generative_rec.yaml").read_text())
+    asked = {name for formula in gate["metrics"].values() for name in parse_formula(formula, "here").needs}
+    assert asked <= set(evaluate.Config().values)
+    stages = yaml.safe_load((ROOT / "training" / "generative_rec" / "pipeline.yaml").read_text())["stages"]
+    (stage,) = [stage for stage in stages if "eval_values" in stage["writes"]["tables"]]
+    assert not [preset for preset, config in stage["config"].items() if "values" in config]
+
+
+def test_an_unknown_value_is_refused_with_those_that_are_known(spec: StageSpec) -> None:
+    with pytest.raises(DataError, match=r"(?s)'recall@7' is no metric of a sample.*recall@10"):
+        evaluate.main(dataclasses.replace(spec, config={**spec.config, "values": ["recall@7"]}))
+
+
+class _Silent(base.Recommender):
+    """Answers every other question; the others get an empty list."""
+
+    def answer(self, asked: Sequence[base.Query], k: int, within: Collection[str] | None) -> list[base.Ranking]:
+        return [[(f"i{n}", -float(n)) for n in range(k)] if place % 2 else [] for place, _ in enumerate(asked)]
+
+
+def test_a_sample_without_a_list_was_not_scored_and_stays_in_every_denominator(
+    spec: StageSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evaluate, "fitted", lambda *_: _Silent())
+    evaluate.main(dataclasses.replace(spec, config={**spec.config, "baselines": {"time": ["popularity"]}}))
+    rows = _values(spec)["popularity"]
+    silent = sum(row["value"] is None for row in rows)
+    assert len(rows) == 31 and 10 < silent < 20
+    (line,) = [row for row in _table(spec, "model_metrics") if row["model"] == "popularity" and _is_headline(row)]
+    assert (line["n"], line["scored"]) == (31, 31 - silent)
+    assert line["value"] == pytest.approx(sum(row["value"] or 0.0 for row in rows) / 31)
+
+
+def test_what_a_user_did_twice_with_an_item_on_a_day_is_one_sample(spec: StageSpec, tmp_path: Path) -> None:
+    day = datetime(2018, 1, 3, tzinfo=UTC)
+    twice = [("u0", day.date(), day + timedelta(hours=n), "i2", ["i1"], "test") for n in range(2)]
+    first = ("u0", date(2018, 1, 1), datetime(2018, 1, 1, tzinfo=UTC), "i1", [], "train")
+    table = TableRef((str(write_rows(tmp_path / "twice.parquet", [first, *twice])),))
+    config = {**spec.config, "baselines": {"time": ["popularity"]}}
+    evaluate.main(dataclasses.replace(spec, tables={**spec.tables, evaluate.TABLE: table}, config=config))
+    assert [(row["unit"], row["sample"]) for row in _values(spec)["popularity"]] == [("u0", "2018-01-03 i2")]
+
+
+def test_the_model_folder_describes_itself_and_answers_its_own_example(spec: StageSpec) -> None:
+    evaluate.main(spec)
+    folder = Path(spec.out) / "model"
+    signature = json.loads((folder / "signature.json").read_text())
+    example = pq.read_table(folder / "example.parquet").to_pandas()
+    assert list(example) == [column["name"] for column in signature["inputs"] if column["required"]]
+    answer = load(folder).predict(example, {"k": 3})
+    assert list(answer) == [column["name"] for column in signature["outputs"]]
+    assert [len(items) for items in answer["items"]] == [3, 3] == [len(scores) for scores in answer["scores"]]
+    assert all(scores == sorted(scores, reverse=True) for scores in answer["scores"])
 
 
 def test_the_leave_one_out_view_stands_beside_with_the_last_sample_of_each_user_and_rows_fitted_for_it(
     spec: StageSpec,
 ) -> None:
     result = evaluate.main(spec)
-    ranks = _table(spec, "eval_ranks", "leave_one_out")
-    assert Counter(row["model"] for row in ranks) == {"popularity": 31, "frequency": 31, "covisit": 31}
-    newest = max(datetime(row["as_of"].year, row["as_of"].month, row["as_of"].day) for row in ranks)
-    assert newest == datetime(2018, 1, 1) + timedelta(days=29 + 30 * 5)
-    assert len({row["user_id"] for row in ranks if row["model"] == "covisit"}) == 31
+    found = _values(spec, "leave_one_out")
+    assert {model: len(rows) for model, rows in found.items()} == {"popularity": 31, "frequency": 31, "covisit": 31}
+    newest = max(row["sample"].split()[0] for row in found["covisit"])
+    assert newest == str(date(2018, 1, 1) + timedelta(days=29 + 30 * 5))
+    assert len({row["unit"] for row in found["covisit"]}) == 31
     means = {row["model"]: row["value"] for row in _table(spec, "model_metrics", "leave_one_out") if _is_headline(row)}
     assert means == {m: result.metrics[f"leave_one_out.{m}.recall@3"] for m in ("popularity", "frequency", "covisit")}
 
@@ -113,12 +185,12 @@ def _is_headline(row: dict[str, Any]) -> bool:
 
 def test_a_model_of_the_time_split_has_no_leave_one_out_row_and_one_trained_for_it_has(spec: StageSpec) -> None:
     evaluate.main(spec)
-    assert "sft" not in {row["model"] for row in _table(spec, "eval_ranks", "leave_one_out")}
+    assert "sft" not in _values(spec, "leave_one_out")
     trained = Path(spec.artifacts["sft"])
     shutil.copytree(trained / "model", trained / "model_leave_one_out")
     again = dataclasses.replace(spec, out=f"{spec.out}-2")
     evaluate.main(again)
-    assert "sft" in {row["model"] for row in _table(again, "eval_ranks", "leave_one_out")}
+    assert "sft" in _values(again, "leave_one_out")
 
 
 def test_slices_part_the_samples_and_each_row_says_where_it_is_from(spec: StageSpec) -> None:
@@ -126,8 +198,8 @@ def test_slices_part_the_samples_and_each_row_says_where_it_is_from(spec: StageS
     rows = _table(spec, "model_metrics")
     assert {row["origin"] for row in rows} == {"simulated"}
     counted = {row["slice"]: row["n"] for row in rows if row["model"] == "sft" and row["metric"] == METRICS[0]}
-    named = Counter(name for row in _table(spec, "eval_ranks") if row["model"] == "sft" for name in row["slices"])
-    assert named == counted
+    named = Counter(name for row in _values(spec)["sft"] for name in row["slices"])
+    assert {**named, "all": 31} == counted
     assert counted["all"] == 31
     assert sum(n for name, n in counted.items() if name.startswith("history=")) == 31
     assert counted["item=cold"] + counted["item=warm"] == 31
@@ -137,13 +209,18 @@ def test_slices_part_the_samples_and_each_row_says_where_it_is_from(spec: StageS
 def test_the_packaged_folder_serves_the_very_lists_that_were_measured(spec: StageSpec) -> None:
     evaluate.main(spec)
     model = Recommender.load(Path(spec.out) / "model")
+    _serves_what_was_measured(spec, model, "sft")
+
+
+def _serves_what_was_measured(spec: StageSpec, model: base.Recommender, name: str) -> None:
+    """The truths stand in the lists of `model` where the row `name` of the table has them."""
     tests = pq.read_table(spec.tables[evaluate.TABLE].files[0]).to_pylist()
     history = {(row["user_id"], row["item_id"]): row["history_item_ids"] for row in tests}
-    measured = [row for row in _table(spec, "eval_ranks") if row["model"] == "sft"]
-    served = model.recommend([history[row["user_id"], row["item_id"]] for row in measured], 5)
-    for row, line in zip(measured, served, strict=True):
-        ids = [item for item, _ in line]
-        assert (ids.index(row["item_id"]) + 1 if row["item_id"] in ids else None) == row["rank"]
+    measured = [(row["unit"], row["sample"].split()[1], row["value"]) for row in _values(spec, name="mrr")[name]]
+    served = model.recommend([history[user, item] for user, item, _ in measured], 5)
+    for (_, item, value), line in zip(measured, served, strict=True):
+        ids = [found for found, _ in line]
+        assert value == pytest.approx(1 / (ids.index(item) + 1) if item in ids else 0.0)
 
 
 def test_serving_returns_items_of_the_catalogue_best_first_and_reads_over_unknown_history(spec: StageSpec) -> None:
@@ -161,13 +238,7 @@ def test_the_best_baseline_is_packed_and_serves_the_very_lists_that_were_measure
     folder = Path(spec.out) / "baseline"
     name = json.loads((folder / "baseline.json").read_text())["name"]
     assert metrics[f"{name}.ndcg@10"] == max(metrics[f"{row}.ndcg@10"] for row in ("popularity", "covisit", "sasrec"))
-    tests = pq.read_table(spec.tables[evaluate.TABLE].files[0]).to_pylist()
-    history = {(row["user_id"], row["item_id"]): row["history_item_ids"] for row in tests}
-    measured = [row for row in _table(spec, "eval_ranks") if row["model"] == name]
-    served = recommend.load(folder).recommend([history[row["user_id"], row["item_id"]] for row in measured], 5)
-    for row, line in zip(measured, served, strict=True):
-        ids = [item for item, _ in line]
-        assert (ids.index(row["item_id"]) + 1 if row["item_id"] in ids else None) == row["rank"]
+    _serves_what_was_measured(spec, recommend.load(folder), name)
 
 
 @pytest.mark.parametrize("name", ["popularity", "covisit", "sasrec"])
@@ -210,11 +281,11 @@ def test_an_item_of_the_past_of_a_first_sample_is_warm(spec: StageSpec, tmp_path
     table = TableRef((str(write_rows(tmp_path / "warm.parquet", rows)),))
     config = {**spec.config, "baselines": {"time": ["popularity"]}}
     evaluate.main(dataclasses.replace(spec, tables={**spec.tables, evaluate.TABLE: table}, config=config))
-    found = {row["item_id"]: row["slices"] for row in _table(spec, "eval_ranks") if row["model"] == "popularity"}
+    found = {row["sample"].split()[1]: row["slices"] for row in _values(spec)["popularity"]}
     assert "item=warm" in found["i2"] and "item=cold" in found["i4"]
 
 
-def test_a_rung_that_was_left_out_has_the_figures_of_its_start_and_its_record_is_told(
+def test_a_rung_that_was_left_out_has_the_figures_of_its_start(
     spec: StageSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copytree(tmp_path / "sft", tmp_path / "rf_hard")
@@ -236,12 +307,24 @@ def test_a_rung_that_was_left_out_has_the_figures_of_its_start_and_its_record_is
     figures = {(row["model"], row["metric"], row["slice"]): row["value"] for row in _table(ladder, "model_metrics")}
     of_sft = {key[1:]: value for key, value in figures.items() if key[0] == "sft"}
     assert of_sft == {key[1:]: value for key, value in figures.items() if key[0] == "rf_hard"} != {}
-    told = {(row["model"], row["metric"]): row["value"] for row in _table(ladder, "model_metrics", "training")}
-    expected = {"place": 1.0, "stands": 0.0, "ndcg_before": 0.2, "ndcg_after": 0.2, "preferences": 0.0}
-    assert told == {("rf_hard", name): value for name, value in expected.items()}
-    why = {row["metric"]: row["reason"] for row in _table(ladder, "model_metrics", "training") if row["reason"]}
-    assert why == {"stands": "0 preferences"}
-    assert result.metrics["rf_hard.stands"] == 0.0
+    assert not (ladder.out_dir / "gate.json").exists() and "rf_hard.stands" not in result.metrics
+
+
+def test_a_row_that_the_data_is_too_little_for_is_left_out_and_the_gate_file_says_why(
+    spec: StageSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fitted = evaluate.fitted
+
+    def refusing(name: str, *rest: Any) -> Any:
+        if name == "sasrec":
+            raise LeftOut("no user has two items", where="sasrec", do="wait")
+        return fitted(name, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(evaluate, "fitted", refusing)
+    evaluate.main(spec)
+    assert "sasrec" not in _values(spec)
+    told = json.loads((spec.out_dir / "gate.json").read_text())
+    assert told["stands"] and told["note"].startswith("without sasrec: no user has two items")
 
 
 def test_own_items_are_left_out_for_all_rows_alike(spec: StageSpec) -> None:
