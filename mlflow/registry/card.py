@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from infra.lake import DataFile, Lake
@@ -16,18 +13,14 @@ from registry.gate_file import Gate
 from registry.gates import Candidate
 from registry.promotions import Promotions
 from registry.runs import lineage, tag
-from registry.values import Bootstrap, Interval, difference, is_rank_metric, level, of_model, pair
+from registry.stage_gates import stage_gates
+from registry.values import Interval, Measured, difference, level, measure, measures, models_of, pair
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
-_ALWAYS = ("recall@10", "ndcg@10", "mrr")
-_LIMITS = (
-    "It recommends only items of the catalogue that it was trained on.",
-    "The intervals say how much the choice of test users matters, not how much another training seed would.",
-    "Offline ranks of past behaviour: what users would have done with other lists before them is not known.",
-)
+_CAVEAT = "The intervals say how much the choice of test samples matters, not how much another training seed would."
 
 
 def write(profile: Profile, client: MlflowClient, gate: Gate, version: str) -> str:
@@ -44,14 +37,9 @@ def write(profile: Profile, client: MlflowClient, gate: Gate, version: str) -> s
         _metrics(gate, new, candidate(client, gate.model, other) if other else None),
         _gates(client, runs),
         _cost(runs),
-        "## Limits\n\n" + "\n".join(f"* {limit}" for limit in _LIMITS),
+        "## Limits\n\n" + "\n".join(f"* {caveat}" for caveat in (*gate.caveats, _CAVEAT)),
     )
     return "\n\n".join(section for section in sections if section) + "\n"
-
-
-def metrics_of(gate: Gate) -> list[str]:
-    """The rank metrics to show: the usual ones, and those that the gate asks about."""
-    return list(dict.fromkeys([*_ALWAYS, *(rule.metric for rule in gate.rules if is_rank_metric(rule.metric))]))
 
 
 def show(interval: Interval) -> str:
@@ -96,37 +84,52 @@ def _change(ours: list[DataFile], theirs: list[DataFile]) -> str:
 
 
 def _metrics(gate: Gate, new: Candidate, champion: Candidate | None) -> str:
-    metrics = metrics_of(gate)
-    ranked = {name: of_model(new.ranks, name, gate.split) for name in sorted(set(new.ranks["model"]))}
-    names = [gate.evaluated_as, *(name for name in ranked if name != gate.evaluated_as)]
-    rows = [[_bold(name, gate), *_levels(metrics, ranked[name], gate.bootstrap), len(ranked[name])] for name in names]
+    """Every row of the evaluation under the gate's metrics, and the gain over the champion on the samples of both."""
+    names = models_of(new.values, gate.split)
+    names.sort(key=lambda name: (name != gate.evaluated_as, name))
+    rows = [[f"**{name}**" if name == gate.evaluated_as else name, *_levels(gate, new, name)] for name in names]
     if champion is not None:
-        theirs = of_model(champion.ranks, gate.evaluated_as, gate.split)
-        rows.append([f"champion {champion.version}", *_levels(metrics, theirs, gate.bootstrap), len(theirs)])
-        pairs = pair(ranked[gate.evaluated_as], theirs)
-        gains = [show(difference(m, pairs, gate.bootstrap)) if len(pairs.frame) else "" for m in metrics]
-        rows.append(["gain over the champion, paired", *gains, len(pairs.frame)])
-    confidence = f"{gate.bootstrap.confidence:.0%}"
-    title = f"## Metrics ({new.origin} data, split `{gate.split}`, {confidence} intervals by user)"
-    return f"{title}\n\n" + table(("", *metrics, "samples"), rows)
+        rows.append([f"champion {champion.version}", *_levels(gate, champion, gate.evaluated_as)])
+        rows.append(["gain over the champion, paired", *_gains(gate, new, champion)])
+    intervals = f"{gate.bootstrap.confidence:.0%} intervals by {gate.unit}"
+    title = f"## Metrics ({new.origin} data, split `{gate.split}`, {intervals})"
+    return f"{title}\n\n" + table(("", *gate.compared, "samples", "scored", "failed"), rows)
 
 
-def _bold(name: str, gate: Gate) -> str:
-    return f"**{name}**" if name == gate.evaluated_as else name
+def _levels(gate: Gate, of: Candidate, name: str) -> list[str]:
+    """The metrics of one row, and the samples submitted to it under the headline, scored and failed."""
+    found = {
+        metric: measure(of.values, name, gate.split, gate.metrics[metric])
+        for metric in gate.compared
+        if measures(of.values, name, gate.split, gate.metrics[metric])
+    }
+    cells = [show(level(found[metric], gate.bootstrap)) if metric in found else "" for metric in gate.compared]
+    return cells + (_counts(found[gate.headline]) if gate.headline in found else [""] * 3)
 
 
-def _levels(metrics: Sequence[str], rows: object, bootstrap: Bootstrap) -> list[str]:
-    return [show(level(metric, rows, bootstrap)) for metric in metrics]
+def _counts(measured: Measured) -> list[str]:
+    scored = int(measured.scored.sum())
+    return [str(len(measured)), str(scored), str(len(measured) - scored)]
+
+
+def _gains(gate: Gate, new: Candidate, champion: Candidate) -> list[str]:
+    cells, shared = list[str](), ""
+    for metric in gate.compared:
+        formula, cell = gate.metrics[metric], ""
+        if measures(champion.values, gate.evaluated_as, gate.split, formula):
+            pairs = pair(*(measure(one.values, gate.evaluated_as, gate.split, formula) for one in (new, champion)))
+            cell = show(difference(pairs, gate.bootstrap)) if len(pairs.a) else ""
+            shared = str(len(pairs.a)) if metric == gate.headline else shared
+        cells.append(cell)
+    return [*cells, shared, "", ""]
 
 
 def _gates(client: MlflowClient, runs: Sequence[Run]) -> str:
-    """What the stages' own gates decided (`gate.json`); empty where no stage has one."""
-    rows = []
-    for run in runs:
-        if "stands" in run.data.metrics:
-            with TemporaryDirectory() as scratch:
-                record = json.loads(Path(client.download_artifacts(run.info.run_id, "gate.json", scratch)).read_text())
-            rows.append([run.data.tags[tag("stage")], "stands" if record["stands"] else "left out", record["reason"]])
+    """What the stages' own gates decided; empty where no stage has one."""
+    rows = [
+        [one.stage, "accepted" if one.accepted else "left out", one.reason or one.note]
+        for one in stage_gates(client, runs)
+    ]
     text = "A stage that was left out has handed on the model that it started from."
     return f"## Gates of the stages\n\n{text}\n\n{table(('stage', 'outcome', 'why'), rows)}" if rows else ""
 

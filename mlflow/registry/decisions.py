@@ -12,7 +12,6 @@ from infra.errors import DataError
 from infra.ledger import Ledger
 from infra.profile import Profile
 from registry.aliases import GATE_TAG, gate_report, newest_undecided, require_champion, sync_aliases, versions
-from registry.card import metrics_of
 from registry.data_quality import judge
 from registry.evaluation_artifacts import EVALUATION, candidate, snapshots_of
 from registry.gate_file import load_gate
@@ -21,7 +20,7 @@ from registry.gates import evaluate
 from registry.promotions import Decision, Promotions, line_of_champions
 from registry.runs import tag
 from registry.store import connect
-from registry.values import Interval, difference, level, of_model, pair
+from registry.values import Interval, difference, level, measure, pair
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -29,13 +28,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Comparison:
-    """One metric of champion and challenger on the samples that both ranked, and the paired gain of the challenger."""
+    """One metric of champion and challenger on the samples submitted to both, and the paired gain of the challenger.
+
+    `scored`: how many of the samples both have scored.
+    """
 
     metric: str
     champion: Interval
     challenger: Interval
     gain: Interval
     samples: int
+    scored: int
+    unit: str
     origin: str
 
 
@@ -119,21 +123,25 @@ def compare(profile: Profile, model: str, version: str | None = None) -> list[Co
     require_champion(client, model, champion)
     chosen = _chosen(client, ledger, model, version)
     sides = [candidate(client, model, v) for v in (chosen, champion)]
-    pairs = pair(*(of_model(side.ranks, gate.evaluated_as, gate.split) for side in sides))
-    if pairs.frame.empty:
-        raise DataError(f"Versions {chosen} and {champion} of {model!r} were evaluated on different samples.")
-    ranks = {side: pairs.frame.rename(columns={f"rank_{side}": "rank"}) for side in ("a", "b")}
-    return [
-        Comparison(
-            metric,
-            level(metric, ranks["b"], gate.bootstrap),
-            level(metric, ranks["a"], gate.bootstrap),
-            difference(metric, pairs, gate.bootstrap),
-            len(pairs.frame),
-            ", ".join(sorted({side.origin for side in sides})),
+    origin, found = ", ".join(sorted({side.origin for side in sides})), list[Comparison]()
+    for metric in gate.compared:
+        formula = gate.metrics[metric]
+        pairs = pair(*(measure(side.values, gate.evaluated_as, gate.split, formula) for side in sides))
+        if not len(pairs.a):
+            raise DataError(f"Versions {chosen} and {champion} of {model!r} were evaluated on different samples.")
+        found.append(
+            Comparison(
+                metric,
+                champion=level(pairs.b, gate.bootstrap),
+                challenger=level(pairs.a, gate.bootstrap),
+                gain=difference(pairs, gate.bootstrap),
+                samples=len(pairs.a),
+                scored=int((pairs.a.scored & pairs.b.scored).sum()),
+                unit=gate.unit,
+                origin=origin,
+            )
         )
-        for metric in metrics_of(gate)
-    ]
+    return found
 
 
 def _open(profile: Profile, model: str) -> tuple[MlflowClient, Promotions]:

@@ -1,4 +1,4 @@
-"""What is known of a registered version: the run that made it, the ranks of its evaluation, its metrics."""
+"""What is known of a registered version: the run that made it, the values of its evaluation, its metrics."""
 
 from __future__ import annotations
 
@@ -9,37 +9,32 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from infra.errors import DataError
 from registry.gates import Candidate
 from registry.runs import lineage, metric_name, tag
-from registry.values import read_ranks
+from registry.values import read_values
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 EVALUATION = "evaluation"
-RANKS = "eval_ranks"
+VALUES = "eval_values"
 
 
 def candidate(client: MlflowClient, model: str, version: str) -> Candidate:
     """Everything that a gate or a card wants of a version.
 
-    Raises:
-        DataError: the files of its evaluation are gone.
+    A version of before evaluations left values has none: it is served as it was, and a gate says that it cannot be met.
     """
     found = client.get_model_version(model, version)
     run = client.get_run(found.run_id)
     metrics = {metric_name(key): value for key, value in run.data.metrics.items()}
-    return Candidate(version, _ranks(client, run.info.run_id), metrics, run.data.tags[tag("origin")])
+    return Candidate(version, _values(client, run.info.run_id), metrics, run.data.tags[tag("origin")])
 
 
-def _ranks(client: MlflowClient, run_id: str) -> pd.DataFrame:
-    place = f"{EVALUATION}/{RANKS}"
-    names = [file.path for file in client.list_artifacts(run_id, place)]
-    if not names:
-        raise DataError("The ranks of a registered version are gone.", where=f"run {run_id}, {place}")
+def _values(client: MlflowClient, run_id: str) -> pd.DataFrame:
+    names = [file.path for file in client.list_artifacts(run_id, f"{EVALUATION}/{VALUES}")]
     with TemporaryDirectory() as scratch:
-        return read_ranks([Path(client.download_artifacts(run_id, name, scratch)) for name in names])
+        return read_values([Path(client.download_artifacts(run_id, name, scratch)) for name in names])
 
 
 def stage_folders(client: MlflowClient, model: str, version: str) -> set[Path]:

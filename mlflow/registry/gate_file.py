@@ -1,7 +1,11 @@
-"""Gate files: `mlflow/gates/<model>.yaml` says what a version must show before it may be promoted."""
+"""Gate files: `mlflow/gates/<model>.yaml` says how a model is measured, and what a version must show to be promoted.
+
+Page, card, the demo's summary and the table over seeds show the metrics that are named here, in this order.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -10,10 +14,12 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from infra.errors import PlumblineError
 from infra.profile import CHECKOUT
-from registry.values import Bootstrap, is_rank_metric
+from registry.formulas import Formula
+from registry.values import Bootstrap
 
 GATES = CHECKOUT / "mlflow" / "gates"
 CHAMPION = "champion"
+BEST_BASELINE = "best_baseline"
 
 
 class GateFileError(PlumblineError):
@@ -21,11 +27,17 @@ class GateFileError(PlumblineError):
 
 
 class Rule(BaseModel):
-    """One demand on one metric, for all users or for one slice of them.
+    """One demand on one metric, for all samples or for one slice of them.
 
-    With `limit`: the value itself must reach it. With `against` (`champion`, or a row of the evaluation such as
-    `popularity`): the worse end of the paired interval of the gain over that row must reach `margin`, or `share` of
-    that row's own value; a negative one is a loss that is put up with. `direction` says which way is better.
+    With `limit`: the value itself must reach it. With `against` (`champion`, a row of the evaluation such as
+    `popularity`, or `best_baseline`): the worse end of the paired interval of the gain over that row must reach
+    `margin`, or `share` of that row's own value; a negative one is a loss that is put up with. `direction` says which
+    way is better.
+
+    `best_baseline` is the best of the gate's `baselines` on this metric, slice and split. It is chosen on the very
+    samples that it is then met on, and the interval is that of a row named beforehand, so it does not know of the
+    choice: where several baselines are close, the best is a little lucky, and the candidate's gain a little
+    understated. The rule is never easier for it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -43,8 +55,6 @@ class Rule(BaseModel):
         margins = [one for one in (self.margin, self.share) if one is not None]
         if (self.limit is None) == (self.against is None) or len(margins) != (self.against is not None):
             raise ValueError("a rule has either a limit, or against and one of margin and share")
-        if not is_rank_metric(self.metric) and (self.against is not None or self.slice != "all"):
-            raise ValueError(f"{self.metric!r} is one number of the run: it has no samples to pair or to slice")
         return self
 
     @property
@@ -55,17 +65,70 @@ class Rule(BaseModel):
 
 
 class Gate(BaseModel):
-    """A model's gate. `evaluated_as` is the model's name in `eval_ranks`, `split` the split that decides."""
+    """A model's gate.
+
+    `system`, `evaluated_as`: the system whose evaluation measures it, and the model's name in `eval_values`; `split` is
+    the split that decides. `metrics`: by name, formulas over `eval_values`; a rule may also set a limit to a number of
+    the evaluation's run. `headline`, `show`: the first metric to look at, and those beside it, in their order.
+    `minimum_scored`: the least share of the submitted samples that the model must have scored. `caveats`: what the
+    model's card warns of.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     model: str
+    system: str
     evaluated_as: str
     split: str
+    unit: str
     minimum_samples: int
     minimum_shared: float
+    minimum_scored: float
     bootstrap: Bootstrap = Bootstrap()
+    metrics: Mapping[str, Formula]
+    headline: str
+    show: tuple[str, ...] = ()
+    baselines: tuple[str, ...] = ()
     rules: tuple[Rule, ...]
+    caveats: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Gate:
+        if self.headline not in self.metrics:
+            raise ValueError(f"the headline {self.headline!r} is none of the metrics: {', '.join(self.metrics)}")
+        for rule in self.rules:
+            formula = self.metrics.get(rule.metric)
+            if formula is None and (rule.against is not None or rule.slice != "all"):
+                raise ValueError(f"{rule.metric!r} is a number of the run: it has no samples to pair or to slice")
+            if formula is not None and rule.direction == "lower" and formula.failed is None:
+                raise ValueError(
+                    f"less {rule.metric!r} is better, so its formula must say what a failed sample counts as (`failed`)"
+                )
+            if rule.against == BEST_BASELINE and not self.baselines:
+                raise ValueError(f"{rule.name!r} needs `baselines` to choose from")
+        return self
+
+    @property
+    def shown(self) -> tuple[str, ...]:
+        """The headline and what stands beside it."""
+        return tuple(dict.fromkeys((self.headline, *self.show)))
+
+    @property
+    def compared(self) -> tuple[str, ...]:
+        """The metrics with a formula that are shown or ruled on."""
+        asked = (*self.shown, *(rule.metric for rule in self.rules))
+        return tuple(name for name in dict.fromkeys(asked) if name in self.metrics)
+
+
+def models(folder: Path = GATES) -> list[str]:
+    """The models with a gate."""
+    return sorted(file.stem for file in folder.glob("*.yaml"))
+
+
+def shown_metrics(system: str, folder: Path = GATES) -> tuple[str, ...]:
+    """What the gates of a system's models show, the headline first; nothing for a system without a gate."""
+    gates = [gate for gate in (load_gate(model, folder) for model in models(folder)) if gate.system == system]
+    return tuple(dict.fromkeys(metric for gate in gates for metric in gate.shown))
 
 
 def load_gate(model: str, folder: Path = GATES) -> Gate:
@@ -76,7 +139,7 @@ def load_gate(model: str, folder: Path = GATES) -> Gate:
     """
     path = folder / f"{model}.yaml"
     if not path.is_file():
-        known = ", ".join(sorted(file.stem for file in folder.glob("*.yaml"))) or "none yet"
+        known = ", ".join(models(folder)) or "none yet"
         do = f"Models with a gate: {known}. For a new model write {path.name}."
         raise GateFileError(f"Model {model!r} has no gate.", where=str(folder), do=do)
     try:

@@ -23,7 +23,10 @@ class Check:
 
 @dataclass(frozen=True)
 class GateReport:
-    """The gate of `version` held against `champion` (null: there is none yet) on `samples` samples of `users` users."""
+    """The gate of `version` held against `champion` (null: there is none yet) on `samples` samples of `units` units.
+
+    `scored`: how many of them the model has scored. `unit`: what a unit is, in one word.
+    """
 
     model: str
     version: str
@@ -31,7 +34,9 @@ class GateReport:
     split: str
     origin: str
     samples: int
-    users: int
+    scored: int
+    unit: str
+    units: int
     at: str
     checks: tuple[Check, ...]
 
@@ -54,6 +59,8 @@ class GateReport:
         """The inverse of `to_json`."""
         values: dict[str, Any] = json.loads(text)
         del values["passed"]
+        if "users" in values:  # the ledger is append-only: it keeps reports of when every unit was a user
+            values |= {"scored": values["samples"], "unit": "user", "units": values.pop("users")}
         checks = tuple(Check(**check) for check in values.pop("checks"))
         return cls(**values, checks=checks)
 
@@ -61,7 +68,8 @@ class GateReport:
         """A heading that says the outcome, and a table of the checks."""
         outcome = "passed" if self.passed else f"failed ({len(self.failed)} of {len(self.checks)} checks)"
         against = f"champion version {self.champion}" if self.champion else "no other champion"
-        data = f"{self.samples} samples of {self.users} users, {self.origin} data, split `{self.split}`"
+        failed = f" ({self.samples - self.scored} of them failed)" if self.scored < self.samples else ""
+        data = f"{self.samples} samples{failed} of {self.units} {self.unit}s, {self.origin} data, split `{self.split}`"
         lines = [
             f"### Gate {outcome}: {self.model} version {self.version}",
             "",

@@ -1,24 +1,28 @@
-"""The gate: does a version deserve to be champion? A pure function of its gate file, its ranks and its run's metrics.
+"""The gate: does a version deserve to be champion? A pure function of its gate file, its values and its run's metrics.
 
-A rule against the champion or a baseline is judged on the SAME samples of the SAME users, by the paired bootstrap per
-user; samples that only one side has are counted and limited. The first version of a model has no champion to meet: its
-limits and its baselines decide.
+A rule against the champion or a row of the evaluation is judged on the SAME samples of the SAME units, by the paired
+bootstrap by unit; samples that only one side has are counted and limited. The first version of a model has no champion
+to meet: its limits and its baselines decide.
 
-A rule against the champion holds against earlier ones too, where they ranked the same samples: a loss that is put up
-with at each promotion would add up from champion to champion.
+A rule against the champion holds against earlier ones too, where they were measured on the same samples: a loss that is
+put up with at each promotion would add up from champion to champion.
+
+The denominator is what was submitted. A sample that the model did not score stays in it, and the share of those that it
+did score has a limit of its own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import pandas as pd
 
-from registry.gate_file import CHAMPION, Gate, Rule
+from registry.formulas import Formula
+from registry.gate_file import BEST_BASELINE, CHAMPION, Gate, Rule
 from registry.gate_report import Check, GateReport
-from registry.values import Interval, Pairs, difference, in_slice, is_rank_metric, level, of_model, pair
+from registry.values import Interval, Measured, Pairs, difference, level, measure, measures, pair
 
 
 @dataclass(frozen=True)
@@ -31,16 +35,51 @@ class DataQuality:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A version as the gate sees it: its evaluation's ranks (baselines too), its run's metrics, its data's origin."""
+    """A version as the gate sees it: its evaluation's values (all rows), its run's metrics, its data's origin."""
 
     version: str
-    ranks: pd.DataFrame
+    values: pd.DataFrame
     metrics: Mapping[str, float]
     origin: str
 
 
-Opponents = Mapping[str, Mapping[str, Pairs]]
-"""What a rule may be `against` to the versions or rows that it means, by their names, on the samples of both."""
+@dataclass(frozen=True)
+class _Held:
+    """A gate and what it is held against a version with."""
+
+    gate: Gate
+    candidate: Candidate
+    champions: Sequence[Candidate]
+
+    def ours(self, formula: Formula, of: Candidate | None = None) -> Measured:
+        """The model itself, of this version or of another."""
+        return measure((of or self.candidate).values, self.gate.evaluated_as, self.gate.split, formula)
+
+    def met(self, rule: Rule) -> dict[str, Pairs]:
+        """Who the rule is `against`, by name, on the samples of both: several champions, or one row, or nobody."""
+        formula = self.gate.metrics[rule.metric]
+        ours = self.ours(formula)
+        if rule.against != CHAMPION:
+            return {name: pair(ours, row) for name, row in self._row(rule, formula).items()}
+        found = dict[str, Pairs]()
+        for one in self.champions:
+            if measures(one.values, self.gate.evaluated_as, self.gate.split, formula):
+                pairs = pair(ours, self.ours(formula, one))
+                found |= {one.version: pairs} if one is self.champions[0] or self.comparable(pairs) else {}
+        return found
+
+    def _row(self, rule: Rule, formula: Formula) -> dict[str, Measured]:
+        """The row of the evaluation that a rule names; of the baselines the best in the rule's own slice."""
+        assert rule.against is not None
+        names = self.gate.baselines if rule.against == BEST_BASELINE else (rule.against,)
+        rows = {name: measure(self.candidate.values, name, self.gate.split, formula) for name in names}
+        sign = 1.0 if rule.direction == "higher" else -1.0
+        best = max(rows, key=lambda name: sign * rows[name].within(rule.slice).value)
+        return {best: rows[best]}
+
+    def comparable(self, pairs: Pairs) -> bool:
+        """Whether two models were measured on samples that are nearly the same."""
+        return pairs.shared >= self.gate.minimum_shared
 
 
 def evaluate(
@@ -53,15 +92,21 @@ def evaluate(
     """Hold `gate` against a version; `earlier` were champions before. Without a champion the rules against it pass.
 
     Raises:
-        DataError: the ranks hold no rows of the model, of a baseline that a rule names, or of the champion.
+        DataError: the values hold no rows of the model, or of a row of the evaluation that a rule names.
     """
-    rows = of_model(candidate.ranks, gate.evaluated_as, gate.split)
-    pairs = dict(_opponents(gate, rows, candidate, [champion, *earlier] if champion else []))
+    held = _Held(gate, candidate, [champion, *earlier] if champion else [])
+    whole = held.ours(gate.metrics[gate.headline])
+    met = {rule: held.met(rule) for rule in gate.rules if rule.against is not None}
+    first = dict[str, Pairs]()
+    for rule, found in met.items():
+        for pairs in found.values():
+            first.setdefault(str(rule.against), pairs)
     checks = (
         _data_quality(quality),
-        _enough_samples(gate, rows),
-        *(_same_samples(gate, name, next(iter(met.values()))) for name, met in pairs.items()),
-        *(_judge(rule, gate, rows, pairs, candidate.metrics) for rule in gate.rules),
+        _enough_samples(gate, whole),
+        _enough_scored(gate, held),
+        *(_same_samples(held, name, pairs) for name, pairs in first.items()),
+        *(_gain_check(rule, held, met[rule]) if rule in met else _limit_check(rule, held) for rule in gate.rules),
     )
     return GateReport(
         model=gate.model,
@@ -69,27 +114,13 @@ def evaluate(
         champion=champion.version if champion else None,
         split=gate.split,
         origin=candidate.origin,
-        samples=len(rows),
-        users=int(rows["user_id"].nunique()),
+        samples=len(whole),
+        scored=int(whole.scored.sum()),
+        unit=gate.unit,
+        units=whole.units,
         at=datetime.now(UTC).isoformat(timespec="seconds"),
         checks=checks,
     )
-
-
-def _opponents(
-    gate: Gate, rows: pd.DataFrame, candidate: Candidate, champions: Sequence[Candidate]
-) -> Iterator[tuple[str, Mapping[str, Pairs]]]:
-    for name in dict.fromkeys(rule.against for rule in gate.rules if rule.against):
-        if name != CHAMPION:
-            yield name, {name: pair(rows, of_model(candidate.ranks, name, gate.split))}
-        elif champions:
-            ours = gate.evaluated_as
-            met = {one.version: pair(rows, of_model(one.ranks, ours, gate.split)) for one in champions}
-            yield name, {v: found for v, found in met.items() if _comparable(gate, found) or v == champions[0].version}
-
-
-def _comparable(gate: Gate, pairs: Pairs) -> bool:
-    return pairs.shared >= gate.minimum_shared
 
 
 def _data_quality(quality: DataQuality) -> Check:
@@ -98,66 +129,71 @@ def _data_quality(quality: DataQuality) -> Check:
     return Check("data quality", True, f"{quality.partitions} input partitions add up, and no rule failed to run")
 
 
-def _enough_samples(gate: Gate, rows: pd.DataFrame) -> Check:
-    enough = len(rows) >= gate.minimum_samples
+def _enough_samples(gate: Gate, whole: Measured) -> Check:
+    enough = len(whole) >= gate.minimum_samples
     reason = "enough to judge" if enough else "too few samples to judge by"
-    return Check("samples", enough, reason, float(len(rows)), float(gate.minimum_samples))
+    return Check("samples", enough, reason, float(len(whole)), float(gate.minimum_samples))
 
 
-def _same_samples(gate: Gate, name: str, pairs: Pairs) -> Check:
-    counts = f"{len(pairs.frame)} shared, {pairs.only_a} only in this version, {pairs.only_b} only in {name}"
-    return Check(f"same samples as {name}", _comparable(gate, pairs), counts, pairs.shared, gate.minimum_shared)
+def _enough_scored(gate: Gate, held: _Held) -> Check:
+    """The metric with the most failures decides: a model may not leave out what it is bad at."""
+    asked = dict.fromkeys([gate.headline, *(rule.metric for rule in gate.rules if rule.metric in gate.metrics)])
+    found = {name: held.ours(gate.metrics[name]) for name in asked}
+    name, worst = min(found.items(), key=lambda one: one[1].scored.mean())
+    scored = int(worst.scored.sum())
+    reason = f"{len(worst)} submitted, {scored} scored, {len(worst) - scored} failed; those stay in {name}"
+    share = float(worst.scored.mean())
+    return Check("scored samples", share >= gate.minimum_scored, reason, share, gate.minimum_scored)
 
 
-def _judge(rule: Rule, gate: Gate, rows: pd.DataFrame, pairs: Opponents, metrics: Mapping[str, float]) -> Check:
-    if rule.against is not None:
-        return _judge_gains(rule, gate, pairs.get(rule.against, {}))
-    if not is_rank_metric(rule.metric):
-        return _judge_number(rule, metrics)
-    part = in_slice(rows, rule.slice)
-    if part.empty:
-        return Check(rule.name, False, f"no sample is in the slice {rule.slice!r}", None, rule.limit)
-    found = level(rule.metric, part, gate.bootstrap)
-    return _against_limit(rule, found.value, f"{_brackets(found)}, {len(part)} samples")
+def _same_samples(held: _Held, name: str, pairs: Pairs) -> Check:
+    counts = f"{len(pairs.a)} shared, {pairs.only_a} only in this version, {pairs.only_b} only in {name}"
+    return Check(f"same samples as {name}", held.comparable(pairs), counts, pairs.shared, held.gate.minimum_shared)
 
 
-def _judge_number(rule: Rule, metrics: Mapping[str, float]) -> Check:
-    if rule.metric not in metrics:
-        return Check(rule.name, False, "the run has no such metric", None, rule.limit)
-    return _against_limit(rule, metrics[rule.metric], "as the run reports it")
-
-
-def _against_limit(rule: Rule, value: float, reason: str) -> Check:
+def _limit_check(rule: Rule, held: _Held) -> Check:
     assert rule.limit is not None
-    return Check(rule.name, _reaches(rule, value, rule.limit), reason, value, rule.limit)
+    formula = held.gate.metrics.get(rule.metric)
+    if formula is None:
+        value = held.candidate.metrics.get(rule.metric)
+        if value is None:
+            return Check(rule.name, False, "the run has no such metric", None, rule.limit)
+        return Check(rule.name, _reaches(rule, value, rule.limit), "as the run reports it", value, rule.limit)
+    part = held.ours(formula).within(rule.slice)
+    if not len(part):
+        return Check(rule.name, False, f"no sample is in the slice {rule.slice!r}", None, rule.limit)
+    found = level(part, held.gate.bootstrap)
+    reason = f"{_brackets(found)}, {len(part)} samples"
+    return Check(rule.name, _reaches(rule, found.value, rule.limit), reason, found.value, rule.limit)
 
 
-def _judge_gains(rule: Rule, gate: Gate, met: Mapping[str, Pairs]) -> Check:
+def _gain_check(rule: Rule, held: _Held, met: Mapping[str, Pairs]) -> Check:
     """Of several champions the one that is hardest to meet decides."""
+    present = held.champions[0].version if held.champions and rule.against == CHAMPION else None
+    if present and present not in met:
+        names = ", ".join(held.gate.metrics[rule.metric].needs)
+        reason = (
+            f"the evaluation of version {present} left no {names}, so there is nothing to compare with: "
+            "train a champion anew, or promote past it with an override"
+        )
+        return Check(rule.name, False, reason, None, rule.margin)
     if not met:
         return Check(rule.name, True, "no other champion: limits and baselines decide", None, rule.margin)
-    checks = [_judge_gain(rule, gate, name, pairs) for name, pairs in met.items()]
+    checks = [_gain_over(rule, held.gate, name, pairs.within(rule.slice)) for name, pairs in met.items()]
     return min(checks, key=lambda check: (check.passed, _room(rule, check)))
 
 
-def _judge_gain(rule: Rule, gate: Gate, name: str, pairs: Pairs) -> Check:
+def _gain_over(rule: Rule, gate: Gate, name: str, pairs: Pairs) -> Check:
     """The threshold is on the worse end of the interval: the mean alone would promote luck."""
-    frame = in_slice(pairs.frame, rule.slice)
-    if frame.empty:
+    if not len(pairs.a):
         return Check(rule.name, False, "no shared samples to compare", None, rule.margin)
-    gain = difference(rule.metric, Pairs(frame, 0, 0), gate.bootstrap)
+    gain = difference(pairs, gate.bootstrap)
     worse = gain.lo if rule.direction == "higher" else gain.hi
-    opponent = f"version {name}" if rule.against == CHAMPION else name
+    others = f" (the best of {', '.join(gate.baselines)})" if rule.against == BEST_BASELINE else ""
+    opponent = f"version {name}" if rule.against == CHAMPION else f"{name}{others}"
     reason = f"difference to {opponent} {gain.value:+.4f} {_brackets(gain)}; its worse end counts"
-    threshold = _margin(rule, gate, frame)
+    threshold = rule.margin if rule.margin is not None else (rule.share or 0.0) * pairs.b.value
     return Check(rule.name, _reaches(rule, worse, threshold), reason, worse, threshold)
-
-
-def _margin(rule: Rule, gate: Gate, frame: pd.DataFrame) -> float:
-    if rule.margin is not None:
-        return rule.margin
-    assert rule.share is not None
-    return rule.share * level(rule.metric, frame.rename(columns={"rank_b": "rank"}), gate.bootstrap).value
 
 
 def _room(rule: Rule, check: Check) -> float:

@@ -1,32 +1,33 @@
-"""The evaluation's ranks (`eval_ranks`), and what follows from them: metrics, pairs, bootstrap intervals per user.
+"""The evaluation's values (`eval_values`), and what follows from them: metrics, pairs, bootstrap intervals by unit.
 
-One row is one test sample of one model: `model, user_id, as_of, item_id, rank, split`; `rank` is the 1-based place of
-the truth in the model's list, null or infinite where it is absent. `slices` (optional) lists the slices it is in.
+One row is one quantity of one sample of one model: `model, split, unit, sample, slices, name, value`. `unit` (a user, a
+query, a session) is what the bootstrap draws, `sample` names an example within it, `slices` lists the slices that it is
+in. A null value: the sample was submitted, and the model did not score it. A sample counts as submitted to every model
+that has rows of the split as soon as one of them has a row for it.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from infra.errors import DataError
+from registry.formulas import Floats, Formula
 
-Floats = NDArray[np.float64]
-SAMPLE = ["user_id", "as_of", "item_id"]
-_COLUMNS = ["model", "split", *SAMPLE, "rank"]
-_METRIC = re.compile(r"(recall|ndcg)@(\d+)|mrr")
+SAMPLE = ["unit", "sample"]
+_WORDS = ["model", "split", "name", *SAMPLE]
+_COLUMNS = [*_WORDS, "slices", "value"]
 _RESAMPLES_AT_ONCE = 64
 
 
-@dataclass(frozen=True)
-class Interval:
-    """A mean over samples and the percentile interval of its bootstrap."""
+class Interval(NamedTuple):
+    """A metric and the percentile interval of its bootstrap."""
 
     value: float
     lo: float
@@ -43,116 +44,160 @@ class Bootstrap:
 
 
 @dataclass(frozen=True)
-class Pairs:
-    """Two models on the same samples (`frame`: `user_id, slices, rank_a, rank_b`), and those without a partner."""
+class Measured:
+    """One model under one formula: the samples submitted to it, their `slices`, their terms [samples, terms].
 
-    frame: pd.DataFrame
+    `scored`: which of them the model scored.
+    """
+
+    formula: Formula
+    samples: pd.MultiIndex
+    slices: NDArray[np.object_]
+    terms: Floats
+    scored: NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        """How many samples were submitted."""
+        return len(self.samples)
+
+    @property
+    def units(self) -> int:
+        """Of how many units."""
+        return len(self.samples.unique("unit"))
+
+    @property
+    def value(self) -> float:
+        """The metric over all samples submitted."""
+        return float(self.formula.of(self.terms.sum(axis=0)))
+
+    def at(self, places: NDArray[np.int_] | NDArray[np.bool_]) -> Measured:
+        """Only the samples at these places."""
+        return Measured(
+            self.formula, self.samples[places], self.slices[places], self.terms[places], self.scored[places]
+        )
+
+    def within(self, name: str) -> Measured:
+        """Only the samples of a slice; every sample is in `all`."""
+        return self if name == "all" else self.at(np.array([name in names for names in self.slices], dtype=bool))
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Two models on the samples that were submitted to both, in one order, and how many were submitted to one alone."""
+
+    a: Measured
+    b: Measured
     only_a: int
     only_b: int
 
     @property
     def shared(self) -> float:
-        """Share of all samples that both models ranked."""
-        total = len(self.frame) + self.only_a + self.only_b
-        return len(self.frame) / total if total else 0.0
+        """Share of all samples that were submitted to both models."""
+        total = len(self.a) + self.only_a + self.only_b
+        return len(self.a) / total if total else 0.0
+
+    def within(self, name: str) -> Pairs:
+        """Only the shared samples that side a has in a slice."""
+        chosen = np.array([name == "all" or name in names for names in self.a.slices], dtype=bool)
+        return Pairs(self.a.at(chosen), self.b.at(chosen), self.only_a, self.only_b)
 
 
-def read_ranks(files: Sequence[Path]) -> pd.DataFrame:
-    """Read `eval_ranks` files; absent truths become rank infinity, samples without `slices` are in none.
+def read_values(files: Sequence[Path]) -> pd.DataFrame:
+    """Read `eval_values` files; no files are no rows.
 
     Raises:
-        DataError: a column is missing, a rank is below 1, or a sample has two ranks from one model.
+        DataError: a column is missing, a value is infinite, or a sample has two values for one name from one model.
     """
-    frame = pd.concat([pd.read_parquet(file) for file in files], ignore_index=True)
+    frame = pd.concat([pd.read_parquet(file) for file in files] or [pd.DataFrame(columns=_COLUMNS)], ignore_index=True)
     where = ", ".join(str(file) for file in files)
     missing = [name for name in _COLUMNS if name not in frame.columns]
     if missing:
-        raise DataError(f"The ranks lack the column {missing[0]!r}.", where=where, do="Evaluate the model again.")
-    frame["slices"] = [tuple(names) for names in frame["slices"]] if "slices" in frame.columns else [()] * len(frame)
-    frame["rank"] = frame["rank"].astype(float).fillna(np.inf)
-    frame["as_of"] = pd.to_datetime(frame["as_of"], utc=True)
-    if (frame["rank"] < 1).any():
-        raise DataError("A rank is below 1.", where=where, why="Ranks start at 1; an absent truth is null.")
-    return _one_rank_each(frame[[*_COLUMNS, "slices"]], where)
+        raise DataError(f"The values lack the column {missing[0]!r}.", where=where, do="Evaluate the model again.")
+    frame["value"] = frame["value"].astype(float)
+    if np.isinf(frame["value"]).any():
+        raise DataError("A value is infinite.", where=where, why="A sample that was not scored has a null.")
+    if twice := int(frame.duplicated(_WORDS).sum()):
+        why = "A sample has one value for each name, model and split: another row would count it twice."
+        raise DataError(f"{twice} samples have a second value under one name.", where=where, why=why)
+    frame["slices"] = [tuple(names) for names in frame["slices"]]
+    return frame[_COLUMNS].astype(dict.fromkeys(("model", "split", "name"), "category"))
 
 
-def _one_rank_each(frame: pd.DataFrame, where: str) -> pd.DataFrame:
-    # The same target twice on a day (looked at, then bought) is one question with one answer.
-    distinct = frame.drop_duplicates(ignore_index=True)
-    twice = distinct[distinct.duplicated(["model", "split", *SAMPLE])]
-    if len(twice):
-        raise DataError(f"{len(twice)} samples have two different ranks from one model.", where=where)
-    return distinct
+def models_of(values: pd.DataFrame, split: str) -> list[str]:
+    """The models with rows of a split, by name."""
+    return sorted(values.loc[values["split"] == split, "model"].unique())
 
 
-def of_model(ranks: pd.DataFrame, model: str, split: str) -> pd.DataFrame:
-    """The rows of one model and split.
+def measures(values: pd.DataFrame, model: str, split: str, formula: Formula) -> bool:
+    """Whether the model has a row of the split under a name that the formula needs."""
+    return bool(((values["model"] == model) & (values["split"] == split) & values["name"].isin(formula.needs)).any())
+
+
+def measure(values: pd.DataFrame, model: str, split: str, formula: Formula) -> Measured:
+    """What the rows of one model and split say under a formula, over all samples that were submitted in that split.
 
     Raises:
-        DataError: there are none.
+        DataError: the model has no rows there, or none under the names that the formula needs.
     """
-    rows = ranks[(ranks["model"] == model) & (ranks["split"] == split)]
-    if rows.empty:
-        known = ", ".join(sorted(set(ranks["model"] + " / " + ranks["split"])))
-        raise DataError(f"The ranks hold no rows of model {model!r} in split {split!r}.", why=f"They hold: {known}.")
-    return rows
+    rows = values[(values["split"] == split) & values["name"].isin(formula.needs)]
+    own = rows[rows["model"] == model]
+    if own.empty:
+        held = sorted(values[["model", "split", "name"]].drop_duplicates().astype(str).agg(" / ".join, axis=1))
+        raise DataError(
+            f"The values hold no rows of model {model!r} in split {split!r} under {', '.join(formula.needs)}.",
+            why=f"They hold (model / split / name): {', '.join(held)}.",
+            do="Ask for what was measured, or have the evaluation measure it.",
+        )
+    first = rows.drop_duplicates(SAMPLE)
+    samples = pd.MultiIndex.from_frame(first[SAMPLE])
+    place = samples.get_indexer(pd.MultiIndex.from_frame(own[SAMPLE]))
+    given = {name: np.full(len(samples), formula.absent) for name in formula.needs}
+    of_name = own["name"].to_numpy()
+    for name, column in given.items():
+        chosen = of_name == name
+        column[place[chosen]] = own["value"].to_numpy()[chosen]
+    scored = np.zeros(len(samples), dtype=bool)
+    scored[place] = True
+    scored[place[own["value"].isna().to_numpy()]] = False
+    slices = np.empty(len(samples), dtype=object)
+    slices[:] = first["slices"].tolist()
+    return Measured(formula, samples, slices, formula.terms(given), scored)
 
 
-def in_slice(rows: pd.DataFrame, name: str) -> pd.DataFrame:
-    """The rows whose sample is in a slice; every sample is in `all`."""
-    return rows if name == "all" else rows[[name in names for names in rows["slices"]]]
+def pair(a: Measured, b: Measured) -> Pairs:
+    """Match the samples of two models by unit and sample."""
+    place = b.samples.get_indexer(a.samples)
+    met = place >= 0
+    return Pairs(a.at(met), b.at(place[met]), int((~met).sum()), len(b) - int(met.sum()))
 
 
-def pair(a: pd.DataFrame, b: pd.DataFrame) -> Pairs:
-    """Match the samples of two models (rows as of `of_model`) by user, time and item."""
-    both = a.merge(b[[*SAMPLE, "rank"]], on=SAMPLE, how="inner", suffixes=("_a", "_b"), validate="one_to_one")
-    return Pairs(both, len(a) - len(both), len(b) - len(both))
+def level(measured: Measured, bootstrap: Bootstrap) -> Interval:
+    """The metric of one model with its interval."""
+    return _interval([measured], measured.value, bootstrap)
 
 
-def is_rank_metric(metric: str) -> bool:
-    """Whether `gains` knows the metric: `recall@k`, `ndcg@k` or `mrr`."""
-    return _METRIC.fullmatch(metric) is not None
+def difference(pairs: Pairs, bootstrap: Bootstrap) -> Interval:
+    """The metric of model a minus that of model b on the shared samples, with its paired interval."""
+    return _interval([pairs.a, pairs.b], pairs.a.value - pairs.b.value, bootstrap)
 
 
-def gains(metric: str, ranks: Floats) -> Floats:
-    """Each sample's gain, same shape as `ranks`. One truth per sample, so recall@k is the hit rate and the ideal
-    discounted gain is 1 (Jarvelin and Kekalainen 2002)."""
-    match = _METRIC.fullmatch(metric)
-    if match is None:
-        raise DataError(f"Unknown rank metric {metric!r}.", do="Use recall@k, ndcg@k or mrr.")
-    if match[1] is None:
-        return 1.0 / ranks
-    hit = ranks <= int(match[2])
-    return hit.astype(float) if match[1] == "recall" else np.where(hit, 1.0 / np.log2(ranks + 1.0), 0.0)
+def _interval(sides: Sequence[Measured], value: float, bootstrap: Bootstrap) -> Interval:
+    """The percentile interval of the first side's metric (minus the second's), over resamples of whole units.
 
-
-def interval(values: Floats, users: Sequence[str], bootstrap: Bootstrap) -> Interval:
-    """The mean of `values` [samples] and its interval over resamples of whole users.
-
-    Samples of one user are not independent, so users are drawn with replacement, each with all samples (cluster
-    bootstrap, Efron and Tibshirani 1993). Given differences of two models on the same samples this is the paired one.
+    Samples of one unit are not independent, so units are drawn with replacement, each with all of its samples (cluster
+    bootstrap, Efron and Tibshirani 1993); both sides are drawn alike, which makes it the paired one. The terms of a
+    unit are summed once, and the formula is applied to each resample's sums: exact for formulas that are not linear.
     """
-    _, group = np.unique(np.asarray(users, dtype=str), return_inverse=True)
-    sums = np.stack([np.bincount(group, weights=values), np.bincount(group)], axis=1)
-    count = len(sums)
+    _, unit = np.unique(np.asarray(sides[0].samples.get_level_values("unit"), dtype=str), return_inverse=True)
+    count = int(unit.max()) + 1
+    sums = [np.stack([np.bincount(unit, weights=c, minlength=count) for c in one.terms.T], axis=1) for one in sides]
     rng = np.random.default_rng(bootstrap.seed)
-    means: list[Floats] = []
+    found: list[Floats] = []
     for start in range(0, bootstrap.resamples, _RESAMPLES_AT_ONCE):
         size = min(_RESAMPLES_AT_ONCE, bootstrap.resamples - start)
-        drawn = rng.multinomial(count, np.full(count, 1.0 / count), size=size) @ sums
-        means.append(drawn[:, 0] / drawn[:, 1])
+        drawn = rng.multinomial(count, np.full(count, 1.0 / count), size=size).astype(float)
+        metric = [one.formula.of(drawn @ own) for one, own in zip(sides, sums, strict=True)]
+        found.append(metric[0] - metric[1] if len(metric) > 1 else metric[0])
     tail = (1.0 - bootstrap.confidence) / 2.0
-    lo, hi = np.quantile(np.concatenate(means), [tail, 1.0 - tail])
-    return Interval(float(values.mean()), float(lo), float(hi))
-
-
-def difference(metric: str, pairs: Pairs, bootstrap: Bootstrap) -> Interval:
-    """The mean gain of model a over model b on the shared samples, with its paired interval."""
-    frame = pairs.frame
-    gain = gains(metric, frame["rank_a"].to_numpy()) - gains(metric, frame["rank_b"].to_numpy())
-    return interval(gain, frame["user_id"].tolist(), bootstrap)
-
-
-def level(metric: str, rows: pd.DataFrame, bootstrap: Bootstrap) -> Interval:
-    """A metric of one model with its interval."""
-    return interval(gains(metric, rows["rank"].to_numpy()), rows["user_id"].tolist(), bootstrap)
+    lo, hi = np.nanquantile(np.concatenate(found), [tail, 1.0 - tail])
+    return Interval(value, float(lo), float(hi))
