@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import sys
 import types
-from datetime import UTC, date, datetime
+from datetime import date
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
@@ -22,37 +24,44 @@ from registry.store import connect
 from tests.lake_kit import put
 
 MODEL = "toy"
-AS_OF = datetime(2018, 1, 5, tzinfo=UTC)
 USERS = 60
 GATE = {
     "model": MODEL,
+    "system": "toy",
     "evaluated_as": "sft",
     "split": "time",
+    "unit": "user",
     "minimum_samples": 50,
     "minimum_shared": 0.9,
+    "minimum_scored": 1.0,
+    "metrics": {"recall@10": {"mean": "recall@10"}, "ndcg@10": {"mean": "ndcg@10"}},
+    "headline": "recall@10",
+    "show": ["ndcg@10", "coverage@10"],
+    "baselines": ["popularity"],
     "bootstrap": {"resamples": 200, "confidence": 0.95, "seed": 1},
     "rules": [
         {"metric": "recall@10", "against": "champion", "margin": -0.05},
-        {"metric": "ndcg@10", "against": "popularity", "margin": 0.0},
+        {"metric": "ndcg@10", "against": "best_baseline", "margin": 0.0},
         {"metric": "sft.coverage@10", "limit": 0.2},
     ],
 }
 
 
 class Toy:
-    """What `training.<system>.serve.Recommender` promises, in a few lines: the folder's items in their order."""
+    """What `load` of `training.<system>.serve` gives, in a few lines: a label for each text, of the folder's own."""
 
-    def __init__(self, items: list[str]) -> None:
-        self.items = items
+    def __init__(self, folder: Path) -> None:
+        self.label = json.loads((folder / "label.json").read_text())
 
-    @classmethod
-    def load(cls, folder: Path) -> Toy:
-        return cls(json.loads((folder / "items.json").read_text()))
+    def predict(self, frame: pd.DataFrame, params: dict[str, Any]) -> pd.DataFrame:
+        return pd.DataFrame({"label": [f"{self.label} {text}"[: params["letters"]] for text in frame["text"]]})
 
-    def recommend(
-        self, histories: list[list[str]], k: int, *, users: list[str] | None = None
-    ) -> list[list[tuple[str, float]]]:
-        return [[(item, -float(n)) for n, item in enumerate(self.items[:k])] for _ in histories]
+
+SIGNATURE = {
+    "inputs": [{"name": "text", "type": "string", "required": True}],
+    "outputs": [{"name": "label", "type": "string", "required": True}],
+    "params": [{"name": "letters", "type": "long", "default": 8, "shape": None}],
+}
 
 
 @pytest.fixture(scope="module")
@@ -70,8 +79,10 @@ def profile(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) 
     (gates / f"{MODEL}.yaml").write_text(yaml.safe_dump(GATE))
     monkeypatch.setattr(packaging, "load_gate", lambda model: gate_file.load_gate(model, gates))
     monkeypatch.setattr(decisions, "load_gate", lambda model: gate_file.load_gate(model, gates))
+    shown = gate_file.shown_metrics
+    monkeypatch.setattr(gate_file, "shown_metrics", lambda system: shown(system, gates))
     serve = types.ModuleType("training.toy.serve")
-    serve.Recommender = Toy  # type: ignore[attr-defined]
+    serve.load = Toy  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "training.toy", types.ModuleType("training.toy"))
     monkeypatch.setitem(sys.modules, "training.toy.serve", serve)
     home = tmp_path / "a home with spaces and 'quotes'"
@@ -97,15 +108,17 @@ def finish_stage(
     """The folder of a finished stage. The first `hits` users find their item at rank 1, the others not at all."""
     out = folder / stage
     (out / "model").mkdir(parents=True)
-    (out / "model" / "items.json").write_text(json.dumps([f"i{n}" for n in range(9)]))
-    (out / "tables" / "eval_ranks").mkdir(parents=True)
+    describe(out / "model")
+    (out / "tables" / "eval_values").mkdir(parents=True)
     ranks = {"sft": [1 if n < hits else None for n in range(USERS)], "popularity": [9] * 5 + [None] * (USERS - 5)}
     lines = [
-        {"model": name, "user_id": f"u{n}", "as_of": AS_OF, "item_id": f"i{n % 7}", "rank": rank, "split": "time"}
-        for name, column in ranks.items()
+        {"system": "toy", "model": model, "split": "time", "unit": f"u{n}", "sample": f"2018-01-05 i{n % 7}"}
+        | {"slices": [], "name": name, "value": 0.0 if rank is None else gain(rank)}
+        for model, column in ranks.items()
         for n, rank in enumerate(column)
+        for name, gain in (("recall@10", lambda rank: 1.0), ("ndcg@10", lambda rank: 1.0 / math.log2(rank + 1)))
     ]
-    pd.DataFrame(lines).to_parquet(out / "tables" / "eval_ranks" / "part-0.parquet")
+    pd.DataFrame(lines).to_parquet(out / "tables" / "eval_values" / "part-0.parquet")
     table = {"files": ["/lake/x.parquet"], "snapshot": snapshot, "origin": "real"}
     spec = {
         "system": "toy",
@@ -123,10 +136,17 @@ def finish_stage(
         "metrics": {"sft.coverage@10": 0.5, "tokens": 1000.0},
         "seconds": 2.5,
         "resumed_from": None,
-        "tables": {"eval_ranks": ["tables/eval_ranks/part-0.parquet"]},
+        "tables": {"eval_values": ["tables/eval_values/part-0.parquet"]},
     }
     (out / "result.json").write_text(json.dumps(result))
     return out
+
+
+def describe(folder: Path) -> None:
+    """A model folder of the toy that says what goes in and comes out, and has an example."""
+    (folder / "label.json").write_text(json.dumps("toy"))
+    (folder / "signature.json").write_text(json.dumps(SIGNATURE))
+    pd.DataFrame({"text": ["one", "two"]}).to_parquet(folder / "example.parquet")
 
 
 def train(profile: Profile, folder: Path, *, snapshot: int, hits: int) -> str:

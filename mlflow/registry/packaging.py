@@ -1,7 +1,10 @@
 """Registering a model: a pyfunc with signature, example, requirements and card, loaded and tried before it counts.
 
 The pyfunc's code is `serving_model.py`, its data the `model/` folder that the evaluation left, with a manifest of
-hashes that every load checks. What it was evaluated on (`eval_ranks`) lies beside it in its run, for the gate.
+hashes that every load checks. The folder describes itself: `signature.json` names the columns that go in and come out
+and the parameters (MLflow's own JSON for them), `example.parquet` is a question that it must be able to answer. What it
+was evaluated on (`eval_values`) lies beside it in its run, for the gate. One version is one folder: what has to change
+together is in it together.
 """
 
 from __future__ import annotations
@@ -19,19 +22,20 @@ from infra.lake import Lake
 from infra.profile import CHECKOUT, Profile
 from registry import card
 from registry.aliases import sync_aliases
-from registry.evaluation_artifacts import EVALUATION, RANKS
+from registry.evaluation_artifacts import EVALUATION, VALUES
 from registry.gate_file import Gate, load_gate
 from registry.promotions import Promotions
 from registry.runs import StageRun, file_hash, snapshots, tag
 from registry.store import connect
-from registry.values import of_model, read_ranks
+from registry.values import read_values
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.models import ModelSignature
 
 _CODE = Path(__file__).with_name("serving_model.py")
+_SIGNATURE, _EXAMPLE = "signature.json", "example.parquet"
 _REQUIREMENTS = ("mlflow", "torch", "transformers", "safetensors", "numpy", "pandas", "pyarrow", "pyyaml")
-_EXAMPLE_K = 3
 _DESCRIPTION = 5000
 _ABOUT = (
     "The aliases `champion` and `challenger` follow the ledger of promotions (`python -m registry history`): "
@@ -45,7 +49,8 @@ def register(profile: Profile, model: str, run_id: str, spec_dir: Path, out_dir:
     Also tags the lake's snapshots behind the model (`model-<name>-v<version>`), so that they never expire.
 
     Raises:
-        DataError: the folder lacks the model or its ranks, or the packed model does not answer its own example.
+        DataError: the folder lacks the model, its description or its values, or the packed model does not answer its
+            own example.
     """
     gate = load_gate(model)
     client = connect(profile)
@@ -114,12 +119,13 @@ def _pack(client: MlflowClient, gate: Gate, run_id: str, stage: StageRun) -> str
     """Log the pyfunc, try it, and only then give it a version: what has a version can answer."""
     import mlflow
 
-    folder, ranks = stage.out / "model", _ranks_files(stage)
+    folder, files = stage.out / "model", _values_files(stage)
     if not folder.is_dir():
         raise DataError("There is no model to register.", where=str(folder), do="Run the evaluation stage.")
-    example = _example(gate, ranks)
-    for file in ranks:
-        client.log_artifact(run_id, str(file), f"{EVALUATION}/{RANKS}")
+    signature, example = _description(folder)
+    read_values(files)  # what cannot be read is found now, not when the gate is held
+    for file in files:
+        client.log_artifact(run_id, str(file), f"{EVALUATION}/{VALUES}")
     with TemporaryDirectory() as scratch, mlflow.start_run(run_id=run_id):
         manifest = Path(scratch) / "manifest.json"
         manifest.write_text(json.dumps(_manifest(folder)))
@@ -128,52 +134,65 @@ def _pack(client: MlflowClient, gate: Gate, run_id: str, stage: StageRun) -> str
             python_model=str(_CODE),
             artifacts={"model": str(folder), "manifest": str(manifest)},
             code_paths=[str(CHECKOUT / "training")],
-            model_config={"recommender": f"training.{stage.spec['system']}.serve:Recommender"},
-            signature=_signature(),
+            model_config={"serve": f"training.{stage.spec['system']}.serve"},
+            signature=signature,
             input_example=example,
             pip_requirements=[f"{name}=={installed(name).split('+')[0]}" for name in _REQUIREMENTS],
         )
-    _try(info.model_uri, example)
+    _try(info.model_uri, example, signature.outputs.input_names())
     return str(mlflow.register_model(info.model_uri, gate.model).version)
 
 
-def _signature() -> Any:
+def _description(folder: Path) -> tuple[ModelSignature, pd.DataFrame]:
+    """What a model folder says of itself.
+
+    Raises:
+        DataError: a file is missing or cannot be read.
+    """
+    from mlflow.exceptions import MlflowException
     from mlflow.models import ModelSignature
-    from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
-    from mlflow.types.schema import Array, DataType
 
-    ids = Array(DataType.string)
-    return ModelSignature(
-        inputs=Schema([ColSpec(ids, "history")]),
-        outputs=Schema([ColSpec(ids, "items"), ColSpec(Array(DataType.double), "scores")]),
-        params=ParamSchema([ParamSpec("k", DataType.long, 10)]),
-    )
+    try:
+        declared = json.loads((folder / _SIGNATURE).read_text())
+        signature = ModelSignature.from_dict({key: json.dumps(value) for key, value in declared.items()})
+        example = pd.read_parquet(folder / _EXAMPLE)
+    except (OSError, ValueError, KeyError, AttributeError, MlflowException) as error:
+        raise DataError(
+            "The model folder does not describe itself.",
+            where=str(folder),
+            why=f"{type(error).__name__}: {error}",
+            do=f"Have the evaluation leave {_SIGNATURE} (inputs, outputs, params) and {_EXAMPLE} in it.",
+        ) from error
+    if not len(example):
+        raise DataError("The example of the model is empty.", where=str(folder / _EXAMPLE), do="Leave rows in it.")
+    return signature, example
 
 
-def _example(gate: Gate, ranks: list[Path]) -> pd.DataFrame:
-    """Two histories of items that the model is known to know: the targets that it ranked best."""
-    rows = of_model(read_ranks(ranks), gate.evaluated_as, gate.split).sort_values("rank", kind="stable")
-    items = [str(item) for item in dict.fromkeys(rows["item_id"])][:3]
-    return pd.DataFrame({"history": [items, items[:1]]})
-
-
-def _try(uri: str, example: pd.DataFrame) -> None:
+def _try(uri: str, example: pd.DataFrame, promised: list[str]) -> None:
+    """Ask the packed model, as a user would, its own example: one row for each, with something in every column."""
     import mlflow
 
-    answer = mlflow.pyfunc.load_model(uri).predict(example, params={"k": _EXAMPLE_K})
-    lists = [list(items) for items in answer["items"]]
-    if len(lists) != len(example) or any(len(set(items)) != _EXAMPLE_K for items in lists):
+    answer = mlflow.pyfunc.load_model(uri).predict(example)
+    missing = [name for name in promised if name not in answer]
+    empty = [name for name in promised if name in answer and any(map(_nothing, answer[name]))]
+    if len(answer) != len(example) or missing or empty:
+        faults = [f"there is no column {name}" for name in missing] + [f"{name} is empty in a row" for name in empty]
         raise DataError(
             "The packed model does not answer its own example.",
             where=uri,
-            why=f"Asked for {_EXAMPLE_K} different items for each of {len(example)} histories, it gave {lists}.",
+            why="; ".join([f"{len(example)} rows were asked, {len(answer)} answered", *faults]),
+            do="Load the model folder by hand and ask it its example: this is a fault of the evaluation or of `serve`.",
         )
 
 
-def _ranks_files(stage: StageRun) -> list[Path]:
-    files = stage.result.get("tables", {}).get(RANKS, [])
+def _nothing(cell: Any) -> bool:
+    return cell is None or (len(cell) == 0 if hasattr(cell, "__len__") else bool(pd.isna(cell)))
+
+
+def _values_files(stage: StageRun) -> list[Path]:
+    files = stage.result.get("tables", {}).get(VALUES, [])
     if not files:
-        raise DataError(f"The evaluation left no {RANKS}.", where=str(stage.out), do="Register an evaluation stage.")
+        raise DataError(f"The evaluation left no {VALUES}.", where=str(stage.out), do="Register an evaluation stage.")
     return [stage.out / file for file in files]
 
 

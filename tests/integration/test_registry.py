@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from datetime import date
 from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import pandas as pd
 import pytest
@@ -17,6 +20,7 @@ from infra.profile import Profile
 from registry import aliases, decisions, packaging, runs
 from registry.__main__ import main
 from registry.promotions import GateNotPassed, Promotions
+from registry.stage_gates import stage_gates
 from registry.store import connect
 from tests.registry_kit import MODEL, USERS, Toy, empty_store, finish_stage, profile, publish_day, train
 
@@ -167,19 +171,19 @@ def test_a_changed_weight_file_is_refused_at_load(profile: Profile, tmp_path: Pa
     version = train(profile, tmp_path / "one", snapshot=snapshot, hits=20)
     uri = f"models:/{MODEL}/{version}"
     folder = Path(mlflow.artifacts.download_artifacts(uri))
-    assert mlflow.pyfunc.load_model(uri).predict(pd.DataFrame({"history": [["i1"]]}), params={"k": 2})[
-        "items"
-    ].tolist() == [["i0", "i1"]]
-    (kept,) = folder.rglob("items.json")
+    answer = mlflow.pyfunc.load_model(uri).predict(pd.DataFrame({"text": ["three"]}), params={"letters": 9})
+    assert answer["label"].tolist() == ["toy three"]
+    (kept,) = folder.rglob("label.json")
     kept.write_text(json.dumps(["other"]))
     with pytest.raises(ValueError, match="not the file that was registered"):
         mlflow.pyfunc.load_model(uri)
 
 
+@pytest.mark.parametrize("answered", [["", "two"], [None, "two"], ["one"]], ids=["empty", "null", "a row too few"])
 def test_a_model_that_cannot_answer_its_example_gets_no_version(
-    profile: Profile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    profile: Profile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answered: list[str | None]
 ) -> None:
-    monkeypatch.setattr(Toy, "recommend", lambda self, histories, k, users=None: [[] for _ in histories])
+    monkeypatch.setattr(Toy, "predict", lambda self, frame, params: pd.DataFrame({"label": answered}))
     snapshot = publish_day(profile, date(2018, 1, 5), 3)
     with pytest.raises(DataError, match="does not answer its own example"):
         train(profile, tmp_path / "one", snapshot=snapshot, hits=20)
@@ -206,3 +210,79 @@ def test_the_pages_of_experiment_and_model_say_what_they_show_and_who_moves_the_
     client = connect(profile)
     assert "training/toy/pipeline.yaml" in client.get_experiment_by_name("toy").tags["mlflow.note.content"]
     assert "python -m registry" in client.get_registered_model(MODEL).description
+
+
+@pytest.mark.parametrize("lost", ["signature.json", "example.parquet"])
+def test_a_model_folder_that_does_not_describe_itself_is_refused_in_words(
+    profile: Profile, tmp_path: Path, lost: str
+) -> None:
+    out = finish_stage(tmp_path / "one", "evaluate", snapshot=publish_day(profile, date(2018, 1, 5), 3), hits=20)
+    (out / "model" / lost).unlink()
+    with pytest.raises(DataError, match=rf"(?s)does not describe itself.*{lost}"):
+        packaging.register(profile, MODEL, runs.log_stage(profile, out, out), out, out)
+    with pytest.raises(DataError, match="No version"):
+        aliases.versions(connect(profile), MODEL)
+
+
+def test_a_version_of_before_values_were_left_is_served_on_and_its_successor_fails_the_gate_with_a_way_out(
+    profile: Profile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As such a run lies in the store: its evaluation is ranks, and nothing describes its folder."""
+    snapshot = publish_day(profile, date(2018, 1, 5), 3)
+    first = train(profile, tmp_path / "one", snapshot=snapshot, hits=20)
+    decisions.hold_gate(profile, MODEL)
+    decisions.promote(profile, MODEL, who="ada", reason="first")
+    client = connect(profile)
+    run = client.get_run(client.get_model_version(MODEL, first).run_id)
+    evaluation = Path(url2pathname(urlsplit(run.info.artifact_uri).path)) / "evaluation"
+    (evaluation / "eval_values").rename(evaluation / "eval_ranks")
+    second = train(profile, tmp_path / "two", snapshot=snapshot, hits=40)
+    report = decisions.hold_gate(profile, MODEL, second)
+    (failed,) = report.failed
+    assert failed.name == "recall@10 vs champion" and f"version {first} left no recall@10" in failed.reason
+    assert (packaging.unpack(profile, MODEL, first, tmp_path / "served") / "label.json").is_file()
+    decisions.promote(profile, MODEL, second, who="ada", override=True, reason="the first of its kind")
+    third = train(profile, tmp_path / "three", snapshot=snapshot, hits=40)
+    assert decisions.hold_gate(profile, MODEL, third).passed  # the old one is not met any more
+
+
+def test_compare_shows_both_versions_and_the_paired_gain_by_metric(
+    profile: Profile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    snapshot = publish_day(profile, date(2018, 1, 5), 3)
+    train(profile, tmp_path / "one", snapshot=snapshot, hits=15)
+    decisions.hold_gate(profile, MODEL)
+    decisions.promote(profile, MODEL, who="ada", reason="first")
+    train(profile, tmp_path / "two", snapshot=snapshot, hits=45)
+    monkeypatch.setattr(sys, "argv", ["registry", "compare", "--model", MODEL])
+    monkeypatch.setenv("COLUMNS", "200")
+    assert main() == 0
+    said = capsys.readouterr().out
+    assert f"{MODEL}: {USERS} samples, real data, intervals by user" in said
+    (line,) = [line for line in said.splitlines() if "recall@10" in line]
+    champion, challenger, gain = re.findall(r"\d\.\d{4} \[(?:\d\.\d{4}(?:, )?){2}\]", line)
+    assert [cell.split()[0] for cell in (champion, challenger, gain)] == ["0.2500", "0.7500", "0.5000"]
+    assert "ndcg@10" in said
+
+
+def test_every_stage_gate_is_read_with_its_figures_and_what_never_began_has_none(
+    profile: Profile, tmp_path: Path
+) -> None:
+    judged = {"metric": "ndcg@10", "start": 0.3, "before": 0.2, "after": 0.1, "lower": -0.12, "note": "18 preferences"}
+    records = {
+        "sp": {"stands": True, "reason": "", **judged},
+        "sft": {"stands": False, "reason": "the shop is too small"},
+        "plain": None,
+    }
+    for stage, record in records.items():
+        out = finish_stage(tmp_path / "2018-01-05-abc", stage, snapshot=7)
+        if record is not None:
+            (out / "gate.json").write_text(json.dumps(record))
+        runs.log_stage(profile, out, out)
+    client = connect(profile)
+    found = {gate.stage: gate for gate in stage_gates(client, client.search_runs(["1"]))}
+    assert set(found) == {"sp", "sft"}
+    sp, sft = found["sp"], found["sft"]
+    assert (sp.run, sp.system, sp.accepted, sp.note) == ("2018-01-05-abc", "toy", True, "18 preferences")
+    assert (sp.start, sp.before, sp.after, sp.lower, sp.metric) == (0.3, 0.2, 0.1, -0.12, "ndcg@10")
+    assert (sft.accepted, sft.reason, sft.metric, sft.after) == (False, "the shop is too small", None, None)

@@ -51,7 +51,7 @@ class Steps:
         sft = finish_stage(run.folder, "sft", snapshot=snapshot)
         runs.log_stage(self.profile, sft, sft)
         out = finish_stage(run.folder, "evaluate", snapshot=snapshot, hits=hits, artifacts={"sft": str(sft)})
-        pq.write_table(pa.Table.from_pylist([{**METRIC, "n": 60}]), out / "tables" / "metrics.parquet")
+        pq.write_table(pa.Table.from_pylist([{**METRIC, "n": 60, "scored": 60}]), out / "tables" / "metrics.parquet")
         result = json.loads((out / "result.json").read_text())
         result["tables"]["model_metrics"] = ["tables/metrics.parquet"]
         (out / "result.json").write_text(json.dumps(result))

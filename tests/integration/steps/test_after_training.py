@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import duckdb
@@ -11,7 +12,8 @@ import pytest
 
 from dags.steps import report
 from dags.steps._folders import open_run
-from tests.registry_kit import MODEL
+from registry import runs
+from tests.registry_kit import MODEL, finish_stage
 
 GOOD, BETTER, BAD = 20, 40, 0
 
@@ -34,7 +36,7 @@ def test_a_failed_gate_is_a_green_registration_and_its_approval_is_kept_as_a_rej
     assert steps.promote()["title"] == "toy version 1 (GATE FAILED)"
     (made,) = steps.decisions()
     assert (made.decision, made.to_version) == ("reject", "1")
-    assert made.reason.startswith("approved, but refused: ") and "ndcg@10 vs popularity" in made.reason
+    assert made.reason.startswith("approved, but refused: ") and "ndcg@10 vs best_baseline" in made.reason
     assert steps.aliases() == {}
 
 
@@ -121,12 +123,18 @@ def test_metrics_and_decisions_reach_the_lake_and_the_analysts_page(steps: Any) 
         steps.train(hits)
         steps.register()
         steps.promote()
-    steps.export()
+    out = open_run(steps.profile, steps.pipeline, f"run {steps.days}", steps.day).stage("sft")
+    gates = [(row["stage"], row["accepted"], row["reason"]) for row in _exported_gates(steps, out)]
+    assert gates == [("rf_hard", False, "18 preferences")]
     told = {(row["to_version"], row["decision"], row["gate_passed"]) for row in steps.rows("ops_promotions")}
     assert told == {("1", "promote", True), ("2", "reject", False)}
     metrics = steps.rows("ops_model_metrics")
-    compared = [(row["version"], row["value"], row["lo"], row["n"]) for row in metrics if row["stage"] == "evaluate"]
-    assert sorted(compared) == [("1", 0.4, 0.3, 60), ("2", 0.4, 0.3, 60)]
+    compared = [row for row in metrics if row["stage"] == "evaluate"]
+    keys = ("version", "value", "lo", "n", "scored", "shown")
+    assert sorted(tuple(row[key] for key in keys) for row in compared) == [
+        ("1", 0.4, 0.3, 60, 60, 0),  # the headline of the toy's gate file
+        ("2", 0.4, 0.3, 60, 60, 0),
+    ]
     final = {row["metric"]: row["value"] for row in metrics if row["stage"] == "sft"}
     assert (final["loss"], final["sft.coverage@10"], final["seconds"]) == (1.0, 0.5, 2.5)
     assert {row["version"] for row in metrics if row["stage"] == "sft"} == {None}
@@ -137,3 +145,13 @@ def test_metrics_and_decisions_reach_the_lake_and_the_analysts_page(steps: Any) 
         assert found.fetchall() == [("1", "promote", None), ("2", "reject", None)]
     page = (steps.profile.home / "report" / "index.html").read_text()
     assert "approved, but refused" in page
+
+
+def _exported_gates(steps: Any, out: Path) -> list[dict[str, Any]]:
+    """The table of stage gates, after a stage beside `out` was logged with one."""
+    rung = finish_stage(out.parent, "rf_hard", snapshot=1)
+    (rung / "gate.json").write_text(json.dumps({"stands": False, "reason": "18 preferences"}))
+    runs.log_stage(steps.profile, rung, rung)
+    steps.export()
+    found: list[dict[str, Any]] = steps.rows("stage_gates")
+    return found
