@@ -13,9 +13,8 @@ from infra.arguments import moment
 from infra.console import print_table
 from infra.errors import EXIT_DATA, PlumblineError, exit_with_reason
 from infra.profile import load_profile
-from registry import airflow_events, decisions
+from registry import airflow_events, decisions, gate_file
 from registry.card import show
-from registry.gate_file import load_gate
 from registry.gate_report import GateReport, number
 from registry.promotions import Decision, Promotions
 
@@ -62,7 +61,7 @@ def history(a: Namespace) -> int:
     ledger = Promotions(load_profile())
     decided = ledger.history(a.model, a.at)
     if not decided:
-        load_gate(a.model)  # a model that nobody knows is a slip of the pen, not one without a history
+        gate_file.load_gate(a.model)  # a model that nobody knows is a slip of the pen, not one without a history
     _show_history(decided)
     when = a.at.isoformat() if a.at else "now"
     return _say(f"champion of {a.model} ({when}): {ledger.champion(a.model, a.at) or 'none'}")
@@ -71,7 +70,9 @@ def history(a: Namespace) -> int:
 def compare(a: Namespace) -> int:
     """Show champion and challenger beside each other."""
     rows = decisions.compare(load_profile(), a.model, a.version)
-    _say(f"{a.model}: {rows[0].samples} samples, {rows[0].origin} data, intervals by user")
+    first = rows[0]
+    failed = f" ({first.samples - first.scored} of them not scored by both)" if first.scored < first.samples else ""
+    _say(f"{a.model}: {first.samples} samples{failed}, {first.origin} data, intervals by {first.unit}")
     lines = [(row.metric, show(row.champion), show(row.challenger), show(row.gain)) for row in rows]
     print_table(("metric", "champion", "challenger", "gain (paired)"), lines, "")
     return 0
@@ -90,7 +91,8 @@ def _decided(made: Decision, text: str) -> int:
 
 def _show_gate(report: GateReport) -> None:
     against = f"champion {report.champion}" if report.champion else "no other champion"
-    _say(f"{report.model} version {report.version}, {against}, {report.samples} samples, {report.origin} data")
+    failed = f" ({report.samples - report.scored} of them failed)" if report.scored < report.samples else ""
+    _say(f"{report.model} version {report.version}, {against}, {report.samples} samples{failed}, {report.origin} data")
     lines = [
         (check.name, number(check.value), number(check.threshold), "passed" if check.passed else "FAILED", check.reason)
         for check in report.checks
@@ -126,11 +128,11 @@ def _reason(text: str) -> str:
 
 def _parser() -> ArgumentParser:
     parser = ArgumentParser(prog="python -m registry", description=__doc__)
-    commands = parser.add_subparsers(required=True)
+    commands, known = parser.add_subparsers(required=True), gate_file.models()
     for command in (gate, promote, reject, rollback, announce, history, compare):
         sub = commands.add_parser(command.__name__, help=command.__doc__)
         sub.set_defaults(command=command)
-        sub.add_argument("--model", default="generative_rec")
+        sub.add_argument("--model", default=known[0] if len(known) == 1 else None, required=len(known) != 1)
         if command in (gate, promote, reject, compare):
             sub.add_argument("--version", help="default: the newest version that no decision has named")
         if command in (promote, reject, rollback):

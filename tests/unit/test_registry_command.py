@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 
 from infra.airflow_client import AirflowApiError, AirflowClient
+from infra.contracts import UNDATED
 from infra.ledger import Ledger
 from infra.profile import Profile
 from registry import __main__ as command
-from registry import decisions
-from registry.promotions import Decision
+from registry import airflow_events, decisions, gate_file
+from registry.promotions import Decision, Promotions
 
 DAYS = [date(2018, 1, 4), date(2018, 1, 6), date(2018, 1, 5)]
 
@@ -37,7 +38,12 @@ def say(profile: Profile, monkeypatch: pytest.MonkeyPatch) -> Any:
     for name in ("promote", "reject", "rollback"):
         monkeypatch.setattr(decisions, name, lambda *_, **__: made)
     monkeypatch.setattr(command, "load_profile", lambda: profile)
-    monkeypatch.setattr(Ledger, "committed", lambda self, asset: dict.fromkeys(DAYS))
+    monkeypatch.setattr(Promotions, "history", lambda self, model: [made])
+    monkeypatch.setattr(airflow_events, "connect", lambda profile: None)
+    read = {"1": {"items": [7], "next_item_training_set": [9]}}
+    monkeypatch.setattr(airflow_events, "snapshots_of", lambda client, model, version: read[version])
+    days = {"items": [UNDATED], "next_item_training_set": DAYS, "events": [date(2030, 1, 1)]}
+    monkeypatch.setattr(Ledger, "committed", lambda self, asset: dict.fromkeys(days[asset]))
 
     def run(airflow: Airflow, *arguments: str) -> int:
         monkeypatch.setattr(AirflowClient, "of", lambda profile: airflow)
@@ -51,7 +57,9 @@ DECISIONS = (("promote",), ("reject", "--reason", "no"), ("rollback", "--reason"
 
 
 @pytest.mark.parametrize("arguments", [*DECISIONS, ("announce",)])
-def test_airflow_hears_of_a_decision_for_the_newest_day(say: Any, arguments: tuple[str, ...]) -> None:
+def test_airflow_hears_of_a_decision_for_the_newest_day_of_what_the_version_was_made_from(
+    say: Any, arguments: tuple[str, ...]
+) -> None:
     airflow = Airflow(up=True)
     assert say(airflow, *arguments) == 0
     assert airflow.heard == [("toy_decision", date(2018, 1, 6))]
@@ -71,3 +79,14 @@ def test_a_decision_stands_although_airflow_is_down_and_the_remedy_is_named(
 def test_to_announce_to_an_airflow_that_is_down_fails(say: Any) -> None:
     with pytest.raises(AirflowApiError, match="did not answer"):
         say(Airflow(up=False), "announce")
+
+
+def test_where_one_model_has_a_gate_it_is_meant_and_where_several_have_one_it_is_to_be_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(gate_file, "models", lambda: ["judge"])
+    assert command._parser().parse_args(["gate"]).model == "judge"
+    monkeypatch.setattr(gate_file, "models", lambda: ["generator", "judge"])
+    with pytest.raises(SystemExit):
+        command._parser().parse_args(["gate"])
+    assert "--model" in capsys.readouterr().err
