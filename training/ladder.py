@@ -1,8 +1,9 @@
 """`python -m training ladder --runs DIR DIR ... --out FILE`: the table of an evaluation over several seeds.
 
-A run is the folder of a job (see `jobs`); all have the same stages and another seed. A sample's gain is the mean of
-its gains over the runs, intervals are 95 % of a bootstrap over users, and each row stands beside its difference to the
-row above, paired by sample. The result is Markdown in `FILE`, and the same figures as `FILE` with the ending .json.
+A run is the folder of a job (see `jobs`); all have the same stages and another seed. What a sample adds to a metric is
+the mean over the runs, intervals are 95 % of a bootstrap over units, and each row stands beside its difference to the
+row above, paired by sample. The metrics are those that the system's gate file shows, by its formulas; without one, all
+that were measured, as means. The result is Markdown in `FILE`, and the same figures as `FILE` with the ending .json.
 `--published` sets what papers report beside it, from a system's `published.yaml`, with how their protocols differ.
 """
 
@@ -18,40 +19,51 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import yaml
 
 from training.core.errors import DataError, exit_code_of
 from training.core.files import write_json, write_text
-from training.core.metrics import METRICS, Floats, Interval, gains, intervals, paired_difference
+from training.core.formulas import Formula, Mean, formula_interval, parse_formula
+from training.core.metrics import Floats, Interval
 from training.core.tables import read_parquet
 
 _ROOT = Path(__file__).parent
-SHOWN = ("recall@5", "ndcg@5", "recall@10", "ndcg@10")
-COMPARED = ("recall@10", "ndcg@10")
-COUNTS = ("coverage@10", "kinds@10")
-_WORDS = ("model", "split")
-_RANKS = (
-    "eval_ranks",
-    {**dict.fromkeys((*_WORDS, "user_id", "item_id"), pa.string()), "as_of": pa.date32(), "rank": pa.int32()},
+_GATES = _ROOT.parent / "mlflow" / "gates"
+_VALUES = (
+    "eval_values",
+    {**dict.fromkeys(("model", "split", "unit", "sample", "name"), pa.string()), "value": pa.float64()},
 )
 _METRICS = (
     "model_metrics",
-    {**dict.fromkeys((*_WORDS, "metric", "slice", "origin", "reason"), pa.string()), "value": pa.float64()},
+    {**dict.fromkeys(("model", "split", "metric", "slice", "origin", "reason"), pa.string()), "value": pa.float64()},
 )
-Samples = tuple[tuple[object, ...], ...]
+_DIFFERENCES = 2  # of how many metrics a row shows its difference to the row above
+Samples = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What a table shows: `formulas` over values by sample, by metric, and other `figures` of an evaluation."""
+
+    formulas: Mapping[str, Formula]
+    figures: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Run:
-    """One seed's evaluation of a split: the ranks of the truth by model, for the same `samples`, and the counts.
+    """One seed's evaluation of a split: terms [samples, terms] by model and metric, for the same `samples`.
 
-    `choices`: what a row has chosen on validation, by model.
+    `scored`: the share of the samples that each model has scored. `figures`: what is no formula over samples, by model
+    and metric. `choices`: what a row has chosen on validation.
     """
 
     seed: int
+    shown: Shown
     samples: Samples
-    ranks: Mapping[str, Floats]
-    counts: Mapping[tuple[str, str], float]
+    terms: Mapping[str, Mapping[str, Floats]]
+    scored: Mapping[str, float]
+    figures: Mapping[tuple[str, str], float]
     origin: str
     choices: Mapping[str, str] = field(default_factory=dict)
 
@@ -68,46 +80,86 @@ class Published:
 
 @dataclass(frozen=True)
 class Line:
-    """A row of the table. `by_seed`: its NDCG@10 in each run. `above`: itself minus the row above, by metric.
+    """A row of the table. `by_seed`: its first metric in each run. `above`: itself minus the row above, by metric.
 
-    `choice`: what it has chosen on validation, of each run that chose otherwise.
+    `choice`: what it has chosen on validation, of each run that chose otherwise. `scored`: of its samples and runs.
     """
 
     model: str
     values: Mapping[str, Interval]
-    counts: Mapping[str, float]
+    figures: Mapping[str, float]
     by_seed: tuple[float, ...]
     above: Mapping[str, Interval]
+    scored: float
     choice: str = ""
 
 
-def read_run(folder: Path, split: str) -> Run:
+def shown_of(system: str, names: Sequence[str], gates: Path = _GATES) -> Shown:
+    """What the gate file of a system shows, of the `names` that have values; all of these where it has no gate file."""
+    for path in sorted(gates.glob("*.yaml")):
+        gate = yaml.safe_load(path.read_text())
+        if gate["system"] == system:
+            asked = list(dict.fromkeys([gate["headline"], *gate.get("show", ())]))
+            known = {
+                name: parse_formula(declared, f"{path}: metrics.{name}") for name, declared in gate["metrics"].items()
+            }
+            formulas = {name: known[name] for name in asked if name in known and set(known[name].needs) & set(names)}
+            if formulas:
+                return Shown(formulas, tuple(name for name in asked if name not in formulas))
+    return Shown({name: Mean(name) for name in names})
+
+
+def read_run(folder: Path, split: str, gates: Path = _GATES) -> Run:
     """The evaluation in the folder of a job. DataError where it is not done or has no row of this split."""
     out = folder / "evaluate"
     if not (out / "result.json").is_file():
         raise DataError("the run is not done", where=str(out), do="run its job again: it goes on where it stopped")
-    ranks, lines = (_table(out, name, columns, split) for name, columns in (_RANKS, _METRICS))
-    by_model: dict[str, dict[tuple[object, ...], float]] = {}
-    for row in ranks:
-        sample = (row["user_id"], row["as_of"], row["item_id"])
-        by_model.setdefault(row["model"], {})[sample] = float("inf") if row["rank"] is None else float(row["rank"])
-    samples = tuple(sorted(next(iter(by_model.values()))))
-    counts = {
-        (line["model"], line["metric"]): line["value"]
-        for line in lines
-        if line["slice"] == "all" and line["metric"] in COUNTS
-    }
-    columns = {model: np.array([found[sample] for sample in samples]) for model, found in by_model.items()}
-    choices = {line["model"]: line["reason"] for line in lines if line["metric"] == "choice"}
-    seed = json.loads((out / "spec.json").read_text())["seed"]
-    return Run(seed, samples, columns, counts, "/".join(sorted({line["origin"] for line in lines})), choices)
+    values, lines = (_table(out, name, columns, split) for name, columns in (_VALUES, _METRICS))
+    spec, names = json.loads((out / "spec.json").read_text()), values["name"].unique().to_pylist()
+    shown = shown_of(spec["system"], names, gates)
+    keys = list(zip(values["unit"].to_pylist(), values["sample"].to_pylist(), strict=True))
+    samples: Samples = tuple(sorted(set(keys)))
+    place = {sample: n for n, sample in enumerate(samples)}
+    by_model: dict[str, dict[str, dict[int, float]]] = {}
+    found = zip(keys, *(values[name].to_pylist() for name in ("model", "name", "value")), strict=True)
+    for key, model, name, value in found:
+        by_model.setdefault(model, {}).setdefault(name, {})[place[key]] = np.nan if value is None else value
+    whole = [line for line in lines.to_pylist() if line["slice"] == "all"]
+    return Run(
+        spec["seed"],
+        shown,
+        samples,
+        {
+            model: {name: _terms(formula, given, len(samples)) for name, formula in shown.formulas.items()}
+            for model, given in by_model.items()
+        },
+        {model: _scored(shown, given) / len(samples) for model, given in by_model.items()},
+        {(line["model"], line["metric"]): line["value"] for line in whole},
+        "/".join(sorted({line["origin"] for line in whole})),
+        {line["model"]: line["reason"] for line in whole if line["metric"] == "choice"},
+    )
 
 
-def _table(out: Path, name: str, columns: Mapping[str, pa.DataType], split: str) -> list[dict[str, Any]]:
+def _terms(formula: Formula, given: Mapping[str, Mapping[int, float]], samples: int) -> Floats:
+    columns = {name: np.full(samples, formula.absent) for name in formula.needs}
+    for name, column in columns.items():
+        for place, value in given.get(name, {}).items():
+            column[place] = value
+    return formula.terms(columns)
+
+
+def _scored(shown: Shown, given: Mapping[str, Mapping[int, float]]) -> int:
+    """How many samples have a row for the first metric, and no null."""
+    rows = [given[name] for name in next(iter(shown.formulas.values())).needs if name in given]
+    failed = {place for row in rows for place, value in row.items() if np.isnan(value)}
+    return len({place for row in rows for place in row} - failed)
+
+
+def _table(out: Path, name: str, columns: Mapping[str, pa.DataType], split: str) -> pa.Table:
     files = json.loads((out / "result.json").read_text())["tables"][name]
-    rows = read_parquet(name, [out / file for file in files], columns).to_pylist()
-    found = [row for row in rows if row["split"] == split]
-    if not found:
+    rows = read_parquet(name, [out / file for file in files], columns)
+    found = rows.filter(pc.equal(rows["split"], split))
+    if not len(found):
         raise DataError(f"the run has no row of the split {split!r}", where=str(out), do="choose another --split")
     return found
 
@@ -119,8 +171,9 @@ def read_published(name: str, root: Path = _ROOT) -> list[Published]:
         found |= yaml.safe_load(path.read_text())
     if name not in found:
         raise DataError(f"nothing published is known of {name!r}", do=f"choose one of: {', '.join(sorted(found))}")
+    words = ("model", "source", "protocol")
     return [
-        Published(row["model"], {key: row[key] for key in COMPARED if key in row}, row["source"], row["protocol"])
+        Published(row["model"], {key: row[key] for key in row if key not in words}, row["source"], row["protocol"])
         for row in found[name]
     ]
 
@@ -130,10 +183,10 @@ def compare(runs: Sequence[Run], rows: Sequence[str] = (), resamples: int = 2000
 
     DataError where the runs did not measure the same, or not these rows.
     """
-    first = runs[0]
-    if unknown := set(rows) - set(first.ranks):
+    first, shown = runs[0], runs[0].shown
+    if unknown := set(rows) - set(first.terms):
         raise DataError(
-            f"the runs have no row {min(unknown)!r}", where="--rows", do=f"choose from {', '.join(first.ranks)}"
+            f"the runs have no row {min(unknown)!r}", where="--rows", do=f"choose from {', '.join(first.terms)}"
         )
     if len({run.seed for run in runs}) < len(runs):
         raise DataError(
@@ -143,28 +196,34 @@ def compare(runs: Sequence[Run], rows: Sequence[str] = (), resamples: int = 2000
             do="name each run once, and give each a seed of its own",
         )
     for run in runs[1:]:
-        if (run.samples, list(run.ranks)) != (first.samples, list(first.ranks)):
+        if (run.samples, list(run.terms)) != (first.samples, list(first.terms)):
             raise DataError(
                 "the runs did not measure the same rows and samples",
                 where=f"seeds {first.seed} and {run.seed}",
                 do="compare runs of one job on one folder of samples",
             )
-    users, drawn = [str(sample[0]) for sample in first.samples], {"seed": first.seed, "resamples": resamples}
+    units = [unit for unit, _ in first.samples]
     lines: list[Line] = []
-    before: Floats | None = None
-    for model in rows or first.ranks:
-        by_run = np.stack([gains(run.ranks[model]) for run in runs])
-        mean = by_run.mean(axis=0)
-        values = dict(zip(METRICS, intervals(mean, users, **drawn), strict=True))
-        pairs = [] if before is None else paired_difference(mean, before, users, **drawn)
-        counts = {name: [run.counts[model, name] for run in runs if (model, name) in run.counts] for name in COUNTS}
+    before: dict[str, Floats] = {}
+    for model in rows or first.terms:
+        by_run = {name: np.stack([run.terms[model][name] for run in runs]) for name in shown.formulas}
+        mean = {name: terms.mean(axis=0) for name, terms in by_run.items()}
+
+        def interval(name: str, *terms: Floats) -> Interval:
+            return formula_interval(shown.formulas[name], terms, units, seed=first.seed, resamples=resamples)
+
+        headline = next(iter(shown.formulas))
+        found = {
+            name: [run.figures[model, name] for run in runs if (model, name) in run.figures] for name in shown.figures
+        }
         lines.append(
             Line(
                 model,
-                values,
-                {name: float(np.mean(found)) for name, found in counts.items() if found},
-                tuple(by_run[:, :, METRICS.index("ndcg@10")].mean(axis=1).tolist()),
-                dict(zip(METRICS, pairs, strict=True)) if pairs else {},
+                {name: interval(name, terms) for name, terms in mean.items()},
+                {name: float(np.mean(figures)) for name, figures in found.items() if figures},
+                tuple(shown.formulas[headline].of(by_run[headline].sum(axis=1)).tolist()),
+                {name: interval(name, terms, before[name]) for name, terms in mean.items() if before},
+                float(np.mean([run.scored[model] for run in runs])),
                 "; ".join(sorted({run.choices[model] for run in runs if model in run.choices})),
             )
         )
@@ -174,20 +233,24 @@ def compare(runs: Sequence[Run], rows: Sequence[str] = (), resamples: int = 2000
 
 def markdown(runs: Sequence[Run], lines: Sequence[Line], split: str) -> str:
     """The table as a page of its own."""
-    first = runs[0]
-    seeds, users = ", ".join(str(run.seed) for run in runs), len({sample[0] for sample in first.samples})
-    head = ["model", *SHOWN, *(name for name in COUNTS if name in lines[0].counts), "NDCG@10 by seed"]
-    head += [f"{name} minus the row above" for name in COMPARED]
+    first, shown = runs[0], runs[0].shown
+    seeds, units = ", ".join(str(run.seed) for run in runs), len({unit for unit, _ in first.samples})
+    figures = [name for name in shown.figures if name in lines[0].figures]
+    compared = list(shown.formulas)[:_DIFFERENCES]
+    head = ["model", *shown.formulas, *figures, f"{compared[0]} by seed"]
+    head += [f"{name} minus the row above" for name in compared]
     rows = [head, ["---"] * len(head)]
     for line in lines:
         name = f"{line.model} ({line.choice})" if line.choice else line.model
-        cells = [name, *(_cell(line.values[name]) for name in SHOWN)]
-        cells += [f"{line.counts[name]:.4f}" for name in COUNTS if name in lines[0].counts]
+        cells = [name, *(_cell(line.values[name]) for name in shown.formulas)]
+        cells += [f"{line.figures[name]:.4f}" for name in figures]
         cells.append(", ".join(f"{value:.4f}" for value in dict.fromkeys(line.by_seed)))
-        rows.append(cells + [_cell(line.above[name], "+") if line.above else "" for name in COMPARED])
+        rows.append(cells + [_cell(line.above[name], "+") if line.above else "" for name in compared])
+    failed = [f"{line.model} scored {line.scored:.1%} of them" for line in lines if line.scored < 1.0]
     text = (
-        f"Split `{split}`, data {first.origin}, {len(first.samples)} test samples of {users} users, seeds {seeds}."
-        " A row is the mean of its seeds, intervals are 95 % of a bootstrap over users; differences are paired by"
+        f"Split `{split}`, data {first.origin}, {len(first.samples)} test samples of {units} units, seeds {seeds}"
+        f"{''.join(f'; {words}, and those it did not count as failed' for words in failed)}."
+        " A row is the mean of its seeds, intervals are 95 % of a bootstrap over units; differences are paired by"
         " sample.\n\n"
     )
     return text + _table_of(rows)
@@ -195,10 +258,11 @@ def markdown(runs: Sequence[Run], lines: Sequence[Line], split: str) -> str:
 
 def published_markdown(rows: Sequence[Published]) -> str:
     """The table of published figures."""
-    head = ["model", *COMPARED, "source", "protocol"]
+    metrics = list(dict.fromkeys(name for row in rows for name in row.values))
+    head = ["model", *metrics, "source", "protocol"]
     cells = [head, ["---"] * len(head)]
     for row in rows:
-        values = [f"{row.values[name]:.4f}" if name in row.values else "" for name in COMPARED]
+        values = [f"{row.values[name]:.4f}" if name in row.values else "" for name in metrics]
         cells.append([row.model, *values, row.source, row.protocol])
     return "\nAs published, under other protocols, not like for like:\n\n" + _table_of(cells)
 

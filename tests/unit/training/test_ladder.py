@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from datetime import date
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from training.__main__ import main
 from training.core.errors import DataError
-from training.generative_rec.comparison import RANKS_SCHEMA, metrics_table
-from training.ladder import compare, published_markdown, read_published, read_run
+from training.core.metrics import METRICS, gains
+from training.generative_rec.comparison import VALUES_SCHEMA, metrics_table
+from training.generative_rec.evaluate import Config
+from training.ladder import compare, markdown, published_markdown, read_published, read_run
 
 DAY = date(2018, 5, 9)
 Ranks = Mapping[str, Sequence[int | None]]
@@ -24,20 +28,23 @@ def run(folder: Path, seed: int, ranks: Ranks, coverage: float = 0.5, choice: st
     """A finished evaluation: each model's rank of the truth for the samples of users u0, u1, ...; `choice`: of all."""
     out = folder / "evaluate"
     out.mkdir(parents=True)
+    gained = {model: gains(np.array([rank or np.inf for rank in found])) for model, found in ranks.items()}
     lines = [
-        {"model": model, "user_id": f"u{n}", "as_of": DAY, "item_id": "i", "rank": rank, "split": "time", "slices": []}
+        {"system": "generative_rec", "model": model, "unit": f"u{n}", "sample": f"{DAY} i", "split": "time"}
+        | {"slices": [], "name": name, "value": gained[model][n, METRICS.index(name)]}
         for model, found in ranks.items()
-        for n, rank in enumerate(found)
+        for n in range(len(found))
+        for name in Config().values
     ]
-    pq.write_table(pa.Table.from_pylist(lines, schema=RANKS_SCHEMA), out / "ranks.parquet")
-    nothing = {"slice": "all", "lo": None, "hi": None, "n": 1}
+    pq.write_table(pa.Table.from_pylist(lines, schema=VALUES_SCHEMA), out / "values.parquet")
+    nothing = {"slice": "all", "lo": None, "hi": None, "n": 1, "scored": 1}
     counts = [{"model": model, "metric": "coverage@10", "value": coverage, **nothing} for model in ranks]
     if choice:
         counts += [{"model": model, "metric": "choice", "value": 0.1, "reason": choice, **nothing} for model in ranks]
     pq.write_table(metrics_table(counts, "real", "time", DAY), out / "metrics.parquet")
-    tables = {"eval_ranks": ["ranks.parquet"], "model_metrics": ["metrics.parquet"]}
+    tables = {"eval_values": ["values.parquet"], "model_metrics": ["metrics.parquet"]}
     (out / "result.json").write_text(json.dumps({"tables": tables}))
-    (out / "spec.json").write_text(json.dumps({"seed": seed}))
+    (out / "spec.json").write_text(json.dumps({"seed": seed, "system": "generative_rec"}))
     return folder
 
 
@@ -48,8 +55,9 @@ def test_a_row_is_the_mean_of_its_seeds_and_stands_beside_the_row_above(tmp_path
     ]
     sft, sp = compare(runs)
     assert sft.values["ndcg@10"].value == pytest.approx((1.0 + 0.5) / 4)  # a rank of 3 gains 1 / log2(4)
-    assert sft.by_seed == pytest.approx((0.5, 0.25))
-    assert sft.counts == pytest.approx({"coverage@10": 0.3})
+    assert sft.by_seed == pytest.approx((0.5, 0.5))  # of the headline, recall@10: one user of two
+    assert sft.figures == pytest.approx({"coverage@10": 0.3})
+    assert list(sft.values) == ["recall@10", "ndcg@10", "recall@5", "ndcg@5"]  # as the gate file shows them
     assert sft.above == {}
     assert sp.above["ndcg@10"].value == pytest.approx(0.25)
     assert (sp.above["recall@10"].lo, sp.above["recall@10"].hi) == (0.0, 1.0)  # one user of two gains a hit
@@ -59,7 +67,7 @@ def test_the_page_and_its_figures_are_written(tmp_path: Path, capsys: pytest.Cap
     folders = [str(run(tmp_path / str(seed), seed, {"sft": [1, 2]})) for seed in (101, 102)]
     out = tmp_path / "results" / "office.md"
     assert main(["ladder", "--runs", *folders, "--out", str(out)]) == 0
-    assert "2 test samples of 2 users, seeds 101, 102" in out.read_text()
+    assert "2 test samples of 2 units, seeds 101, 102." in out.read_text()
     assert "| sft | 1.0000 [1.0000, 1.0000] |" in out.read_text()
     figures = json.loads(out.with_suffix(".json").read_text())
     assert figures["seeds"] == [101, 102]
@@ -80,7 +88,7 @@ def test_rows_are_chosen_and_ordered(tmp_path: Path) -> None:
     found = read_run(run(tmp_path / "1", 1, {"sft": [1], "sp": [2], "grpo": [3]}), "time")
     sp, sft = compare([found], ("sp", "sft"))
     assert (sp.model, sft.model) == ("sp", "sft")
-    assert sft.above["recall@1"].value == 1.0
+    assert sft.above["ndcg@10"].value == pytest.approx(1.0 - 1 / math.log2(3))
     with pytest.raises(DataError, match=r"(?s)no row 'dpo'.*sft, sp, grpo"):
         compare([found], ("dpo",))
 
@@ -114,7 +122,7 @@ def test_what_papers_report_stands_beside_it_with_its_protocol(tmp_path: Path) -
     (tmp_path / "shop" / "published.yaml").write_text(f"beauty:\n  - {row}\n")
     found = read_published("beauty", tmp_path)
     assert found[0].values == {"recall@10": 0.0648}
-    assert "| TIGER | 0.0648 |  | TIGER | other texts |" in published_markdown(found)
+    assert "| TIGER | 0.0648 | TIGER | other texts |" in published_markdown(found)
     with pytest.raises(DataError, match=r"(?s)chess.*beauty"):
         read_published("chess", tmp_path)
 
@@ -122,3 +130,52 @@ def test_what_papers_report_stands_beside_it_with_its_protocol(tmp_path: Path) -
 @pytest.mark.parametrize("name", ["beauty", "instruments", "office"])
 def test_every_published_row_says_its_source_and_protocol(name: str) -> None:
     assert all(row.values and row.source and row.protocol for row in read_published(name))
+
+
+GATE = """
+system: judge
+metrics: {macro_f1: {macro_f1: [good, bad]}, accuracy: {mean: right}}
+headline: macro_f1
+show: [accuracy, seconds]
+"""
+
+
+def judged(folder: Path, said: Sequence[str | None]) -> Path:
+    """An evaluation of another system: four answers to what is good, good, bad, bad; None: no answer."""
+    out = folder / "evaluate"
+    out.mkdir(parents=True)
+    lines = []
+    for n, (truth, answer) in enumerate(zip(("good", "good", "bad", "bad"), said, strict=True)):
+        right = None if answer is None else float(answer == truth)
+        counts = {f"tp.{truth}": 1.0} if right else {f"fn.{truth}": None if answer is None else 1.0}
+        counts |= {f"fp.{answer}": 1.0} if answer not in (None, truth) else {}
+        for name, value in {"right": right, **counts}.items():
+            lines.append(
+                {"model": "judge", "unit": f"q{n}", "sample": "a", "split": "time", "name": name, "value": value}
+            )
+    pq.write_table(pa.Table.from_pylist(lines, schema=VALUES_SCHEMA), out / "values.parquet")
+    seconds = {"model": "judge", "metric": "seconds", "value": 2.0, "slice": "all"}
+    pq.write_table(metrics_table([seconds], "real", "time", DAY), out / "metrics.parquet")
+    tables = {"eval_values": ["values.parquet"], "model_metrics": ["metrics.parquet"]}
+    (out / "result.json").write_text(json.dumps({"tables": tables}))
+    (out / "spec.json").write_text(json.dumps({"seed": 1, "system": "judge"}))
+    return folder
+
+
+def test_another_system_is_told_by_the_formulas_of_its_own_gate_file_and_its_failures_are_said(tmp_path: Path) -> None:
+    gates = tmp_path / "gates"
+    gates.mkdir()
+    (gates / "judge.yaml").write_text(GATE)
+    found = read_run(judged(tmp_path / "run", ["good", None, "bad", "good"]), "time", gates)
+    (line,) = compare([found])
+    # good: tp 1, fp 1, fn 1 (it was not answered): 1/2. bad: tp 1, fn 1: 2/3.
+    assert line.values["macro_f1"].value == pytest.approx((1 / 2 + 2 / 3) / 2)
+    assert line.values["accuracy"].value == 0.5 and line.figures == {"seconds": 2.0} and line.scored == 0.75
+    assert "judge scored 75.0% of them" in markdown([found], [line], "time")
+
+
+def test_a_system_without_a_gate_file_shows_the_means_of_all_that_was_measured(tmp_path: Path) -> None:
+    (tmp_path / "gates").mkdir()
+    found = read_run(judged(tmp_path / "run", ["good", "good", "bad", "bad"]), "time", tmp_path / "gates")
+    assert set(found.shown.formulas) == {"right", "tp.bad", "tp.good"}
+    assert compare([found])[0].values["right"].value == 1.0
