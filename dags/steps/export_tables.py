@@ -1,4 +1,4 @@
-"""Brings what lives in other systems into the lake, for dbt: task instances, model metrics, promotions.
+"""Brings what lives in other systems into the lake, for dbt: task instances, model metrics, stage gates, promotions.
 
 A task may not open Airflow's database, and the marts read nothing but the lake; so this step asks the REST API, MLflow
 and the ledger of promotions, and publishes tables. Repeating it changes only what has changed.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
+from dataclasses import asdict
 from datetime import UTC, date, datetime, timedelta
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,7 @@ from infra.profile import Profile, load_profile
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Run
 
 Row = dict[str, Any]
 FINAL = {"success", "failed", "skipped", "upstream_failed", "removed"}
@@ -32,12 +34,13 @@ WINDOW = timedelta(days=3)
 
 
 def main() -> int:
-    """Export all three."""
+    """Export all four."""
     telemetry.apply()
     profile, today = load_profile(), datetime.now(UTC).date()
     client = AirflowClient.of(profile)
     _export(profile, "ops_task_instances", list(task_rows(client, today - WINDOW)))
     _export(profile, "ops_model_metrics", list(metric_rows(profile)))
+    _export(profile, "stage_gates", list(gate_rows(profile)))
     _export(profile, "ops_promotions", list(promotion_rows(profile)))
     return 0
 
@@ -81,16 +84,15 @@ def _task_row(run: Json, run_queued: datetime, attempt: Json) -> Row:
 
 def metric_rows(profile: Profile) -> Iterator[Row]:
     """The comparison table of every evaluation run, and the final metrics of every other stage run."""
+    from registry.gate_file import shown_metrics
     from registry.runs import metric_name, tag
     from registry.store import connect
 
     client = connect(profile)
     versions = {version.run_id: str(version.version) for version in client.search_model_versions(max_results=1000)}
-    places = [experiment.experiment_id for experiment in client.search_experiments()]
-    for run in client.search_runs(places, max_results=1000):
+    for run in _stage_runs(client):
         tags = run.data.tags
-        if tag("stage") not in tags:
-            continue
+        shown = shown_metrics(tags[tag("system")])
         common = {
             "logged_date": datetime.fromtimestamp(run.info.start_time / 1000, UTC).date(),
             "run_id": run.info.run_id,
@@ -101,14 +103,32 @@ def metric_rows(profile: Profile) -> Iterator[Row]:
         }
         compared = comparison(client, run.info.run_id)
         final = [final_metric(tags[tag("stage")], metric_name(key), value) for key, value in run.data.metrics.items()]
-        yield from ({**row, **common} for row in compared or final)
+        for row in compared or final:
+            yield {**row, **common, "shown": shown.index(row["metric"]) if row["metric"] in shown else None}
+
+
+def gate_rows(profile: Profile) -> Iterator[Row]:
+    """What the gate of every stage run that held one has decided."""
+    from registry.stage_gates import stage_gates
+    from registry.store import connect
+
+    client = connect(profile)
+    for gate in stage_gates(client, _stage_runs(client)):
+        yield {**asdict(gate), "logged_date": gate.finished_at.date()}
+
+
+def _stage_runs(client: MlflowClient) -> list[Run]:
+    from registry.runs import tag
+
+    places = [experiment.experiment_id for experiment in client.search_experiments()]
+    return [run for run in client.search_runs(places, max_results=1000) if tag("stage") in run.data.tags]
 
 
 def comparison(client: MlflowClient, run_id: str) -> list[Row]:
     """The rows of an evaluation's `model_metrics` table; none where the stage made no such table."""
     from registry.runs import COMPARISON
 
-    wanted = ("model", "metric", "slice", "split", "value", "lo", "hi", "n", "reason")
+    wanted = ("model", "metric", "slice", "split", "value", "lo", "hi", "n", "scored", "reason")
     with TemporaryDirectory() as scratch:
         files = [client.download_artifacts(run_id, f.path, scratch) for f in client.list_artifacts(run_id, COMPARISON)]
         return [{key: row.get(key) for key in wanted} for file in files for row in pq.read_table(file).to_pylist()]
@@ -116,7 +136,7 @@ def comparison(client: MlflowClient, run_id: str) -> list[Row]:
 
 def final_metric(stage: str, name: str, value: float) -> Row:
     """A metric of a training stage, which has no slice, no interval and no users."""
-    nothing: Row = {"lo": None, "hi": None, "n": None, "reason": None}
+    nothing: Row = {"lo": None, "hi": None, "n": None, "scored": None, "reason": None}
     return {"model": stage, "metric": name, "slice": "all", "split": "training", "value": value, **nothing}
 
 

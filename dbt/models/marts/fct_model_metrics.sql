@@ -12,6 +12,8 @@ select
     lo,
     hi,
     n,
+    scored,
     origin,
-    reason
+    reason,
+    shown
 from {{ ref('stg_model_metrics') }}

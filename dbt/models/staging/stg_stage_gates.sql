@@ -1,0 +1,1 @@
+select * from {{ source('lake', 'stage_gates') }}
