@@ -16,7 +16,12 @@ from infra.contracts import all_contracts
 from infra.dbt import marts_path
 from infra.demo.watch import Chain
 from infra.profile import Profile
-from infra.report.queries import TRAINING, Marts, model_metrics, promotions, recommendations, rungs, table_quality
+from infra.report.marts import Marts
+from infra.report.sections.models import model_metrics, shown
+from infra.report.sections.promotions import promotions
+from infra.report.sections.quality import table_quality
+from infra.report.sections.recommendations import recommendations
+from infra.report.sections.stage_gates import stage_gates
 
 
 def collect(profile: Profile, chain: Chain, started: float, seconds: float) -> dict[str, Any]:
@@ -25,7 +30,7 @@ def collect(profile: Profile, chain: Chain, started: float, seconds: float) -> d
     try:
         tables = table_quality(marts, all_contracts())
         metrics = [row for row in model_metrics(marts) if row["slice"] == "all"]
-        decisions, nights = promotions(marts), recommendations(marts)
+        gates, decisions, nights = stage_gates(marts), promotions(marts), recommendations(marts)
     finally:
         marts.close()
     now = datetime.now(UTC)
@@ -46,8 +51,8 @@ def collect(profile: Profile, chain: Chain, started: float, seconds: float) -> d
             }
             for t in tables
         },
-        "metrics": [{k: row[k] for k in _METRIC_FIELDS} for row in metrics if row["split"] != TRAINING],
-        "rungs": rungs(metrics),
+        "metrics": [{k: row[k] for k in _METRIC_FIELDS} for row in metrics],
+        "stage_gates": [{k: gate[k] for k in _GATE_FIELDS} for gate in gates],
         "lists": [
             {"by": night["model_version"], "role": night["role"], "users": night["users"], "day": night["run_date"]}
             for night in nights
@@ -74,7 +79,12 @@ def collect(profile: Profile, chain: Chain, started: float, seconds: float) -> d
     }
 
 
-_METRIC_FIELDS = ("system", "model", "metric", "split", "value", "lo", "hi", "n", "origin")
+_METRIC_FIELDS = (
+    "system", "stage", "model", "metric", "slice", "split", "value", "lo", "hi", "n", "scored", "origin", "shown",
+)  # fmt: skip
+_GATE_FIELDS = (
+    "system", "run", "stage", "accepted", "reason", "note", "metric", "start", "before", "after", "lower", "origin",
+)  # fmt: skip
 
 
 def write(summary: dict[str, Any], folder: Path) -> Path:
@@ -89,10 +99,11 @@ def show(summary: dict[str, Any], path: Path, console: Console) -> None:
     """Print the tables that a person reads at the end."""
     console.print()
     console.print(_rows(summary))
-    for split in sorted({row["split"] for row in summary["metrics"]}, reverse=True):  # the time split decides: first
-        console.print(_metrics(summary, split))
-    if summary["rungs"]:
-        console.print(_rungs(summary["rungs"]))
+    places = {(row["system"], row["split"]): None for row in summary["metrics"]}
+    for system, split in sorted(places, key=lambda place: (place[0], place[1] != "time")):  # time decides: first
+        console.print(_metrics(summary, system, split))
+    if summary["stage_gates"]:
+        console.print(_stage_gates(summary["stage_gates"]))
     console.print(_times(summary))
     console.print(_champion(summary), markup=False, soft_wrap=True)
     console.print(_lists(summary), markup=False, soft_wrap=True)
@@ -130,37 +141,34 @@ def _rows(summary: dict[str, Any]) -> Table:
     return table
 
 
-_SHOWN = ("recall@10", "ndcg@10", "mrr", "coverage@10")
 _SPLITS = {"time": "global time split", "leave_one_out": "leave-one-out as in papers"}
 
 
-def _metrics(summary: dict[str, Any], split: str) -> Table:
-    rows = [row for row in summary["metrics"] if row["split"] == split]
+def _metrics(summary: dict[str, Any], system: str, split: str) -> Table:
+    """The rows of one evaluation by the metrics that its gate file shows, best by the headline first."""
+    rows = [row for row in summary["metrics"] if (row["system"], row["split"]) == (system, split)]
     origins = ", ".join(sorted({row["origin"] for row in rows}))
-    title = f"Models, {_SPLITS.get(split, split)} ({origins}; 95 % intervals)"
+    title = f"{system}, {_SPLITS.get(split, split)} ({origins}; 95 % intervals)"
     table = Table(title=title, title_justify="left")
-    for name in ("model", *_SHOWN):
+    metrics = shown(rows)
+    for name in ("model", *metrics):
         table.add_column(name, justify="left" if name == "model" else "right")
     cells = {(row["model"], row["metric"]): row for row in rows}
-    for model in sorted({row["model"] for row in rows}, key=lambda name: -_value(cells.get((name, "recall@10")))):
-        table.add_row(model, *(_cell(cells.get((model, metric))) for metric in _SHOWN))
+    for model in sorted({row["model"] for row in rows}, key=lambda name: -_value(cells.get((name, metrics[0])))):
+        table.add_row(model, *(_cell(cells.get((model, metric))) for metric in metrics))
     return table
 
 
-def _rungs(rungs: list[dict[str, Any]]) -> Table:
-    origins = ", ".join(sorted({one["origin"] for one in rungs}))
+def _stage_gates(gates: list[dict[str, Any]]) -> Table:
+    origins = ", ".join(sorted({one["origin"] for one in gates}))
     title = f"Stages with a gate on validation samples, and what was left out ({origins})"
     table = Table(title=title, title_justify="left")
-    for name in ("stage", "preferences", "NDCG@10 before", "after", "legal ids", "outcome"):
-        table.add_column(name, justify="left" if name in ("stage", "outcome") else "right")
-    for one in rungs:
-        judged = "ndcg_before" in one  # what was left out before it began has no figures
-        figures = (
-            (f"{one['ndcg_before']:.4f}", f"{one['ndcg_after']:.4f}", f"{one['legal']:.0%}") if judged else ("",) * 3
-        )
-        table.add_row(
-            one["rung"], f"{one['preferences']:,.0f}" if "preferences" in one else "", *figures, one["outcome"]
-        )
+    for name in ("stage", "judged by", "before", "after", "outcome"):
+        table.add_column(name, justify="right" if name in ("before", "after") else "left")
+    for one in gates:
+        outcome = "accepted" if one["accepted"] else f"left out: {one['reason']}"
+        figures = [f"{one[name]:.4f}" if one[name] is not None else "" for name in ("before", "after")]
+        table.add_row(one["stage"], one["metric"] or "", *figures, "\n".join(filter(None, (outcome, one["note"]))))
     return table
 
 
@@ -172,7 +180,8 @@ def _cell(row: dict[str, Any] | None) -> str:
     if row is None:
         return ""
     interval = f"\n{row['lo']:.3f}-{row['hi']:.3f}" if row["lo"] is not None else ""
-    return f"{row['value']:.4f}{interval}"
+    failed = row["scored"] is not None and row["n"] is not None and row["scored"] < row["n"]
+    return f"{row['value']:.4f}{interval}" + (f"\n{row['scored']:,} of {row['n']:,} scored" if failed else "")
 
 
 def _times(summary: dict[str, Any]) -> Table:

@@ -1,11 +1,17 @@
+"""What the sections of the report read from the marts."""
+
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pytest
 
-from infra.report.queries import Marts, evaluations, model_metrics, rungs
+from infra.report.marts import Marts
+from infra.report.sections import SECTIONS
+from infra.report.sections.models import evaluations, model_metrics, shown
 
 EVALUATIONS = [
     ("run_ff", "2026-01-01", "1"),
@@ -13,10 +19,11 @@ EVALUATIONS = [
     ("run_aa", "2026-01-02", "10"),  # the later one of its day, whatever the names of the runs
     ("run_zz", "2026-01-02", None),  # never registered
 ]
+PLACE = {"system": "s", "stage": "evaluate", "split": "time"}
 
 
 @pytest.fixture
-def marts(tmp_path: Path) -> Marts:
+def marts(tmp_path: Path) -> Iterator[Marts]:
     with duckdb.connect(str(tmp_path / "marts.duckdb")) as connection:
         connection.execute(
             """create table fct_model_metrics (run_id varchar, logged_date date, version varchar, system varchar,
@@ -28,8 +35,12 @@ def marts(tmp_path: Path) -> Marts:
                 connection.execute(
                     "insert into fct_model_metrics values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 60)", [*row, model, value]
                 )
+        training = ["run_sft", "2026-01-03", None, "s", "sft", "training", "all", "loss", "sft", 1.0, None]
+        connection.execute(f"insert into fct_model_metrics values ({', '.join('?' * 11)})", training)
     duckdb.connect(str(tmp_path / "lake.duckdb")).close()
-    return Marts(tmp_path / "marts.duckdb", tmp_path / "lake.duckdb")
+    found = Marts(tmp_path / "marts.duckdb", tmp_path / "lake.duckdb")
+    yield found
+    found.close()
 
 
 def test_of_two_evaluations_of_one_day_the_one_registered_last_is_shown(marts: Marts) -> None:
@@ -37,44 +48,29 @@ def test_of_two_evaluations_of_one_day_the_one_registered_last_is_shown(marts: M
         ("run_aa", "sft"),
         ("run_aa", "popularity"),
     ]
-    marts.close()
 
 
 def test_the_history_of_a_metric_is_newest_first_and_each_evaluation_stands_once(marts: Marts) -> None:
-    found = evaluations(marts, "recall@10")["s", "time"]
+    found = evaluations(marts, PLACE, "recall@10")
     assert [one.run_id for one in found] == ["run_aa", "run_ee", "run_zz", "run_ff"]
     assert [sorted(one.by_model) for one in found] == [["popularity", "sft"]] * 4
     assert [one.by_model["sft"]["value"] for one in found] == pytest.approx([0.2, 0.1, 0.3, 0.0])
-    marts.close()
+    assert evaluations(marts, {**PLACE, "system": "other"}, "recall@10") == []
 
 
-def test_rungs_come_in_their_order_with_their_figures_and_the_reason_of_one_that_was_left_out() -> None:
-    told = {
-        "sp_easy": {"place": 1.0, "stands": 1.0},
-        "rf_easy": {"stands": 0.0, "place": 2.0},
-        "rf_hard": {"stands": 1.0, "place": 3.0, "unmoved": 1.0},
-    }
-    why = {"sp_easy": None, "rf_easy": "3 preferences", "rf_hard": None}
-    outcomes = {
-        "sp_easy": "stands",
-        "rf_easy": "left out: 3 preferences",
-        "rf_hard": "unchanged: no step ranked better than the start",
-    }
-    rows = [
-        {"system": "s", "split": "training", "model": rung, "metric": name, "value": value, "origin": "real"}
-        | {"reason": why[rung] if name == "stands" else None}
-        for rung in sorted(told)
-        for name, value in told[rung].items()
-    ]
-    rows.append({"system": "s", "split": "time", "model": "sft", "metric": "recall@10", "value": 0.1})
-    facts = {"system": "s", "origin": "real"}
-    expected = [
-        {**facts, "rung": rung, "reason": why[rung], "outcome": outcomes[rung], **figures}
-        for rung, figures in told.items()
-    ]
-    assert rungs(rows) == expected
+def metric(name: str, place: int | None, part: str = "all") -> dict[str, Any]:
+    return {"metric": name, "shown": place, "slice": part}
 
 
-def test_an_evaluation_without_a_comparison_has_no_rungs() -> None:
-    facts = {"system": "s", "split": "training", "model": "evaluate", "origin": "real", "reason": None}
-    assert rungs([{**facts, "metric": "seconds", "value": 2.5}]) == []
+def test_the_gate_file_says_what_is_shown_and_without_one_everything_is() -> None:
+    told = [metric("ndcg@10", 1), metric("mrr", None), metric("recall@10", 0), metric("recall@10", 0, "new")]
+    assert shown(told) == ["recall@10", "ndcg@10"]
+    assert shown([metric("macro_f1", None), metric("accuracy", None)]) == ["accuracy", "macro_f1"]
+
+
+def test_each_section_of_the_list_has_a_module_with_a_template_and_no_template_is_left_over() -> None:
+    import infra.report.sections
+
+    folder = Path(infra.report.sections.__file__).parent
+    assert {file.name.removesuffix(".html.j2") for file in folder.glob("*.j2")} == set(SECTIONS)
+    assert {file.stem for file in folder.glob("*.py")} - {"__init__"} == set(SECTIONS)
