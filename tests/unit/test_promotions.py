@@ -26,7 +26,9 @@ from registry.promotions import METADATA, Decision, GateNotPassed, Promotions, S
 
 def report(version: str, champion: str | None, *, passed: bool = True, model: str = "m") -> GateReport:
     check = Check("mrr", passed, "by hand", 0.5, 0.4)
-    return GateReport(model, version, champion, "time", "real", 10, 10, "2018-01-05T00:00:00+00:00", (check,))
+    return GateReport(
+        model, version, champion, "time", "real", 10, 10, "user", 10, "2018-01-05T00:00:00+00:00", (check,)
+    )
 
 
 def promote(ledger: Promotions, version: str, *, model: str = "m", who: str = "ada") -> Decision:
@@ -263,3 +265,33 @@ def test_a_number_taken_by_another_decision_is_decided_anew(profile: Profile, mo
     monkeypatch.setattr(module, "_read", read_before_the_other)
     made = other.reject("m", "9", who="ada", reason="no", report=None)
     assert (made.number, made.from_version) == (2, "1")
+
+
+@pytest.mark.parametrize(
+    ("override", "reason", "promoted"),
+    [
+        (True, "we know better", True),
+        (True, "", False),
+        (True, " \n", False),
+        (False, "we know better", False),
+        (False, "", False),
+    ],
+)
+def test_a_failed_gate_is_passed_over_by_an_override_with_a_reason_and_by_nothing_less(
+    profile: Profile, override: bool, reason: str, promoted: bool
+) -> None:
+    ledger, failed = Promotions(profile), report("1", None, passed=False)
+    asked = {"champion": None, "who": "ada", "report": failed, "override": override, "reason": reason}
+    if promoted:
+        assert ledger.promote("m", "1", **asked).override  # type: ignore[arg-type]
+    else:
+        with pytest.raises(GateNotPassed, match="needs a reason" if override else "Its gate failed"):
+            ledger.promote("m", "1", **asked)  # type: ignore[arg-type]
+    assert ledger.champion("m") == ("1" if promoted else None)
+
+
+def test_an_override_that_was_not_needed_is_not_recorded_as_one(profile: Profile) -> None:
+    made = Promotions(profile).promote(
+        "m", "1", champion=None, who="ada", report=report("1", None), override=True, reason="to be sure"
+    )
+    assert (made.override, made.reason) == (False, "to be sure")
