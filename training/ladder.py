@@ -22,9 +22,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import yaml
 
+from common.bootstrap import interval
+from common.formulas import Formula, Mean, parse_formula
 from training.core.errors import DataError, exit_code_of
 from training.core.files import write_json, write_text
-from training.core.formulas import Formula, Mean, formula_interval, parse_formula
 from training.core.metrics import Floats, Interval
 from training.core.tables import read_parquet
 
@@ -209,8 +210,9 @@ def compare(runs: Sequence[Run], rows: Sequence[str] = (), resamples: int = 2000
         by_run = {name: np.stack([run.terms[model][name] for run in runs]) for name in shown.formulas}
         mean = {name: terms.mean(axis=0) for name, terms in by_run.items()}
 
-        def interval(name: str, *terms: Floats) -> Interval:
-            return formula_interval(shown.formulas[name], terms, units, seed=first.seed, resamples=resamples)
+        def measured(name: str, *terms: Floats) -> Interval:
+            found = interval(shown.formulas[name], terms, units, seed=first.seed, resamples=resamples)
+            return Interval(*found, len(units))
 
         headline = next(iter(shown.formulas))
         found = {
@@ -219,10 +221,10 @@ def compare(runs: Sequence[Run], rows: Sequence[str] = (), resamples: int = 2000
         lines.append(
             Line(
                 model,
-                {name: interval(name, terms) for name, terms in mean.items()},
+                {name: measured(name, terms) for name, terms in mean.items()},
                 {name: float(np.mean(figures)) for name, figures in found.items() if figures},
                 tuple(shown.formulas[headline].of(by_run[headline].sum(axis=1)).tolist()),
-                {name: interval(name, terms, before[name]) for name, terms in mean.items() if before},
+                {name: measured(name, terms, before[name]) for name, terms in mean.items() if before},
                 float(np.mean([run.scored[model] for run in runs])),
                 "; ".join(sorted({run.choices[model] for run in runs if model in run.choices})),
             )

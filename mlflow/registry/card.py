@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from common.bootstrap import Interval
 from infra.lake import DataFile, Lake
 from infra.profile import Profile
 from registry.aliases import require_champion
@@ -14,7 +15,7 @@ from registry.gates import Candidate
 from registry.promotions import Promotions
 from registry.runs import lineage, tag
 from registry.stage_gates import stage_gates
-from registry.values import Interval, Measured, difference, level, measure, measures, models_of, pair
+from registry.values import Measured, difference, level, measure, measures, models_of, pair
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

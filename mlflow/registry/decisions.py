@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from common.bootstrap import Interval
 from infra.errors import DataError
 from infra.ledger import Ledger
 from infra.profile import Profile
@@ -20,7 +21,7 @@ from registry.gates import evaluate
 from registry.promotions import Decision, Promotions, line_of_champions
 from registry.runs import tag
 from registry.store import connect
-from registry.values import Interval, difference, level, measure, pair
+from registry.values import difference, level, measure, pair
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

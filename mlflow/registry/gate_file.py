@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, PlainValidator, ValidationError, model_validator
 
-from infra.errors import PlumblineError
+from common.formulas import Formula, parse_formula
+from infra.errors import DataError, PlumblineError
 from infra.profile import CHECKOUT
-from registry.formulas import Formula
 from registry.values import Bootstrap
 
 GATES = CHECKOUT / "mlflow" / "gates"
@@ -24,6 +24,14 @@ BEST_BASELINE = "best_baseline"
 
 class GateFileError(PlumblineError):
     """A gate file is missing, or does not say what a gate must say."""
+
+
+def _formula(declared: Any) -> Formula:
+    """As pydantic wants its refusals."""
+    try:
+        return parse_formula(declared)
+    except DataError as error:
+        raise ValueError(f"{error.what}: {error.do}") from error
 
 
 class Rule(BaseModel):
@@ -85,7 +93,7 @@ class Gate(BaseModel):
     minimum_shared: float
     minimum_scored: float
     bootstrap: Bootstrap = Bootstrap()
-    metrics: Mapping[str, Formula]
+    metrics: Mapping[str, Annotated[Formula, PlainValidator(_formula)]]
     headline: str
     show: tuple[str, ...] = ()
     baselines: tuple[str, ...] = ()

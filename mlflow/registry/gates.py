@@ -19,10 +19,11 @@ from datetime import UTC, datetime
 
 import pandas as pd
 
-from registry.formulas import Formula
+from common.bootstrap import Interval
+from common.formulas import Formula
 from registry.gate_file import BEST_BASELINE, CHAMPION, Gate, Rule
 from registry.gate_report import Check, GateReport
-from registry.values import Interval, Measured, Pairs, difference, level, measure, measures, pair
+from registry.values import Measured, Pairs, difference, level, measure, measures, pair
 
 
 @dataclass(frozen=True)

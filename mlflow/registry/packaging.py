@@ -133,7 +133,7 @@ def _pack(client: MlflowClient, gate: Gate, run_id: str, stage: StageRun) -> str
             name=gate.model,
             python_model=str(_CODE),
             artifacts={"model": str(folder), "manifest": str(manifest)},
-            code_paths=[str(CHECKOUT / "training")],
+            code_paths=[str(CHECKOUT / room) for room in ("training", "common")],
             model_config={"serve": f"training.{stage.spec['system']}.serve"},
             signature=signature,
             input_example=example,

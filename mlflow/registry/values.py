@@ -11,27 +11,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from common.bootstrap import Interval, interval
+from common.formulas import Floats, Formula
 from infra.errors import DataError
-from registry.formulas import Floats, Formula
 
 SAMPLE = ["unit", "sample"]
 _WORDS = ["model", "split", "name", *SAMPLE]
 _COLUMNS = [*_WORDS, "slices", "value"]
-_RESAMPLES_AT_ONCE = 64
-
-
-class Interval(NamedTuple):
-    """A metric and the percentile interval of its bootstrap."""
-
-    value: float
-    lo: float
-    hi: float
 
 
 @dataclass(frozen=True)
@@ -173,31 +164,14 @@ def pair(a: Measured, b: Measured) -> Pairs:
 
 def level(measured: Measured, bootstrap: Bootstrap) -> Interval:
     """The metric of one model with its interval."""
-    return _interval([measured], measured.value, bootstrap)
+    return _interval([measured], bootstrap)
 
 
 def difference(pairs: Pairs, bootstrap: Bootstrap) -> Interval:
     """The metric of model a minus that of model b on the shared samples, with its paired interval."""
-    return _interval([pairs.a, pairs.b], pairs.a.value - pairs.b.value, bootstrap)
+    return _interval([pairs.a, pairs.b], bootstrap)
 
 
-def _interval(sides: Sequence[Measured], value: float, bootstrap: Bootstrap) -> Interval:
-    """The percentile interval of the first side's metric (minus the second's), over resamples of whole units.
-
-    Samples of one unit are not independent, so units are drawn with replacement, each with all of its samples (cluster
-    bootstrap, Efron and Tibshirani 1993); both sides are drawn alike, which makes it the paired one. The terms of a
-    unit are summed once, and the formula is applied to each resample's sums: exact for formulas that are not linear.
-    """
-    _, unit = np.unique(np.asarray(sides[0].samples.get_level_values("unit"), dtype=str), return_inverse=True)
-    count = int(unit.max()) + 1
-    sums = [np.stack([np.bincount(unit, weights=c, minlength=count) for c in one.terms.T], axis=1) for one in sides]
-    rng = np.random.default_rng(bootstrap.seed)
-    found: list[Floats] = []
-    for start in range(0, bootstrap.resamples, _RESAMPLES_AT_ONCE):
-        size = min(_RESAMPLES_AT_ONCE, bootstrap.resamples - start)
-        drawn = rng.multinomial(count, np.full(count, 1.0 / count), size=size).astype(float)
-        metric = [one.formula.of(drawn @ own) for one, own in zip(sides, sums, strict=True)]
-        found.append(metric[0] - metric[1] if len(metric) > 1 else metric[0])
-    tail = (1.0 - bootstrap.confidence) / 2.0
-    lo, hi = np.nanquantile(np.concatenate(found), [tail, 1.0 - tail])
-    return Interval(value, float(lo), float(hi))
+def _interval(sides: Sequence[Measured], by: Bootstrap) -> Interval:
+    units, terms = sides[0].samples.get_level_values("unit"), [one.terms for one in sides]
+    return interval(sides[0].formula, terms, units, seed=by.seed, resamples=by.resamples, level=by.confidence)

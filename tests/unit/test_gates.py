@@ -12,8 +12,8 @@ import pandas as pd
 import pytest
 import yaml
 
+from common.formulas import Mean
 from infra.errors import DataError
-from registry.formulas import Mean
 from registry.gate_file import GATES, Gate, GateFileError, load_gate
 from registry.gate_report import Check, GateReport
 from registry.gates import Candidate, DataQuality, evaluate
@@ -61,14 +61,19 @@ def kind(n: int) -> str:
     return "new" if n == 0 else "known"
 
 
-def gate(*rules: dict[str, Any], **changes: Any) -> Gate:
+def declared(*rules: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    """What a gate file says."""
     values = {
         **{"model": "m", "system": "s", "evaluated_as": "ours", "split": "time", "unit": "user", "headline": "mrr"},
         **{"minimum_samples": 2, "minimum_shared": 0.9, "minimum_scored": 1.0, "bootstrap": {"resamples": 200}},
         "metrics": {name: {"mean": name} for name in NAMES},
-        "rules": rules,
+        "rules": list(rules),
     }
-    return Gate.model_validate({**values, **changes})
+    return {**values, **changes}
+
+
+def gate(*rules: dict[str, Any], **changes: Any) -> Gate:
+    return Gate.model_validate(declared(*rules, **changes))
 
 
 def version(frame: pd.DataFrame, number: str = "2", **metrics: float) -> Candidate:
@@ -226,7 +231,7 @@ def test_a_baseline_that_was_not_evaluated_is_an_error_that_names_what_was() -> 
     ],
 )
 def test_a_rule_that_says_too_little_or_too_much_is_refused(tmp_path: Path, rule: dict[str, Any]) -> None:
-    (tmp_path / "m.yaml").write_text(yaml.safe_dump({**gate().model_dump(mode="json"), "rules": [rule]}))
+    (tmp_path / "m.yaml").write_text(yaml.safe_dump(declared(rule)))
     with pytest.raises(GateFileError, match="does not fit"):
         load_gate("m", tmp_path)
 
@@ -335,3 +340,18 @@ def test_a_report_of_before_units_had_a_name_is_still_read() -> None:
     new = evaluate(gate({"metric": "mrr", "limit": 0.5}), version(ranks(ours=[1, 1])), None, GREEN)
     values = {key: value for key, value in json.loads(new.to_json()).items() if key not in ("scored", "unit", "units")}
     assert GateReport.from_json(json.dumps({**values, "users": 2})) == new
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"headline": "gauc"}, "the headline 'gauc' is none of the metrics"),
+        ({"metrics": {"mrr": {"median": "mrr"}}}, r"metrics\.mrr.*is no formula.*macro_f1"),
+    ],
+)
+def test_a_gate_file_whose_metrics_do_not_fit_is_refused_by_their_names(
+    tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    (tmp_path / "m.yaml").write_text(yaml.safe_dump(declared(**changes)))
+    with pytest.raises(GateFileError, match=message):
+        load_gate("m", tmp_path)

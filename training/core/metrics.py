@@ -13,12 +13,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from common.bootstrap import resampled
+
 Floats = NDArray[np.float64]
 
 RECALL_AT = (1, 3, 5, 10)
 NDCG_AT = (3, 5, 10)
 METRICS = (*(f"recall@{k}" for k in RECALL_AT), *(f"ndcg@{k}" for k in NDCG_AT), "mrr")
-_RESAMPLES_AT_ONCE = 64
 
 
 @dataclass(frozen=True)
@@ -65,10 +66,7 @@ def coverage(lists: Iterable[Sequence[str]], catalogue: int, k: int) -> float:
 
 
 def bootstrap(values: Floats, users: Sequence[str], *, seed: int, resamples: int = 1000) -> Floats:
-    """Means of `values` over resamples of whole users.
-
-    Samples of one user are not independent, so users are drawn with replacement, each with all samples
-    (cluster bootstrap, Efron and Tibshirani 1993, chapter 8).
+    """Means of `values` over resamples of whole users; see `common.bootstrap`.
 
     Args:
         values: [samples, metrics]
@@ -77,22 +75,6 @@ def bootstrap(values: Floats, users: Sequence[str], *, seed: int, resamples: int
     """
     (drawn,) = resampled([np.column_stack([values, np.ones(len(values))])], users, seed=seed, resamples=resamples)
     return drawn[:, :-1] / drawn[:, -1:]
-
-
-def resampled(terms: Sequence[Floats], units: Sequence[str], *, seed: int, resamples: int) -> list[Floats]:
-    """Sums of each of `terms` [samples, columns] over resamples of whole units, drawn alike: [resamples, columns]."""
-    _, group = np.unique(np.asarray(units, dtype=str), return_inverse=True)
-    count = int(group.max()) + 1
-    sums = [np.zeros((count, one.shape[1])) for one in terms]
-    for whole, one in zip(sums, terms, strict=True):
-        np.add.at(whole, group, one)
-    rng, found = np.random.default_rng(seed), [list[Floats]() for _ in terms]
-    for start in range(0, resamples, _RESAMPLES_AT_ONCE):
-        size = min(_RESAMPLES_AT_ONCE, resamples - start)
-        drawn = rng.multinomial(count, np.full(count, 1.0 / count), size=size)
-        for place, whole in enumerate(sums):
-            found[place].append(drawn @ whole)
-    return [np.concatenate(one) for one in found]
 
 
 def intervals(

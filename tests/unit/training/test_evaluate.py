@@ -18,9 +18,9 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from common.formulas import parse_formula
 from training.core.backbone import BackboneConfig, build_backbone, save_backbone
 from training.core.errors import DataError, LeftOut
-from training.core.formulas import parse_formula
 from training.core.metrics import METRICS
 from training.core.stage import StageSpec, TableRef, run_stage
 from training.core.tokens import Vocabulary, train_text_tokenizer

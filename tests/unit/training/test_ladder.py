@@ -13,6 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from common.formulas import parse_formula
+from registry.values import Bootstrap, difference, measure, pair, read_values
 from training.__main__ import main
 from training.core.errors import DataError
 from training.core.metrics import METRICS, gains
@@ -179,3 +181,26 @@ def test_a_system_without_a_gate_file_shows_the_means_of_all_that_was_measured(t
     found = read_run(judged(tmp_path / "run", ["good", "good", "bad", "bad"]), "time", tmp_path / "gates")
     assert set(found.shown.formulas) == {"right", "tp.bad", "tp.good"}
     assert compare([found])[0].values["right"].value == 1.0
+
+
+def test_the_table_and_the_gate_say_the_same_of_one_evaluation(tmp_path: Path) -> None:
+    """Value and interval of a difference of macro-F1, with failures: training's reader beside the registry's."""
+    (tmp_path / "judge.yaml").write_text(GATE)
+    folder = judged(tmp_path / "run", ["good", None, "bad", "good"])
+    rows = pq.read_table(folder / "evaluate" / "values.parquet").to_pylist()
+    other = pq.read_table(judged(tmp_path / "other", ["good", "bad", "bad", "bad"]) / "evaluate" / "values.parquet")
+    both = [
+        *({**row, "slices": []} for row in rows),
+        *({**row, "model": "b", "slices": []} for row in other.to_pylist()),
+    ]
+    pq.write_table(pa.Table.from_pylist(both, schema=VALUES_SCHEMA), folder / "evaluate" / "values.parquet")
+    lines = compare([read_run(folder, "time", tmp_path)], resamples=200)
+    values, formula = (
+        read_values([folder / "evaluate" / "values.parquet"]),
+        parse_formula({"macro_f1": ["good", "bad"]}),
+    )
+    ours = [measure(values, name, "time", formula) for name in ("b", "judge")]
+    found = difference(pair(*ours), Bootstrap(resamples=200, seed=1))
+    told = lines[1].above["macro_f1"]
+    assert (told.value, told.lo, told.hi) == pytest.approx(tuple(found), abs=1e-12)
+    assert lines[0].values["macro_f1"].value == pytest.approx(ours[1].value)

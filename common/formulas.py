@@ -1,4 +1,6 @@
-"""Gate metrics as formulas over sums by unit: what one sample adds to the sums, and the metric of the summed terms.
+"""Metrics as formulas over sums by unit: what one sample adds to the sums, and the metric of the summed terms.
+
+The gate files declare them, and evaluations and the table over seeds compute by the same ones.
 
 A sample that was submitted and not scored has NaN for its value. It stays in the denominator: by default it adds
 nothing to a numerator (`failed` says what it counts as instead), and it is a miss of its class in macro-F1. So a system
@@ -8,21 +10,21 @@ that answers less often does not look better for it. `absent` is the value under
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
+
+from common.config import parse_config
+from common.errors import DataError
 
 Floats = NDArray[np.float64]
 Values = Mapping[str, Floats]
 
 
-class _Formula(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Mean(_Formula):
+@dataclass(frozen=True)
+class Mean:
     """`{mean: recall@10}`: the values of one name over the samples submitted; a sample without a value has failed."""
 
     mean: str
@@ -44,7 +46,8 @@ class Mean(_Formula):
         return _share(sums[..., 0], sums[..., 1])
 
 
-class Ratio(_Formula):
+@dataclass(frozen=True)
+class Ratio:
     """`{sum: n_auc, over: n}`: one sum over another: GAUC = sum of n * auc over sum of n, or a rate by what was shown.
 
     `over` is what was submitted: it is to be there for a sample that failed too, with a null beside it under `sum`. A
@@ -63,8 +66,7 @@ class Ratio(_Formula):
 
     def terms(self, values: Values) -> Floats:
         """What each sample adds to the sums: names -> [samples], to [samples, 2]; `failed` is by unit of `over`."""
-        below = np.nan_to_num(values[self.over])
-        above = values[self.sum]
+        above, below = values[self.sum], np.nan_to_num(values[self.over])
         return np.stack([np.where(np.isnan(above), (self.failed or 0.0) * below, above), below], axis=1)
 
     def of(self, sums: Floats) -> Floats:
@@ -72,7 +74,8 @@ class Ratio(_Formula):
         return _share(sums[..., 0], sums[..., 1])
 
 
-class MacroF1(_Formula):
+@dataclass(frozen=True)
+class MacroF1:
     """`{macro_f1: [exact, substitute]}`: the mean F1 of the classes, from `tp.<class>`, `fp.<class>`, `fn.<class>`.
 
     F1 = 2 tp / (2 tp + fp + fn). A sample has rows for what is not 0 alone. One that failed has a null under the `fn`
@@ -80,9 +83,13 @@ class MacroF1(_Formula):
     in each resample anew: the metric is not linear in the sums, so it is computed on the resampled sums themselves.
     """
 
-    macro_f1: tuple[str, ...] = Field(min_length=2)
+    macro_f1: tuple[str, ...]
     failed: ClassVar[float] = 1.0
     absent: ClassVar[float] = 0.0
+
+    def __post_init__(self) -> None:
+        if len(self.macro_f1) < 2:
+            raise DataError("macro_f1 is a mean over classes, and fewer than two are named", do="name each class")
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -98,27 +105,24 @@ class MacroF1(_Formula):
         """The metric of sums: [..., 3 * classes] -> [...]."""
         tp, fp, fn = np.split(sums, 3, axis=-1)
         whole = 2.0 * tp + fp + fn
-        met = whole > 0
-        return _share(np.divide(2.0 * tp, whole, out=np.zeros_like(whole), where=met).sum(axis=-1), met.sum(axis=-1))
+        by_class = np.divide(2.0 * tp, whole, out=np.zeros_like(whole), where=whole > 0)
+        return _share(by_class.sum(axis=-1), (whole > 0).sum(axis=-1).astype(float))
 
 
-def _share(above: Floats, below: NDArray[Any]) -> Floats:
+Formula = Mean | Ratio | MacroF1
+_KINDS: dict[str, type[Formula]] = {"mean": Mean, "sum": Ratio, "macro_f1": MacroF1}
+
+
+def parse_formula(declared: Mapping[str, Any], where: str = "formula") -> Formula:
+    """`{mean: name}`, `{sum: name, over: name}` or `{macro_f1: [classes]}`. DataError for any other."""
+    kinds = [kind for key, kind in _KINDS.items() if key in declared]
+    if len(kinds) != 1:
+        do = "say {mean: name}, {sum: name, over: name} or {macro_f1: [classes]}"
+        raise DataError(f"{dict(declared)} is no formula", where=where, do=do)
+    return parse_config(kinds[0], declared, where)
+
+
+def _share(above: Floats, below: Floats) -> Floats:
     """NaN where there is nothing to divide by."""
     found: Floats = np.divide(above, below, out=np.full(np.shape(above), np.nan), where=np.asarray(below) != 0)
     return found
-
-
-def _kind(given: Any) -> str | None:
-    keys = given if isinstance(given, Mapping) else type(given).model_fields
-    return next((kind for kind in ("mean", "sum", "macro_f1") if kind in keys), None)
-
-
-Formula = Annotated[
-    Annotated[Mean, Tag("mean")] | Annotated[Ratio, Tag("sum")] | Annotated[MacroF1, Tag("macro_f1")],
-    Discriminator(
-        _kind,
-        custom_error_type="formula",
-        custom_error_message="a formula is {mean: name}, {sum: name, over: name} or {macro_f1: [classes]}",
-    ),
-]
-Direction = Literal["higher", "lower"]
