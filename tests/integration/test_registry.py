@@ -173,6 +173,7 @@ def test_a_changed_weight_file_is_refused_at_load(profile: Profile, tmp_path: Pa
     folder = Path(mlflow.artifacts.download_artifacts(uri))
     answer = mlflow.pyfunc.load_model(uri).predict(pd.DataFrame({"text": ["three"]}), params={"letters": 9})
     assert answer["label"].tolist() == ["toy three"]
+    assert {"training", "common"} <= {room.name for room in (folder / "code").iterdir()}  # what it needs elsewhere
     (kept,) = folder.rglob("label.json")
     kept.write_text(json.dumps(["other"]))
     with pytest.raises(ValueError, match="not the file that was registered"):
