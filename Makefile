@@ -10,6 +10,13 @@ ifdef LANDING
 export PLUMBLINE__LANDING = $(LANDING)
 endif
 
+# `make demo SYSTEMS="a b"` runs these systems of training/ and no others.
+ifdef SYSTEMS
+comma := ,
+space := $() $()
+export PLUMBLINE__SYSTEMS = [$(subst $(space),$(comma),$(strip $(SYSTEMS)))]
+endif
+
 .PHONY: help setup demo test test-unit lint up down report bench clean
 
 help: ## this list

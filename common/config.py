@@ -48,7 +48,8 @@ def _convert(kind: object, value: object, where: str) -> object:
         pairs = _expect(dict, value, where).items()
         return {key: _convert(arguments[1], element, f"{where}.{key}") for key, element in pairs}
     if origin is tuple:
-        return tuple(_convert(arguments[0], element, where) for element in _expect(list, value, where))
+        elements = enumerate(_expect(list, value, where))
+        return tuple(_convert(arguments[0], element, f"{where}.{place}") for place, element in elements)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     return _expect(cast(type, kind), value, where)

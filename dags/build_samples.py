@@ -14,11 +14,15 @@ skipped.
 **Owner**: data-engineering.
 """
 
-from dags.builder import EVENTS, RANGE, SAMPLES, after, heavy, new_dag
+from dags.builder import DAILY_CHAIN, RANGE, after, asset, heavy, new_dag
 
 with new_dag(
-    "build_samples", __doc__, schedule=after(EVENTS), owner="data-engineering", tags=["samples"], deadline_minutes=180
+    "build_samples",
+    __doc__,
+    schedule=after("events"),
+    owner="data-engineering",
+    tags=["samples", DAILY_CHAIN],
+    deadline_minutes=180,
 ):
     # One Spark process for all of it: to start and warm up another costs as much as two of these tables.
-    tables = ("sessions", "histories", "user_stats", "item_stats", "user_profiles", "next_item_samples")
-    heavy("samples", "spark_jobs", *tables, *RANGE, minutes=150, outlets=[SAMPLES])
+    heavy("samples", "spark_jobs", "built", *RANGE, minutes=150, outlets=[asset("next_item_samples")])

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import timedelta
-from functools import partial
+from functools import partial, reduce
+from operator import and_, or_
 from typing import Any
 
 from airflow.sdk import (  # type: ignore[attr-defined]  # its stub file lags behind
@@ -18,6 +19,7 @@ from airflow.sdk import (  # type: ignore[attr-defined]  # its stub file lags be
     CronTriggerTimetable,
     DeadlineAlert,
     DeadlineReference,
+    DeltaTriggerTimetable,
     Param,
     PartitionedAssetTimetable,
     PartitionedAtRuntime,
@@ -25,31 +27,25 @@ from airflow.sdk import (  # type: ignore[attr-defined]  # its stub file lags be
     chain,
 )
 
+from common import assets
+from common.pipelines import Job, Pipeline, Stage, Trigger, load_pipeline, systems
 from dags.alerts import missed_deadline, on_failure
 from dags.commands import range_of
 from dags.operators import Approval, RunCommand
 from dags.partitions import KEY_FORMAT
-from dags.pipelines import Pipeline, Stage, load_pipeline
 from dags.policies import RETRIES
-from infra.airflow_env import HEAVY_POOL
+from infra.airflow_env import DAILY_CHAIN, HEAVY_POOL
 from infra.launch import pod_spec
 from infra.profile import load_profile
 
-__all__ = ["chain"]
+__all__ = ["DAILY_CHAIN", "chain"]
 
 PROFILE = load_profile()
 
-EVENTS = Asset("events", uri="plumbline://lake/events")
-SAMPLES = Asset("next_item_samples", uri="plumbline://lake/next_item_samples")
-TRAINING_SET = Asset("next_item_training_set", uri="plumbline://lake/next_item_training_set")
-CHALLENGER = Asset("generative_rec_challenger", uri="plumbline://registry/generative_rec/challenger")
-RECOMMENDATIONS = Asset("recommendations", uri="plumbline://lake/recommendations")
-DECISION = Asset("generative_rec_decision", uri="plumbline://registry/generative_rec/decision")
-
 _SPAN = "days(partition_key, params, triggering_asset_events)"
-FIRST = f"{{{{ {_SPAN}.first }}}}"
-LAST = f"{{{{ {_SPAN}.last }}}}"
-RANGE = ("--from", FIRST, "--partition", LAST)
+RANGE = ("--from", f"{{{{ {_SPAN}.first }}}}", "--partition", f"{{{{ {_SPAN}.last }}}}")
+# A run of every so many minutes is for the day on which it starts, unless a person has named another.
+_TODAY = ("--partition", "{{ partition_key or dag_run.run_after.strftime('%Y-%m-%d') }}")
 
 # Else Airflow would run a tick of the last hours at once on a fresh installation, before anything has landed.
 _NEVER_OVERDUE = timedelta(0)
@@ -70,30 +66,60 @@ def nightly(hour: int) -> CronTriggerTimetable | None:
     return CronTriggerTimetable(f"0 {hour} * * *", timezone="UTC", run_immediately=_NEVER_OVERDUE)
 
 
-def after(*assets: Asset) -> PartitionedAssetTimetable:
-    """When any of `assets` has a new partition, for the same partition."""
-    condition = assets[0]
-    for asset in assets[1:]:
-        condition = condition | asset
-    return PartitionedAssetTimetable(assets=condition)
+def pipelines() -> list[Pipeline]:
+    """The systems that the profile names (default: all), as its preset has them."""
+    chosen = systems() if PROFILE.systems is None else PROFILE.systems
+    return [load_pipeline(system, PROFILE.training_preset) for system in chosen]
+
+
+def after(*written: str) -> PartitionedAssetTimetable:
+    """When any of these assets (as declarations write them) has a new partition, for the same partition."""
+    return PartitionedAssetTimetable(assets=_any(written))
+
+
+def after_all(*written: str) -> PartitionedAssetTimetable:
+    """When each of these assets has a new partition, for the same partition."""
+    first, *others = map(asset, written)
+    return PartitionedAssetTimetable(assets=reduce(and_, others, first))
+
+
+def _any(written: Sequence[str]) -> Any:
+    first, *others = map(asset, written)
+    return reduce(or_, others, first)
+
+
+def asset(written: str) -> Asset:
+    """The asset of a table, or of what the registry says of a model (see `common.assets`)."""
+    named = assets.parse(written)
+    return Asset(named.name, uri=named.uri)
+
+
+def every(minutes: int) -> DeltaTriggerTimetable | None:
+    """Every so many minutes, for no partition; where nobody follows the clock, when triggered."""
+    return DeltaTriggerTimetable(timedelta(minutes=minutes)) if PROFILE.airflow.follow_clock else None
 
 
 def new_dag(dag_id: str, doc: str, *, schedule: Any, owner: str, tags: Sequence[str], deadline_minutes: int) -> DAG:
     """A DAG with everything that all DAGs share; the heading of `doc` is its description in the list of DAGs."""
     first_day = Param(None, type=["null", "string"], format="date", description="First day of the range.")
+    callback = SyncCallback(missed_deadline, {"dag": dag_id, "minutes": deadline_minutes})
     # No start date: a fresh installation waits for its first night instead of running the last one at once.
-    shared: dict[str, Any] = {"catchup": False, "max_active_runs": 1}
-    shared |= {"params": {"from": first_day}, "user_defined_macros": {"days": range_of}}
-    defaults = {"owner": owner, "on_failure_callback": on_failure}
-    shared |= {"doc_md": doc, "description": doc.splitlines()[0].removeprefix("### ")}
-    deadline = _deadline(dag_id, deadline_minutes)
-    return DAG(dag_id, schedule=schedule, tags=list(tags), default_args=defaults, deadline=deadline, **shared)
-
-
-def _deadline(dag_id: str, minutes: int) -> DeadlineAlert:
-    """From the time a run is queued, so that a run which hangs before its first task is noticed too."""
-    callback = SyncCallback(missed_deadline, {"dag": dag_id, "minutes": minutes})
-    return DeadlineAlert(DeadlineReference.DAGRUN_QUEUED_AT, timedelta(minutes=minutes), callback, name=dag_id)
+    return DAG(
+        dag_id,
+        schedule=schedule,
+        tags=list(tags),
+        doc_md=doc,
+        description=doc.splitlines()[0].removeprefix("### "),
+        catchup=False,
+        max_active_runs=1,
+        params={"from": first_day},
+        user_defined_macros={"days": range_of},
+        default_args={"owner": owner, "on_failure_callback": on_failure},
+        # From the time a run is queued, so that a run which hangs before its first task is noticed too.
+        deadline=DeadlineAlert(
+            DeadlineReference.DAGRUN_QUEUED_AT, timedelta(minutes=deadline_minutes), callback, name=dag_id
+        ),
+    )
 
 
 def command(task_id: str, *arguments: str, minutes: int, retry: str = "transient", **options: Any) -> RunCommand:
@@ -103,11 +129,7 @@ def command(task_id: str, *arguments: str, minutes: int, retry: str = "transient
 
 def _limits(minutes: int, retry: str) -> dict[str, Any]:
     chosen = RETRIES[retry]
-    return {
-        "execution_timeout": timedelta(minutes=minutes),
-        "retries": chosen.retries,
-        "retry_delay": chosen.delay,
-    }
+    return {"execution_timeout": timedelta(minutes=minutes), "retries": chosen.retries, "retry_delay": chosen.delay}
 
 
 def module(task_id: str, name: str, *arguments: str, minutes: int, **options: Any) -> RunCommand:
@@ -116,71 +138,148 @@ def module(task_id: str, name: str, *arguments: str, minutes: int, **options: An
 
 
 def heavy(task_id: str, name: str, *arguments: str, minutes: int, **options: Any) -> RunCommand:
-    """As `module`, for Spark and whatever else fills the machine: one at a time."""
+    """As `module`, for Spark and whatever else fills the machine: as many at a time as it has lanes."""
     return module(task_id, name, *arguments, minutes=minutes, pool=HEAVY_POOL, **options)
 
 
 def approval(task_id: str, subject: str, body: str, version: str) -> Approval:
     """Ask a person. No answer within a day is a rejection, so that the next day's model finds its turn."""
-    form = {
-        "reason": Param("", type="string", description="Why; kept in the promotion ledger."),
-        "override": Param(False, type="boolean", description="Promote although the gate failed."),
-    }
-    question: dict[str, Any] = {"subject": subject, "body": body, "params": form, "version": version}
-    patience: dict[str, Any] = {"response_timeout": timedelta(days=1), "defaults": "Reject"}
-    # Airflow fails a task whose answer comes within a second of the question; the retry asks again.
-    again: dict[str, Any] = {"retries": 2, "retry_delay": timedelta(seconds=5)}
-    return Approval(task_id=task_id, by_flag=PROFILE.airflow.approve_by_flag, **question, **patience, **again)
+    return Approval(
+        task_id=task_id,
+        subject=subject,
+        body=body,
+        version=version,
+        params={
+            "reason": Param("", type="string", description="Why; kept in the promotion ledger."),
+            "override": Param(False, type="boolean", description="Promote although the gate failed."),
+        },
+        by_flag=PROFILE.airflow.approve_by_flag,
+        response_timeout=timedelta(days=1),
+        defaults="Reject",
+        # Airflow fails a task whose answer comes within a second of the question; the retry asks again.
+        retries=2,
+        retry_delay=timedelta(seconds=5),
+    )
 
 
-def training_dag(doc: str, system: str, *, schedule: Any, outlet: Asset, deadline_minutes: int) -> DAG:
-    """The stages of `training/<system>/pipeline.yaml` in their order, then the model's registration and gate."""
-    pipeline = load_pipeline(system, PROFILE.training_preset)
-    facts: dict[str, Any] = {"owner": "ml-engineering", "tags": ["training"], "deadline_minutes": deadline_minutes}
-    dag = new_dag(pipeline.dag, doc, schedule=schedule, **facts)
+def training_dag(pipeline: Pipeline) -> DAG:
+    """The stages of a system, each after those that it reads, and each model's registration and gate."""
+    training = pipeline.training
+    dag = new_dag(
+        pipeline.dag,
+        training.notes,
+        schedule=_schedule(training),
+        owner="ml-engineering",
+        tags=["training", DAILY_CHAIN],
+        deadline_minutes=training.deadline_minutes,
+    )
+    run = ("--system", pipeline.system, "--run-id", "{{ run_id }}", *RANGE)
     with dag:
-        stages = [stage_task(pipeline, stage) for stage in pipeline.stages]
-        register = module("register", "dags.steps.register", *_run(pipeline), minutes=20, outlets=[outlet])
-        chain(*stages, register)
+        tasks = {stage.name: stage_task(pipeline, stage, "--stage", stage.name, *run) for stage in pipeline.stages}
+        for stage in pipeline.stages:
+            for earlier in pipeline.before(stage):
+                tasks[earlier] >> tasks[stage.name]
+        for model, maker in pipeline.models.items():
+            registered = [asset(f"challenger({model})")]
+            name = "register" if len(pipeline.models) == 1 else f"register_{model}"
+            register = module(name, "dags.steps.register", "--model", model, *run, minutes=20, outlets=registered)
+            tasks[maker] >> register
     return dag
 
 
-def stage_task(pipeline: Pipeline, stage: Stage) -> BaseOperator:
-    """One stage of a training run."""
-    return _launched(pipeline, stage, "dags.steps.run_stage", "--stage", stage.name, *_run(pipeline))
+def job_dag(pipeline: Pipeline, job: Job) -> DAG:
+    """One stage outside of training runs. Its tables set off whatever waits for them, if it has a partition."""
+    dag = new_dag(
+        job.name,
+        job.notes,
+        schedule=_schedule(job),
+        owner="ml-engineering",
+        tags=["registry", "nightly", DAILY_CHAIN] if job.after else ["registry"],
+        deadline_minutes=job.deadline_minutes,
+    )
+    day = RANGE if job.after else _TODAY
+    with dag:
+        task = stage_task(
+            pipeline, job.stage, "--job", job.name, "--system", pipeline.system, "--run-id", "{{ run_id }}", *day
+        )
+        if job.after:
+            task.add_outlets([asset(table) for table in job.stage.writes.tables])
+    return dag
 
 
-def nightly_task(system: str, *, outlet: Asset) -> BaseOperator:
-    """The stage that runs each night with what is registered."""
-    pipeline = load_pipeline(system, PROFILE.training_preset)
-    task = _launched(pipeline, pipeline.nightly_stage(), "dags.steps.recommend", *_run(pipeline))
-    task.add_outlets([outlet])
-    return task
+def _schedule(trigger: Trigger) -> PartitionedAssetTimetable | DeltaTriggerTimetable | None:
+    """Where a flag approves, each challenger is decided on at once: who waits for decisions waits for these alone."""
+    if trigger.every:
+        return every(trigger.minutes)
+    decisions = [written for written in trigger.after if assets.is_decision(written)]
+    return after(*(decisions if decisions and PROFILE.airflow.approve_by_flag else trigger.after))
 
 
-def _launched(pipeline: Pipeline, stage: Stage, step: str, *arguments: str) -> BaseOperator:
-    """A task that does all of a stage: as a process of its own, or, on Kubernetes, with a pod for the training."""
-    if PROFILE.launcher.kind == "kubernetes":
-        return _stage_pod(pipeline, stage, step, *arguments)
-    limits: dict[str, Any] = {"pool": HEAVY_POOL, "minutes": stage.time_limit_minutes, "retry": stage.retry}
-    return module(stage.name, step, "run", *arguments, **limits)
+def promotion_dag(doc: str, model: str) -> DAG:
+    """Gate report, a person's answer, and the decision, about one registered model."""
+    report, answer = "ti.xcom_pull(task_ids='gate_report')", "ti.xcom_pull(task_ids='approve')"
+    version = f"{{{{ {report}['version'] or '' }}}}"
+    dag = new_dag(
+        f"promote_{model}",
+        doc.format(model=model),
+        schedule=after(f"challenger({model})"),
+        owner="ml-engineering",
+        tags=["registry", DAILY_CHAIN],
+        deadline_minutes=720,
+    )
+    with dag:
+        ask = module("gate_report", "dags.steps.gate_report", "--model", model, minutes=10)
+        approve = approval("approve", f"Promote {{{{ {report}['title'] }}}}?", f"{{{{ {report}['text'] }}}}", version)
+        decide = module(
+            "decide",
+            "dags.steps.decide",
+            *("--model", model, "--version", version),
+            *("--answer", f"{{{{ {answer}['chosen_options'][0] }}}}"),
+            *("--form", f"{{{{ {answer}['params_input'] | tojson }}}}"),
+            *("--who", f"{{{{ ({answer}['responded_by_user'] or {{}}).get('name', 'nobody') }}}}"),
+            minutes=10,
+            outlets=[asset(f"decision({model})")],
+        )
+        chain(ask, approve, decide)
+    return dag
 
 
-def _stage_pod(pipeline: Pipeline, stage: Stage, step: str, *arguments: str) -> BaseOperator:
-    """It holds a slot of the GPU pool per GPU, from before its pod is there until its results are."""
+def news() -> PartitionedAssetTimetable:
+    """Whenever analysts have something new to read. Where a flag approves, once a partition: after the last of it.
+
+    Where a person decides, the report waits neither for the answer nor for the lists: it is made before, and again
+    after.
+    """
+    lists = [
+        table for pipeline in pipelines() for job in pipeline.jobs if job.after for table in job.stage.writes.tables
+    ]
+    models = [model for pipeline in pipelines() for model in pipeline.models]
+    decisions = [f"decision({model})" for model in models]
+    if PROFILE.airflow.approve_by_flag:
+        return after_all(*lists, *decisions)
+    return after(*(f"challenger({model})" for model in models), *decisions, *lists)
+
+
+def stage_task(pipeline: Pipeline, stage: Stage, *arguments: str) -> BaseOperator:
+    """A task that does all of a stage: as a process of its own, or, on Kubernetes, with a pod for the training.
+
+    A pod's task holds a slot of the GPU pool per GPU, from before its pod is there until its results are.
+    """
+    step, limits = "dags.steps.run_stage", _limits(stage.time_limit_minutes, stage.retry)
+    if PROFILE.launcher.kind == "local":
+        return RunCommand(task_id=stage.name, arguments=("-m", step, "run", *arguments), pool=HEAVY_POOL, **limits)
     from dags.pods import StagePod  # see there why not above
 
-    options, gpu = _limits(stage.time_limit_minutes, stage.retry), stage.gpu
+    gpu, pool = stage.gpu, {}
     if gpu.count:
         # A task that wants more slots than its pool has never starts; one machine runs it with the GPUs that it has.
         slots = max(1, min(gpu.count, PROFILE.launcher.gpu_slots))
-        options |= {"pool": PROFILE.launcher.gpu_pool, "pool_slots": slots}
-    for action in ("prepare", "finish"):
-        options[action] = ("-m", step, action, *arguments)
-    name = f"{pipeline.system}.{stage.name}"
-    options["pod"] = partial(pod_spec, name, profile=PROFILE, gpus=gpu.count, gpu_class=gpu.kind)
-    return StagePod(task_id=stage.name, **options)
-
-
-def _run(pipeline: Pipeline) -> tuple[str, ...]:
-    return ("--system", pipeline.system, "--run-id", "{{ run_id }}", *RANGE)
+        pool = {"pool": PROFILE.launcher.gpu_pool, "pool_slots": slots}
+    return StagePod(
+        task_id=stage.name,
+        prepare=("-m", step, "prepare", *arguments),
+        finish=("-m", step, "finish", *arguments),
+        pod=partial(pod_spec, f"{pipeline.system}.{stage.name}", profile=PROFILE, gpus=gpu.count, gpu_class=gpu.kind),
+        **pool,
+        **limits,
+    )

@@ -13,12 +13,19 @@
 **Owner**: ml-engineering.
 """
 
-from dags.builder import RANGE, SAMPLES, TRAINING_SET, after, chain, heavy, module, new_dag
+from dags.builder import DAILY_CHAIN, RANGE, after, asset, chain, heavy, module, new_dag
 
 with new_dag(
-    "features", __doc__, schedule=after(SAMPLES), owner="ml-engineering", tags=["features"], deadline_minutes=120
+    "features",
+    __doc__,
+    schedule=after("next_item_samples"),
+    owner="ml-engineering",
+    tags=["features", DAILY_CHAIN],
+    deadline_minutes=120,
 ):
     apply = module("apply", "feature_store", "apply", minutes=15)
     materialize = module("materialize", "feature_store", "materialize", *RANGE, minutes=30)
-    training_set = heavy("training_set", "feature_store", "training-set", *RANGE, minutes=30, outlets=[TRAINING_SET])
+    training_set = heavy(
+        "training_set", "feature_store", "training-set", *RANGE, minutes=30, outlets=[asset("next_item_training_set")]
+    )
     chain(apply, materialize, training_set)

@@ -14,16 +14,15 @@ committed with the same input is not done again, so a rerun is always safe.
 **Owner**: data-engineering.
 """
 
-from dags.builder import EVENTS, RANGE, daily, heavy, new_dag
+from dags.builder import DAILY_CHAIN, RANGE, asset, daily, heavy, new_dag
 
 with new_dag(
     "ingest",
     __doc__,
     schedule=daily(hour=3),
     owner="data-engineering",
-    tags=["ingest", "nightly"],
+    tags=["ingest", "nightly", DAILY_CHAIN],
     deadline_minutes=120,
 ):
     # One Spark process for all of it: to start and warm up another costs more than most of these tables.
-    tables = ("items", "judgments", "intents", "queries", "events")
-    heavy("landed", "spark_jobs", *tables, *RANGE, minutes=90, outlets=[EVENTS])
+    heavy("landed", "spark_jobs", "landed", *RANGE, minutes=90, outlets=[asset("events")])

@@ -6,8 +6,12 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
+from infra.airflow_env import DAILY_CHAIN
+
 OWNERS: Final = ("data-engineering", "ml-engineering", "analytics")
-TAGS: Final = ("ingest", "samples", "features", "training", "registry", "report", "operations", "nightly")
+TAGS: Final = (
+    "ingest", "samples", "features", "training", "registry", "report", "operations", "nightly", DAILY_CHAIN,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -13,18 +13,10 @@
 **Owner**: analytics.
 """
 
-from dags.builder import CHALLENGER, DECISION, PROFILE, RECOMMENDATIONS, after, chain, module, new_dag
-
-# Where a person decides, the report waits neither for the answer nor for the lists: it is made before, and again after.
-_TRIGGERS = (RECOMMENDATIONS,) if PROFILE.airflow.approve_by_flag else (CHALLENGER, DECISION, RECOMMENDATIONS)
+from dags.builder import DAILY_CHAIN, chain, module, new_dag, news
 
 with new_dag(
-    "quality_report",
-    __doc__,
-    schedule=after(*_TRIGGERS),
-    owner="analytics",
-    tags=["report"],
-    deadline_minutes=120,
+    "quality_report", __doc__, schedule=news(), owner="analytics", tags=["report", DAILY_CHAIN], deadline_minutes=120
 ):
     export = module("export", "dags.steps.export_tables", minutes=15)
     report = module("report", "dags.steps.report", minutes=30)

@@ -16,11 +16,18 @@ import sys
 from pathlib import Path
 from typing import TypedDict
 
+import psutil
+
 from infra.profile import CHECKOUT, Profile
 
 HOST = "127.0.0.1"
 USER = "admin"
 HEAVY_POOL = "heavy"
+FIRST_DAG = "ingest"
+DAILY_CHAIN = "daily chain"
+"""The tag of the DAGs that a new day of data sets off, one by the other, from `FIRST_DAG` on; the demo follows them."""
+# What the largest stage of a large shop holds (docs/LOG.md), with room for the services beside it.
+_LANE_BYTES = 8 * 2**30
 _SECRETS = {"fernet_key": ("CORE", 32), "jwt_secret": ("API_AUTH", 64), "secret_key": ("API", 64)}
 
 
@@ -73,6 +80,7 @@ def _plumbline_overrides(profile: Profile) -> dict[str, str]:
         "PLUMBLINE__LANDING": str(profile.landing),
         "PLUMBLINE__SAMPLES__VALID_FROM": str(profile.samples.valid_from),
         "PLUMBLINE__SAMPLES__TEST_FROM": str(profile.samples.test_from),
+        "PLUMBLINE__SYSTEMS": json.dumps(profile.systems),
         "PLUMBLINE__PORTS__AIRFLOW": str(profile.ports.airflow),
         "PLUMBLINE__AIRFLOW__APPROVE_BY_FLAG": str(profile.airflow.approve_by_flag).lower(),
         "PLUMBLINE__AIRFLOW__FOLLOW_CLOCK": str(profile.airflow.follow_clock).lower(),
@@ -108,7 +116,12 @@ def migrate_command() -> list[str]:
 def pools(profile: Profile) -> list[Pool]:
     """The pools that the DAGs name. Deferred pods count: they hold a GPU while no worker waits for them."""
     return [
-        Pool(name=HEAVY_POOL, slots=1, description="Spark and local training, one at a time", include_deferred=True),
+        Pool(
+            name=HEAVY_POOL,
+            slots=lanes(),
+            description="Spark and local training: as many side by side as cores and memory allow",
+            include_deferred=True,
+        ),
         Pool(
             name=profile.launcher.gpu_pool,
             slots=profile.launcher.gpu_slots,
@@ -116,6 +129,13 @@ def pools(profile: Profile) -> list[Pool]:
             include_deferred=True,
         ),
     ]
+
+
+def lanes(cores: int | None = None, memory: int | None = None) -> int:
+    """How many heavy tasks run side by side on this machine: one for each core, each with `_LANE_BYTES` of memory."""
+    cores = cores or os.cpu_count() or 1
+    memory = psutil.virtual_memory().total if memory is None else memory
+    return max(1, min(cores, memory // _LANE_BYTES))
 
 
 def base_url(profile: Profile) -> str:

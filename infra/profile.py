@@ -80,15 +80,9 @@ class MlflowSettings(_Section):
 
 
 class StagesSettings(_Section):
-    """How many folders stay of the newest training runs, and of the newest nights, of each system."""
+    """How many folders stay of the newest training runs of each system, and of the newest days of each of its jobs."""
 
     keep: NonNegativeInt
-
-
-class RecommendSettings(_Section):
-    """Who is recommended to each night: users with an event in the last `active_days` days."""
-
-    active_days: Annotated[int, Field(ge=1)]
 
 
 class LauncherSettings(_Section):
@@ -139,6 +133,7 @@ class Profile(_Section):
     landing_origin: Literal["real", "simulated"]
     shared_data: Path | None
     training_preset: Literal["demo", "bench", "production"]
+    systems: tuple[str, ...] | None
     code_commit: str | None
     database_uri: str
     lake: LakeSettings
@@ -147,7 +142,6 @@ class Profile(_Section):
     feast: FeastSettings
     mlflow: MlflowSettings
     stages: StagesSettings
-    recommend: RecommendSettings
     launcher: LauncherSettings
     airflow: AirflowSettings
     ports: Ports

@@ -4,8 +4,8 @@ Under `spark-submit`, from the checkout (the driver's memory and Java options ar
 `PYSPARK_PYTHON=.venv/bin/python .venv/bin/spark-submit --driver-memory 3g
 --driver-java-options -XX:-DontCompileHugeMethods spark_jobs/__main__.py sessions --partition 2018-01-05`.
 
-Landed tables (items, events, judgments, intents, queries) follow the files of the landing folder; for them a range is
-optional.
+Landed tables (items, judgments, intents, queries, events) follow the files of the landing folder; for them a range is
+optional. `landed` stands for all of them, `built` for all that is built of them, each in its order.
 `python -m spark_jobs leakage --table next_item_samples` audits a whole sample table; 65 where it leaks.
 """
 
@@ -26,13 +26,14 @@ from spark_jobs.job import Job, JobReport, run
 from spark_jobs.leakage import audit_table
 from spark_jobs.session import explained
 
-JOBS = ("sessions", "histories", "user_stats", "item_stats", "user_profiles", "next_item_samples")
+BUILT = ("sessions", "histories", "user_stats", "item_stats", "user_profiles", "next_item_samples")
+_GROUPS = {"landed": LANDED, "built": BUILT}
 
 
 def main() -> int:
     """Run the named jobs in order, in one Spark session; 65 where a partition was stopped."""
     parser = argparse.ArgumentParser(prog="python -m spark_jobs", description=__doc__)
-    names = (*LANDED, *JOBS, "leakage")
+    names = (*_GROUPS, *LANDED, *BUILT, "leakage")
     parser.add_argument("jobs", nargs="+", choices=names, metavar="job", help=", ".join(names))
     add_range(parser, required=False)
     parser.add_argument("--table", default="next_item_samples", help="the sample table that `leakage` audits")
@@ -42,7 +43,7 @@ def main() -> int:
     profile = load_profile()
     first = args.first or args.partition or date.min
     with explained(profile):
-        reports = [_run_and_tell(name, args, profile) for name in args.jobs]
+        reports = [_run_and_tell(name, args, profile) for job in args.jobs for name in _GROUPS.get(job, (job,))]
     built = {write.partition for report in reports for write in report.published} - {UNDATED}
     if min(built, default=first) < first:
         # Late rows rebuild days before the range; whoever follows is to see them too.

@@ -15,26 +15,25 @@ from pathlib import Path
 from typing import Any
 
 from common.config import parse_config
+from common.pipelines import SYSTEMS, Preset, Stage, load_pipeline
 from training.core.errors import DataError, exit_code_of
 from training.core.footprint import Load, faults, footprint
-from training.jobs import declared_stages
-
-_ROOT = Path(__file__).parent
 
 
-def check(system: str, preset: str, gpus: int | None, gpu_gib: float, backbone: str | None, root: Path = _ROOT) -> str:
+def check(
+    system: str, preset: Preset, gpus: int | None, gpu_gib: float, backbone: str | None, root: Path = SYSTEMS
+) -> str:
     """The report, a line for each stage; DataError with all that is wrong.
 
     `gpus`: how many each stage that wants any gets, in place of what it declares. `backbone`: a folder with the
     `config.json` of a Hugging Face model, in place of the path that the preset names.
     """
-    stages = declared_stages(system, preset, root)
-    configs = {stage["name"]: _config(system, stage, preset) for stage in stages}
+    stages = load_pipeline(system, preset, root).stages
+    configs = {stage.name: _config(system, stage, preset) for stage in stages}
     sizes = importlib.import_module(f"training.{system}.sizes")
     _refuse_unread(stages, {name: sizes.mentioned(config) for name, config in configs.items()})
     found: Mapping[str, Load] = sizes.loads(configs, backbone)
-    declared = {stage["name"]: stage.get("gpu_for", {}).get(preset, stage["gpu"])["count"] for stage in stages}
-    counts = {name: gpus if gpus and count else count for name, count in declared.items()}
+    counts = {stage.name: gpus if gpus and stage.gpu.count else stage.gpu.count for stage in stages}
     wrong = [
         f"{name}: {fault}"
         for name, load in found.items()
@@ -60,22 +59,22 @@ def _line(name: str, load: Load | None, gpus: int) -> str:
     )
 
 
-def _config(system: str, stage: Mapping[str, Any], preset: str) -> Any:
-    module = importlib.import_module(f"training.{system}.{stage.get('module') or stage['name']}")
-    return parse_config(module.Config, stage["config"][preset], f"{system}.{stage['name']}")
+def _config(system: str, stage: Stage, preset: Preset) -> Any:
+    module = importlib.import_module(f"training.{system}.{stage.code}")
+    return parse_config(module.Config, stage.config[preset], f"{system}.{stage.name}")
 
 
-def _refuse_unread(stages: Sequence[Mapping[str, Any]], mentioned: Mapping[str, set[str]]) -> None:
+def _refuse_unread(stages: Sequence[Stage], mentioned: Mapping[str, set[str]]) -> None:
     done: set[str] = set()
     for stage in stages:
-        missing = mentioned[stage["name"]] - (done & set(stage["reads"]["artifacts"]))
+        missing = mentioned[stage.name] - (done & set(stage.reads.artifacts))
         if missing:
             raise DataError(
-                f"{stage['name']} names {', '.join(sorted(missing))}",
+                f"{stage.name} names {', '.join(sorted(missing))}",
                 why="it does not read it, or no earlier stage of the preset writes it",
                 do="name it in the stage's `reads`, and let it run before under this preset",
             )
-        done.add(stage["name"])
+        done.add(stage.name)
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -16,7 +16,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -26,12 +26,11 @@ import torch
 import yaml
 
 from common.config import parse_config
+from common.pipelines import SYSTEMS, Preset, Stage, read_pipeline
 from training.core.errors import DataError, exit_code_of
 from training.core.files import write_json
 from training.core.preemption import preemptible
 from training.core.stage import StageSpec, TableRef, run_stage
-
-_ROOT = Path(__file__).parent
 
 
 @dataclass(frozen=True)
@@ -42,12 +41,12 @@ class Job:
     """
 
     system: str
-    preset: str = "bench"
+    preset: Preset = "bench"
     config: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     stages: tuple[str, ...] = ()
 
 
-def load_job(name: str, root: Path = _ROOT) -> Job:
+def load_job(name: str, root: Path = SYSTEMS) -> Job:
     """Read a job by its name; DataError that lists the known ones."""
     known = {path.stem: path for path in sorted(root.glob("*/jobs/*.yaml"))}
     return parse_config(Job, _read_job(name, known), str(known.get(name)))
@@ -61,45 +60,30 @@ def _read_job(name: str, known: Mapping[str, Path]) -> dict[str, Any]:
     return values if like is None else merged(_read_job(like, known), values, nulls=True)
 
 
-def declared_stages(system: str, preset: str, root: Path = _ROOT, named: Collection[str] = ()) -> list[dict[str, Any]]:
-    """The stages of a pipeline that name the preset or are `named`, in its order; DataError where there is none."""
-    path = root / system / "pipeline.yaml"
-    if not path.is_file():
-        known = sorted(file.parent.name for file in root.glob("*/pipeline.yaml"))
-        raise DataError(f"there is no system {system!r}", where=str(path), do=f"choose one of: {', '.join(known)}")
-    stages = yaml.safe_load(path.read_text())["stages"]
-    chosen = [stage for stage in stages if preset in stage["config"] or stage["name"] in named]
-    if not chosen:
-        known = sorted({name for stage in stages for name in stage["config"]})
-        raise DataError(f"no stage has the preset {preset!r}", where=str(path), do=f"choose {' or '.join(known)}")
-    return chosen
-
-
-def stage_specs(job: Job, samples: Path, out: Path, seed: int, root: Path = _ROOT) -> list[StageSpec]:
+def stage_specs(job: Job, samples: Path, out: Path, seed: int, root: Path = SYSTEMS) -> list[StageSpec]:
     """The spec of every stage of the job, in order; DataError for a stage or a table that is not there."""
-    stages = declared_stages(job.system, job.preset, root, job.config)
-    names = [stage["name"] for stage in stages]
+    stages = read_pipeline(job.system, root).under(job.preset, also=job.config).stages
+    names = [stage.name for stage in stages]
     unknown = (set(job.config) | set(job.stages)) - set(names)
     if unknown:
         raise DataError(f"the job names unknown stages: {', '.join(sorted(unknown))}", do=f"use {', '.join(names)}")
-    chosen = [stage for stage in stages if not job.stages or stage["name"] in job.stages]
-    return [_spec(job, stage, names, samples, out, seed) for stage in chosen]
+    return [_spec(job, stage, samples, out, seed) for stage in stages if not job.stages or stage.name in job.stages]
 
 
-def _spec(job: Job, stage: Mapping[str, Any], names: Sequence[str], samples: Path, out: Path, seed: int) -> StageSpec:
-    files = {table: samples / f"{table}.parquet" for table in stage["reads"]["tables"]}
+def _spec(job: Job, stage: Stage, samples: Path, out: Path, seed: int) -> StageSpec:
+    files = {table: samples / f"{table}.parquet" for table in stage.reads.tables}
     missing = sorted(str(file) for file in files.values() if not file.is_file())
     if missing:
         raise DataError("a sample table is missing", where=missing[0], do="copy the whole folder of sample tables")
     return StageSpec(
         job.system,
-        stage["name"],
-        str(out / stage["name"]),
+        stage.name,
+        str(out / stage.name),
         seed,
-        module=stage.get("module") or stage["name"],
+        module=stage.code,
         tables={table: TableRef((str(file),)) for table, file in files.items()},
-        artifacts={name: str(out / name) for name in stage["reads"]["artifacts"] if name in names},
-        config=merged(stage["config"].get(job.preset, {}), job.config.get(stage["name"], {})),
+        artifacts={name: str(out / name) for name in stage.reads.artifacts},
+        config=merged(stage.config[job.preset], job.config.get(stage.name, {})),
     )
 
 

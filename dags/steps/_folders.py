@@ -1,9 +1,9 @@
-"""Where a training run lives, and what it reads: pinned once, when its first stage starts.
+"""Where training runs and jobs live, and who may remove what.
 
-`<home>/stages/<system>/<run>/<stage>`. `<run>` is the newest day of the input and a hash of its files and the configs:
-a run on the same data finds its finished stages again. An Airflow run keeps to its folder, whatever is published.
-Beside the runs lie `nightly-<day>`, the decoding of a night, and `models/v<version>`, what was unpacked for it. A step
-that opens a folder says so by the folder's time of change: `clean_stages` lets alone what was opened of late.
+`<home>/stages/<system>/<run>/<stage>`: `<run>` is the newest day of the input and a hash of its files and of the
+declaration, so that a run on the same data finds its finished stages again. Beside the runs lie `jobs/<job>/<day>`,
+what a job has made for a day, and `models/<model>/v<version>`, what was unpacked for it. A step that opens a folder
+says so by the folder's time of change: `clean_stages` lets alone what was opened of late.
 """
 
 from __future__ import annotations
@@ -12,31 +12,33 @@ import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
-from typing import Any
 
-from dags.pipelines import Pipeline, Stage
-from dags.steps._inputs import newest_snapshot, read_files
-from infra.errors import DataError
-from infra.lake import DataFile, Lake
+from common.models import ModelVersion
 from infra.profile import Profile
 
+JOBS = "jobs"
 MODELS = "models"
-NIGHT = "nightly-"
 PINS = "pins.json"
+REGISTERED = "registered"  # in a run: a file for each model that was registered, or left out
 
 
 @dataclass(frozen=True)
 class Run:
-    """One training run: its folder, the newest day of its data, and the snapshot of every table that it reads."""
+    """One training run, or a day of a job: its folder, the newest day of its data, and all that it reads of elsewhere.
+
+    `pins`: the snapshot of every table; none for a job, which reads the newest. `models`: the versions of each
+    registered model.
+    """
 
     folder: Path
     last: date
-    pins: Mapping[str, int]
+    pins: Mapping[str, int] = field(default_factory=dict)
+    models: Mapping[str, tuple[ModelVersion, ...]] = field(default_factory=dict)
 
     @property
     def tag(self) -> str:
@@ -48,9 +50,9 @@ class Run:
         return self.folder / name
 
 
-def stages_of(profile: Profile, pipeline: Pipeline) -> Path:
+def stages_of(profile: Profile, system: str) -> Path:
     """The folder of all stages of a system."""
-    return profile.home / "stages" / pipeline.system
+    return profile.home / "stages" / system
 
 
 @contextmanager
@@ -60,33 +62,6 @@ def hold(root: Path, *, alone: bool = False) -> Iterator[None]:
     with (root / "lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
         yield
-
-
-def open_run(profile: Profile, pipeline: Pipeline, run_id: str, last: date) -> Run:
-    """The folder of Airflow run `run_id`; the first call, or one after a clean-up, pins and tags the newest snapshots.
-
-    Raises:
-        DataError: a table that the pipeline reads was never published.
-    """
-    root = stages_of(profile, pipeline)
-    marker = marker_of(root, run_id)
-    with hold(root):
-        if not marker.is_file():
-            folder = _pin(profile, pipeline, root, last)
-            write_json(marker, {"folder": folder.name, "run_id": run_id})
-        run = read_run(opened(root / json.loads(marker.read_text())["folder"]))
-    for table, snapshot in run.pins.items():
-        Lake(profile).tag(table, snapshot, run.tag)
-    return run
-
-
-def open_night(profile: Profile, pipeline: Pipeline, day: date) -> Run:
-    """The folder of the recommendations of `day`; it pins nothing."""
-    root = stages_of(profile, pipeline)
-    folder = root / f"{NIGHT}{day}"
-    with hold(root):
-        folder.mkdir(exist_ok=True)
-        return Run(opened(folder), day, {})
 
 
 def opened(folder: Path) -> Path:
@@ -107,65 +82,14 @@ def remove_markers(folder: Path) -> None:
             marker.unlink()
 
 
-def _pin(profile: Profile, pipeline: Pipeline, root: Path, last: date) -> Path:
-    lake = Lake(profile)
-    pins = {table: newest_snapshot(lake, table) for table in sorted(pipeline.tables())}
-    files = {table: read_files(lake, table, last, pin) for table, pin in pins.items()}
-    newest = max((file.partition for found in files.values() for file in found), default=last)
-    folder = root / f"{newest}-{_digest(profile, pipeline, files)}"
-    write_json(folder / PINS, {"last": newest.isoformat(), "pins": pins}, keep=True)
-    return folder
-
-
-def close_run(profile: Profile, run: Run) -> None:
-    """Give the pinned snapshots free; a registered model keeps its own by tags of its own."""
-    for table in run.pins:
-        Lake(profile).untag(table, run.tag)
-
-
-def write_spec(profile: Profile, pipeline: Pipeline, stage: Stage, run: Run) -> Path:
-    """Write the stage's `spec.json` into its folder."""
-    out = run.stage(stage.name)
-    spec: dict[str, Any] = {
-        "system": pipeline.system,
-        "stage": stage.name,
-        "module": stage.module or stage.name,
-        "out": str(out),
-        "seed": pipeline.seed,
-        "tables": {table: table_ref(Lake(profile), table, run) for table in stage.reads.tables},
-        "artifacts": {name: str(run.stage(name)) for name in stage.reads.artifacts},
-        "config": stage.config[profile.training_preset],
-    }
-    return write_json(out / "spec.json", spec)
-
-
-def table_ref(lake: Lake, table: str, run: Run) -> dict[str, Any]:
-    """The files of a table up to the run's last day, of the pinned snapshot or the newest, as a spec names them.
-
-    Raises:
-        DataError: the table has no rows up to that day.
-    """
-    snapshot = run.pins.get(table) or newest_snapshot(lake, table)
-    files = [file.path for file in read_files(lake, table, run.last, snapshot)]
-    if not files:
-        raise DataError(f"Table {table!r} has no rows up to {run.last}.", do="Run the job that fills it.")
-    return {"files": files, "snapshot": snapshot, "origin": lake.contract(table).origin}
-
-
-def _digest(profile: Profile, pipeline: Pipeline, files: Mapping[str, Sequence[DataFile]]) -> str:
-    paths = {table: [file.path for file in found] for table, found in files.items()}
-    declared = pipeline.model_dump(mode="json", by_alias=True)
-    text = json.dumps([paths, declared, profile.training_preset], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
 def read_run(folder: Path) -> Run:
-    """The run whose folder it is."""
+    """The training run whose folder it is."""
     values = json.loads((folder / PINS).read_text())
-    return Run(folder, date.fromisoformat(values["last"]), values["pins"])
+    models = {model: tuple(ModelVersion(**one) for one in versions) for model, versions in values["models"].items()}
+    return Run(folder, date.fromisoformat(values["last"]), values["pins"], models)
 
 
-def write_json(path: Path, value: Mapping[str, Any], keep: bool = False) -> Path:
+def write_json(path: Path, value: Mapping[str, object], keep: bool = False) -> Path:
     """Write `value`, whole or not at all; with `keep` what is there already stays."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if not (keep and path.is_file()):

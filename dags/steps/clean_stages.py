@@ -1,24 +1,25 @@
-"""Removes the folders below `<home>/stages` that nothing needs any more: training runs, nights, unpacked models.
+"""Removes the folders below `<home>/stages` that nothing needs any more: training runs, days of jobs, unpacked models.
 
-What stays: whatever was opened within a day, and so may be in use; of each system the newest runs and nights, as many
-as `stages.keep` of the profile says; the runs behind champion and challenger, and these two unpacked; and a run that
-was never finished, for `lake.keep_days` days, so that it can be taken up again. Lake and MLflow keep what is theirs:
-what is removed here can be trained, or unpacked, again.
+What stays: whatever was opened within a day, and so may be in use; of each system the newest runs, and the newest days
+of each job, as many as `stages.keep` of the profile says; what made champion and challenger of each model, and these
+unpacked; and a run that was never finished, for `lake.keep_days` days, so that it can be taken up again. Lake and
+MLflow keep what is theirs: what is removed here can be trained, or unpacked, again.
 """
 
 from __future__ import annotations
 
 import argparse
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from secrets import token_hex
 
-from dags.pipelines import Pipeline, load_pipeline, systems
-from dags.steps._folders import MODELS, NIGHT, PINS, Run, close_run, hold, opened, read_run, remove_markers, stages_of
+from common.pipelines import Pipeline, read_pipeline, systems
+from dags.steps._folders import JOBS, MODELS, PINS, Run, hold, opened, read_run, remove_markers, stages_of
+from dags.steps._runs import close_run
 from infra import telemetry
 from infra.console import print_table
 from infra.errors import exit_with_reason
@@ -48,7 +49,7 @@ def main() -> int:
     telemetry.apply()
     profile, now = load_profile(), datetime.now(UTC)
     for system in systems():
-        found = clean(profile, load_pipeline(system, profile.training_preset), now, dry_run)
+        found = clean(profile, read_pipeline(system), now, dry_run)
         goes = "would be removed" if dry_run else "removed"
         lines = [(f.path, f.opened, round(f.bytes / 1e6), f"stays: {f.why}" if f.why else goes) for f in found]
         print_table(("folder", "opened (UTC)", "MB", ""), lines, f"{system}: no stage has run.")
@@ -60,7 +61,7 @@ def clean(profile: Profile, pipeline: Pipeline, now: datetime, dry_run: bool = F
 
     They are chosen, and put out of everybody's way, while nobody can open one; a kill leaves whole folders behind.
     """
-    root = stages_of(profile, pipeline).resolve()
+    root = stages_of(profile, pipeline.system).resolve()
     with hold(root, alone=True):
         found = choose(profile, pipeline, root, now)
         gone = [] if dry_run else [_put_away(profile, folder.path, root) for folder in found if not folder.why]
@@ -73,13 +74,14 @@ def choose(profile: Profile, pipeline: Pipeline, root: Path, now: datetime) -> l
     """Every folder below `root` that is ours, and why it stays."""
     leftovers = set(root.glob(f"{_REMOVED}*"))
     runs = {path: read_run(path) for path in {pins.parent for pins in root.glob(f"*/{PINS}")} - leftovers}
-    nights = list(root.glob(f"{NIGHT}*"))
-    everything = [*runs, *nights, *root.glob(f"{MODELS}/*"), *leftovers]
+    kinds: dict[str, Collection[Path]] = {"runs": runs}
+    kinds |= {f"days of {job.name}": list(job.iterdir()) for job in root.glob(f"{JOBS}/*")}
+    everything = [*(path for paths in kinds.values() for path in paths), *root.glob(f"{MODELS}/*/*"), *leftovers]
     opened = {path: datetime.fromtimestamp(path.stat().st_mtime, UTC) for path in everything}
     since = {path: now - moment for path, moment in opened.items()}
     patience = timedelta(days=profile.lake.keep_days)
     why = {path: "never finished" for path in _unfinished(profile, runs) if since[path] < patience}
-    for kind, paths in (("runs", runs), ("nights", nights)):
+    for kind, paths in kinds.items():
         newest = sorted(paths, key=lambda path: (since[path], path))[: profile.stages.keep]
         why |= dict.fromkeys(newest, f"among the newest {kind}")
     why |= _standing(profile, pipeline, root)
@@ -103,10 +105,11 @@ def _standing(profile: Profile, pipeline: Pipeline, root: Path) -> dict[Path, st
     from registry.store import connect
 
     why = {}
-    for role, version in active_versions(profile, pipeline.model).items():
-        why[root / MODELS / f"v{version}"] = role
-        for stage in stage_folders(connect(profile), pipeline.model, version):
-            why[stage.parent] = f"made the {role}, version {version}"
+    for model in pipeline.models:
+        for role, version in active_versions(profile, model).items():
+            why[root / MODELS / model / f"v{version}"] = f"{role} of {model}"
+            for stage in stage_folders(connect(profile), model, version):
+                why[stage.parent] = f"made the {role} of {model}, version {version}"
     return why
 
 

@@ -1,6 +1,7 @@
-"""Runs one training stage: resolves its tables to files, launches it, logs it, publishes what it wrote.
+"""Runs one stage: of a training run (`--stage`), or a job of the system (`--job`).
 
-`run` does it all; where a pod does the training, `prepare` comes before it and `finish` after it. All can be repeated.
+`run` does it all: resolves what it reads to files, launches it, logs it, publishes what it wrote. Where a pod does the
+work, `prepare` comes before it and `finish` after it. All can be repeated.
 """
 
 from __future__ import annotations
@@ -15,10 +16,14 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dags.pipelines import Pipeline, Stage, load_pipeline
+from common.pipelines import Pipeline, Stage, load_pipeline
 from dags.steps._arguments import of_run
-from dags.steps._folders import Run, open_run, write_spec
+from dags.steps._folders import Run
 from dags.steps._publish import publish_rows
+from dags.steps._runs import open_job, open_run
+from dags.steps._specs import write_spec
+from infra import telemetry
+from infra.contracts import load_contract
 from infra.errors import exit_with_reason
 from infra.launch import EXIT_CODE_FILE, build_command, launch, local_gpus
 from infra.profile import Profile, load_profile
@@ -29,12 +34,19 @@ def main() -> int:
     """Run one action on one stage; the exit code of a failed stage is the stage's own."""
     parser = argparse.ArgumentParser(prog="python -m dags.steps.run_stage", description=__doc__)
     parser.add_argument("action", choices=("run", "prepare", "finish"))
-    parser.add_argument("--stage", required=True)
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument("--stage", help="of the training run")
+    which.add_argument("--job", help="of the system")
     arguments = of_run(parser).parse_args()
+    telemetry.apply()
     profile = load_profile()
     pipeline = load_pipeline(arguments.system, profile.training_preset)
-    stage = pipeline.stage(arguments.stage)
-    run = open_run(profile, pipeline, arguments.run_id, arguments.partition)
+    if arguments.job:
+        job = pipeline.job(arguments.job)
+        stage, run = job.stage, open_job(profile, pipeline, job, arguments.partition)
+    else:
+        stage = pipeline.stage(arguments.stage)
+        run = open_run(profile, pipeline, arguments.run_id, arguments.partition)
     code = 0
     if arguments.action in ("run", "prepare"):
         (run.stage(stage.name) / EXIT_CODE_FILE).unlink(missing_ok=True)
@@ -49,21 +61,24 @@ def main() -> int:
 def train(profile: Profile, pipeline: Pipeline, stage: Stage, run: Run) -> int:
     """Launch the stage on this machine, with no more GPUs than it asks for.
 
-    The store of runs is opened meanwhile: importing MLflow takes a core for seconds, and the stage begins with imports
-    on another. What is wrong with the store is said when the stage is logged.
+    What logs and checks its results is imported meanwhile: that takes a core for seconds, and the stage begins with
+    imports on another. What is wrong with the store of runs is said when the stage is logged.
     """
     out = run.stage(stage.name)
     gpus = min(stage.gpu.count, local_gpus())
     command = build_command(f"{pipeline.system}.{stage.name}", out / "spec.json", profile, gpus)
     with ThreadPoolExecutor(1) as meanwhile:
-        meanwhile.submit(_open_store, profile, pipeline.system)
+        meanwhile.submit(_import_ahead, profile, pipeline.system, bool(stage.writes.tables))
         return launch(command, out, _say, gpus)
 
 
-def _open_store(profile: Profile, system: str) -> None:
+def _import_ahead(profile: Profile, system: str, publishes: bool) -> None:
+    from infra.quality import import_ahead
     from registry.store import connect, experiment
 
     experiment(connect(profile), profile, system)
+    if publishes:
+        import_ahead()
 
 
 def finish(profile: Profile, stage: Stage, run: Run) -> None:
@@ -73,20 +88,19 @@ def finish(profile: Profile, stage: Stage, run: Run) -> None:
     out = run.stage(stage.name)
     _say(f"logged as run {log_stage(profile, out, out)}")
     result = json.loads((out / "result.json").read_text())
-    tables = result["tables"]
     for table in () if result.get("left_out") else stage.writes.tables:
-        rows = of_day(pq.read_table([out / file for file in tables[table]]), run.last)
-        changed = publish_rows(profile, table, rows, inputs=(_name(run, stage),))
+        rows = of_day(pq.read_table([out / file for file in result["tables"][table]]), table, run.last)
+        made_by = f"{run.folder.parent.name}/{run.folder.name}/{stage.name}"
+        changed = publish_rows(profile, table, rows, inputs=(made_by,))
         _say(f"{table}: {len(rows)} rows, {len(changed)} partitions changed")
 
 
-def of_day(rows: pa.Table, day: date) -> pa.Table:
-    """The rows with their partition: a stage knows no days, its tables are of the last day of its run."""
-    return rows.append_column("run_date", pa.array([day] * len(rows), pa.date32()))
-
-
-def _name(run: Run, stage: Stage) -> str:
-    return f"{run.folder.parent.name}/{run.folder.name}/{stage.name}"
+def of_day(rows: pa.Table, table: str, day: date) -> pa.Table:
+    """The rows with their partition: those of a stage that knows no days are of the last day of its run."""
+    partition = load_contract(table).partition
+    if partition in rows.schema.names:
+        return rows
+    return rows.append_column(partition, pa.array([day] * len(rows), pa.date32()))
 
 
 def _say(line: str | Path) -> None:

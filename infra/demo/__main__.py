@@ -12,14 +12,15 @@ from rich.console import Console
 
 from infra import processes
 from infra.airflow_client import AirflowClient
+from infra.airflow_env import FIRST_DAG
 from infra.console import new_console
 from infra.demo import summary
 from infra.demo.landing import LandedDays, landed_days
 from infra.demo.screen import Screen
-from infra.demo.watch import CHAIN, Chain, follow
+from infra.demo.watch import Chain, all_parsed, daily_chain, follow
 from infra.errors import exit_with_reason
 from infra.profile import Profile, load_profile
-from infra.services import alone, start_airflow
+from infra.services import alone, start_airflow, wait_until
 
 
 def main() -> int:
@@ -79,10 +80,11 @@ def _demo_profile(profile: Profile, days: LandedDays) -> Profile:
 
 def _follow_chain(profile: Profile, days: LandedDays, console: Console, services: list[processes.Service]) -> Chain:
     client = AirflowClient.of(profile)
-    chain = Chain(since=datetime.now(UTC), partition_key=days.last.isoformat())
-    for dag in CHAIN:
+    wait_until(lambda: all_parsed(client), services, "The list of DAGs")
+    chain = Chain(since=datetime.now(UTC), partition_key=days.last.isoformat(), dags=daily_chain(client))
+    for dag in chain.dags:
         client.unpause(dag)
-    client.trigger(CHAIN[0], days.last, {"from": days.first.isoformat()})
+    client.trigger(FIRST_DAG, days.last, {"from": days.first.isoformat()})
     with Screen(console) as screen:
         follow(client, chain, screen.show, lambda: processes.check_alive(services))
     return chain

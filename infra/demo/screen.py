@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from infra.demo.watch import CHAIN, Chain, Task
+from infra.demo.watch import Chain, Task
 
 _MARKS = {"success": "[green]done[/]", "running": "[cyan]running[/]", "failed": "[red]failed[/]", "queued": "queued"}
 
@@ -37,7 +37,7 @@ class Screen:
             self._live.update(_table(chain))
             return
         now = datetime.now(UTC)
-        for task in (task for dag in CHAIN for task in chain.tasks.get(dag, [])):
+        for task in (task for dag in chain.in_order for task in chain.tasks.get(dag, [])):
             if task.state in ("running", "success", "failed") and self._seen.get((task.dag, task.task)) != task.state:
                 self._seen[task.dag, task.task] = task.state
                 clock = (now - chain.since).total_seconds()
@@ -51,7 +51,7 @@ def _table(chain: Chain) -> Table:
     table = Table(title=f"Plumbline, {elapsed:.0f} s", title_justify="left", box=None, pad_edge=False)
     for name in ("DAG", "tasks", "now", "seconds"):
         table.add_column(name, justify="right" if name == "seconds" else "left")
-    for dag in CHAIN:
+    for dag in chain.in_order:
         tasks = chain.tasks.get(dag, [])
         state = chain.states.get(dag, "waiting")
         running = ", ".join(task.task for task in tasks if task.state == "running")

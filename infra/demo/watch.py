@@ -7,21 +7,15 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from infra.airflow_client import AirflowApiError, AirflowClient
+from infra.airflow_env import DAILY_CHAIN
 from infra.errors import EXIT_BUG, PlumblineError
 from infra.processes import COMMAND_MARK
+from infra.profile import CHECKOUT
 
-CHAIN = (
-    "ingest",
-    "build_samples",
-    "features",
-    "align_generative_rec",
-    "promote",
-    "nightly_recommend",
-    "quality_report",
-)
 _LINES = 25
 _TOLD_CODE = re.compile(r"\(exit code (\d+)\)")
 
@@ -59,10 +53,11 @@ class Task:
 
 @dataclass
 class Chain:
-    """The newest run of each DAG of the chain since the trigger, for the trigger's partition: others are not ours."""
+    """The newest run of each of the `dags` since the trigger, for the trigger's partition: others are not ours."""
 
     since: datetime
     partition_key: str
+    dags: tuple[str, ...]
     states: dict[str, str] = field(default_factory=dict)
     runs: dict[str, str] = field(default_factory=dict)
     tasks: dict[str, list[Task]] = field(default_factory=dict)
@@ -70,7 +65,7 @@ class Chain:
     def refresh(self, client: AirflowClient) -> None:
         """Ask the API server."""
         for run in client.runs(since=self.since):
-            if run["dag_id"] in CHAIN and run["partition_key"] == self.partition_key:
+            if run["dag_id"] in self.dags and run["partition_key"] == self.partition_key:
                 self.states[run["dag_id"]] = run["state"]
                 self.runs[run["dag_id"]] = run["dag_run_id"]
         for dag, run_id in self.runs.items():
@@ -78,14 +73,32 @@ class Chain:
                 self.tasks[dag] = [_task(dag, row) for row in client.task_instances(dag, run_id)]
 
     @property
+    def in_order(self) -> list[str]:
+        """Those that have begun, in that order, then the others."""
+        return [*self.runs, *(dag for dag in self.dags if dag not in self.runs)]
+
+    @property
     def done(self) -> bool:
         """Every DAG of the chain succeeded."""
-        return all(self.states.get(dag) == "success" for dag in CHAIN)
+        return all(self.states.get(dag) == "success" for dag in self.dags)
 
     @property
     def failed(self) -> str | None:
         """The DAG whose run failed, if one did."""
         return next((dag for dag, state in self.states.items() if state == "failed"), None)
+
+
+def all_parsed(client: AirflowClient) -> bool:
+    """Whether every DAG file has been read: one that was not would miss the event that it waits for."""
+    folder = CHECKOUT / "dags"
+    ignored = (folder / ".airflowignore").read_text().split()
+    files = {file.name for file in folder.glob("*.py")} - set(ignored)
+    return files <= {Path(dag["fileloc"]).name for dag in client.dags()}
+
+
+def daily_chain(client: AirflowClient) -> tuple[str, ...]:
+    """The DAGs with the tag of the daily chain."""
+    return tuple(dag["dag_id"] for dag in client.dags() if DAILY_CHAIN in {tag["name"] for tag in dag["tags"]})
 
 
 def _task(dag: str, row: dict[str, Any]) -> Task:

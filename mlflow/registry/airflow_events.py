@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from common.assets import decision
 from infra.airflow_client import AirflowClient
 from infra.errors import DataError
 from infra.ledger import Ledger
@@ -29,11 +30,6 @@ def announce(profile: Profile, model: str) -> str:
     if not days:
         where = ", ".join(tables) or f"{model} version {decided[-1].to_version}"
         raise DataError("There is no day of data that could follow the decision.", where=where)
-    asset, day = decision_asset(model), max(days)
+    asset, day = decision(model).name, max(days)
     AirflowClient.of(profile).announce(asset, day)
     return f"Airflow was told ({asset}, {day}): lists and report follow."
-
-
-def decision_asset(model: str) -> str:
-    """The asset of the decisions about `model`, as the DAGs name it."""
-    return f"{model}_decision"

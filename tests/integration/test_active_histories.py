@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from random import Random
 from typing import Any
 
-from dags.steps._active import active_histories
+from common.pipelines import load_pipeline
+from dags.steps._inputs import query_rows
 from infra.lake import Lake
 from infra.profile import Profile
 from spark_jobs import histories
@@ -31,13 +33,15 @@ def test_an_active_users_history_is_all_its_events_in_order(
     last = max(event["event_time"].date() for event in events)
     run(histories.JOB, FIRST, last, profile)
     ordered = sorted(events, key=lambda event: (event["user_id"], event["event_time"], event["item_id"]))
+    query = load_pipeline("generative_rec", "demo").job("nightly_recommend").stage.reads.query
+    assert query is not None
     lists = set()
     for day in (last, last - timedelta(days=4)):
         for days in (1, 3, DAYS):
             known = [event for event in ordered if event["event_time"].date() <= day]
             active = {e["user_id"] for e in known if e["event_time"].date() > day - timedelta(days=days)}
             expected = {user: [e["item_id"] for e in known if e["user_id"] == user] for user in active}
-            found = active_histories(Lake(profile), day, days).to_pylist()
+            found = query_rows(Lake(profile), "generative_rec", replace(query, days=days), day, {}).to_pylist()
             assert {row["user_id"]: row["item_ids"] for row in found} == expected
             assert len(found) == len(expected)
             lists.add(len(found))

@@ -26,6 +26,7 @@ import pyarrow as pa
 import yaml
 
 from common.config import parse_config
+from common.models import ModelVersion
 from training.core.errors import DataError, LeftOut
 from training.core.files import write_json, write_text
 from training.core.preemption import preemptible
@@ -50,7 +51,10 @@ class TableRef:
 
 @dataclass(frozen=True)
 class StageSpec:
-    """The whole input of a stage run: `spec.json`. `module` is the stage's code; without one, the stage's own name."""
+    """The whole input of a stage run: `spec.json`. `module` is the stage's code; without one, the stage's own name.
+
+    `models`: the versions of each registered model that the stage reads, none where nothing is registered.
+    """
 
     system: str
     stage: str
@@ -60,6 +64,7 @@ class StageSpec:
     artifacts: Mapping[str, str] = field(default_factory=dict)
     config: Mapping[str, Any] = field(default_factory=dict)
     module: str | None = None
+    models: Mapping[str, tuple[ModelVersion, ...]] = field(default_factory=dict)
 
     @classmethod
     def load(cls, path: Path) -> StageSpec:

@@ -15,8 +15,8 @@ from resource import RUSAGE_SELF, getrusage
 from typing import Any
 
 import torch
-import yaml
 
+from common.pipelines import load_pipeline
 from training.core.files import write_json
 from training.core.stage import StageResult, StageSpec, TableRef
 from training.generative_rec import collaborative, scid_tokenizer
@@ -136,5 +136,5 @@ def _chosen(result: StageResult) -> dict[str, float]:
 
 def _presets() -> dict[str, dict[str, Any]]:
     """The demo settings of the stages, as the pipeline declares them."""
-    declared = yaml.safe_load((Path(__file__).parent / "pipeline.yaml").read_text())["stages"]
-    return {stage["name"]: stage["config"]["demo"] for stage in declared if stage["name"] in _STAGES}
+    declared = load_pipeline("generative_rec", "demo").stages
+    return {stage.name: dict(stage.config["demo"]) for stage in declared if stage.name in _STAGES}

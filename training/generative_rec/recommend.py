@@ -1,19 +1,12 @@
-"""Stage: the best items of every user for each of some packaged models, as the table `recommendations`.
+"""Stage: the best items of every user for each version of a model, as the table `recommendations`.
 
-The artifacts are the models by version (or a packed baseline by its name), the table `histories` says who is asked for:
-one row per user. `items` is the catalogue of the day: what is not in it is in no list, and an item that a model was
-not trained with is in none of that model's. Users are parted
-into shards by a hash of their id. A finished shard is a file that is whole or not there, under the name of what it was
-made from: a run that was killed, or that is asked about one more version, decodes what is missing and no more.
+`active_histories` says who is asked for: one row per user. `items` is the catalogue of the day: what is not in it is in
+no list, and an item that a model was not trained with is in none of that model's. A run that was killed, or that is
+asked about one more version, decodes the shards of users that are missing and no more.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
-import json
-import math
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +15,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from training.core.errors import DataError
+from common.models import ModelVersion
+from training.core.batch_inference import Answer, answered, in_shards
+from training.core.errors import DataError, LeftOut
 from training.core.files import new_folder
 from training.core.progress import Progress
 from training.core.stage import StageResult, StageSpec, read_table, resolve_config
@@ -31,8 +26,9 @@ from training.generative_rec.baselines.packed import FACTS_FILE, unpack
 from training.generative_rec.baselines.rows import fitted
 from training.generative_rec.serve import Recommender as Generative
 
-_HISTORIES = {"user_id": pa.string(), "item_ids": pa.list_(pa.string())}
-_ITEMS = {"item_id": pa.string()}
+HISTORIES = "active_histories"
+_HISTORY_COLUMNS = {"user_id": pa.string(), "item_ids": pa.list_(pa.string())}
+_ITEM_COLUMNS = {"item_id": pa.string()}
 _RANKED = pa.schema(
     {"user_id": pa.string(), "rank": pa.int64(), "item_id": pa.string(), "log_prob": pa.float64()},
 )
@@ -41,13 +37,9 @@ _PART = "part-0.parquet"
 
 @dataclass(frozen=True)
 class Config:
-    """`roles`: what each version is (champion, challenger, baseline).
+    """`top`: length of a list, shorter for a smaller catalogue. `shard_users`: about how many users a shard has, which
+    is what a kill costs at most."""
 
-    `top`: length of a list, shorter for a smaller catalogue. `shard_users`: about how many users a shard has, which is
-    what a kill costs at most.
-    """
-
-    roles: Mapping[str, str] = dataclasses.field(default_factory=dict)
     top: int = 20
     shard_users: int = 256
 
@@ -55,17 +47,33 @@ class Config:
 def main(spec: StageSpec) -> StageResult:
     """Decode the shards that are missing, and join all.
 
-    Raises DataError for a user with two histories, and for a model that knows no item of the catalogue.
+    Raises LeftOut where no version stands and nothing stands in for one, DataError for a user with two histories, and
+    for a model that knows no item of the catalogue.
     """
     config = resolve_config(spec, Config)
-    versions = sorted(spec.artifacts)
-    shards = _shards(spec, config) if versions else []
-    catalogue = _catalogue(spec) if versions else frozenset()
-    users = sum(map(len, shards))
-    with Progress(users * len(versions), "recommend", "list") as progress:
-        files = {version: _decoded(spec, config, version, shards, catalogue, progress) for version in versions}
-    rows = _join(files, config, spec.out_dir / "tables" / "recommendations")
-    metrics = {"users": users, "rows": rows, "missing": users * len(versions) * config.top - rows}
+    versions = [one for found in spec.models.values() for one in found]
+    if not versions:
+        raise LeftOut(
+            "there is nothing to make lists with: no version was promoted, and no baseline was measured",
+            do="train a model first",
+        )
+    asked = read_table(spec, HISTORIES, _HISTORY_COLUMNS)
+    catalogue = frozenset(read_table(spec, "items", _ITEM_COLUMNS)["item_id"].to_pylist())
+    shards = in_shards(asked, "user_id", config.shard_users)
+    inputs = [spec.tables[name].files for name in (HISTORIES, "items")]
+    with Progress(len(asked) * len(versions), "recommend", "list") as progress:
+        files = {
+            one: answered(
+                spec.out_dir / "shards",
+                [inputs, one.folder, config.top, config.shard_users],
+                shards,
+                lambda one=one: _lists_of(one, config.top, catalogue),  # type: ignore[misc]
+                progress,
+            )
+            for one in versions
+        }
+    rows = _join(files, catalogue, spec.out_dir / "tables" / "recommendations")
+    metrics = {"users": len(asked), "rows": rows, "missing": len(asked) * len(versions) * config.top - rows}
     return StageResult(metrics, {"recommendations": (f"tables/recommendations/{_PART}",)})
 
 
@@ -78,60 +86,16 @@ def load(folder: Path) -> Recommender:
     return fitted(facts.name, packed.catalogue, packed.samples, facts.sasrec, facts.rank_own, facts.seed)
 
 
-def shard_of(user: str, shards: int) -> int:
-    """The shard of a user: a range of the hashes of ids, the same for any order of the users."""
-    return int.from_bytes(hashlib.sha256(user.encode()).digest()[:4], "big") * shards >> 32
-
-
-def _shards(spec: StageSpec, config: Config) -> list[pa.Table]:
-    """The rows of each shard; only one that is decoded is ever made into Python objects."""
-    rows = read_table(spec, "histories", _HISTORIES)
-    users = rows["user_id"].to_pylist()
-    if len(set(users)) != len(users):
-        raise DataError("a user has two histories", where="histories", do="write one row per user")
-    count = math.ceil(len(users) / config.shard_users)
-    found = defaultdict[int, list[int]](list)
-    for place, user in enumerate(users):
-        found[shard_of(user, count)].append(place)
-    return [rows.take(pa.array(found[number], pa.int64())) for number in range(count)]
-
-
-def _catalogue(spec: StageSpec) -> frozenset[str]:
-    return frozenset(read_table(spec, "items", _ITEMS)["item_id"].to_pylist())
-
-
-def _decoded(
-    spec: StageSpec,
-    config: Config,
-    version: str,
-    shards: Sequence[pa.Table],
-    catalogue: frozenset[str],
-    progress: Progress,
-) -> list[Path]:
-    """The files of the shards, those first that are there already."""
-    place = spec.out_dir / "shards" / _key(spec, config, version)
-    files = [place / f"{number:05d}" / _PART for number in range(len(shards))]
-    missing = [(file, asked) for file, asked in zip(files, shards, strict=True) if not file.is_file()]
-    progress.advance(sum(map(len, shards)) - sum(len(asked) for _, asked in missing), version=version)
-    if not missing:
-        return files
-    model = load(spec.artifact(version))
-    _refuse_unknown(model, version, catalogue)
-    for file, asked in missing:
-        with new_folder(file.parent) as scratch:
-            lists = list(_lists(model, asked, config.top, catalogue))
-            pq.write_table(pa.Table.from_pylist(lists, schema=_RANKED), scratch / _PART)
-        progress.advance(len(asked), version=version)
-    return files
-
-
-def _refuse_unknown(model: Recommender, version: str, catalogue: frozenset[str]) -> None:
+def _lists_of(version: ModelVersion, top: int, catalogue: frozenset[str]) -> Answer:
+    """What makes the lists of a version; DataError where it knows no item of the catalogue."""
+    model = load(Path(version.folder))
     if not catalogue & set(model.catalogue):
         raise DataError(
-            f"version {version} knows no item of the catalogue",
+            f"version {version.version} knows no item of the catalogue",
             why=f"the catalogue of the day has {len(catalogue)} items, the model {len(model.catalogue)} others",
             do="look at the newest delivery of the catalogue, or train a model on it",
         )
+    return lambda shard: pa.Table.from_pylist(list(_lists(model, shard, top, catalogue)), schema=_RANKED)
 
 
 def _lists(model: Recommender, shard: pa.Table, top: int, catalogue: frozenset[str]) -> Iterator[dict[str, object]]:
@@ -154,22 +118,23 @@ def _as_log_probs(model: Recommender, ranking: Ranking) -> Ranking:
     return [(item, min(0.0, float(share))) for (item, _), share in zip(ranking, shares, strict=True)]
 
 
-def _key(spec: StageSpec, config: Config, version: str) -> str:
-    """What a shard is made from: the same users and catalogue are not decoded again by the same model, whatever its
-    role."""
-    files = [spec.tables[name].files for name in ("histories", "items")]
-    made_from = [files, spec.artifacts[version], config.top, config.shard_users]
-    return hashlib.sha256(json.dumps(made_from).encode()).hexdigest()[:16]
+def _join(files: Mapping[ModelVersion, Sequence[Path]], catalogue: frozenset[str], folder: Path) -> int:
+    """All shards as one file, with their version and its role; returns the number of rows.
 
-
-def _join(files: Mapping[str, Sequence[Path]], config: Config, folder: Path) -> int:
-    """All shards as one file, with their version and its role; returns the number of rows."""
+    Raises DataError for an item that the catalogue does not have, whatever made the lists: nothing is published then.
+    """
     schema = _RANKED.append(pa.field("model_version", pa.string())).append(pa.field("role", pa.string()))
     rows = 0
     with new_folder(folder) as scratch, pq.ParquetWriter(scratch / _PART, schema) as writer:
-        for version, file in ((version, file) for version, shards in files.items() for file in shards):
+        for one, file in ((one, file) for one, shards in files.items() for file in shards):
             table = pq.read_table(file)
-            names = ([version] * len(table), [config.roles[version]] * len(table))
+            if gone := sorted(set(table["item_id"].to_pylist()) - catalogue):
+                raise DataError(
+                    f"{len(gone)} items of the lists are not in the catalogue of the day",
+                    where=", ".join(gone[:5]),
+                    do="the lists of before stay; this is a bug of the stage recommend: report it",
+                )
+            names = ([one.version] * len(table), [one.role] * len(table))
             columns = [*table.columns, *(pa.array(values, pa.string()) for values in names)]
             writer.write_table(pa.table(columns, schema=schema))
             rows += len(table)

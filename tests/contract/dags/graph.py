@@ -26,8 +26,9 @@ def _dag(dag: Any) -> dict[str, Any]:
 
 def _schedule(timetable: Any) -> str:
     if condition := getattr(timetable, "asset_condition", None):
-        return " | ".join(asset.name for asset in getattr(condition, "objects", [condition]))
-    return f"cron {timetable.expression}"
+        both = " & " if type(condition).__name__ == "AssetAll" else " | "
+        return both.join(asset.name for asset in getattr(condition, "objects", [condition]))
+    return f"every {timetable.delta}" if hasattr(timetable, "delta") else f"cron {timetable.expression}"
 
 
 def _task(task: Any) -> dict[str, Any]:

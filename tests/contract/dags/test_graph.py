@@ -11,13 +11,14 @@ from typing import Any
 
 import pytest
 
-from dags.pipelines import load_pipeline
+from common.assets import decision
+from infra.airflow_env import DAILY_CHAIN, FIRST_DAG
 from infra.profile import CHECKOUT
-from registry.airflow_events import decision_asset
 
 DAGS = CHECKOUT / "dags"
-CHAIN = ("ingest", "build_samples", "features", "align_generative_rec", "promote", "quality_report")
-BESIDE = ("maintenance", "nightly_recommend")
+MADE = ("align_generative_rec", "promote_generative_rec", "nightly_recommend")  # of the declaration
+CHAIN = ("ingest", "build_samples", "features", *MADE, "quality_report")
+FILES = {"systems", "maintenance", *CHAIN} - set(MADE)
 RANGE = [
     "--from",
     "{{ days(partition_key, params, triggering_asset_events).first }}",
@@ -65,35 +66,44 @@ def test_each_dag_of_the_chain_is_set_off_by_the_one_before(bag: Any) -> None:
         asset: dag_id for dag_id, dag in graph.items() for task in dag["tasks"].values() for asset in task["outlets"]
     }
     before = {dag_id: {made[name] for name in graph[dag_id]["schedule"].split(" | ")} for dag_id in CHAIN[1:]}
+    assert {dag.dag_id for dag in bag.dags.values() if DAILY_CHAIN in dag.tags} == set(CHAIN)
+    assert CHAIN[0] == FIRST_DAG
     assert before == {
         "build_samples": {"ingest"},
         "features": {"build_samples"},
         "align_generative_rec": {"features"},
-        "promote": {"align_generative_rec"},
-        "quality_report": {"align_generative_rec", "promote", "nightly_recommend"},
+        "promote_generative_rec": {"align_generative_rec"},
+        "nightly_recommend": {"build_samples", "align_generative_rec", "promote_generative_rec"},
+        "quality_report": {"align_generative_rec", "promote_generative_rec", "nightly_recommend"},
     }
 
 
-def test_recommendations_follow_new_histories_and_new_versions(bag: Any) -> None:
-    made = {asset.name: dag.dag_id for dag in bag.dags.values() for task in dag.tasks for asset in task.outlets}
-    triggers = _graph().describe(bag.dags)["nightly_recommend"]["schedule"].split(" | ")
-    assert {made[name] for name in triggers} == {"build_samples", "align_generative_rec", "promote"}
-
-
 def test_a_decision_on_the_command_line_makes_the_event_that_promote_makes(bag: Any) -> None:
-    pipeline = load_pipeline("generative_rec", "demo")
-    (outlet,) = bag.dags["promote"].get_task("decide").outlets
-    assert outlet.name == decision_asset(pipeline.model)
+    (outlet,) = bag.dags["promote_generative_rec"].get_task("decide").outlets
+    assert outlet.name == decision("generative_rec").name
+
+
+def test_where_a_flag_approves_lists_follow_the_decision_and_the_report_comes_once_after_all(
+    bag: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dags import builder
+
+    airflow = builder.PROFILE.airflow.model_copy(update={"approve_by_flag": True})
+    monkeypatch.setattr(builder, "PROFILE", builder.PROFILE.model_copy(update={"airflow": airflow}))
+    (pipeline,) = builder.pipelines()
+    schedule = _graph()._schedule
+    assert schedule(builder.job_dag(pipeline, pipeline.jobs[0]).timetable) == "generative_rec_decision"
+    assert schedule(builder.news()) == "recommendations & generative_rec_decision"
 
 
 @pytest.mark.parametrize(
     ("dag_id", "task_id", "arguments"),
     [
-        ("ingest", "landed", ["-m", "spark_jobs", "items", "judgments", "intents", "queries", "events", *RANGE]),
+        ("ingest", "landed", ["-m", "spark_jobs", "landed", *RANGE]),
         ("features", "training_set", ["-m", "feature_store", "training-set", *RANGE]),
         ("align_generative_rec", "sft", ["-m", "dags.steps.run_stage", "run", "--stage", "sft", *RUN]),
-        ("align_generative_rec", "register", ["-m", "dags.steps.register", *RUN]),
-        ("nightly_recommend", "recommend", ["-m", "dags.steps.recommend", "run", *RUN]),
+        ("align_generative_rec", "register", ["-m", "dags.steps.register", "--model", "generative_rec", *RUN]),
+        ("nightly_recommend", "recommend", ["-m", "dags.steps.run_stage", "run", "--job", "nightly_recommend", *RUN]),
         ("quality_report", "report", ["-m", "dags.steps.report"]),
         ("maintenance", "reconcile", ["-m", "infra.ledger", "reconcile"]),
     ],
@@ -110,7 +120,7 @@ def test_a_stage_of_the_declaration_is_a_task_with_its_limit_and_its_retries(bag
 def test_dag_files_import_nothing_but_the_builder() -> None:
     rooms = set((DAGS / ".airflowignore").read_text().split())
     files = [path for path in DAGS.glob("*.py") if path.name not in rooms]
-    assert {path.stem for path in files} == {*CHAIN, *BESIDE}
+    assert {path.stem for path in files} == FILES
     for path in files:
         imports = [
             node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Import | ast.ImportFrom)
@@ -118,22 +128,11 @@ def test_dag_files_import_nothing_but_the_builder() -> None:
         assert [getattr(node, "module", None) for node in imports] == ["dags.builder"], path.name
 
 
-def test_no_function_of_the_dags_is_longer_than_15_lines() -> None:
-    long = {
-        f"{path.name}:{node.name}"
-        for path in DAGS.glob("*.py")
-        for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.FunctionDef) and (node.end_lineno or 0) - node.lineno + 1 > 15
-    }
-    assert long == set()
-
-
 def test_parsing_loads_no_heavy_package() -> None:
     """In a process of its own: this one has loaded them all."""
     code = (
         "import sys, airflow.sdk, airflow.providers.standard.operators.hitl; before = set(sys.modules)\n"
-        "import dags.ingest, dags.promote, dags.align_generative_rec, dags.quality_report, dags.maintenance\n"
-        "import dags.nightly_recommend\n"
+        "import dags.ingest, dags.features, dags.systems, dags.quality_report, dags.maintenance\n"
         f"print([name for name in {HEAVY!r} if name in set(sys.modules) - before])"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=CHECKOUT, capture_output=True, text=True, check=True)
@@ -145,7 +144,7 @@ def test_airflow_parses_no_file_that_is_not_a_dag(bag: Any) -> None:
     from airflow.dag_processing.dagbag import DagBag
 
     files = {Path(stat.file).name for stat in DagBag(DAGS, safe_mode=False).dagbag_stats}
-    assert files == {f"{dag_id}.py" for dag_id in (*CHAIN, *BESIDE)}
+    assert files == {f"{name}.py" for name in FILES}
 
 
 def test_where_nobody_follows_the_clock_daily_dags_wait_for_a_trigger(
@@ -162,5 +161,7 @@ def test_where_nobody_follows_the_clock_daily_dags_wait_for_a_trigger(
 
 
 def test_the_list_of_dags_says_in_a_line_what_each_does(bag: Any) -> None:
-    assert bag.dags["promote"].description == "Promote: a person says whether the challenger becomes the champion"
+    assert bag.dags["promote_generative_rec"].description == (
+        "Promote generative_rec: a person says whether the challenger becomes the champion"
+    )
     assert all(dag.description and "#" not in dag.description for dag in bag.dags.values())

@@ -9,7 +9,7 @@ from typing import Any, get_args
 
 import pytest
 
-from dags.pipelines import Preset
+from common.pipelines import Preset, load_pipeline
 from infra.launch import SEVERAL_GPUS, pod_spec
 
 
@@ -25,11 +25,10 @@ def cluster(bag: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     return builder
 
 
-def train(builder: Any, preset: str) -> Any:
+def train(builder: Any, preset: Preset) -> Any:
     """The training DAG as the builder's profile has it under a preset."""
     builder.PROFILE = builder.PROFILE.model_copy(update={"training_preset": preset})
-    facts = {"schedule": None, "outlet": builder.CHALLENGER, "deadline_minutes": 240}
-    return builder.training_dag("notes", "generative_rec", **facts)
+    return builder.training_dag(load_pipeline("generative_rec", preset))
 
 
 @pytest.fixture
@@ -39,7 +38,7 @@ def dag(cluster: Any) -> Any:
 
 
 @pytest.mark.parametrize("preset", get_args(Preset))
-def test_a_cluster_has_the_graph_of_one_machine(cluster: Any, monkeypatch: pytest.MonkeyPatch, preset: str) -> None:
+def test_a_cluster_has_the_graph_of_one_machine(cluster: Any, monkeypatch: pytest.MonkeyPatch, preset: Preset) -> None:
     pods = train(cluster, preset)
     launcher = cluster.PROFILE.launcher.model_copy(update={"kind": "local"})
     monkeypatch.setattr(cluster, "PROFILE", cluster.PROFILE.model_copy(update={"launcher": launcher}))
@@ -59,12 +58,12 @@ def test_a_stage_is_prepared_and_finished_by_the_worker(dag: Any) -> None:
     assert {"prepare", "finish"} <= set(task.template_fields)
 
 
-def test_the_nightly_stage_is_such_a_task_too(cluster: Any) -> None:
-    facts = {"owner": "ml-engineering", "tags": ["registry"], "deadline_minutes": 60}
-    with cluster.new_dag("twin", "notes", schedule=None, **facts) as dag:
-        cluster.nightly_task("generative_rec", outlet=cluster.RECOMMENDATIONS)
-    (task,) = dag.tasks
-    assert (task.task_id, task.finish[:3]) == ("recommend", ["-m", "dags.steps.recommend", "finish"])
+def test_a_job_is_such_a_task_too(cluster: Any) -> None:
+    pipeline = load_pipeline("generative_rec", "bench")
+    (task,) = cluster.job_dag(pipeline, pipeline.job("nightly_recommend")).tasks
+    step = ["-m", "dags.steps.run_stage", "finish", "--job", "nightly_recommend"]
+    assert (task.task_id, task.finish[:5]) == ("recommend", step)
+    assert [asset.name for asset in task.outlets] == ["recommendations"]
     assert command(task.pod_of("/s/spec.json"))[-3:] == ["generative_rec.recommend", "--spec", "/s/spec.json"]
 
 
@@ -165,7 +164,7 @@ class Stage:
         (folder / "code").write_text("0")
         finish = ("-c", f"{self._say('finish')}; raise SystemExit(int(open({str(folder / 'code')!r}).read()))")
         pod = partial(pod_spec, "a.b", profile=builder.PROFILE, gpus=1, gpu_class="small")
-        asset = builder.RECOMMENDATIONS
+        asset = builder.asset("recommendations")
         self.event = SimpleNamespace(extra=None)
         self.run = {"partition_key": "2018-01-05", "params": {"from": "2018-01-01"}, "triggering_asset_events": {}}
         self.run["outlet_events"] = {asset: self.event}

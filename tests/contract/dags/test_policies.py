@@ -21,8 +21,8 @@ def _load(name: str) -> Any:
 
 policies = _load("policies")
 EXPECTED = {
-    "ingest", "build_samples", "features", "align_generative_rec", "promote", "quality_report", "nightly_recommend",
-    "maintenance",
+    "ingest", "build_samples", "features", "align_generative_rec", "promote_generative_rec", "nightly_recommend",
+    "quality_report", "maintenance",
 }  # fmt: skip
 
 

@@ -14,9 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from dags.pipelines import Pipeline
+from common.pipelines import Pipeline
 from dags.steps import decide, export_tables, gate_report, register
-from dags.steps._folders import open_run
+from dags.steps._runs import open_run
 from infra.lake import Lake
 from infra.ledger import Ledger
 from infra.profile import Profile
@@ -25,6 +25,7 @@ from registry import runs
 from registry.aliases import aliases
 from registry.promotions import Decision, Promotions
 from registry.store import connect
+from tests.pipeline_kit import declared
 from tests.registry_kit import MODEL, empty_store, finish_stage, profile, publish_day
 
 __all__ = ["empty_store", "profile"]
@@ -65,7 +66,7 @@ class Steps:
         """The step `register` of an Airflow run; what it hands on."""
         partition = (day or self.day).isoformat()
         name = run_id or f"run {self.days}"
-        return self._run(register, ["--system", "toy", "--run-id", name, "--partition", partition])
+        return self._run(register, ["--system", "toy", "--model", MODEL, "--run-id", name, "--partition", partition])
 
     def promote(self, answer: str = "Approve", who: str = "flag", **form: Any) -> Any:
         """The DAG `promote`: `gate_report`, whose version `decide` is given with the answer; what is handed on."""
@@ -135,7 +136,6 @@ def steps(profile: Profile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     common: dict[str, Any] = {"time_limit_minutes": 5, "retry": "transient", "config": {"demo": {}}}
     sft = {"name": "sft", "reads": {"tables": ["user_stats"]}, "writes": {"artifact": True}, **common}
     evaluate = {"name": "evaluate", "reads": {"artifacts": ["sft"]}, "writes": {"artifact": True}, **common}
-    facts = {"system": "toy", "dag": "train_toy", "model": MODEL, "stages": [sft, evaluate]}
-    pipeline = Pipeline.model_validate(facts)
+    pipeline = declared(stages=[sft, evaluate], models={MODEL: "evaluate"})
     monkeypatch.setattr(register, "load_pipeline", lambda system, preset: pipeline)
     return Steps(profile, pipeline, monkeypatch, tmp_path)

@@ -11,7 +11,7 @@ import duckdb
 import pytest
 
 from dags.steps import report
-from dags.steps._folders import open_run
+from dags.steps._runs import open_run
 from registry import runs
 from tests.registry_kit import MODEL, finish_stage
 

@@ -22,11 +22,11 @@ def test_champion_and_challenger_keep_the_folders_of_their_making(steps: Any) ->
         steps.register()
         if hits != BEST:
             steps.promote()
-        unpack(profile, MODEL, str(steps.days), root / MODELS)
+        unpack(profile, MODEL, str(steps.days), root / MODELS / MODEL)
     steps.export()
     told = steps.rows("ops_model_metrics")
     runs = sorted(path.parent for path in root.glob(f"*/{PINS}"))
-    for path in [*runs, *root.glob(f"{MODELS}/*")]:
+    for path in [*runs, *root.glob(f"{MODELS}/*/*")]:
         os.utime(path, (0, 0))
 
     found = clean(profile, steps.pipeline, datetime.now(UTC) + timedelta(days=2))
@@ -34,14 +34,14 @@ def test_champion_and_challenger_keep_the_folders_of_their_making(steps: Any) ->
     assert why == {
         **{
             runs[0].name: "",
-            runs[1].name: "made the champion, version 2",
-            runs[2].name: "made the challenger, version 3",
+            runs[1].name: "made the champion of toy, version 2",
+            runs[2].name: "made the challenger of toy, version 3",
         },
-        **{"v1": "", "v2": "champion", "v3": "challenger"},
+        **{"v1": "", "v2": "champion of toy", "v3": "challenger of toy"},
     }
     assert [path.is_dir() for path in runs] == [False, True, True]
-    assert sorted(path.name for path in (root / MODELS).iterdir()) == ["v2", "v3"]
+    assert sorted(path.name for path in (root / MODELS / MODEL).iterdir()) == ["v2", "v3"]
 
     steps.export()
     assert steps.rows("ops_model_metrics") == told
-    assert unpack(profile, MODEL, "1", root / MODELS).is_dir()
+    assert unpack(profile, MODEL, "1", root / MODELS / MODEL).is_dir()

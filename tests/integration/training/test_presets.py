@@ -22,6 +22,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
+from common.pipelines import Preset, load_pipeline
 from tests.recommender_kit import write_histories
 from tests.unit.training.scid_kit import ITEMS, embed, walk, write_tables
 from training import jobs
@@ -84,9 +85,9 @@ def samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def sized(preset: str, **more: Mapping[str, Any]) -> Job:
+def sized(preset: Preset, **more: Mapping[str, Any]) -> Job:
     """The preset with the sizes of this file, of the stages that it has."""
-    names = {stage["name"] for stage in jobs.declared_stages("generative_rec", preset)}
+    names = {stage.name for stage in load_pipeline("generative_rec", preset).stages}
     sizes = {name: jobs.merged(SIZES.get(name, {}), more.get(name, {})) for name in names}
     return Job("generative_rec", preset, {name: size for name, size in sizes.items() if size})
 

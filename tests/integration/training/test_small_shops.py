@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from common.models import ModelVersion
 from tests.recommender_kit import write_histories
 from tests.small_shop_kit import Event, titled, walks, write_shop
 from tests.unit.training.scid_kit import embed
@@ -104,9 +105,9 @@ def nightly(evaluated: StageSpec, folder: Path, histories: dict[str, list[str]])
     packed = evaluated.out_dir / "baseline"
     name = json.loads((packed / "baseline.json").read_text())["name"]
     tables = {"items": evaluated.tables["items"]}
-    tables["histories"] = TableRef((str(write_histories(folder / "histories.parquet", histories)),))
-    config = {"roles": {name: "baseline"}}
-    spec = StageSpec("generative_rec", "recommend", str(folder / "night"), 1, tables, {name: str(packed)}, config)
+    tables[recommend.HISTORIES] = TableRef((str(write_histories(folder / "histories.parquet", histories)),))
+    models = {"generative_rec": (ModelVersion(name, "baseline", str(packed)),)}
+    spec = StageSpec("generative_rec", "recommend", str(folder / "night"), 1, tables, models=models)
     run_stage(spec, recommend.main)
     rows = pq.read_table(spec.out_dir / "tables/recommendations/part-0.parquet").to_pylist()
     assert all(row["log_prob"] <= 0 for row in rows)

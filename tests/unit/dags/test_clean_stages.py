@@ -8,7 +8,7 @@ import os
 import shutil
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from threading import Event
@@ -19,14 +19,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dags.pipelines import Pipeline, Preset, load_pipeline, systems
+from common.pipelines import Pipeline, Preset, load_pipeline, systems
 from dags.steps import _folders, clean_stages
-from dags.steps._folders import MODELS, NIGHT, PINS, close_run, hold, open_night, open_run, opened
+from dags.steps._folders import JOBS, MODELS, PINS, hold, opened
 from dags.steps._publish import publish_rows
+from dags.steps._runs import close_run, open_job, open_run
 from dags.steps.clean_stages import IN_USE, clean
 from infra.contracts import arrow_schema, load_contract
 from infra.lake import Lake
 from infra.profile import Profile
+from tests.pipeline_kit import declared
 
 TABLE = "item_codes"
 DAY, NOW = date(2018, 1, 5), datetime.now(UTC)
@@ -46,7 +48,9 @@ def pipeline(profile: Profile) -> Pipeline:
     rows = [{"run_date": DAY, "item_id": "a", "codes": [1, 2, 3]}]
     publish_rows(profile, TABLE, pa.Table.from_pylist(rows, schema=arrow_schema(load_contract(TABLE))))
     stage = {"name": "fit", "reads": {"tables": [TABLE]}, "writes": {}, "time_limit_minutes": 5, "retry": "transient"}
-    return Pipeline.model_validate({"system": "toy", "dag": "d", "model": "m", "stages": [{**stage, "config": {}}]})
+    night = {**stage, "name": "list", "reads": {}, "config": {}}
+    job = {"name": "nightly", "notes": "### Nightly", "deadline_minutes": 60, "after": ["events"], "stage": night}
+    return declared(stages=[{**stage, "config": {}}], jobs=[job])
 
 
 def age(folder: Path, days: float) -> Path:
@@ -58,7 +62,7 @@ def age(folder: Path, days: float) -> Path:
 
 def run(profile: Profile, pipeline: Pipeline, number: int, days: float, *, finished: bool = True) -> Path:
     """The folder of a training run."""
-    made = open_run(profile, pipeline.model_copy(update={"seed": number}), f"run {number}", DAY)
+    made = open_run(profile, replace(pipeline, seed=number), f"run {number}", DAY)
     (made.folder / "fit").mkdir()
     (made.folder / "fit" / "model.safetensors").write_bytes(b"x" * 1000)
     if finished:
@@ -70,14 +74,20 @@ def left(profile: Profile, pipeline: Pipeline) -> set[str]:
     """What lies there after a clean-up."""
     clean(profile, pipeline, NOW)
     root = profile.home / "stages" / "toy"
-    return {path.name for path in [*root.iterdir(), *root.glob(f"{MODELS}/*")]} - {MODELS, "lock", "runs"}
+    found = [*root.iterdir(), *root.glob(f"{MODELS}/*/*"), *root.glob(f"{JOBS}/*/*")]
+    return {path.name for path in found} - {MODELS, JOBS, "lock", "runs"}
 
 
-def test_the_newest_runs_and_nights_stay(profile: Profile, pipeline: Pipeline) -> None:
+def night(profile: Profile, pipeline: Pipeline, day: date, days: float) -> Path:
+    """The folder of a day of the job."""
+    return age(open_job(profile, pipeline, pipeline.jobs[0], day).folder, days)
+
+
+def test_the_newest_runs_and_days_of_a_job_stay(profile: Profile, pipeline: Pipeline) -> None:
     runs = [run(profile, pipeline, number, days=10 + number).name for number in range(4)]
     for days in range(4):
-        age(open_night(profile, pipeline, DAY - timedelta(days)).folder, days + 10)
-    assert left(profile, pipeline) == {*runs[:KEEP], "nightly-2018-01-05", "nightly-2018-01-04"}
+        night(profile, pipeline, DAY - timedelta(days), days + 10)
+    assert left(profile, pipeline) == {*runs[:KEEP], "2018-01-05", "2018-01-04"}
 
 
 def test_an_unfinished_run_can_be_taken_up_again_for_a_month(profile: Profile, pipeline: Pipeline) -> None:
@@ -94,19 +104,19 @@ def test_a_run_that_was_removed_begins_anew_when_it_is_asked_for(profile: Profil
     profile = profile.model_copy(update={"stages": profile.stages.model_copy(update={"keep": 0})})
     removed = run(profile, pipeline, 1, days=40)
     assert left(profile, pipeline) == set()
-    again = open_run(profile, pipeline.model_copy(update={"seed": 1}), "run 1", DAY)
+    again = open_run(profile, replace(pipeline, seed=1), "run 1", DAY)
     assert (again.folder, list(again.folder.iterdir())) == (removed, [removed / PINS])
 
 
 def test_what_an_attempt_opens_is_safe_from_the_next_clean_up(profile: Profile, pipeline: Pipeline) -> None:
     for number in range(KEEP):
         run(profile, pipeline, number, days=2)
-        age(open_night(profile, pipeline, DAY - timedelta(number)).folder, 2)
+        night(profile, pipeline, DAY - timedelta(number), 2)
     old = {seed: run(profile, pipeline, seed, days=400, finished=seed == 7) for seed in (6, 7, 8)}
-    nights = [age(open_night(profile, pipeline, DAY - timedelta(days)).folder, 400) for days in (50, 51)]
+    nights = [night(profile, pipeline, DAY - timedelta(days), 400) for days in (50, 51)]
     for seed in (6, 7):  # cleared in Airflow, and running again
-        open_run(profile, pipeline.model_copy(update={"seed": seed}), f"run {seed}", DAY)
-    open_night(profile, pipeline, DAY - timedelta(50))
+        open_run(profile, replace(pipeline, seed=seed), f"run {seed}", DAY)
+    open_job(profile, pipeline, pipeline.jobs[0], DAY - timedelta(50))
     stayed = left(profile, pipeline)
     assert {old[6].name, old[7].name, nights[0].name} <= stayed
     assert (old[6] / "fit" / "model.safetensors").is_file()
@@ -160,7 +170,7 @@ def test_a_dry_run_lists_and_removes_nothing(
     folders = [run(profile, pipeline, number, days=100 + number) for number in range(KEEP + 1)]
     monkeypatch.setattr(clean_stages, "load_profile", lambda: profile)
     monkeypatch.setattr(clean_stages, "systems", lambda: ["toy"])
-    monkeypatch.setattr(clean_stages, "load_pipeline", lambda system, preset: pipeline)
+    monkeypatch.setattr(clean_stages, "read_pipeline", lambda system: pipeline)
     for arguments, there in (["--dry-run"], True), ([], False):
         monkeypatch.setattr(sys, "argv", ["clean_stages", *arguments])
         assert clean_stages.main() == 0
@@ -209,9 +219,7 @@ def test_whatever_the_folders_are_what_is_needed_and_the_newest_stay_and_nothing
     monkeypatch.setattr(clean_stages, "_standing", lambda profile, pipeline, root: stands)
     monkeypatch.setattr(clean_stages, "close_run", lambda profile, run: None)
     profile = profile.model_copy(update={"stages": profile.stages.model_copy(update={"keep": keep})})
-    pipeline = Pipeline.model_validate({"system": "toy", "dag": "d", "model": "m", "stages": []})
-
-    clean(profile, pipeline, NOW)
+    clean(profile, declared(), NOW)
     for kind in ("run", "night", "model"):
         ranked = sorted((path for path, state in made.items() if state.kind == kind), key=lambda path: made[path].days)
         newest = [made[path].days for path in ranked[: 0 if kind == "model" else keep]]
@@ -223,11 +231,12 @@ def test_whatever_the_folders_are_what_is_needed_and_the_newest_stay_and_nothing
 
 
 def _make(root: Path, number: int, state: State) -> Path:
-    names = {"run": f"2018-01-05-{number}", "night": f"{NIGHT}2018-01-{number + 1:02}", "model": f"{MODELS}/v{number}"}
+    night = f"{JOBS}/nightly/2018-01-{number + 1:02}"
+    names = {"run": f"2018-01-05-{number}", "night": night, "model": f"{MODELS}/toy/v{number}"}
     folder = root / names[state.kind]
     folder.mkdir(parents=True)
     if state.kind == "run":
-        (folder / PINS).write_text(json.dumps({"last": "2018-01-05", "pins": {}}))
+        (folder / PINS).write_text(json.dumps({"last": "2018-01-05", "pins": {}, "models": {}}))
     return age(folder, state.days)
 
 
@@ -235,5 +244,5 @@ def _make(root: Path, number: int, state: State) -> Path:
 def test_no_stage_may_run_for_longer_than_an_opened_folder_is_safe(preset: Preset) -> None:
     for system in systems():
         pipeline = load_pipeline(system, preset)
-        stages = [*pipeline.stages, *([pipeline.nightly] if pipeline.nightly else [])]
+        stages = [*pipeline.stages, *(job.stage for job in pipeline.jobs)]
         assert all(timedelta(minutes=stage.time_limit_minutes) < IN_USE for stage in stages)

@@ -13,7 +13,7 @@ from typing import Any
 import psutil
 import pytest
 
-from dags.builder import EVENTS, command
+from dags.builder import asset, command
 from dags.commands import judge
 from dags.operators import RunCommand
 from infra.errors import EXIT_BUG, EXIT_DATA, EXIT_SUPERSEDED, EXIT_TRANSIENT
@@ -87,15 +87,15 @@ def test_a_retry_class_is_a_ceiling(retry: str, retries: int) -> None:
 
 
 def test_an_asset_event_carries_the_range_of_the_run(make: Any) -> None:
-    task, _ = make("pass", outlets=[EVENTS])
+    task, _ = make("pass", outlets=[asset("events")])
 
     class Event:
         extra: dict[str, str] | None = None
 
-    events = {EVENTS: Event()}
+    events = {asset("events"): Event()}
     context = {"partition_key": "2018-01-05", "params": {"from": "2018-01-01"}, "triggering_asset_events": {}}
     task.execute({**context, "outlet_events": events})
-    assert events[EVENTS].extra == {"from": "2018-01-01", "to": "2018-01-05"}
+    assert events[asset("events")].extra == {"from": "2018-01-01", "to": "2018-01-05"}
 
 
 def test_a_task_of_a_run_with_an_unknown_key_of_conf_runs_nothing(make: Any) -> None:

@@ -6,6 +6,7 @@ import json
 import signal
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any, ClassVar
@@ -14,10 +15,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from dags.pipelines import Pipeline
+from common.pipelines import Pipeline
 from dags.steps import clean_airflow, export_tables, run_stage
-from dags.steps._folders import Run, close_run, open_run, write_spec
+from dags.steps._folders import Run
 from dags.steps._publish import publish_rows
+from dags.steps._runs import close_run, open_run
+from dags.steps._specs import write_spec
 from dags.steps.run_stage import of_day
 from dags.steps.stuck_attempts import stuck_attempts
 from infra.contracts import arrow_schema, load_contract
@@ -26,6 +29,7 @@ from infra.lake import Lake
 from infra.ledger import Ledger
 from infra.profile import Profile
 from tests.lake_kit import put
+from tests.pipeline_kit import declared
 
 DAY = date(2018, 1, 5)
 
@@ -46,7 +50,7 @@ def pipeline() -> Pipeline:
     common: dict[str, Any] = {"time_limit_minutes": 5, "retry": "transient", "config": {"demo": {"levels": 3}}}
     first = {"name": "codes", "reads": {"tables": ["items"]}, "writes": {"artifact": True}, **common}
     second = {"name": "fit", "reads": {"tables": ["item_codes"], "artifacts": ["codes"]}, "writes": {}, **common}
-    return Pipeline.model_validate({"system": "toy", "dag": "d", "model": "m", "stages": [first, second]})
+    return declared(stages=[first, second])
 
 
 @pytest.fixture
@@ -109,7 +113,7 @@ def test_another_input_gives_another_folder(filled: Profile, pipeline: Pipeline,
     if change == "data":
         publish_rows(filled, "item_codes", codes((DAY, "a"), (DAY, "z")))
     if change == "config":
-        pipeline = pipeline.model_copy(update={"seed": 18})
+        pipeline = replace(pipeline, seed=18)
     if change == "day":
         day += timedelta(days=1)
     assert open_run(filled, pipeline, "r2", day).folder != before
@@ -183,7 +187,7 @@ def test_what_each_rule_found_is_in_the_ledger(profile: Profile) -> None:
 
 
 def test_the_tables_of_a_stage_are_of_the_last_day_of_its_run_row_by_row() -> None:
-    rows = of_day(pa.table({"item_id": ["b", "a"], "codes": [[1], [2]]}), DAY)
+    rows = of_day(pa.table({"item_id": ["b", "a"], "codes": [[1], [2]]}), "item_codes", DAY)
     assert rows["item_id"].to_pylist() == ["b", "a"]  # two equal rows are two: a sampled rollout may be drawn twice
     assert set(rows["run_date"].to_pylist()) == {DAY}
 

@@ -6,9 +6,11 @@ from typing import Any
 import pytest
 
 from infra.airflow_client import AirflowApiError, AirflowClient
-from infra.demo.watch import CHAIN, Chain, RunFailed, follow
+from infra.airflow_env import DAILY_CHAIN
+from infra.demo.watch import Chain, RunFailed, all_parsed, daily_chain, follow
 
 SINCE = datetime(2026, 1, 1, tzinfo=UTC)
+DAGS = ("ingest", "quality_report")
 
 
 class FailedOnItsThirdTry(AirflowClient):
@@ -38,7 +40,7 @@ class FailedOnItsThirdTry(AirflowClient):
 
 def _followed(client: AirflowClient) -> RunFailed:
     with pytest.raises(RunFailed) as failure:
-        follow(client, Chain(SINCE, date(2018, 1, 5).isoformat()), lambda chain: None, lambda: None)
+        follow(client, Chain(SINCE, date(2018, 1, 5).isoformat(), DAGS), lambda chain: None, lambda: None)
     return failure.value
 
 
@@ -74,7 +76,37 @@ def test_the_exit_code_is_the_one_that_the_tasks_log_tells(monkeypatch: pytest.M
 
 
 def test_the_chain_is_done_when_all_of_its_dags_are() -> None:
-    chain = Chain(SINCE, "2018-01-05", states=dict.fromkeys(CHAIN, "success"))
+    chain = Chain(SINCE, "2018-01-05", DAGS, states=dict.fromkeys(DAGS, "success"))
     assert chain.done
-    for dag in CHAIN:
-        assert not Chain(SINCE, "2018-01-05", states=chain.states | {dag: "running"}).done
+    for dag in DAGS:
+        assert not Chain(SINCE, "2018-01-05", DAGS, states=chain.states | {dag: "running"}).done
+
+
+class Parsed(AirflowClient):
+    """Has read these files, each with one DAG."""
+
+    def __init__(self, *files: str) -> None:
+        super().__init__("http://127.0.0.1:1", "admin", "")
+        self.files = files
+
+    def dags(self) -> list[dict[str, Any]]:
+        tags = {"ingest.py": [DAILY_CHAIN], "systems.py": ["training", DAILY_CHAIN]}
+        return [
+            {"dag_id": file[:-3], "fileloc": f"/x/{file}", "tags": [{"name": tag} for tag in tags.get(file, [])]}
+            for file in self.files
+        ]
+
+
+def test_the_demo_follows_the_dags_that_carry_the_tag() -> None:
+    assert daily_chain(Parsed("ingest.py", "maintenance.py", "systems.py")) == ("ingest", "systems")
+
+
+def test_the_trigger_waits_until_every_dag_file_has_been_read() -> None:
+    files = ["build_samples.py", "features.py", "ingest.py", "maintenance.py", "quality_report.py", "systems.py"]
+    assert all_parsed(Parsed(*files))
+    assert not any(all_parsed(Parsed(*(file for file in files if file != one))) for one in files)
+
+
+def test_what_has_begun_stands_first_on_the_screen() -> None:
+    chain = Chain(SINCE, "2018-01-05", ("a", "b", "c"), runs={"c": "r", "a": "r"})
+    assert chain.in_order == ["c", "a", "b"]

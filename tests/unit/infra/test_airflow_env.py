@@ -8,7 +8,9 @@ import stat
 import subprocess
 from pathlib import Path
 
-from infra.airflow_env import airflow_environment, base_url, commands, password, pools, prepare
+import pytest
+
+from infra.airflow_env import airflow_environment, base_url, commands, lanes, password, pools, prepare
 from infra.profile import Profile, load_profile
 
 
@@ -70,5 +72,10 @@ def test_tasks_find_the_profile_that_airflow_was_started_with(profile: Profile) 
 
 def test_the_gpu_pool_counts_deferred_tasks(profile: Profile) -> None:
     by_name = {pool["name"]: pool for pool in pools(profile)}
-    assert by_name["heavy"]["slots"] == 1
+    assert by_name["heavy"]["slots"] == lanes()
     assert by_name["gpu"]["include_deferred"] is True
+
+
+@pytest.mark.parametrize(("cores", "gib", "expected"), [(2, 24, 2), (2, 12, 1), (1, 64, 1), (8, 32, 4), (2, 4, 1)])
+def test_heavy_tasks_share_a_machine_as_far_as_cores_and_memory_go(cores: int, gib: int, expected: int) -> None:
+    assert lanes(cores, gib * 2**30) == expected

@@ -12,6 +12,7 @@ import pytest
 import yaml
 from transformers import AutoModelForCausalLM
 
+from common.pipelines import Preset, load_pipeline
 from training import jobs
 from training.__main__ import main
 from training.check import check
@@ -131,8 +132,8 @@ def test_what_does_not_fit_is_said_with_what_to_change(load: Load, gib: float, w
 
 
 @pytest.mark.parametrize("preset", ["demo", "bench"])
-def test_the_presets_without_a_backbone_of_others_fit(preset: str) -> None:
-    stages = [stage["name"] for stage in jobs.declared_stages("generative_rec", preset)]
+def test_the_presets_without_a_backbone_of_others_fit(preset: Preset) -> None:
+    stages = [stage.name for stage in load_pipeline("generative_rec", preset).stages]
     report = check("generative_rec", preset, None, 80.0, None)
     assert [line.split()[0] for line in report.splitlines()] == stages
 
@@ -188,7 +189,7 @@ def test_the_command_says_what_is_wrong_and_exits_with_65(tmp_path: Path, capsys
     assert main(given) == 65
     assert "does not fit" in capsys.readouterr().err
     assert main(["check", "--system", "generative_rec", "--preset", "none"]) == 65
-    assert "no stage has the preset 'none'" in capsys.readouterr().err
+    assert "no stage under the preset 'none'" in capsys.readouterr().err
 
 
 def test_a_real_checkpoint_folder_is_a_backbone_to_check_with(vocabulary: Vocabulary, tmp_path: Path) -> None:

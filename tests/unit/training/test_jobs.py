@@ -13,16 +13,18 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.pipeline_kit import TRAINING
 from training import jobs
 from training.__main__ import main
 from training.core.errors import EXIT_BUG, EXIT_INTERRUPTED, DataError, Preempted
 from training.core.stage import StageResult, StageSpec
-from training.jobs import Job, declared_stages, load_job, merged, stage_specs
+from training.jobs import Job, load_job, merged, stage_specs
 
+LIMITS = {"time_limit_minutes": 5, "retry": "transient", "writes": {"artifact": True}}
 STAGES = [
-    {"name": "codes", "reads": {"tables": ["items"], "artifacts": []}, "config": {"demo": {}, "bench": {"levels": 3}}},
-    {"name": "easy", "module": "rung", "reads": {"tables": [], "artifacts": ["codes"]}, "config": {"bench": {}}},
-    {"name": "only_demo", "reads": {"tables": [], "artifacts": []}, "config": {"demo": {}}},
+    {"name": "codes", "reads": {"tables": ["items"]}, "config": {"demo": {}, "bench": {"levels": 3}}, **LIMITS},
+    {"name": "easy", "module": "rung", "reads": {"artifacts": ["codes"]}, "config": {"bench": {}}, **LIMITS},
+    {"name": "only_demo", "config": {"demo": {}}, **LIMITS},
 ]
 
 
@@ -30,7 +32,7 @@ STAGES = [
 def root(tmp_path: Path) -> Path:
     folder = tmp_path / "root" / "shop"
     (folder / "jobs").mkdir(parents=True)
-    (folder / "pipeline.yaml").write_text(yaml.safe_dump({"stages": STAGES}))
+    (folder / "pipeline.yaml").write_text(yaml.safe_dump({"training": TRAINING, "stages": STAGES}))
     (folder / "jobs" / "ladder.yaml").write_text("system: shop\nconfig: {codes: {width: 8, loop: {rows: 2}}}\n")
     (tmp_path / "items.parquet").touch()
     return tmp_path / "root"
@@ -104,7 +106,6 @@ def shop_job(root: Path, monkeypatch: pytest.MonkeyPatch, stage: Callable[[Stage
         fake = types.ModuleType(module)
         fake.main, fake.Config = stage, Config  # type: ignore[attr-defined]
         monkeypatch.setitem(sys.modules, f"training.shop.{module}", fake)
-    monkeypatch.setattr(jobs, "_ROOT", root)
     monkeypatch.setattr(jobs, "load_job", lambda name: load_job(name, root))
     monkeypatch.setattr(jobs, "stage_specs", lambda *given: stage_specs(*given, root))
     return ["bench", "--job", "ladder", "--samples", str(root.parent), "--out", str(root.parent / "out")]
@@ -148,11 +149,6 @@ def test_ctrl_c_ends_a_job_with_130_and_a_line(
 
     assert main(shop_job(root, monkeypatch, interrupted)) == EXIT_INTERRUPTED == 130
     assert capsys.readouterr().err.startswith("interrupted: ")
-
-
-def test_a_system_that_is_not_there_lists_the_known(root: Path) -> None:
-    with pytest.raises(DataError, match=r"(?s)no system 'chess'.*shop"):
-        declared_stages("chess", "bench", root)
 
 
 def test_a_job_whose_time_is_up_ends_with_75_and_goes_on_with_the_next_stage(

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -14,17 +15,21 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from common.models import ModelVersion
 from infra.profile import CHECKOUT
 from tests.recommender_kit import ITEMS, package_recommender, write_catalogue, write_histories
+from training.core.batch_inference import shard_of
 from training.core.errors import DataError, Preempted
 from training.core.stage import StageSpec, TableRef, run_stage
 from training.generative_rec import recommend
+from training.generative_rec.recommend import HISTORIES as HISTORIES_TABLE
 from training.generative_rec.serve import Recommender
 
 # u0 has a code of its own; `gone` is no item of the catalogue; u3 is left with nothing that the model knows.
 HISTORIES = {"u0": ["i1", "i2"], "u1": ["gone", "i3"], "u2": [], "u3": ["gone"]}
 HISTORIES |= {f"v{n}": [ITEMS[n % 24], ITEMS[n * 7 % 24]] for n in range(21)}
-SMALL = {"roles": {"4": "champion", "5": "challenger"}, "top": 20, "shard_users": 5}
+SMALL = {"top": 20, "shard_users": 5}
+ROLES = {"4": "champion", "5": "challenger"}
 
 Rows = list[dict[str, Any]]
 
@@ -38,11 +43,16 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 @pytest.fixture
 def spec(models: dict[str, str], tmp_path: Path) -> StageSpec:
     files = {
-        "histories": write_histories(tmp_path / "histories.parquet", HISTORIES),
+        HISTORIES_TABLE: write_histories(tmp_path / "histories.parquet", HISTORIES),
         "items": write_catalogue(tmp_path / "items.parquet"),
     }
     tables = {name: TableRef((str(file),)) for name, file in files.items()}
-    return StageSpec("generative_rec", "recommend", str(tmp_path / "out"), 1, tables, models, SMALL)
+    return with_roles(StageSpec("generative_rec", "recommend", str(tmp_path / "out"), 1, tables, config=SMALL), models)
+
+
+def with_roles(spec: StageSpec, models: dict[str, str], roles: Mapping[str, str] = ROLES) -> StageSpec:
+    """Asked about these versions."""
+    return replace(spec, models={"m": tuple(ModelVersion(v, role, models[v]) for v, role in roles.items())})
 
 
 def rows_of(spec: StageSpec) -> Rows:
@@ -115,7 +125,7 @@ def test_a_killed_run_decodes_no_finished_shard_again_and_ends_with_the_same_row
 def test_a_new_role_and_a_further_version_decode_nothing_that_was_decoded(
     spec: StageSpec, models: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    alone = replace(spec, artifacts={"5": models["5"]}, config={**SMALL, "roles": {"5": "challenger"}})
+    alone = with_roles(spec, models, {"5": "challenger"})
     run_stage(alone, recommend.main)
     before = shard_files(alone)
     run_stage(spec, recommend.main)
@@ -127,7 +137,7 @@ def test_a_new_role_and_a_further_version_decode_nothing_that_was_decoded(
         raise AssertionError("it was decoded before")
 
     monkeypatch.setattr(recommend, "load", nothing)
-    run_stage(replace(alone, config={**SMALL, "roles": {"5": "champion"}}), recommend.main)
+    run_stage(with_roles(alone, models, {"5": "champion"}), recommend.main)
     assert {(row["model_version"], row["role"]) for row in rows_of(alone)} == {("5", "champion")}
 
 
@@ -154,7 +164,7 @@ def test_other_histories_are_decoded_anew(spec: StageSpec, tmp_path: Path) -> No
     run_stage(spec, recommend.main)
     before = shard_files(spec)
     tomorrow = write_histories(tmp_path / "tomorrow.parquet", HISTORIES | {"u2": ["i5"]})
-    run_stage(replace(spec, tables={**spec.tables, "histories": TableRef((str(tomorrow),))}), recommend.main)
+    run_stage(replace(spec, tables={**spec.tables, HISTORIES_TABLE: TableRef((str(tomorrow),))}), recommend.main)
     assert len(shard_files(spec)) == 2 * len(before)
 
 
@@ -187,15 +197,33 @@ def test_a_model_that_knows_nothing_of_the_catalogue_is_refused(spec: StageSpec,
         run_stage(replace(spec, tables={**spec.tables, "items": TableRef((str(other),))}), recommend.main)
 
 
-def test_without_a_model_there_is_an_empty_table(spec: StageSpec) -> None:
-    run_stage(replace(spec, artifacts={}, tables={}, config={}), recommend.main)
-    assert rows_of(spec) == []
+def test_without_a_model_the_stage_is_left_out_and_says_why(spec: StageSpec) -> None:
+    run_stage(replace(spec, models={"m": ()}), recommend.main)
+    result = json.loads((spec.out_dir / "result.json").read_text())
+    assert result["left_out"].startswith("there is nothing to make lists with: no version was promoted")
+    assert result["tables"] == {}
+
+
+def test_a_list_with_an_item_outside_of_the_catalogue_stops_all_of_them(
+    spec: StageSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_stage(spec, recommend.main)
+    before = rows_of(spec)
+    real = Recommender.recommend
+
+    def strange(self: Recommender, histories: Any, k: int, **more: Any) -> Any:
+        return [[("gone", -1.0), *line[1:]] for line in real(self, histories, k, **more)]
+
+    monkeypatch.setattr(Recommender, "recommend", strange)
+    with pytest.raises(DataError, match="1 items of the lists are not in the catalogue of the day"):
+        run_stage(replace(spec, config={**SMALL, "top": 5}), recommend.main)
+    assert rows_of(spec) == before
 
 
 def test_a_user_with_two_histories_is_refused(spec: StageSpec) -> None:
-    twice = spec.tables["histories"].files * 2
-    with pytest.raises(DataError, match="two histories"):
-        run_stage(replace(spec, tables={**spec.tables, "histories": TableRef(twice)}), recommend.main)
+    twice = spec.tables[HISTORIES_TABLE].files * 2
+    with pytest.raises(DataError, match="a user_id is there twice"):
+        run_stage(replace(spec, tables={**spec.tables, HISTORIES_TABLE: TableRef(twice)}), recommend.main)
 
 
 def test_progress_tells_rate_and_time_left(spec: StageSpec, capsys: pytest.CaptureFixture[str]) -> None:
@@ -204,6 +232,6 @@ def test_progress_tells_rate_and_time_left(spec: StageSpec, capsys: pytest.Captu
 
 
 def test_the_shard_of_a_user_depends_on_nothing_but_the_user() -> None:
-    shards = [recommend.shard_of(f"user {n}", 7) for n in range(700)]
+    shards = [shard_of(f"user {n}", 7) for n in range(700)]
     assert set(shards) == set(range(7))
     assert max(Counter(shards).values()) < 150

@@ -6,7 +6,7 @@ What they do goes to the folder `$PLUMBLINE_TEST_FOLDER`.
 import os
 from pathlib import Path
 
-from dags.builder import EVENTS, RANGE, after, approval, chain, command, daily, new_dag
+from dags.builder import RANGE, after, approval, asset, chain, command, daily, new_dag
 
 FOLDER = Path(os.environ["PLUMBLINE_TEST_FOLDER"])
 FACTS = {"owner": "data-engineering", "tags": ["operations"], "deadline_minutes": 60}
@@ -33,10 +33,10 @@ with new_dag("retry_classes", __doc__, schedule=None, **FACTS):
         command(kind, "-c", code(kind), minutes=1, retry="preempted")
 
 with new_dag("root", __doc__, schedule=daily(hour=3), **FACTS) as root:
-    command("emit", "-c", "pass", minutes=1, outlets=[EVENTS])
+    command("emit", "-c", "pass", minutes=1, outlets=[asset("events")])
 root.max_active_runs = 8
 
-with new_dag("leaf", __doc__, schedule=after(EVENTS), **FACTS) as leaf:
+with new_dag("leaf", __doc__, schedule=after("events"), **FACTS) as leaf:
     command("note", "-c", note("ranges"), *RANGE, minutes=1)
 leaf.max_active_runs = 8
 

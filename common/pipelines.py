@@ -1,0 +1,268 @@
+"""What a system is: `training/<system>/pipeline.yaml`, typed. DAGs, steps and training read it here and nowhere else.
+
+A system has stages, which a training run goes through; models, each the folder that one stage leaves, registered under
+a name; and jobs, stages that run outside of training runs with what is registered. A preset has the stages and jobs
+that name it: the others are no part of its DAGs, and nobody reads what they would have written.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal, TypeVar, get_args
+
+import yaml
+
+from common import assets
+from common.config import parse_config
+from common.errors import DataError
+
+SYSTEMS = Path(__file__).resolve().parents[1] / "training"
+Preset = Literal["demo", "bench", "production"]
+RetryClass = Literal["transient", "preempted", "data", "bug"]
+T = TypeVar("T")
+_INTERVAL = re.compile(r"([1-9]\d*)(m|h)")
+
+
+@dataclass(frozen=True)
+class Query:
+    """DuckDB SQL in a `file` of the system's folder over `tables`; the stage reads its rows as the table of its stem.
+
+    `days`: it sees the partitions of so many days up to the day of the run; None: all up to it. `$day` is that day.
+    """
+
+    file: str
+    tables: tuple[str, ...]
+    days: int | None = None
+
+    @property
+    def table(self) -> str:
+        """What the stage knows the rows as."""
+        return Path(self.file).stem
+
+
+@dataclass(frozen=True)
+class Reads:
+    """Lake tables, folders of earlier stages, registered models by name (each version with a role), and a query."""
+
+    tables: tuple[str, ...] = ()
+    artifacts: tuple[str, ...] = ()
+    models: tuple[str, ...] = ()
+    query: Query | None = None
+
+    @property
+    def lake(self) -> tuple[str, ...]:
+        """Every table of the lake that is read, by the stage or by its query."""
+        return (*self.tables, *(self.query.tables if self.query else ()))
+
+
+@dataclass(frozen=True)
+class Writes:
+    """Lake tables that the stage's result is published to, and whether later stages read its folder."""
+
+    tables: tuple[str, ...] = ()
+    artifact: bool = False
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """What a stage wants where there are GPUs."""
+
+    kind: Literal["none", "small", "large"] = "none"
+    count: int = 0
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of a system. `retry` is a ceiling: the exit code decides whether a retry happens at all.
+
+    `module` is the code that it runs, where several stages run the same with other configs; without one, its name.
+    `gpu_for`: what a preset wants in place of `gpu`.
+    """
+
+    name: str
+    time_limit_minutes: int
+    retry: RetryClass
+    config: Mapping[str, Mapping[str, Any]]
+    module: str | None = None
+    reads: Reads = Reads()
+    writes: Writes = Writes()
+    gpu: Gpu = Gpu()
+    gpu_for: Mapping[str, Gpu] = field(default_factory=dict)
+
+    @property
+    def code(self) -> str:
+        """The module of the system's folder that it runs."""
+        return self.module or self.name
+
+    def under(self, preset: Preset, kept: Collection[str]) -> Stage:
+        """With the one preset's config and GPUs, so that a change of another is not a change of this run."""
+        reads = replace(self.reads, artifacts=tuple(name for name in self.reads.artifacts if name in kept))
+        config: dict[str, Mapping[str, Any]] = {preset: self.config.get(preset, {})}
+        return replace(self, reads=reads, config=config, gpu=self.gpu_for.get(preset, self.gpu), gpu_for={})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trigger:
+    """What sets a DAG off, how long a run may take, and its triage notes (Markdown; the heading says what it does).
+
+    `after`: any of these assets (see `common.assets`); `every`: a time, such as `15m`.
+    """
+
+    notes: str
+    deadline_minutes: int
+    after: tuple[str, ...] = ()
+    every: str = ""
+
+    @property
+    def minutes(self) -> int:
+        """The time of `every`; 0 where assets are waited for."""
+        match = _INTERVAL.fullmatch(self.every)
+        return int(match[1]) * (60 if match[2] == "h" else 1) if match else 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job(Trigger):
+    """A stage outside of training runs: its DAG has the job's name and this one task."""
+
+    name: str
+    stage: Stage
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """All that is declared of one system. `models`: registered name to the stage whose folder is registered."""
+
+    system: str
+    training: Trigger
+    stages: tuple[Stage, ...]
+    models: Mapping[str, str] = field(default_factory=dict)
+    jobs: tuple[Job, ...] = ()
+    seed: int = 17
+
+    @property
+    def dag(self) -> str:
+        """The DAG of its training runs."""
+        return f"align_{self.system}"
+
+    def under(self, preset: Preset, also: Collection[str] = ()) -> Pipeline:
+        """As the preset has it, with the stages `also`; DataError where no stage names it."""
+        kept = {stage.name for stage in self.stages if preset in stage.config or stage.name in also}
+        if not kept:
+            named = sorted({name for stage in self.stages for name in stage.config})
+            raise DataError(
+                f"{self.system} has no stage under the preset {preset!r}.", do=f"Choose {' or '.join(named)}."
+            )
+        return replace(
+            self,
+            stages=tuple(stage.under(preset, kept) for stage in self.stages if stage.name in kept),
+            models={model: stage for model, stage in self.models.items() if stage in kept},
+            jobs=tuple(
+                replace(job, stage=job.stage.under(preset, kept)) for job in self.jobs if preset in job.stage.config
+            ),
+        )
+
+    def stage(self, name: str) -> Stage:
+        """The stage of that name. Raises DataError if there is none."""
+        return _named(name, {stage.name: stage for stage in self.stages}, f"{self.system} has no stage")
+
+    def job(self, name: str) -> Job:
+        """The job of that name. Raises DataError if there is none."""
+        return _named(name, {job.name: job for job in self.jobs}, f"{self.system} has no job")
+
+    def tables(self) -> set[str]:
+        """Every lake table that comes from outside the stages: what a training run pins when it starts."""
+        written = {table for stage in self.stages for table in stage.writes.tables}
+        return {table for stage in self.stages for table in stage.reads.lake} - written
+
+    def foreign_models(self) -> set[str]:
+        """Every registered model that a training run reads: it pins their versions as it does tables."""
+        return {model for stage in self.stages for model in stage.reads.models}
+
+    def before(self, stage: Stage) -> set[str]:
+        """The stages whose folders or tables it reads, without those that are before one of these."""
+        writers = {table: one.name for one in self.stages for table in one.writes.tables}
+        read = {name for name in stage.reads.artifacts if name in {one.name for one in self.stages}}
+        read |= {writers[table] for table in stage.reads.lake if table in writers}
+        return read - {earlier for name in read for earlier in self._all_before(name)}
+
+    def _all_before(self, name: str) -> Iterator[str]:
+        for one in self.before(self.stage(name)):
+            yield one
+            yield from self._all_before(one)
+
+    def made_by(self) -> Mapping[str, Any]:
+        """What a change of makes other training runs: not when they start, and nothing of models and jobs."""
+        return {"system": self.system, "seed": self.seed, "stages": [asdict(stage) for stage in self.stages]}
+
+
+def systems(root: Path = SYSTEMS) -> list[str]:
+    """Every system that there is."""
+    return sorted(path.parent.name for path in root.glob("*/pipeline.yaml"))
+
+
+def read_pipeline(system: str, root: Path = SYSTEMS) -> Pipeline:
+    """Read `<root>/<system>/pipeline.yaml`; DataError that names the first fault, or the systems that there are."""
+    path = root / system / "pipeline.yaml"
+    if not path.is_file():
+        known = ", ".join(systems(root)) or "(none)"
+        raise DataError(f"There is no system {system!r}.", where=str(path), do=f"Choose one of: {known}.")
+    try:
+        values = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise DataError("The declaration is no YAML.", where=str(path), why=str(error).replace("\n", " ")) from error
+    declared = parse_config(Pipeline, {"system": system, **values}, str(path))
+    if faults := list(_faults(declared)):
+        raise DataError("The declaration does not fit together.", where=str(path), why="; ".join(faults))
+    return declared
+
+
+def load_pipeline(system: str, preset: Preset, root: Path = SYSTEMS) -> Pipeline:
+    """The system as the preset has it. Raises DataError as `read_pipeline` and `Pipeline.under` do."""
+    return read_pipeline(system, root).under(preset)
+
+
+def owner(model: str, root: Path = SYSTEMS) -> str:
+    """The system that makes the registered model of this name. Raises DataError where none does."""
+    makers = {name: system for system in systems(root) for name in read_pipeline(system, root).models}
+    return _named(model, makers, "There is no model")
+
+
+def _named(name: str, known: Mapping[str, T], what: str) -> T:
+    if name not in known:
+        raise DataError(f"{what} {name!r}.", do=f"Choose one of: {', '.join(known) or '(none)'}.")
+    return known[name]
+
+
+def _faults(pipeline: Pipeline) -> Iterator[str]:
+    seen: set[str] = set()
+    for stage in pipeline.stages:
+        if stage.name in seen:
+            yield f"two stages are called {stage.name}"
+        if unknown := sorted(set(stage.reads.artifacts) - {one for one in seen if pipeline.stage(one).writes.artifact}):
+            yield f"stage {stage.name} reads {', '.join(unknown)}, which no earlier stage writes"
+        seen.add(stage.name)
+    for model, maker in pipeline.models.items():
+        if maker not in seen or not pipeline.stage(maker).writes.artifact:
+            yield f"model {model} is made by {maker}, which is no stage that writes an artifact"
+    for name, trigger in (("training", pipeline.training), *((job.name, job) for job in pipeline.jobs)):
+        if bool(trigger.after) == bool(trigger.every) or (trigger.every and not trigger.minutes):
+            yield f"{name} needs either `after: [asset, ...]` or `every: 15m` (minutes or hours)"
+        for written in trigger.after:
+            try:
+                assets.parse(written)
+            except DataError as error:
+                yield f"{name} waits for {error.what}"
+    for job in pipeline.jobs:
+        if job.stage.reads.artifacts:
+            yield f"job {job.name} reads artifacts; outside of a training run there are none"
+    for preset in sorted({name for one in _all_stages(pipeline) for name in (*one.config, *one.gpu_for)}):
+        if preset not in get_args(Preset):
+            yield f"{preset!r} is no preset; they are {', '.join(get_args(Preset))}"
+
+
+def _all_stages(pipeline: Pipeline) -> Iterator[Stage]:
+    yield from pipeline.stages
+    yield from (job.stage for job in pipeline.jobs)

@@ -1,0 +1,28 @@
+"""The DAGs of every system, from its declaration: its training run, its jobs, and the promotion of each of its models.
+
+Triage notes of trainings and jobs are the `notes` of `training/<system>/pipeline.yaml`.
+"""
+
+from dags.builder import job_dag, pipelines, promotion_dag, training_dag
+
+PROMOTION = """### Promote {model}: a person says whether the challenger becomes the champion
+
+**Healthy when** a run is green, whatever the answer was; `python -m registry history` shows the decision.
+
+**First three checks** when it is red:
+
+1. `gate_report` red: the model was not registered; look at `register` of the training DAG.
+2. `approve` waits: that is its job. Answer under *Required Actions*; after a day without an answer it is a rejection.
+3. `decide` red: the registry refused and says why (for instance because the champion has changed meanwhile).
+
+**Rerun**: clear `gate_report` to judge the present challenger again. Decisions are appended, never changed.
+
+**Owner**: ml-engineering.
+"""
+
+for pipeline in pipelines():
+    training_dag(pipeline)
+    for model in pipeline.models:
+        promotion_dag(PROMOTION, model)
+    for job in pipeline.jobs:
+        job_dag(pipeline, job)

@@ -1,0 +1,178 @@
+"""Stage declarations."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+import yaml
+
+from common.errors import DataError
+from common.pipelines import Preset, load_pipeline, owner, read_pipeline, systems
+from tests.pipeline_kit import TRAINING
+
+
+def stage(name: str, tables: list[str], artifacts: list[str], **more: Any) -> dict[str, Any]:
+    reads = {"tables": tables, "artifacts": artifacts}
+    base = {"name": name, "reads": reads, "writes": {"artifact": True}, "time_limit_minutes": 5, "retry": "transient"}
+    return {**base, "config": {"demo": {}}, **more}
+
+
+def declare(root: Path, *stages: dict[str, Any], **more: Any) -> Path:
+    (root / "toy").mkdir()
+    values = {"training": TRAINING, "stages": list(stages), **more}
+    (root / "toy" / "pipeline.yaml").write_text(yaml.safe_dump(values))
+    return root
+
+
+def job(name: str = "nightly", stage: dict[str, Any] | None = None, **more: Any) -> dict[str, Any]:
+    facts = {"name": name, "notes": "### Nightly", "deadline_minutes": 60, "stage": stage or one_more("list")}
+    return {**facts, **(more or {"after": ["events"]})}
+
+
+def one_more(name: str, **more: Any) -> dict[str, Any]:
+    return stage(name, [], [], **more)
+
+
+@pytest.mark.parametrize("preset", get_args(Preset))
+def test_every_declaration_of_the_checkout_is_sound_under_every_preset(preset: Preset) -> None:
+    assert systems()
+    for system in systems():
+        assert load_pipeline(system, preset).stages
+
+
+@pytest.mark.parametrize("preset", get_args(Preset))
+def test_a_job_has_every_preset_and_is_no_part_of_a_training_run(preset: Preset) -> None:
+    pipeline = load_pipeline("generative_rec", preset)
+    assert preset in pipeline.job("nightly_recommend").stage.config
+    assert "recommendations" not in {table for stage in pipeline.stages for table in stage.writes.tables}
+    assert not {"jobs", "training", "models"} & set(pipeline.made_by()), "it would name every run anew"
+
+
+def test_an_unknown_job_lists_the_known(tmp_path: Path) -> None:
+    root = declare(tmp_path, stage("fit", [], []), jobs=[job()])
+    assert load_pipeline("toy", "demo", root).job("nightly").stage.name == "list"
+    with pytest.raises(DataError, match=r"(?s)toy has no job 'hourly'.*nightly"):
+        load_pipeline("toy", "demo", root).job("hourly")
+
+
+def test_a_preset_has_the_jobs_and_models_whose_stages_name_it(tmp_path: Path) -> None:
+    bench = {"config": {"bench": {}}}
+    root = declare(
+        tmp_path, stage("fit", [], []), one_more("judge", **bench), models={"a": "fit", "b": "judge"},
+        jobs=[job("one"), job("two", one_more("list", **bench))],
+    )  # fmt: skip
+    demo, full = load_pipeline("toy", "demo", root), read_pipeline("toy", root)
+    assert (dict(demo.models), [one.name for one in demo.jobs]) == ({"a": "fit"}, ["one"])
+    assert (dict(full.models), [one.name for one in full.jobs]) == ({"a": "fit", "b": "judge"}, ["one", "two"])
+    assert owner("b", root) == "toy"
+    with pytest.raises(DataError, match=r"(?s)no model 'c'.*a, b"):
+        owner("c", root)
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({"models": {"m": "nothing"}}, "model m is made by nothing, which is no stage that writes an artifact"),
+        ({"jobs": [job(after=[])]}, "nightly needs either `after"),
+        ({"jobs": [job(after=["events"], every="15m")]}, "nightly needs either `after"),
+        ({"jobs": [job(every="15 minutes")]}, "nightly needs either `after"),
+        ({"jobs": [job(after=["verdict(m)"])]}, r"nightly waits for 'verdict\(m\)' is no asset"),
+        ({"jobs": [job(stage=stage("list", [], ["fit"]))]}, "job nightly reads artifacts"),
+        ({"stages": [stage("fit", [], []), stage("fit", [], [])]}, "two stages are called fit"),
+        ({"stages": [stage("fit", [], [], config={"demo": {}, "tiny": {}})]}, "'tiny' is no preset"),
+    ],
+)
+def test_what_does_not_fit_together_is_named(tmp_path: Path, more: dict[str, Any], words: str) -> None:
+    with pytest.raises(DataError, match=words) as refusal:
+        load_pipeline("toy", "demo", declare(tmp_path, stage("fit", [], []), **more))
+    assert refusal.value.where.endswith("toy/pipeline.yaml")
+
+
+@pytest.mark.parametrize(("every", "minutes"), [("15m", 15), ("2h", 120)])
+def test_a_job_may_follow_the_clock(tmp_path: Path, every: str, minutes: int) -> None:
+    root = declare(tmp_path, stage("fit", [], []), jobs=[job(every=every)])
+    assert load_pipeline("toy", "demo", root).jobs[0].minutes == minutes
+
+
+def test_a_stage_comes_after_the_stages_that_it_reads_each_said_once(tmp_path: Path) -> None:
+    codes = stage("codes", ["items"], [], writes={"tables": ["item_codes"], "artifact": True})
+    root = declare(
+        tmp_path, codes, stage("ranker", ["samples"], []), stage("fit", ["samples"], ["codes"]),
+        stage("score", ["item_codes"], ["ranker"]), stage("evaluate", [], ["codes", "ranker", "fit"]),
+    )  # fmt: skip
+    pipeline = load_pipeline("toy", "demo", root)
+    assert {one.name: pipeline.before(one) for one in pipeline.stages} == {
+        "codes": set(),
+        "ranker": set(),
+        "fit": {"codes"},
+        "score": {"codes", "ranker"},
+        "evaluate": {"ranker", "fit"},
+    }
+
+
+def test_a_run_pins_the_tables_that_come_from_outside_and_no_others(tmp_path: Path) -> None:
+    first = stage("codes", ["items"], [], writes={"tables": ["item_codes"], "artifact": True})
+    root = declare(tmp_path, first, stage("fit", ["samples", "item_codes"], ["codes"]))
+    assert load_pipeline("toy", "demo", root).tables() == {"items", "samples"}
+
+
+def test_an_artifact_that_no_earlier_stage_writes_is_an_error(tmp_path: Path) -> None:
+    root = declare(tmp_path, stage("fit", [], ["codes"]), stage("codes", [], []))
+    with pytest.raises(DataError, match=r"stage fit reads codes, which no earlier stage writes"):
+        load_pipeline("toy", "demo", root)
+
+
+def test_a_stage_that_does_not_name_the_preset_is_left_out_and_so_is_the_reading_of_it(tmp_path: Path) -> None:
+    written = {"tables": ["item_codes"], "artifact": True}
+    old = stage("old", ["past"], [], writes=written, config={"bench": {}})
+    new = stage("new", ["items"], [], writes=written, config={"bench": {}, "demo": {"levels": 3}})
+    root = declare(tmp_path, old, new, stage("fit", ["samples", "item_codes"], ["old", "new"], config={"demo": {}}))
+    demo, bench = load_pipeline("toy", "demo", root), load_pipeline("toy", "bench", root)
+    assert [one.name for one in demo.stages] == ["new", "fit"]
+    assert demo.stage("fit").reads.artifacts == ("new",)
+    assert demo.tables() == {"items", "samples"}
+    assert [one.name for one in bench.stages] == ["old", "new"]
+    assert bench.tables() == {"past", "items"}
+
+
+def test_the_config_of_another_preset_is_no_part_of_a_preset(tmp_path: Path) -> None:
+    root = declare(tmp_path, stage("fit", [], [], config={"demo": {"levels": 3}, "bench": {"levels": 4}}))
+    assert load_pipeline("toy", "demo", root).stage("fit").config == {"demo": {"levels": 3}}
+
+
+def test_a_preset_may_want_other_gpus_than_the_rest(tmp_path: Path) -> None:
+    wanted = {"gpu": {"kind": "small", "count": 1}, "gpu_for": {"bench": {"kind": "large", "count": 4}}}
+    root = declare(tmp_path, stage("fit", [], [], config={"demo": {}, "bench": {}}, **wanted))
+    demo, bench = (load_pipeline("toy", preset, root) for preset in ("demo", "bench"))
+    assert [(one.stage("fit").gpu.kind, one.stage("fit").gpu.count) for one in (demo, bench)] == [
+        ("small", 1),
+        ("large", 4),
+    ]
+    (tmp_path / "plain").mkdir()
+    plain = declare(tmp_path / "plain", stage("fit", [], [], config={"demo": {}}, gpu=wanted["gpu"]))
+    assert demo == load_pipeline("toy", "demo", plain)  # another preset's is no part of it
+
+
+def test_a_preset_that_no_stage_names_is_an_error(tmp_path: Path) -> None:
+    root = declare(tmp_path, stage("fit", [], []))
+    with pytest.raises(DataError, match="no stage under the preset 'production'"):
+        load_pipeline("toy", "production", root)
+
+
+def test_an_unknown_key_is_an_error_that_names_it(tmp_path: Path) -> None:
+    root = declare(tmp_path, stage("fit", [], [], gpus=2))
+    with pytest.raises(DataError, match=r"(?s)unknown config key 'gpus'.*stages.0"):
+        load_pipeline("toy", "demo", root)
+
+
+def test_an_unknown_retry_class_is_an_error(tmp_path: Path) -> None:
+    root = declare(tmp_path, stage("fit", [], [], retry="always"))
+    with pytest.raises(DataError, match=r"(?s)'always' is not allowed.*stages.0.retry"):
+        load_pipeline("toy", "demo", root)
+
+
+def test_a_system_without_a_declaration_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no system 'toy'"):
+        load_pipeline("toy", "demo", tmp_path)
