@@ -163,15 +163,49 @@ def test_sasrec_learns_from_a_part_of_a_large_catalogue_too(monkeypatch: pytest.
 
 
 def test_items_that_were_drawn_stand_for_all() -> None:
-    network = sasrec._Network(4, SMALL)
-    with torch.no_grad():
-        network.item.weight[2:].copy_(torch.tensor([[1.0], [2.0], [0.0], [3.0]]).expand(-1, 16) / 16)
-    states, targets = torch.ones(1, 16), torch.tensor([1])
+    items = torch.tensor([[1.0], [2.0], [0.0], [3.0]]).expand(-1, 16) / 16
+    states, targets, among = torch.ones(1, 16), torch.tensor([1]), torch.tensor([0, 1])
     # Logits 1, 2, 0, 3. Of the drawn items 0 and 1 the target is left out, and 0 counts twice.
     # -ln(e^2 / (e^2 + 2 e)) = 0.5514
-    assert float(network.loss(states, targets, torch.tensor([0, 1])).detach()) == pytest.approx(0.5514, abs=1e-4)
+    part = sasrec.cross_entropy(states, items[targets], items[among], targets, among, size=4)
+    assert float(part) == pytest.approx(0.5514, abs=1e-4)
     # -ln(e^2 / (e + e^2 + 1 + e^3)) = 1.4402
-    assert float(network.loss(states, targets, None).detach()) == pytest.approx(1.4402, abs=1e-4)
+    whole = sasrec.cross_entropy(states, items[targets], items, targets, None, size=4)
+    assert float(whole) == pytest.approx(1.4402, abs=1e-4)
+
+
+@pytest.mark.parametrize("softmax_items", [4, 100])
+def test_parts_of_the_positions_teach_what_all_of_them_at_once_do(
+    monkeypatch: pytest.MonkeyPatch, softmax_items: int
+) -> None:
+    monkeypatch.setattr(sasrec, "_SOFTMAX_ITEMS", softmax_items)
+    model = SASRec(known(CYCLE, validation=VALID, seed=1), dataclasses.replace(SMALL, epochs=0))
+    network, states, targets = (
+        model._network,
+        torch.randn(7, 16, requires_grad=True),
+        torch.tensor([0, 1, 2, 3, 4, 0, 1]),
+    )
+
+    def gradients(at_once: int) -> tuple[torch.Tensor, torch.Tensor]:
+        monkeypatch.setattr(sasrec, "rows_at_once", lambda width: at_once)
+        network.zero_grad()
+        states.grad = None
+        torch.manual_seed(2)
+        model._learn(states, targets)
+        assert states.grad is not None and network.item.weight.grad is not None
+        return states.grad.clone(), network.item.weight.grad.clone()
+
+    whole = gradients(100)
+    assert all(float(one.abs().sum()) > 0 for one in whole)
+    for at_once in (1, 3):
+        for found, expected in zip(gradients(at_once), whole, strict=True):
+            torch.testing.assert_close(found, expected)
+    if softmax_items == 100:  # the whole catalogue: what autograd says of the plain loss
+        network.zero_grad()
+        fresh = states.detach().requires_grad_()
+        torch.nn.functional.cross_entropy(network.logits(fresh), targets).backward()
+        torch.testing.assert_close(fresh.grad, whole[0])
+        torch.testing.assert_close(network.item.weight.grad, whole[1])
 
 
 def test_sasrec_knows_what_a_user_without_a_history_begins_with() -> None:

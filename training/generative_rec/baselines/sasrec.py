@@ -2,7 +2,7 @@
 
 What differs from the paper: a softmax over the whole catalogue instead of binary cross-entropy with one sampled
 negative, which later comparisons found to be what made SASRec look weak (gSASRec, arXiv 2308.07192) and which a small
-catalogue affords (of a larger one 16,384 items are drawn for each batch); pre-normalised layers; and a begin token, so
+catalogue affords (of a larger one 8,192 items are drawn for each batch); pre-normalised layers; and a begin token, so
 that a user without a history is a case that training has seen. Trained on every position; stops when validation NDCG@10
 does. Sizes, dropout and learning rate are those of RecBole's SASRec, and were the best of those tried on validation
 (docs/LOG.md).
@@ -26,7 +26,7 @@ from training.generative_rec.samples import NextItem
 
 _PAD, _BEGIN, _FIRST_ITEM = 0, 1, 2
 _LENGTHS_TOGETHER = 4
-_SOFTMAX_ITEMS = 1 << 14
+_SOFTMAX_ITEMS = 1 << 13
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class SASRec(Baseline):
     def _train(self, validation: Sequence[NextItem]) -> None:
         rows = _inputs([sequence for sequence in self.sequences if sequence], self._config.length + 1)
         optimizer = torch.optim.AdamW(
-            self._network.parameters(), lr=self._config.learning_rate, weight_decay=self._config.weight_decay
+            self._network.parameters(), lr=self._config.learning_rate, weight_decay=self._config.weight_decay, fused=True
         )
         best, best_weights, waited = -1.0, copy.deepcopy(self._network.state_dict()), 0
         with Progress(self._config.epochs, "sasrec", "epoch") as progress:
@@ -99,14 +99,23 @@ class SASRec(Baseline):
     def _learn(self, states: Tensor, targets: Tensor) -> None:
         """Gradients of the mean cross-entropy: states [n, width], targets [n].
 
-        By parts of the positions: the logits of all of them at once would be a table of positions x catalogue.
+        By parts of the positions: the logits of all of them at once would be a table of positions x catalogue. What
+        the parts say of items is added up among the items that they share, and reaches the whole catalogue's table
+        once: a table of zeros for each part would cost more than the logits.
         """
-        size = len(self.catalogue)
-        among = torch.randperm(size)[:_SOFTMAX_ITEMS] if size > _SOFTMAX_ITEMS else None
-        cut, at_once = states.detach().requires_grad_(), rows_at_once(min(size, _SOFTMAX_ITEMS))
-        for part, own in zip(torch.split(cut, at_once), torch.split(targets, at_once), strict=True):
-            torch.autograd.backward(self._network.loss(part, own, among) / len(cut))
-        torch.autograd.backward(states, cut.grad)
+        items = self._network.items
+        among = torch.randperm(len(items))[:_SOFTMAX_ITEMS] if len(items) > _SOFTMAX_ITEMS else None
+        drawn, own = items if among is None else items[among], items[targets]
+        cut = [whole.detach().requires_grad_() for whole in (states, own, drawn)]
+        at_once = rows_at_once(len(drawn))
+        parts = zip(*(torch.split(one, at_once) for one in (cut[0], cut[1], targets)), strict=True)
+        for part, part_own, part_targets in parts:
+            loss = cross_entropy(part, part_own, cut[2], part_targets, among, len(items))
+            torch.autograd.backward(loss / len(states))
+        torch.autograd.backward(
+            [states, drawn, *([] if among is None else [own])],
+            [cut[0].grad, cut[2].grad, *([] if among is None else [cut[1].grad])],
+        )
 
     def _batches(self, lengths: Tensor) -> list[Tensor]:
         """Row numbers in random batches of about equal lengths: most sequences are short, and padding costs time."""
@@ -142,23 +151,31 @@ class _Network(nn.Module):
         states: Tensor = self.layers(self.dropout(self.item(rows) + self.place[:length]), mask=later, is_causal=True)
         return states
 
+    @property
+    def items(self) -> Tensor:
+        """The embeddings of the catalogue, [items, width]."""
+        return self.item.weight[_FIRST_ITEM:]
+
     def logits(self, states: Tensor) -> Tensor:
         """[n, width] -> [n, items]."""
-        return states @ self.item.weight[_FIRST_ITEM:].T
+        return states @ self.items.T
 
-    def loss(self, states: Tensor, targets: Tensor, among: Tensor | None) -> Tensor:
-        """Summed cross-entropy over the whole catalogue, or over the target and the items drawn evenly (`among`).
 
-        A drawn item stands for all that it was drawn from, so its logit rises by log(items / drawn) (Bengio and
-        Senecal 2008). One that is the target is left out.
-        """
-        if among is None:
-            return nn.functional.cross_entropy(self.logits(states), targets, reduction="sum")
-        items = self.item.weight[_FIRST_ITEM:]
-        drawn = states @ items[among].T + math.log(len(items) / len(among))
-        drawn = drawn.masked_fill(among == targets.unsqueeze(1), -torch.inf)
-        own = (states * items[targets]).sum(dim=1, keepdim=True)
-        return -torch.cat([own, drawn], dim=1).log_softmax(dim=1)[:, 0].sum()
+def cross_entropy(
+    states: Tensor, own: Tensor, drawn: Tensor, targets: Tensor, among: Tensor | None, size: int
+) -> Tensor:
+    """Summed cross-entropy of `states` [n, width] over a whole catalogue of `size` items, or over the target and the
+    items drawn evenly (`among` [k]); `own` [n, width] are the targets' embeddings, `drawn` those of all or of `among`.
+
+    A drawn item stands for all that it was drawn from, so its logit rises by log(size / drawn) (Bengio and Senecal
+    2008). One that is the target is left out.
+    """
+    if among is None:
+        return nn.functional.cross_entropy(states @ drawn.T, targets, reduction="sum")
+    logits = states @ drawn.T + math.log(size / len(among))
+    logits = logits.masked_fill(among == targets.unsqueeze(1), -torch.inf)
+    first = (states * own).sum(dim=1, keepdim=True)
+    return -torch.cat([first, logits], dim=1).log_softmax(dim=1)[:, 0].sum()
 
 
 def _inputs(sequences: Sequence[Sequence[int]], length: int) -> Tensor:
