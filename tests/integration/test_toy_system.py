@@ -1,0 +1,139 @@
+"""A new system is a folder, a gate for each model and a contract for each new table: no other file is touched.
+
+The checkout is copied, the toy put beside the systems that are there, and all of it run as the DAGs run it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from infra.profile import CHECKOUT
+
+TOY = Path(__file__).with_name("toy_system")
+DAY = "2018-01-05"
+ROOMS = ("common", "dags", "dbt", "feature_store", "infra", "mlflow", "spark_jobs", "tests", "training")
+Run = Callable[..., Any]
+
+GRAPH = """
+import json, runpy
+from airflow.dag_processing.dagbag import DagBag
+bag = DagBag("dags", safe_mode=False)
+assert bag.import_errors == {}, bag.import_errors
+policies = runpy.run_path("tests/contract/dags/policies.py")["POLICIES"]
+faults = {name: [fault for policy in policies for fault in policy(dag)] for name, dag in bag.dags.items()}
+print(json.dumps({"graph": runpy.run_path("tests/contract/dags/graph.py")["describe"](bag.dags), "faults": faults}))
+"""
+LAND = """
+from datetime import date, timedelta
+from infra.profile import load_profile
+from tests.registry_kit import publish_day
+for back in (2, 1, 0):
+    publish_day(load_profile(), date(2018, 1, 5) - timedelta(days=back), 40 - 10 * back)
+"""
+ROWS = """
+import json, sys
+import pyarrow.parquet as pq
+from infra.lake import Lake
+from infra.profile import load_profile
+rows = [row for file in Lake(load_profile()).files(sys.argv[1]) for row in pq.read_table(file.path).to_pylist()]
+print(json.dumps(rows, default=str))
+"""
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the checkout with one system more."""
+    root = tmp_path_factory.mktemp("checkout")
+    listed = subprocess.run(["git", "ls-files", "--", *ROOMS], cwd=CHECKOUT, capture_output=True, text=True, check=True)
+    for name in listed.stdout.splitlines():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(CHECKOUT / name, root / name)
+    shutil.copytree(TOY, root / "training" / "toy", ignore=shutil.ignore_patterns("gate.yaml", "toy_scores.yaml"))
+    shutil.copyfile(TOY / "toy_scores.yaml", root / "spark_jobs" / "contracts" / "toy_scores.yaml")
+    for name in ("ranker", "writer"):
+        gate = (TOY / "gate.yaml").read_text().format(name=name)
+        (root / "mlflow" / "gates" / f"toy_{name}.yaml").write_text(gate)
+    return root
+
+
+@pytest.fixture(scope="module")
+def run(checkout: Path) -> Run:
+    """Run Python with these arguments in the copy; what it printed last, as JSON if it is."""
+    own = {"PYTHONPATH": f"{checkout}:{checkout / 'mlflow'}", "PLUMBLINE__HOME": str(checkout / "build")}
+    environment = {**os.environ, **own, "AIRFLOW_HOME": str(checkout / "build" / "airflow")}
+
+    def run(*arguments: str) -> Any:
+        command = [sys.executable, *arguments]
+        done = subprocess.run(command, cwd=checkout, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+        return done.stdout
+
+    return run
+
+
+def test_its_dags_are_there_and_keep_every_policy(run: Run) -> None:
+    found = json.loads(run("-c", GRAPH).splitlines()[-1])
+    graph = found["graph"]
+    assert all(faults == [] for faults in found["faults"].values())
+    assert set(graph) >= {"align_toy", "promote_toy_ranker", "promote_toy_writer", "toy_nightly", "toy_nearline"}
+    assert set(graph) >= {"align_generative_rec", "nightly_recommend"}
+    tasks = graph["align_toy"]["tasks"]
+    assert {name: task["after"] for name, task in tasks.items()} == {
+        "ranker": [],
+        "writer": [],
+        "register_toy_ranker": ["ranker"],
+        "register_toy_writer": ["writer"],
+    }
+    assert tasks["register_toy_writer"]["outlets"] == ["toy_writer_challenger"]
+    schedules = {name: dag["schedule"] for name, dag in graph.items()}
+    assert schedules["align_toy"] == "user_stats"
+    assert schedules["promote_toy_ranker"] == "toy_ranker_challenger"
+    assert schedules["toy_nightly"] == "user_stats | toy_ranker_decision"
+    assert schedules["toy_nearline"] == "every 0:15:00"
+    assert graph["toy_nightly"]["tasks"]["score"]["outlets"] == ["toy_scores"]
+    (nearline,) = graph["toy_nearline"]["tasks"].values()
+    assert nearline["outlets"] == [] and "run_after" in nearline["arguments"][-1]
+    waits = set(schedules["quality_report"].split(" | "))
+    assert waits >= {"toy_ranker_challenger", "toy_writer_decision", "toy_scores", "recommendations"}
+
+
+def test_it_trains_is_gated_makes_its_lists_and_stands_in_the_report(run: Run, checkout: Path) -> None:
+    def stage(*which: str) -> str:
+        return str(run("-m", "dags.steps.run_stage", "run", *which, "--system", "toy", "--run-id", "r", *day))
+
+    day = ("--partition", DAY)
+    run("-c", LAND)
+    assert "score is left out: nothing stands yet" in stage("--job", "toy_nightly")
+    said = {}
+    for name in ("ranker", "writer"):
+        stage("--stage", name)
+        model = ("--model", f"toy_{name}")
+        said[name] = run("-m", "dags.steps.register", *model, "--system", "toy", "--run-id", "r", *day)
+        run("-m", "dags.steps.decide", *model, "--version", "1", "--answer", "Approve", "--who", "ada")
+    assert "Gate passed: toy_ranker version 1" in said["ranker"]
+    assert "Gate failed: toy_writer version 1" in said["writer"]
+
+    stage("--job", "toy_nightly")
+    rows = json.loads(run("-c", ROWS, "toy_scores"))
+    assert len(rows) == 40  # those of two days; the writer was refused, so the ranker alone stands
+    assert {(row["run_date"], row["model"], row["role"], row["score"]) for row in rows} == {
+        (DAY, "toy_ranker", "champion", 0.9)
+    }
+    stage("--job", "toy_nearline")
+    assert json.loads(run("-c", ROWS, "toy_scores")) == rows
+    folders = checkout / "build" / "stages" / "toy"
+    assert sorted(path.parent.name for path in folders.glob(f"jobs/*/{DAY}")) == ["toy_nearline", "toy_nightly"]
+
+    run("-m", "dags.steps.export_tables")
+    run("-m", "dags.steps.report")
+    page = (checkout / "build" / "report" / "index.html").read_text()
+    assert "toy_ranker" in page and "toy_scores" in page
