@@ -1,1 +1,1 @@
-"""What every room may use and needs nothing but Python and YAML: errors, typed configs, the declarations of systems."""
+"""What every room may use and needs nothing but Python, YAML and NumPy: errors, typed configs, systems, metrics."""

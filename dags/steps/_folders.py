@@ -1,9 +1,9 @@
 """Where training runs and jobs live, and who may remove what.
 
 `<home>/stages/<system>/<run>/<stage>`: `<run>` is the newest day of the input and a hash of its files and of the
-declaration, so that a run on the same data finds its finished stages again. Beside the runs lie `jobs/<job>/<day>`,
-what a job has made for a day, and `models/<model>/v<version>`, what was unpacked for it. A step that opens a folder
-says so by the folder's time of change: `clean_stages` lets alone what was opened of late.
+declaration, so that a run on the same data finds its finished stages again. Beside the runs lie
+`jobs/<job>/<job>-<day>`, what a job has made for a day, and `models/<model>/v<version>`, what was unpacked for it. A
+step that opens a folder says so by the folder's time of change: `clean_stages` lets alone what was opened of late.
 """
 
 from __future__ import annotations

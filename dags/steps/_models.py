@@ -29,14 +29,14 @@ def active(profile: Profile, models: Iterable[str]) -> dict[str, tuple[ModelVers
 
 
 def _active(profile: Profile, model: str) -> tuple[ModelVersion, ...]:
-    from registry.aliases import CHAMPION, standing
+    from registry.aliases import CHAMPION, active_versions
     from registry.packaging import unpack
 
     system = owner(model)
     root = stages_of(profile, system)
     found: list[ModelVersion] = []
     with hold(root):
-        for role, version in standing(profile, model).items():
+        for role, version in active_versions(profile, model).items():
             found.append(
                 ModelVersion(version, role, str(opened(unpack(profile, model, version, root / MODELS / model))))
             )

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
+from functools import reduce
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from dags.steps._folders import hold
+from feature_store.point_in_time import read_rows
 from infra.contracts import Contract, arrow_schema, load_contract
 from infra.errors import DataError
 from infra.lake import Lake, current_keys, publish
@@ -20,8 +23,17 @@ from infra.quality import failing_keys_path, write_failing_keys
 from infra.quality.rows import JudgedRows, judge_rows, quarantine_rows
 
 
-def publish_rows(profile: Profile, table: str, rows: pa.Table, inputs: Sequence[str] = ()) -> tuple[date, ...]:
+def publish_rows(
+    profile: Profile,
+    table: str,
+    rows: pa.Table,
+    inputs: Sequence[str] = (),
+    writer: Mapping[str, str] | None = None,
+) -> tuple[date, ...]:
     """Replace the partitions that `rows` hold; returns those that changed: the same rows again change nothing.
+
+    `writer`: columns, with their values in all `rows`, that tell apart who writes: what others have written to the
+    same partitions stays. They publish one after the other.
 
     The contract judges them as it does what Spark builds: refused rows go to the quarantine, results to the ledger.
 
@@ -29,6 +41,22 @@ def publish_rows(profile: Profile, table: str, rows: pa.Table, inputs: Sequence[
         DataError: the rows do not have the contract's columns; or a partition has too many bad rows or does not meet an
             expectation, and keeps its old version. The others are published.
     """
+    if not writer:
+        return _publish(profile, table, rows, inputs)
+    with hold(profile.home / "stages" / "writers" / table, alone=True):
+        return _publish(profile, table, _with_others(Lake(profile), table, rows, writer), inputs)
+
+
+def _with_others(lake: Lake, table: str, rows: pa.Table, writer: Mapping[str, str]) -> pa.Table:
+    contract = load_contract(table)
+    fitted = _fitted(contract, rows)
+    days = fitted[contract.partition].unique().to_pylist()
+    there = read_rows([file.path for file in lake.files(table, partitions=days)], contract)
+    own = reduce(pc.and_, [pc.equal(there[name], value) for name, value in writer.items()])
+    return pa.concat_tables([fitted, there.filter(pc.invert(own)).cast(fitted.schema)])
+
+
+def _publish(profile: Profile, table: str, rows: pa.Table, inputs: Sequence[str]) -> tuple[date, ...]:
     contract, lake, ledger = load_contract(table), Lake(profile), Ledger(profile)
     parts = dict(_parts(contract, _fitted(contract, rows)))
     keys = {day: run_key(table, day, [*inputs, content_hash(part)], {}, 1) for day, part in parts.items()}

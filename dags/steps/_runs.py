@@ -56,7 +56,7 @@ def open_job(profile: Profile, pipeline: Pipeline, job: Job, day: date) -> Run:
                 require_committed(ledger, table, day, day)
     models = active(profile, job.stage.reads.models)
     root = stages_of(profile, pipeline.system)
-    folder = root / JOBS / job.name / str(day)
+    folder = root / JOBS / job.name / f"{job.name}-{day}"
     with hold(root):
         folder.mkdir(parents=True, exist_ok=True)
         return Run(opened(folder), day, {}, models)

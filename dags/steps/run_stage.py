@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 from pathlib import Path
@@ -17,13 +18,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from common.pipelines import Pipeline, Stage, load_pipeline
-from dags.steps._arguments import of_run
+from dags.steps._arguments import of_run as add_run
 from dags.steps._folders import Run
 from dags.steps._publish import publish_rows
 from dags.steps._runs import open_job, open_run
 from dags.steps._specs import write_spec
 from infra import telemetry
-from infra.contracts import load_contract
+from infra.contracts import Contract, load_contract
 from infra.errors import exit_with_reason
 from infra.launch import EXIT_CODE_FILE, build_command, launch, local_gpus
 from infra.profile import Profile, load_profile
@@ -37,7 +38,7 @@ def main() -> int:
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument("--stage", help="of the training run")
     which.add_argument("--job", help="of the system")
-    arguments = of_run(parser).parse_args()
+    arguments = add_run(parser).parse_args()
     telemetry.apply()
     profile = load_profile()
     pipeline = load_pipeline(arguments.system, profile.training_preset)
@@ -54,7 +55,7 @@ def main() -> int:
     if arguments.action == "run":
         code = train(profile, pipeline, stage, run)
     if arguments.action in ("run", "finish") and code == 0:
-        finish(profile, stage, run)
+        finish(profile, pipeline.system, stage, run)
     return code
 
 
@@ -81,7 +82,7 @@ def _import_ahead(profile: Profile, system: str, publishes: bool) -> None:
         import_ahead()
 
 
-def finish(profile: Profile, stage: Stage, run: Run) -> None:
+def finish(profile: Profile, system: str, stage: Stage, run: Run) -> None:
     """Log the finished stage and publish its tables; a stage that was left out has none."""
     from registry.runs import log_stage
 
@@ -89,18 +90,24 @@ def finish(profile: Profile, stage: Stage, run: Run) -> None:
     _say(f"logged as run {log_stage(profile, out, out)}")
     result = json.loads((out / "result.json").read_text())
     for table in () if result.get("left_out") else stage.writes.tables:
-        rows = of_day(pq.read_table([out / file for file in result["tables"][table]]), table, run.last)
-        made_by = f"{run.folder.parent.name}/{run.folder.name}/{stage.name}"
-        changed = publish_rows(profile, table, rows, inputs=(made_by,))
+        contract = load_contract(table)
+        writer = {"system": system, "stage": stage.name}
+        writer = {name: value for name, value in writer.items() if name in contract.key}
+        rows = of_run(pq.read_table([out / file for file in result["tables"][table]]), contract, run.last, writer)
+        changed = publish_rows(profile, table, rows, (f"{system}/{run.folder.name}/{stage.name}",), writer)
         _say(f"{table}: {len(rows)} rows, {len(changed)} partitions changed")
 
 
-def of_day(rows: pa.Table, table: str, day: date) -> pa.Table:
-    """The rows with their partition: those of a stage that knows no days are of the last day of its run."""
-    partition = load_contract(table).partition
-    if partition in rows.schema.names:
-        return rows
-    return rows.append_column(partition, pa.array([day] * len(rows), pa.date32()))
+def of_run(rows: pa.Table, contract: Contract, day: date, writer: Mapping[str, str]) -> pa.Table:
+    """The rows with what a stage does not know of itself: their partition, and the writer's columns.
+
+    Rows that name no day are of the last day of the run.
+    """
+    constants = {name: pa.scalar(value) for name, value in writer.items()}
+    constants[contract.partition] = pa.scalar(day, pa.date32())
+    for name in constants.keys() - set(rows.schema.names):
+        rows = rows.append_column(name, pa.repeat(constants[name], len(rows)))
+    return rows
 
 
 def _say(line: str | Path) -> None:

@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -137,7 +138,12 @@ def test_it_trains_is_gated_makes_its_lists_and_stands_in_the_report(run: Run, c
     stage("--job", "toy_nearline")
     assert json.loads(run("-c", ROWS, "toy_scores")) == rows
     folders = checkout / "build" / "stages" / "toy"
-    assert sorted(path.parent.name for path in folders.glob(f"jobs/*/{DAY}")) == ["toy_nearline", "toy_nightly"]
+    jobs = ["toy_nearline", "toy_nightly"]
+    assert sorted(path.name for path in folders.glob("jobs/*/*")) == [f"{job}-{DAY}" for job in jobs]
+    values = json.loads(run("-c", ROWS, "eval_values"))
+    assert Counter((row["stage"], row["model"]) for row in values) == {
+        (stage, model): 40 for stage in ("ranker", "writer") for model in (stage, "coin")
+    }
 
     run("-c", EXPORT)
     run("-m", "dags.steps.report")

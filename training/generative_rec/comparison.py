@@ -20,7 +20,6 @@ COVERAGE_AT = 10
 COMPARED = "ndcg@10"
 VALUES_SCHEMA = pa.schema(
     {
-        "system": pa.string(),
         "model": pa.string(),
         "split": pa.string(),
         "unit": pa.string(),
@@ -135,7 +134,7 @@ class Comparison:
             found |= {name: pair.value, f"{name}.lo": pair.lo, f"{name}.hi": pair.hi}
         return found
 
-    def values_table(self, system: str, names: Sequence[str]) -> pa.Table:
+    def values_table(self, names: Sequence[str]) -> pa.Table:
         """One line per model, sample and name; the unit is the user. Null: the model has no list for the sample.
 
         Every sample is in the slice `all`, which is not written.
@@ -152,7 +151,7 @@ class Comparison:
             gained = gains(row.ranks)
             for name in names:
                 values = pa.array(gained[:, METRICS.index(name)], mask=~row.scored)
-                words = {"system": system, "model": row.model, "split": self.split, "name": name}
+                words = {"model": row.model, "split": self.split, "name": name}
                 alike = {word: pa.array([text] * len(values), pa.string()) for word, text in words.items()}
                 found.append(pa.table({**columns, **alike, "value": values}).select(VALUES_SCHEMA.names))
         return pa.concat_tables(found)

@@ -225,7 +225,7 @@ def _write(spec: StageSpec, found: Sequence[Comparison], names: Sequence[str]) -
     for comparison in found:
         lines = comparison.lines()
         means.append(comparison.metrics_table(lines, origin))
-        values.append(comparison.values_table(spec.system, names))
+        values.append(comparison.values_table(names))
         sizes = {"test_samples": float(len(comparison.test)), "catalogue": float(comparison.catalogue)}
         own = {**flat(lines), **comparison.differences(), **sizes}
         prefix = "" if comparison.split == "time" else f"{comparison.split}."

@@ -34,7 +34,7 @@ def main(spec: StageSpec) -> StageResult:
     (model / "signature.json").write_text(json.dumps(SIGNATURE))
     pd.DataFrame({"user_id": users[:2]}).to_parquet(model / "example.parquet")
     rows = [
-        {"system": "toy", "model": name, "split": "test", "unit": user, "sample": user, "slices": [], "name": "right"}
+        {"model": name, "split": "test", "unit": user, "sample": user, "slices": [], "name": "right"}
         | {"value": float(number < quality * len(users))}
         for name, quality in ((spec.stage, config.quality), ("coin", 0.5))
         for number, user in enumerate(users)

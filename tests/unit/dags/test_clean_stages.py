@@ -87,7 +87,7 @@ def test_the_newest_runs_and_days_of_a_job_stay(profile: Profile, pipeline: Pipe
     runs = [run(profile, pipeline, number, days=10 + number).name for number in range(4)]
     for days in range(4):
         night(profile, pipeline, DAY - timedelta(days), days + 10)
-    assert left(profile, pipeline) == {*runs[:KEEP], "2018-01-05", "2018-01-04"}
+    assert left(profile, pipeline) == {*runs[:KEEP], "nightly-2018-01-05", "nightly-2018-01-04"}
 
 
 def test_an_unfinished_run_can_be_taken_up_again_for_a_month(profile: Profile, pipeline: Pipeline) -> None:

@@ -21,7 +21,7 @@ from dags.steps._folders import Run
 from dags.steps._publish import publish_rows
 from dags.steps._runs import close_run, open_run
 from dags.steps._specs import write_spec
-from dags.steps.run_stage import of_day
+from dags.steps.run_stage import of_run
 from dags.steps.stuck_attempts import stuck_attempts
 from infra.contracts import arrow_schema, load_contract
 from infra.errors import EXIT_TRANSIENT, DataError, exit_with_reason
@@ -187,7 +187,9 @@ def test_what_each_rule_found_is_in_the_ledger(profile: Profile) -> None:
 
 
 def test_the_tables_of_a_stage_are_of_the_last_day_of_its_run_row_by_row() -> None:
-    rows = of_day(pa.table({"item_id": ["b", "a"], "codes": [[1], [2]]}), "item_codes", DAY)
+    table = pa.table({"item_id": ["b", "a"], "codes": [[1], [2]]})
+    rows = of_run(table, load_contract("item_codes"), DAY, {"stage": "codes"})
+    assert rows["stage"].to_pylist() == ["codes", "codes"]
     assert rows["item_id"].to_pylist() == ["b", "a"]  # two equal rows are two: a sampled rollout may be drawn twice
     assert set(rows["run_date"].to_pylist()) == {DAY}
 

@@ -71,7 +71,10 @@ class SASRec(Baseline):
     def _train(self, validation: Sequence[NextItem]) -> None:
         rows = _inputs([sequence for sequence in self.sequences if sequence], self._config.length + 1)
         optimizer = torch.optim.AdamW(
-            self._network.parameters(), lr=self._config.learning_rate, weight_decay=self._config.weight_decay, fused=True
+            self._network.parameters(),
+            lr=self._config.learning_rate,
+            weight_decay=self._config.weight_decay,
+            fused=True,  # goes over a large catalogue's table once a step instead of several times
         )
         best, best_weights, waited = -1.0, copy.deepcopy(self._network.state_dict()), 0
         with Progress(self._config.epochs, "sasrec", "epoch") as progress:
