@@ -33,26 +33,30 @@ policies = runpy.run_path("tests/contract/dags/policies.py")["POLICIES"]
 faults = {name: [fault for policy in policies for fault in policy(dag)] for name, dag in bag.dags.items()}
 print(json.dumps({"graph": runpy.run_path("tests/contract/dags/graph.py")["describe"](bag.dags), "faults": faults}))
 """
-LAND = """
+# Every step in one process: to import their packages for each of them takes longer than all that they do.
+STEPS = """
+import contextlib, importlib, io, json, sys
 from datetime import date, timedelta
-from infra.profile import load_profile
-from tests.registry_kit import publish_day
-for back in (2, 1, 0):
-    publish_day(load_profile(), date(2018, 1, 5) - timedelta(days=back), 40 - 10 * back)
-"""
-EXPORT = """
 from types import SimpleNamespace
-from dags.steps import export_tables
-export_tables.AirflowClient.of = lambda profile: SimpleNamespace(runs=lambda since: [])  # on a day without any run
-export_tables.main()
-"""
-ROWS = """
-import json, sys
 import pyarrow.parquet as pq
+from dags.steps import export_tables
 from infra.lake import Lake
 from infra.profile import load_profile
-rows = [row for file in Lake(load_profile()).files(sys.argv[1]) for row in pq.read_table(file.path).to_pylist()]
-print(json.dumps(rows, default=str))
+from tests.registry_kit import publish_day
+export_tables.AirflowClient.of = lambda profile: SimpleNamespace(runs=lambda since: [])  # on a day without any run
+for back in (2, 1, 0):
+    publish_day(load_profile(), date(2018, 1, 5) - timedelta(days=back), 40 - 10 * back)
+answers = []
+for name, *arguments in json.loads(sys.argv[1]):
+    if name == "rows":
+        files = [file.path for file in Lake(load_profile()).files(arguments[0])]
+        answers.append([row for file in files for row in pq.read_table(file).to_pylist()])
+        continue
+    sys.argv = [name, *arguments]
+    with contextlib.redirect_stdout(io.StringIO()) as said:
+        assert importlib.import_module(f"dags.steps.{name}").main() == 0, said.getvalue()
+    answers.append(said.getvalue())
+print(json.dumps(answers, default=str))
 """
 
 
@@ -114,38 +118,37 @@ def test_its_dags_are_there_and_keep_every_policy(run: Run) -> None:
 
 
 def test_it_trains_is_gated_makes_its_lists_and_stands_in_the_report(run: Run, checkout: Path) -> None:
-    def stage(*which: str) -> str:
-        return str(run("-m", "dags.steps.run_stage", "run", *which, "--system", "toy", "--run-id", "r", *day))
+    def of_run(name: str, *which: str) -> list[str]:
+        return [name, *which, "--system", "toy", "--run-id", "r", "--partition", DAY]
 
-    day = ("--partition", DAY)
-    run("-c", LAND)
-    assert "score is left out: nothing stands yet" in stage("--job", "toy_nightly")
-    said = {}
-    for name in ("ranker", "writer"):
-        stage("--stage", name)
-        model = ("--model", f"toy_{name}")
-        said[name] = run("-m", "dags.steps.register", *model, "--system", "toy", "--run-id", "r", *day)
-        run("-m", "dags.steps.decide", *model, "--version", "1", "--answer", "Approve", "--who", "ada")
-    assert "Gate passed: toy_ranker version 1" in said["ranker"]
-    assert "Gate failed: toy_writer version 1" in said["writer"]
+    def trained(name: str) -> list[list[str]]:
+        model = ["--model", f"toy_{name}"]
+        answer = ["--version", "1", "--answer", "Approve", "--who", "ada"]
+        return [
+            of_run("run_stage", "run", "--stage", name),
+            of_run("register", *model),
+            ["decide", *model, *answer],
+        ]
 
-    stage("--job", "toy_nightly")
-    rows = json.loads(run("-c", ROWS, "toy_scores"))
+    nightly, nearline = (of_run("run_stage", "run", "--job", f"toy_{job}") for job in ("nightly", "nearline"))
+    steps = [nightly, *trained("ranker"), *trained("writer"), nightly, ["rows", "toy_scores"], nearline]
+    steps += [["rows", "toy_scores"], ["rows", "eval_values"], ["export_tables"], ["report"]]
+    said = json.loads(run("-c", STEPS, json.dumps(steps)).splitlines()[-1])
+
+    assert "score is left out: nothing stands yet" in said[0]
+    assert "Gate passed: toy_ranker version 1" in said[2]
+    assert "### Gate failed" in said[5] and "toy_writer version 1" in said[5]
+    rows, again, values = said[8], said[10], said[11]
     assert len(rows) == 40  # those of two days; the writer was refused, so the ranker alone stands
     assert {(row["run_date"], row["model"], row["role"], row["score"]) for row in rows} == {
         (DAY, "toy_ranker", "champion", 0.9)
     }
-    stage("--job", "toy_nearline")
-    assert json.loads(run("-c", ROWS, "toy_scores")) == rows
-    folders = checkout / "build" / "stages" / "toy"
-    jobs = ["toy_nearline", "toy_nightly"]
-    assert sorted(path.name for path in folders.glob("jobs/*/*")) == [f"{job}-{DAY}" for job in jobs]
-    values = json.loads(run("-c", ROWS, "eval_values"))
+    assert again == rows
     assert Counter((row["stage"], row["model"]) for row in values) == {
         (stage, model): 40 for stage in ("ranker", "writer") for model in (stage, "coin")
     }
-
-    run("-c", EXPORT)
-    run("-m", "dags.steps.report")
+    folders = checkout / "build" / "stages" / "toy" / "jobs"
+    jobs = ["toy_nearline", "toy_nightly"]
+    assert sorted(path.name for path in folders.glob("*/*")) == [f"{job}-{DAY}" for job in jobs]
     page = (checkout / "build" / "report" / "index.html").read_text()
     assert "toy_ranker" in page and "toy_scores" in page
