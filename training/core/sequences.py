@@ -15,12 +15,12 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from training.core.device import accelerator
 from training.core.errors import DataError
 from training.core.heads import entropies
 from training.core.hidden import hidden_at
 from training.core.masks import tree_causal
 from training.core.packing import plan_rows
+from training.core.precision import autocast
 
 Tokens = tuple[int, ...]
 
@@ -161,7 +161,7 @@ def passes(
     for start in range(0, len(plan), rows):
         part = plan[start : start + rows]
         batch = collate_trees([[trees[number] for number in row] for row in part], pad).to(model.device)
-        with accelerator().autocast():
+        with autocast(model):
             logits = response_logits(model, batch)
         yield [number for row in part for number in row], batch, logits
 

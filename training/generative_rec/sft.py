@@ -16,12 +16,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import pyarrow as pa
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from training.core.backbone import BackboneConfig, build_backbone, save_backbone
+from training.core.embedded import local_folder
 from training.core.files import new_folder
 from training.core.loop import Loop, LoopConfig, Trained
 from training.core.packing import Sample, Samples
@@ -155,7 +155,7 @@ def _untold(config: Config, corpus: Corpus) -> dict[str, float]:
 def _tokenizer(spec: StageSpec, config: Config) -> PreTrainedTokenizerBase:
     """The backbone's own tokenizer, or a small one trained on the item titles."""
     if config.backbone.path is not None:
-        return AutoTokenizer.from_pretrained(Path(config.backbone.path), local_files_only=True)
+        return AutoTokenizer.from_pretrained(local_folder(config.backbone.path), local_files_only=True)
     titles = read_table(spec, "items", {"title": pa.string()})["title"].drop_null().to_pylist()
     return train_text_tokenizer(sorted(titles), config.text_tokens)
 

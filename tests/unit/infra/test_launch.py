@@ -124,7 +124,12 @@ def test_the_pod_of_a_two_gpu_stage(cluster: Profile) -> None:
                     "image": "registry.example/plumbline@sha256:abc",
                     "command": command,
                     "env": [
-                        {"name": k, "value": v} for k, v in {**launch.build_environment(gpus=2), "HOME": "/tmp"}.items()
+                        {"name": k, "value": v}
+                        for k, v in {
+                            **launch.build_environment(gpus=2),
+                            "HOME": "/tmp",
+                            "PLUMBLINE__HOME": "/var/lib/plumbline",
+                        }.items()
                     ],
                     "resources": {"requests": {"cpu": "16", **amounts}, "limits": amounts},
                     "securityContext": {

@@ -14,11 +14,14 @@ from training.core.backbone import LoraSettings, build_backbone, load_backbone, 
 from training.core.checkpoint import trainable
 from training.core.decoding import Beams, beam_search, legal_share
 from training.core.errors import DataError
+from training.core.learner import Learner
+from training.core.loop import NextToken
 from training.core.masks import attention_mask
+from training.core.packing import Sample, collate
 from training.core.policy.groups import Request
 from training.core.policy.rollouts import Sampling
 from training.core.policy.variant import Actor
-from training.core.precision import inference
+from training.core.precision import inference, products, products_of
 from training.core.tokens import Vocabulary
 from training.core.trie import Trie
 
@@ -27,12 +30,13 @@ from .conftest import TINY
 from .peers import tiny_qwen
 
 PROMPTS = [(5, 6, 7), (8,), (9, 10)]
+PRODUCTS = products
 
 
 @pytest.fixture(autouse=True)
 def bf16(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in ("precision", "backbone"):
-        monkeypatch.setattr(f"training.core.{module}.products", lambda: torch.bfloat16)
+        monkeypatch.setattr(f"training.core.{module}.products", lambda wished=False: torch.bfloat16)
 
 
 class WeightCasts(TorchDispatchMode):
@@ -136,3 +140,45 @@ def test_an_attention_that_takes_no_mask_for_each_token_is_refused(kind: str) ->
     model.config._attn_implementation_internal = kind
     with pytest.raises(DataError, match=f"'{kind}' takes no mask"):
         attention_mask(torch.ones(1, 2, 2, dtype=torch.bool), model)
+
+
+def on_the_cpu(monkeypatch: pytest.MonkeyPatch, multiplies: bool) -> None:
+    monkeypatch.setattr("training.core.precision.multiplies_bf16", lambda: multiplies)
+    for module in ("precision", "backbone"):
+        monkeypatch.setattr(f"training.core.{module}.products", PRODUCTS)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU rounds whatever the model wishes")
+@pytest.mark.parametrize(
+    ("multiplies", "asked", "by_path", "rounded"),
+    [
+        (True, None, False, False),
+        (True, None, True, True),
+        (True, True, False, True),
+        (True, False, True, False),
+        (False, True, True, False),
+    ],
+)
+def test_on_a_cpu_a_model_is_rounded_where_it_is_pretrained_or_asked_for_and_the_cpu_has_bf16(
+    vocabulary: Vocabulary,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    multiplies: bool,
+    asked: bool | None,
+    by_path: bool,
+    rounded: bool,
+) -> None:
+    on_the_cpu(monkeypatch, multiplies)
+    save_backbone(build_backbone(TINY, vocabulary, seed=1), vocabulary, tmp_path / "start")
+    config = replace(TINY, path=str(tmp_path / "start") if by_path else None, bf16=asked)
+    save_backbone(build_backbone(config, vocabulary, seed=1), vocabulary, tmp_path / "stage")
+    model, _ = load_backbone(tmp_path / "stage")  # as the next stage does
+    assert (products_of(model) is torch.bfloat16) == rounded
+    assert {weight.dtype for weight in model.parameters()} == {torch.float32}
+    batch = collate([[Sample((5, 6), (7, 2))]], 8, 0)
+    learner: Learner[Any] = Learner(model, NextToken().loss, tmp_path, "run", weight_decay=0.0, max_grad_norm=1.0)
+    seen: set[torch.dtype] = set()
+    model.model.layers[0].mlp.up_proj.register_forward_hook(lambda _, __, output: seen.add(output.dtype))
+    learner.step([batch], 1e-3, 1)
+    assert seen == {torch.bfloat16 if rounded else torch.float32}
+    assert {weight.dtype for weight in model.parameters()} == {torch.float32}
