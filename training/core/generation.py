@@ -1,0 +1,208 @@
+"""Text that a model writes: answers to prompts, drawn or greedy, under a grammar where one is given.
+
+The prompt is read once and its cache is shared by all answers to it: they are queries of one forward pass under a tree
+mask, as the beams of `decoding` are. The cache is made in its full length before the first token, so that no step
+copies it, and prompts whose answers have all ended leave the batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import Cache, PreTrainedModel
+from transformers.cache_utils import CacheLayerMixin
+
+from training.core.choice import Choice
+from training.core.decoding import REQUESTS_AT_ONCE, check_room, left_padded
+from training.core.hidden import last_layer_at
+from training.core.masks import attention_mask
+from training.core.precision import inference
+from training.core.sequences import Tokens
+
+_LEAVE_SHARE = 0.25
+"""Finished prompts leave once they are this share of the batch: each time the cache of the others is copied."""
+
+
+def generate(
+    model: PreTrainedModel,
+    prompts: Sequence[Tokens],
+    *,
+    max_tokens: int,
+    ends: Collection[int],
+    choice: Choice,
+    responses: int = 1,
+    seed: tuple[int, ...] = (0,),
+    batch_size: int = REQUESTS_AT_ONCE,
+) -> list[list[Tokens]]:
+    """`responses` answers to each prompt, in their order, each until one of the `ends` (it is kept) or `max_tokens`.
+
+    Each prompt draws from numbers of its own, by its place: batches do not change what is drawn. DataError for an empty
+    prompt, one without room for an answer, and where the grammar allows nothing.
+    """
+    order = sorted(range(len(prompts)), key=lambda row: len(prompts[row]))
+    written: dict[int, list[Tokens]] = {}
+    with inference(model):
+        for start in range(0, len(order), batch_size):
+            rows = order[start : start + batch_size]
+            numbers = [np.random.default_rng((*seed, row)).random((responses, max_tokens)) for row in rows]
+            answers = write(model, [prompts[row] for row in rows], torch.from_numpy(np.stack(numbers)), ends, choice)
+            written |= dict(zip(rows, answers, strict=True))
+    return [written[row] for row in range(len(prompts))]
+
+
+@torch.inference_mode()
+def write(
+    model: PreTrainedModel, prompts: Sequence[Tokens], draws: Tensor, ends: Collection[int], choice: Choice
+) -> list[list[Tokens]]:
+    """Answers to one batch of prompts: the t-th token of answer g to prompt b comes of `draws` [B, G, T], from [0, 1).
+
+    Raises as `generate` does.
+    """
+    _, responses, most = draws.shape
+    check_room(model, prompts, responses, most - 1)
+    decoder, head, draws = model.get_decoder(), model.get_output_embeddings(), draws.to(model.device)
+    batch = _Batch.start(model, prompts, responses, most)
+    hidden = batch.read_prompts(decoder)
+    written, lengths = torch.zeros(draws.shape, dtype=torch.int64, device=model.device), draws.new_full((), most).long()
+    lengths = lengths.expand(draws.shape[:2]).clone()
+    is_end = torch.tensor(sorted(ends), device=model.device)
+    for step in range(most):
+        rows, answers = batch.open_answers
+        tokens = choice.tokens(head, hidden, draws[rows, answers, step], written[rows, answers, :step])
+        written[rows, answers, step] = tokens
+        ended = torch.isin(tokens, is_end)
+        lengths[rows[ended], answers[ended]] = step + 1
+        batch.close(ended)
+        if batch.done or step + 1 == most:
+            break
+        hidden = batch.read(decoder, written[..., step], step)
+    pairs = zip(written.tolist(), lengths.tolist(), strict=True)
+    return [[tuple(row[:n]) for row, n in zip(answers, counts, strict=True)] for answers, counts in pairs]
+
+
+class _Kept(CacheLayerMixin):
+    """Keys and values of one layer, [B, H, room, D], filled from the left."""
+
+    is_sliding = False
+
+    def __init__(self, room: int) -> None:
+        super().__init__()
+        self._room, self._length = room, 0
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        self.dtype, self.device = key_states.dtype, key_states.device
+        self.keys, self.values = (
+            states.new_empty((*states.shape[:2], self._room, states.shape[3])) for states in (key_states, value_states)
+        )
+        self.is_initialized = True
+
+    def update(self, key_states: Tensor, value_states: Tensor, *_: object, **__: object) -> tuple[Tensor, Tensor]:
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        start, self._length = self._length, self._length + key_states.shape[2]
+        self.keys[:, :, start : self._length] = key_states
+        self.values[:, :, start : self._length] = value_states
+        return self.keys[:, :, : self._length], self.values[:, :, : self._length]
+
+    def keep(self, rows: Tensor) -> None:
+        """Let go of all other rows of the batch."""
+        self.keys, self.values = self.keys.index_select(0, rows), self.values.index_select(0, rows)
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        return self._length + query_length, 0
+
+    def get_seq_length(self) -> int:
+        return self._length
+
+    def get_max_length(self) -> int:
+        return self._room
+
+
+@dataclass
+class _Batch:
+    """The prompts that are still answered: their numbers `prompt` [b], ids [b, P], which of these are `real`, and which
+    answers are `open` [b, G]. `owner` [b, S] says whose answer's token is in a place of the cache, -1 for nobody's.
+    """
+
+    model: PreTrainedModel
+    cache: Cache
+    prompt: Tensor
+    ids: Tensor
+    real: Tensor
+    open: Tensor
+    owner: Tensor
+
+    @classmethod
+    def start(cls, model: PreTrainedModel, prompts: Sequence[Tokens], responses: int, most: int) -> _Batch:
+        ids, real = left_padded(prompts, model.device)
+        room = ids.shape[1] + responses * (most - 1)
+        number = torch.arange(len(ids), device=ids.device)
+        return cls(
+            model,
+            Cache(layers=[_Kept(room) for _ in range(model.config.num_hidden_layers)]),
+            number,
+            ids,
+            real,
+            torch.ones(len(ids), responses, dtype=torch.bool, device=ids.device),
+            ids.new_empty(len(ids), 0),
+        )
+
+    @property
+    def open_answers(self) -> tuple[Tensor, Tensor]:
+        """Prompt numbers [n] and answers [n] of what is still written, in the order of `read`."""
+        rows, answers = self.open.nonzero(as_tuple=True)
+        return self.prompt[rows], answers
+
+    @property
+    def done(self) -> bool:
+        return not bool(self.open.any())
+
+    def close(self, ended: Tensor) -> None:
+        """Of the open answers, those with `ended` [n] are whole."""
+        self.open = self.open.masked_scatter(self.open, ~ended)
+
+    def read_prompts(self, decoder: torch.nn.Module) -> Tensor:
+        """Hidden states [B * G, D] that each answer's first token comes of."""
+        ends = torch.arange(1, len(self.ids) + 1, device=self.ids.device) * self.ids.shape[1] - 1
+        with last_layer_at(self.model, ends):
+            output = decoder(
+                input_ids=self.ids,
+                attention_mask=self.real.long(),
+                position_ids=(self.real.cumsum(dim=1) - 1).clamp(min=0),
+                past_key_values=self.cache,
+                use_cache=True,
+            )
+        hidden: Tensor = output.last_hidden_state[:, -1].repeat_interleave(self.open.shape[1], dim=0)
+        return hidden
+
+    def read(self, decoder: torch.nn.Module, newest: Tensor, step: int) -> Tensor:
+        """Hidden states [n, D] after the `newest` tokens [B, G] of the open answers, which are their `step`-th ones."""
+        self._leave()
+        most = int(self.open.sum(dim=1).max())
+        answers = self.open.int().argsort(dim=1, descending=True, stable=True)[:, :most]
+        asked = self.open.gather(1, answers)
+        self.owner = torch.cat([self.owner, torch.where(asked, answers, -1)], dim=1)
+        own = asked[:, :, None] & (self.owner[:, None, :] == answers[:, :, None])
+        seen = torch.cat([self.real[:, None].expand(-1, most, -1), own], dim=2)
+        output = decoder(
+            input_ids=newest[self.prompt].gather(1, answers),
+            attention_mask=attention_mask(seen, self.model),
+            position_ids=(self.real.sum(dim=1, keepdim=True) + step).expand_as(answers),
+            past_key_values=self.cache,
+            use_cache=True,
+        )
+        hidden: Tensor = output.last_hidden_state[asked]
+        return hidden
+
+    def _leave(self) -> None:
+        going = self.open.any(dim=1)
+        if int(going.sum()) <= (1 - _LEAVE_SHARE) * len(going):
+            rows = going.nonzero()[:, 0]
+            for layer in self.cache.layers:
+                layer.keep(rows)
+            for name in ("prompt", "ids", "real", "open", "owner"):
+                setattr(self, name, getattr(self, name)[rows])
