@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from training.core.errors import DataError
 from training.core.masks import attention_mask
 
 
@@ -24,6 +25,30 @@ def hidden_at(model: PreTrainedModel, ids: Tensor, allowed: Tensor, positions: T
             input_ids=ids, attention_mask=attention_mask(allowed, model), position_ids=positions, use_cache=False
         ).last_hidden_state
     return hidden.flatten(0, 1)[places]
+
+
+@contextmanager
+def up_to_layer(model: PreTrainedModel, layer: int) -> Iterator[None]:
+    """Inside, the model's last hidden states are those after `layer` layers, and no layer behind is computed.
+
+    They are those of `output_hidden_states` of transformers: the final norm belongs to the last layer only. DataError
+    where the model has no such layer, or keeps its layers under other names than the Llama family.
+    """
+    decoder = model.get_decoder()
+    layers, norm = getattr(decoder, "layers", None), getattr(decoder, "norm", None)
+    if layers is None or norm is None or not 0 < layer <= len(layers):
+        raise DataError(
+            f"the model has no layer {layer}",
+            where=type(decoder).__name__,
+            why=f"it has {len(layers) if layers is not None else 'none that are known'}",
+            do="ask for one that it has; of SmolLM2's 30 the 24th to 29th hold most of what a text is about",
+        )
+    try:
+        if layer < len(layers):
+            decoder.layers, decoder.norm = layers[:layer], nn.Identity()
+        yield
+    finally:
+        decoder.layers, decoder.norm = layers, norm
 
 
 @contextmanager

@@ -41,7 +41,7 @@ def mixture_of_experts() -> PreTrainedModel:
 
 
 def with_lora() -> PreTrainedModel:
-    return _with_lora(tiny_qwen(seed=0), LoraSettings(rank=2, dropout=0.0))
+    return _with_lora(tiny_qwen(seed=0), LoraSettings(rank=2, dropout=0.0), unknown_tokens=True)
 
 
 def checkpointing() -> PreTrainedModel:
