@@ -51,6 +51,9 @@ class Batch(Protocol):
 
 B = TypeVar("B", bound=Batch)
 LossFunction = Callable[[PreTrainedModel, B], Loss]
+Forward = Callable[[Callable[[PreTrainedModel, B], Tensor], B], Tensor]
+"""Runs a function of the model and a batch where the model has its weights."""
+Prepare = Callable[[Forward[B], Sequence[B]], Sequence[B]]
 
 
 class _Summed(nn.Module, Generic[B]):
@@ -61,9 +64,9 @@ class _Summed(nn.Module, Generic[B]):
         self.model, self._loss = model, loss
         self._no_split_modules = getattr(model, "_no_split_modules", None)  # what FSDP takes as its units
 
-    def forward(self, batch: B) -> Loss:
+    def forward(self, batch: B, work: Callable[[PreTrainedModel, B], Any] | None = None) -> Any:
         with autocast(self.model):  # on a GPU, accelerate does the same
-            return self._loss(self.model, batch)
+            return (work or self._loss)(self.model, batch)
 
 
 class Learner(Generic[B]):
@@ -74,6 +77,8 @@ class Learner(Generic[B]):
     is saved as anywhere else, and nothing is whole while steps are taken.
 
     The loss function gives the loss summed over `batch.learnt` units, and values to log, summed over the same units.
+    A loss that is no sum over micro-batches becomes one by `prepare`: it sees all of a step (or of a validation) first,
+    and hands back the micro-batches that the loss function is given (`core.contrastive`).
     """
 
     def __init__(
@@ -85,8 +90,10 @@ class Learner(Generic[B]):
         *,
         weight_decay: float,
         max_grad_norm: float,
+        prepare: Prepare[B] | None = None,
     ) -> None:
         self.accelerator = accelerator()
+        self._prepare = prepare
         self.model, self._run, self._max_grad_norm = model, run, max_grad_norm
         sharded = self.accelerator.is_fsdp2
         # Sharding takes a model apart: it gets one of its own, made of the same weights.
@@ -170,6 +177,8 @@ class Learner(Generic[B]):
         for group in self._optimizer.param_groups:
             group["lr"] = rate
         self._summed.train()
+        if self._prepare:
+            batches = self._prepare(self._forward, batches)
         sums: dict[str, Tensor] = {}
         for batch in batches:
             value, terms = self._summed(batch.to(self.accelerator.device))
@@ -185,6 +194,10 @@ class Learner(Generic[B]):
         self._optimizer.step()
         self._optimizer.zero_grad()
         return {**logged, "grad_norm": norm, "learning_rate": rate, **self._throughput(batches, started)}
+
+    def _forward(self, work: Callable[[PreTrainedModel, B], Tensor], batch: B) -> Tensor:
+        done: Tensor = self._summed(batch.to(self.accelerator.device), work)
+        return done
 
     def _throughput(self, batches: Sequence[B], started: float) -> dict[str, float]:
         tokens = self.total(sum(batch.useful for batch in batches))
@@ -205,6 +218,8 @@ class Learner(Generic[B]):
         All processes must bring as many batches. Raises Diverged where the loss is not finite.
         """
         self._summed.eval()
+        if self._prepare:
+            batches = self._prepare(self._forward, list(batches))
         sums: Counter[str] = Counter()
         own = 0.0
         for batch in batches:

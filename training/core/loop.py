@@ -32,7 +32,10 @@ B = TypeVar("B", bound=Learnable)
 
 
 class Objective(Protocol[SampleIn, B]):
-    """What is learnt from a kind of samples, in a kind of batches."""
+    """What is learnt from a kind of samples, in a kind of batches.
+
+    One whose loss is no sum over micro-batches has `prepared`, too: see `Learner` and `core.contrastive`.
+    """
 
     def collate(self, rows: Sequence[Sequence[SampleIn]], width: int, pad: int) -> B:
         """Rows of samples, each row at most `width` tokens, as one batch; a row may be empty."""
@@ -175,6 +178,7 @@ class Loop(Generic[S]):
             run,
             weight_decay=config.weight_decay,
             max_grad_norm=config.max_grad_norm,
+            prepare=getattr(self._objective, "prepared", None),
         )
         self._cursor = Cursor()
 

@@ -1,8 +1,8 @@
-"""How probable given texts are after a prompt: labels, grades, candidate answers. A prompt is read once for all of them.
+"""How probable given texts are after a prompt: labels, grades, candidate answers. The prompt is read once for all.
 
 Logits are made where a token is asked for and nowhere else: a label of one token costs one place, however long its
-prompt is. A label of several tokens is scored whole. What `sequences` does in one pass under a tree mask takes two here,
-as nothing learns: texts that do not see each other need not be masked from each other either.
+prompt is. A label of several tokens is scored whole. What `sequences` does in one pass under a tree mask takes two
+here, as nothing learns: texts that do not see each other need no mask between them.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ def metrics(folder: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
-KINDS = ["next_token", "resumed", "diverged", "preference", "resumed_lora"]
+KINDS = ["next_token", "resumed", "diverged", "preference", "contrastive", "resumed_lora"]
 KINDS += ["policy", "policy_guided", "policy_resumed", "policy_lora"]
 
 

@@ -31,6 +31,7 @@ from transformers import PreTrainedModel
 
 from tests.unit.training.rung_kit import killed_in_step
 from training.core.backbone import BackboneConfig, LoraSettings, build_backbone
+from training.core.contrastive import InBatchNegatives, Pair
 from training.core.decoding import beam_search
 from training.core.device import accelerator
 from training.core.errors import Diverged, Preempted
@@ -123,6 +124,14 @@ def preference(make: Make, out: Path, config: LoopConfig) -> PreTrainedModel:
         return -float(beam_search(model.eval(), trie, PROMPTS[:9], beams=3).log_probs.mean())
 
     Loop(model, 0, config, 3, out, "run", PreferenceObjective()).train(lambda epoch: known, known[:5], judge)
+    return model
+
+
+def contrastive(make: Make, out: Path, config: LoopConfig) -> PreTrainedModel:
+    """All of a step's targets are negatives, those of the other process too; the keys make some of them alike."""
+    model = make()
+    pairs = [Pair(p, (260 + n % 5, 260 + n % 3, 2)[: 1 + n % 3], key=n % 15) for n, p in enumerate(PROMPTS)]
+    Loop(model, 0, config, 3, out, "run", InBatchNegatives(0.1)).train(lambda epoch: pairs, pairs[:9])
     return model
 
 
@@ -255,6 +264,7 @@ def run_all(out: Path, processes: int) -> None:
         "resumed": (resumed, sizes),
         "diverged": (diverged, sizes),
         "preference": (preference, sizes),
+        "contrastive": (contrastive, sizes),
         "policy": (policy, sizes),
         "policy_guided": (policy_guided, sizes),
         "policy_resumed": (policy_resumed, sizes),
