@@ -16,6 +16,7 @@ from transformers import PreTrainedModel, Qwen3Config, Qwen3ForCausalLM, Trainer
 
 from training.core.device import accelerator
 from training.core.packing import IGNORED, Sample
+from training.core.precision import products_of
 
 Example = Mapping[str, tuple[int, ...]]
 Following = Mapping[tuple[int, ...], list[int]]
@@ -134,7 +135,7 @@ def forward_floor(task: Task) -> None:
 
 
 def train_padded(model: PreTrainedModel, samples: Sequence[Sample], batch: int, order: str) -> None:
-    """An epoch of the `Trainer` of transformers, in a sampling order that it knows."""
+    """An epoch of the `Trainer` of transformers, in a sampling order that it knows, in the products of our own loop."""
     with tempfile.TemporaryDirectory() as folder:
         arguments = TrainingArguments(
             folder,
@@ -146,7 +147,7 @@ def train_padded(model: PreTrainedModel, samples: Sequence[Sample], batch: int, 
             disable_tqdm=True,
             logging_strategy="no",
             use_cpu=not torch.cuda.is_available(),
-            bf16=torch.cuda.is_available(),  # as the loop does there
+            bf16=products_of(model) is torch.bfloat16,
             learning_rate=1e-3,
         )
         Trainer(model, arguments, train_dataset=list(map(example, samples)), data_collator=padded_batch).train()
