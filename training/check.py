@@ -16,6 +16,7 @@ from typing import Any
 
 from common.config import parse_config
 from common.pipelines import SYSTEMS, Preset, Stage, load_pipeline
+from training.core.embedded import INSTALL, is_missing
 from training.core.errors import DataError, exit_code_of
 from training.core.footprint import Load, faults, footprint
 
@@ -26,7 +27,7 @@ def check(
     """The report, a line for each stage; DataError with all that is wrong.
 
     `gpus`: how many each stage that wants any gets, in place of what it declares. `backbone`: a folder with the
-    `config.json` of a Hugging Face model, in place of the path that the preset names.
+    `config.json` of a Hugging Face model, or `embedded:smollm2`, in place of the path that the preset names.
     """
     stages = load_pipeline(system, preset, root).stages
     configs = {stage.name: _config(system, stage, preset) for stage in stages}
@@ -52,10 +53,11 @@ def check(
 def _line(name: str, load: Load | None, gpus: int) -> str:
     if load is None:
         return f"{name:<16} config"
-    found = footprint(load, max(1, gpus))
+    found, path = footprint(load, max(1, gpus)), load.backbone.path
+    to_install = f"; its weights are not here, run: {INSTALL}" if path and is_missing(path) else ""
     return (
         f"{name:<16} {found.weights / 1e6:,.0f} M weights, {found.trainable / 1e6:,.0f} M learn; longest sample "
-        f"{load.longest} of {load.row_tokens} tokens; {found.peak:.1f} GiB on each of {gpus} GPUs"
+        f"{load.longest} of {load.row_tokens} tokens; {found.peak:.1f} GiB on each of {gpus} GPUs{to_install}"
     )
 
 
@@ -84,7 +86,9 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--preset", required=True)
     parser.add_argument("--gpus", type=int, help="GPUs of each stage; default: as declared")
     parser.add_argument("--gpu-gib", type=float, default=80.0, help="memory of one GPU")
-    parser.add_argument("--backbone", help="folder with a Hugging Face config.json, for the preset's own path")
+    parser.add_argument(
+        "--backbone", help="a Hugging Face folder, or embedded:smollm2, for the preset's own path"
+    )
     options = parser.parse_args(arguments)
     return exit_code_of(lambda: _print_report(options))
 

@@ -39,11 +39,16 @@ def local_folder(path: str) -> Path:
     if not path.startswith(PREFIX):
         return Path(path)
     _refuse_unknown(path)
-    folder = state_folder() / "models" / f"smollm2-{_SHA256[:12]}"
+    folder = _folder()
     with locked(folder):  # several processes may need it first
         if not found(folder).is_dir():
             _convert(_source(), folder)
     return folder
+
+
+def is_missing(path: str) -> bool:
+    """Whether `path` names an embedded model whose weights this machine does not have."""
+    return path.startswith(PREFIX) and not found(_folder()).is_dir() and _installed() is None
 
 
 def embedded_config(path: str) -> LlamaConfig:
@@ -71,14 +76,25 @@ def _refuse_unknown(path: str) -> None:
         raise DataError("there is no such embedded model", where=path, do=f"write {SMOLLM2}, or the path of a folder")
 
 
-def _source() -> Path:
-    """The package's weights file, checked."""
+def _folder() -> Path:
+    return state_folder() / "models" / f"smollm2-{_SHA256[:12]}"
+
+
+def _installed() -> Path | None:
+    """The package's weights file, where it and the reader of its format are installed."""
     try:
         files = importlib.metadata.files(PACKAGE) or []
     except importlib.metadata.PackageNotFoundError:
-        files = []
+        return None
     source = next((Path(str(file.locate())) for file in files if file.name == _FILE), None)
-    if source is None or not source.is_file() or importlib.util.find_spec("gguf") is None:
+    there = source is not None and source.is_file() and importlib.util.find_spec("gguf") is not None
+    return source if there else None
+
+
+def _source() -> Path:
+    """The package's weights file, checked."""
+    source = _installed()
+    if source is None:
         raise DataError(
             f"the weights of {SMOLLM2} are not installed",
             where=f"the packages {PACKAGE} and gguf",

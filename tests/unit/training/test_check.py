@@ -17,6 +17,7 @@ from training import jobs
 from training.__main__ import main
 from training.check import check
 from training.core.backbone import BackboneConfig, LoraSettings, build_backbone, outline
+from training.core.embedded import INSTALL, SMOLLM2
 from training.core.errors import DataError
 from training.core.footprint import Decoding, Load, faults, footprint
 from training.core.tokens import Vocabulary, train_text_tokenizer
@@ -136,6 +137,17 @@ def test_the_presets_without_a_backbone_of_others_fit(preset: Preset) -> None:
     stages = [stage.name for stage in load_pipeline("generative_rec", preset).stages]
     report = check("generative_rec", preset, None, 80.0, None)
     assert [line.split()[0] for line in report.splitlines()] == stages
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_the_embedded_model_is_checked_without_its_package_and_how_to_get_it_is_said(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, there: bool
+) -> None:
+    monkeypatch.setenv("PLUMBLINE__HOME", str(tmp_path))
+    monkeypatch.setattr("training.core.embedded._installed", lambda: tmp_path if there else None)
+    report = check("generative_rec", "production", 1, 80.0, SMOLLM2)
+    assert "135 M weights" in report or "136 M weights" in report
+    assert (INSTALL in report) != there
 
 
 @pytest.mark.parametrize("gpus", [None, 8])
