@@ -86,9 +86,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--preset", required=True)
     parser.add_argument("--gpus", type=int, help="GPUs of each stage; default: as declared")
     parser.add_argument("--gpu-gib", type=float, default=80.0, help="memory of one GPU")
-    parser.add_argument(
-        "--backbone", help="a Hugging Face folder, or embedded:smollm2, for the preset's own path"
-    )
+    parser.add_argument("--backbone", help="a Hugging Face folder, or embedded:smollm2, for the preset's own path")
     options = parser.parse_args(arguments)
     return exit_code_of(lambda: _print_report(options))
 

@@ -134,7 +134,7 @@ def _train(runs: int) -> Result:
     config = BackboneConfig(path=SMOLLM2, lora=LoraSettings(rank=16, alpha=32, dropout=0.0))
     model, rng = build_backbone(config, vocabulary, seed=0), np.random.default_rng(0)
     mixed = [_sample(int(length)) for length in rng.integers(24, 129, size=28)]
-    even = [_sample(128) for _ in range(16)]
+    even = [_sample(128) for _ in range(24)]
     ours, peer, ours_even, peer_even = in_turns(
         runs,
         lambda: _train_packed(model, mixed),

@@ -113,10 +113,12 @@ class InBatchNegatives:
         own = torch.cat([vectors.view(2, len(vectors) // 2, -1) for vectors in found], dim=1)
         everywhere, keys, first = _of_all_processes(own, torch.cat([batch.keys for batch in batches]).to(own.device))
         everywhere.requires_grad_(learning)
-        losses = self.losses(*everywhere, keys)
+        losses = self.losses(everywhere[0], everywhere[1], keys)
         gradients = torch.autograd.grad(losses.sum(), everywhere)[0] if learning else torch.zeros_like(everywhere)
         counts, part = [batch.learnt for batch in batches], slice(first, first + own.shape[1])
-        shares = zip(losses.detach()[part].split(counts), gradients[:, part].split(counts, dim=1), strict=True)
+        shares = zip(
+            torch.split(losses.detach()[part], counts), torch.split(gradients[:, part], counts, 1), strict=True
+        )
         return [
             replace(batch, losses=loss, gradients=gradient.flatten(0, 1), state=state)
             for batch, (loss, gradient), state in zip(batches, shares, states, strict=True)

@@ -67,9 +67,8 @@ def write(
     decoder, head, draws = model.get_decoder(), model.get_output_embeddings(), draws.to(model.device)
     batch = _Batch.start(model, prompts, responses, most)
     hidden = batch.read_prompts(decoder)
-    written, lengths = torch.zeros(draws.shape, dtype=torch.int64, device=model.device), draws.new_full((), most).long()
-    lengths = lengths.expand(draws.shape[:2]).clone()
-    is_end = torch.tensor(sorted(ends), device=model.device)
+    written = torch.zeros(draws.shape, dtype=torch.int64, device=model.device)
+    lengths, is_end = torch.full_like(written[..., 0], most), written.new_tensor(sorted(ends))
     for step in range(most):
         rows, answers = batch.open_answers
         tokens = choice.tokens(head, hidden, draws[rows, answers, step], written[rows, answers, :step])
@@ -84,7 +83,7 @@ def write(
     return [[tuple(row[:n]) for row, n in zip(answers, counts, strict=True)] for answers, counts in pairs]
 
 
-class _Kept(CacheLayerMixin):
+class _Kept(CacheLayerMixin):  # type: ignore[misc]  # transformers has no types
     """Keys and values of one layer, [B, H, room, D], filled from the left."""
 
     is_sliding = False

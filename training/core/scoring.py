@@ -82,4 +82,4 @@ def _scores(model: PreTrainedModel, trees: Sequence[Tree]) -> list[Tensor]:
             ).last_hidden_state[wanted]
         values = log_probs_of(head, hidden, tokens[:, 1:][wanted][:, None])[:, 0]
         sums = sums + values.new_zeros(wanted.shape).masked_scatter(wanted, values).sum(dim=1)
-    return list(sums.float().cpu().split(counts))
+    return list(torch.split(sums.float().cpu(), counts))
