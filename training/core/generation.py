@@ -20,7 +20,7 @@ from training.core.choice import Choice
 from training.core.decoding import REQUESTS_AT_ONCE, check_room, left_padded
 from training.core.hidden import last_layer_at
 from training.core.masks import attention_mask
-from training.core.precision import inference
+from training.core.precision import inference, laid_out
 from training.core.sequences import Tokens
 
 _LEAVE_SHARE = 0.25
@@ -66,19 +66,20 @@ def write(
     check_room(model, prompts, responses, most - 1)
     decoder, head, draws = model.get_decoder(), model.get_output_embeddings(), draws.to(model.device)
     batch = _Batch.start(model, prompts, responses, most)
-    hidden = batch.read_prompts(decoder)
     written = torch.zeros(draws.shape, dtype=torch.int64, device=model.device)
     lengths, is_end = torch.full_like(written[..., 0], most), written.new_tensor(sorted(ends))
-    for step in range(most):
-        rows, answers = batch.open_answers
-        tokens = choice.tokens(head, hidden, draws[rows, answers, step], written[rows, answers, :step])
-        written[rows, answers, step] = tokens
-        ended = torch.isin(tokens, is_end)
-        lengths[rows[ended], answers[ended]] = step + 1
-        batch.close(ended)
-        if batch.done or step + 1 == most:
-            break
-        hidden = batch.read(decoder, written[..., step], step)
+    with laid_out(model):
+        hidden = batch.read_prompts(decoder)
+        for step in range(most):
+            rows, answers = batch.open_answers
+            tokens = choice.tokens(head, hidden, draws[rows, answers, step], written[rows, answers, :step])
+            written[rows, answers, step] = tokens
+            ended = torch.isin(tokens, is_end)
+            lengths[rows[ended], answers[ended]] = step + 1
+            batch.close(ended)
+            if batch.done or step + 1 == most:
+                break
+            hidden = batch.read(decoder, written[..., step], step)
     pairs = zip(written.tolist(), lengths.tolist(), strict=True)
     return [[tuple(row[:n]) for row, n in zip(answers, counts, strict=True)] for answers, counts in pairs]
 

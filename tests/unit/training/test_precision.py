@@ -21,7 +21,7 @@ from training.core.packing import Sample, collate
 from training.core.policy.groups import Request
 from training.core.policy.rollouts import Sampling
 from training.core.policy.variant import Actor
-from training.core.precision import inference, products, products_of
+from training.core.precision import inference, laid_out, multiplies_bf16, products, products_of
 from training.core.tokens import Vocabulary
 from training.core.trie import Trie
 
@@ -182,3 +182,18 @@ def test_on_a_cpu_a_model_is_rounded_where_it_is_pretrained_or_asked_for_and_the
     learner.step([batch], 1e-3, 1)
     assert seen == {torch.bfloat16 if rounded else torch.float32}
     assert {weight.dtype for weight in model.parameters()} == {torch.float32}
+
+
+@pytest.mark.skipif(not multiplies_bf16(), reason="the processor has no products in bf16")
+def test_weights_that_are_laid_out_for_the_cpu_give_the_same_products_and_are_themselves_again() -> None:
+    model, ids = tiny_qwen(seed=0).eval().bfloat16(), torch.tensor([[5, 9, 3]])
+    with torch.inference_mode():
+        plain = model(ids).logits
+        with laid_out(model):
+            assert sum("forward" in module.__dict__ for module in model.modules()) == 2 * 7 + 1
+            assert torch.allclose(model(ids).logits, plain, rtol=0.02, atol=0.05)
+        assert torch.equal(model(ids).logits, plain)
+    assert not any("forward" in module.__dict__ for module in model.modules())
+    exact = tiny_qwen(seed=0)
+    with laid_out(exact):  # float32 is left alone
+        assert not any("forward" in module.__dict__ for module in exact.modules())
