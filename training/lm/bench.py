@@ -66,22 +66,19 @@ def _pair_by_pair(model: PreTrainedModel, tree: Tree) -> Tensor:
 def bench_lm_generate(runs: int = 2) -> Result:
     """16 greedy answers of 40 tokens to prompts of 200, prompts included, beside `generate` of transformers; tokens/s.
 
-    `ratio_ending`: answers that end sooner or later, here at one of 2,000 tokens. `ratio_rollouts`: 16 samples for one
-    prompt, which `generate` reads 16 times. `same_tokens` is the share that is alike in float32.
+    `ratio_rollouts`: 16 samples for one prompt, which `generate` reads 16 times. `same_tokens` is the share that is
+    alike in float32.
     """
     return _or_skipped(lambda: _generate(runs))
 
 
 def _generate(runs: int) -> Result:
     model, exact, prompts = _model(torch.bfloat16), _model(torch.float32), _tokens(200, 16)
-    ends = list(range(100, 2100))
     same = torch.tensor([answer for (answer,) in _ours(exact, prompts[:4], 12)]) == _theirs(exact, prompts[:4], 12)
-    ours, peer, ours_ending, peer_ending, ours_rollouts, peer_rollouts = in_turns(
+    ours, peer, ours_rollouts, peer_rollouts = in_turns(
         runs,
         lambda: _ours(model, prompts, 40),
         lambda: _theirs(model, prompts, 40),
-        lambda: _ours(model, prompts, 40, ends),
-        lambda: _theirs(model, prompts, 40, ends),
         lambda: _ours(model, prompts[:1], 40, responses=16),
         lambda: _theirs(model, prompts[:1], 40, responses=16),
     )
@@ -90,23 +87,18 @@ def _generate(runs: int) -> Result:
         "peer": 16 * 40 / peer,
         "unit": "tokens/s",
         "runs": runs,
-        "ratio_ending": peer_ending / ours_ending,
         "ratio_rollouts": peer_rollouts / ours_rollouts,
         "same_tokens": float(same.float().mean()),
     }
 
 
-def _ours(
-    model: PreTrainedModel, prompts: Sequence[Tokens], count: int, ends: Sequence[int] = (), responses: int = 1
-) -> list[list[Tokens]]:
+def _ours(model: PreTrainedModel, prompts: Sequence[Tokens], count: int, responses: int = 1) -> list[list[Tokens]]:
     choice = Choice(temperature=0.0 if responses == 1 else 1.0)
-    return generate(model, prompts, max_tokens=count, ends=ends, choice=choice, responses=responses)
+    return generate(model, prompts, max_tokens=count, ends=(), choice=choice, responses=responses)
 
 
 @torch.inference_mode()
-def _theirs(
-    model: PreTrainedModel, prompts: Sequence[Tokens], count: int, ends: Sequence[int] = (), responses: int = 1
-) -> Tensor:
+def _theirs(model: PreTrainedModel, prompts: Sequence[Tokens], count: int, responses: int = 1) -> Tensor:
     ids = torch.tensor(prompts)
     written: Tensor = model.generate(
         input_ids=ids,
@@ -115,7 +107,7 @@ def _theirs(
         **({"top_k": 0} if responses > 1 else {}),
         num_return_sequences=responses,
         max_new_tokens=count,
-        eos_token_id=list(ends) or None,
+        eos_token_id=None,
         pad_token_id=2,
     )
     return written[:, ids.shape[1] :]
