@@ -74,11 +74,12 @@ def laid_out(model: PreTrainedModel) -> Iterator[None]:
     A product of a few rows with a weight as torch keeps it spends about half of its time on that order. They stand in
     memory twice meanwhile. These are calls that torch makes itself where it compiles a frozen model.
     """
-    suits = model.device.type == "cpu" and torch.backends.mkldnn.is_available() and multiplies_bf16()
+    has_onednn: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    suits = model.device.type == "cpu" and has_onednn and multiplies_bf16()
     layers = [m for m in model.modules() if type(m) is nn.Linear and m.weight.dtype is torch.bfloat16 and suits]
     try:
         for layer in layers:
-            layer.forward = _of_laid_out(layer)  # type: ignore[method-assign]
+            layer.__dict__["forward"] = _of_laid_out(layer)  # stands before the method of its class
         yield
     finally:
         for layer in layers:
