@@ -45,7 +45,7 @@ PROFILE = load_profile()
 _SPAN = "days(partition_key, params, triggering_asset_events)"
 RANGE = ("--from", f"{{{{ {_SPAN}.first }}}}", "--partition", f"{{{{ {_SPAN}.last }}}}")
 # A run of every so many minutes is for the day on which it starts, unless a person has named another.
-_TODAY = ("--partition", "{{ partition_key or dag_run.run_after.strftime('%Y-%m-%d') }}")
+TODAY = ("--partition", "{{ partition_key or dag_run.run_after.strftime('%Y-%m-%d') }}")
 
 # Else Airflow would run a tick of the last hours at once on a fresh installation, before anything has landed.
 _NEVER_OVERDUE = timedelta(0)
@@ -74,18 +74,14 @@ def pipelines() -> list[Pipeline]:
 
 def after(*written: str) -> PartitionedAssetTimetable:
     """When any of these assets (as declarations write them) has a new partition, for the same partition."""
-    return PartitionedAssetTimetable(assets=_any(written))
+    first, *others = map(asset, written)
+    return PartitionedAssetTimetable(assets=reduce(or_, others, first))
 
 
 def after_all(*written: str) -> PartitionedAssetTimetable:
     """When each of these assets has a new partition, for the same partition."""
     first, *others = map(asset, written)
     return PartitionedAssetTimetable(assets=reduce(and_, others, first))
-
-
-def _any(written: Sequence[str]) -> Any:
-    first, *others = map(asset, written)
-    return reduce(or_, others, first)
 
 
 def asset(written: str) -> Asset:
@@ -197,7 +193,7 @@ def job_dag(pipeline: Pipeline, job: Job) -> DAG:
         tags=["registry", "nightly", DAILY_CHAIN] if job.after else ["registry"],
         deadline_minutes=job.deadline_minutes,
     )
-    day = RANGE if job.after else _TODAY
+    day = RANGE if job.after else TODAY
     with dag:
         task = stage_task(
             pipeline, job.stage, "--job", job.name, "--system", pipeline.system, "--run-id", "{{ run_id }}", *day

@@ -103,6 +103,6 @@ def airflow(
 
 def _ready(client: AirflowClient) -> bool:
     try:
-        return client.health()["scheduler"]["status"] == "healthy" and len(client.dags()) == 5
+        return client.health()["scheduler"]["status"] == "healthy" and len(client.dags()) == 6
     except AirflowApiError:
         return False

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 import re
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -46,6 +46,13 @@ def test_30_days_triggered_out_of_order_reach_the_next_dag_and_none_is_lost(airf
     assert {run["partition_key"] for run in leaves()} == {day.isoformat() for day in DAYS}
     noted = {path.read_text() for path in (airflow.folder / "ranges").iterdir()}
     assert noted == {f"--from {day - timedelta(days=2)} --partition {day}" for day in DAYS}
+
+
+def test_a_run_that_follows_the_clock_is_for_the_day_on_which_it_starts(airflow: Any) -> None:
+    before = datetime.now(UTC).date()
+    assert airflow.finish("clock", airflow.client.trigger("clock")["dag_run_id"]) == "success"
+    (noted,) = [path.read_text() for path in (airflow.folder / "todays").iterdir()]
+    assert noted in {f"--partition {day}" for day in (before, datetime.now(UTC).date())}
 
 
 def _answer(airflow: Any, option: str) -> str:

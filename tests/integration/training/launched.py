@@ -3,19 +3,12 @@
 import json
 import sys
 from pathlib import Path
-from typing import Any
 
 import torch
-import yaml
 
-import training.generative_rec
 from tests.integration.training.two_processes import shard
 from training.__main__ import main
 from training.core.device import accelerator
-
-DECLARED: dict[str, Any] = yaml.safe_load(
-    Path(training.generative_rec.__file__).with_name("pipeline.yaml").read_text(encoding="utf-8")
-)
 
 if __name__ == "__main__":
     torch.set_num_threads(1)

@@ -22,6 +22,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
+from common.models import ModelVersion
 from common.pipelines import Preset, load_pipeline
 from tests.recommender_kit import write_histories
 from tests.unit.training.scid_kit import ITEMS, embed, walk, write_tables
@@ -106,14 +107,15 @@ def check_chain(specs: list[StageSpec]) -> dict[str, dict[str, float]]:
     return found
 
 
-def check_nightly(specs: list[StageSpec], preset: str, folder: Path) -> None:
+def check_nightly(specs: list[StageSpec], preset: Preset, folder: Path) -> None:
     """The packaged model gives users their lists, under the preset of the stage that does so each night."""
-    config = {**launched.DECLARED["nightly"]["config"][preset], "roles": {"1": "champion"}}
+    stage = load_pipeline("generative_rec", preset).job("nightly_recommend").stage
     file = write_histories(folder / f"{preset}.parquet", {"u001": walk(1), "new": [ITEMS[3]]})
+    tables = {recommend.HISTORIES: TableRef((str(file),)), "items": specs[-1].tables["items"]}
+    packed = ModelVersion("1", "champion", str(specs[-1].out_dir / "model"))
     spec = StageSpec(
-        "generative_rec", "recommend", str(folder / f"nightly_{preset}"), 3,
-        {"histories": TableRef((str(file),)), "items": specs[-1].tables["items"]},
-        {"1": str(specs[-1].out_dir / "model")}, config,
+        "generative_rec", stage.name, str(folder / f"nightly_{preset}"), 3, tables,
+        config=stage.config[preset], models={"generative_rec": (packed,)},
     )  # fmt: skip
     run_stage(spec, recommend.main)
     rows = pq.read_table(spec.out_dir / "tables/recommendations/part-0.parquet").to_pylist()

@@ -6,7 +6,7 @@ What they do goes to the folder `$PLUMBLINE_TEST_FOLDER`.
 import os
 from pathlib import Path
 
-from dags.builder import RANGE, after, approval, asset, chain, command, daily, new_dag
+from dags.builder import RANGE, TODAY, after, approval, asset, chain, command, daily, new_dag
 
 FOLDER = Path(os.environ["PLUMBLINE_TEST_FOLDER"])
 FACTS = {"owner": "data-engineering", "tags": ["operations"], "deadline_minutes": 60}
@@ -39,6 +39,9 @@ root.max_active_runs = 8
 with new_dag("leaf", __doc__, schedule=after("events"), **FACTS) as leaf:
     command("note", "-c", note("ranges"), *RANGE, minutes=1)
 leaf.max_active_runs = 8
+
+with new_dag("clock", __doc__, schedule=None, **FACTS):
+    command("note", "-c", note("todays"), *TODAY, minutes=1)
 
 with new_dag("ask", __doc__, schedule=None, **FACTS):
     _answer = "ti.xcom_pull(task_ids='approve')"
