@@ -102,6 +102,7 @@ def test_bytes_that_are_no_utf_8_name_the_file(tmp_path: Path) -> None:
         (bytes(1_000), "begins with zeros"),
         (b"PAR1 and then the line went dead", "truncated or damaged"),
     ],
+    ids=["csv", "gzip", "zeros", "torn"],  # of the content they would hold the second in which it was compressed
 )
 def test_what_is_no_parquet_is_told_by_its_first_bytes(tmp_path: Path, content: bytes, complaint: str) -> None:
     _, tally = read(written(tmp_path / "a.parquet", content))
