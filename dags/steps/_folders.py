@@ -85,7 +85,8 @@ def remove_markers(folder: Path) -> None:
 def read_run(folder: Path) -> Run:
     """The training run whose folder it is."""
     values = json.loads((folder / PINS).read_text())
-    models = {model: tuple(ModelVersion(**one) for one in versions) for model, versions in values["models"].items()}
+    read = values.get("models", {})  # runs of before models could be read have pinned none
+    models = {model: tuple(ModelVersion(**one) for one in versions) for model, versions in read.items()}
     return Run(folder, date.fromisoformat(values["last"]), values["pins"], models)
 
 

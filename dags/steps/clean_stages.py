@@ -76,7 +76,8 @@ def choose(profile: Profile, pipeline: Pipeline, root: Path, now: datetime) -> l
     runs = {path: read_run(path) for path in {pins.parent for pins in root.glob(f"*/{PINS}")} - leftovers}
     kinds: dict[str, Collection[Path]] = {"runs": runs}
     kinds |= {f"days of {job.name}": list(job.iterdir()) for job in root.glob(f"{JOBS}/*")}
-    everything = [*(path for paths in kinds.values() for path in paths), *root.glob(f"{MODELS}/*/*"), *leftovers]
+    unpacked = [path for path in root.glob(f"{MODELS}/*/*") if path.is_dir()]
+    everything = [*(path for paths in kinds.values() for path in paths), *unpacked, *leftovers]
     opened = {path: datetime.fromtimestamp(path.stat().st_mtime, UTC) for path in everything}
     since = {path: now - moment for path, moment in opened.items()}
     patience = timedelta(days=profile.lake.keep_days)

@@ -90,6 +90,18 @@ def test_the_newest_runs_and_days_of_a_job_stay(profile: Profile, pipeline: Pipe
     assert left(profile, pipeline) == {*runs[:KEEP], "nightly-2018-01-05", "nightly-2018-01-04"}
 
 
+def test_what_was_left_before_jobs_and_models_had_folders_of_their_own_stops_nothing(
+    profile: Profile, pipeline: Pipeline
+) -> None:
+    newest = run(profile, pipeline, 1, days=2)
+    (newest / PINS).write_text(json.dumps({"last": "2018-01-05", "pins": {}}))
+    (unpacked := newest.parent / MODELS / "v1").mkdir(parents=True)
+    (file := unpacked / "model.safetensors").write_bytes(b"x")
+    age(file, 400)
+    assert left(profile, pipeline) >= {newest.name}
+    assert file.is_file()
+
+
 def test_an_unfinished_run_can_be_taken_up_again_for_a_month(profile: Profile, pipeline: Pipeline) -> None:
     newest = [run(profile, pipeline, number, days=2) for number in range(KEEP)]
     waiting = run(profile, pipeline, 8, days=29, finished=False)
