@@ -22,6 +22,7 @@ from training.core.checkpoint import load_weights, places, save_weights
 from training.core.errors import LeftOut
 from training.core.ranking import VALUES_IN_CACHE, rows_at_once
 from training.core.stage import MetricsLog, StageResult, StageSpec, resolve_config
+from training.core.steps import Steps, drawn
 from training.generative_rec.catalogue import read_catalogue
 from training.generative_rec.code_sizes import refuse_small
 from training.generative_rec.collaborative_vectors import CollaborativeVectors, pooled_users
@@ -29,7 +30,6 @@ from training.generative_rec.covisit_vectors import covisit_vectors
 from training.generative_rec.din import DIN, sampled_softmax
 from training.generative_rec.interactions import Interactions, padded_rows
 from training.generative_rec.samples import NextItem, Protocol, of_catalogue, of_part, read_samples
-from training.generative_rec.steps import Steps, drawn
 
 T = TypeVar("T")
 _VALID_SEED, _AT_ONCE = -1, 4

@@ -9,8 +9,8 @@ import torch
 from numpy.typing import NDArray
 
 from training.core.progress import Progress
+from training.core.steps import drawn
 from training.generative_rec.scid.residual_quantizer import QuantizerConfig, ResidualQuantizer
-from training.generative_rec.steps import drawn
 
 
 @dataclass(frozen=True)

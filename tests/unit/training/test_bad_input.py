@@ -20,10 +20,10 @@ from safetensors.torch import load_file, save_file
 from training.core.errors import DataError
 from training.core.learner import Learner
 from training.core.stage import StageSpec, TableRef
+from training.core.steps import Steps
 from training.generative_rec import code_sizes, quantizers
 from training.generative_rec.baselines import rows
 from training.generative_rec.collaborative_vectors import CollaborativeVectors
-from training.generative_rec.steps import Steps
 
 from .conftest import TINY
 from .rung_kit import ITEMS, write_samples, write_start

@@ -19,7 +19,8 @@ from safetensors.torch import load_file, save_file
 from tests.unit.training.scid_kit import CONFIG, collaborative_spec
 from training.core import ranking
 from training.core.errors import DataError, Preempted
-from training.generative_rec import collaborative, steps
+from training.core import steps
+from training.generative_rec import collaborative
 from training.generative_rec.collaborative import Config, Encoder, learning_rate
 from training.generative_rec.collaborative_vectors import CollaborativeVectors, pooled_users
 from training.generative_rec.covisit_vectors import covisit_vectors

@@ -17,7 +17,7 @@ from training.core.loop import Loop, NextToken
 from training.core.packing import Sample
 from training.core.policy.groups import Group, Round
 from training.core.preference import PreferenceObjective
-from training.generative_rec.steps import Steps
+from training.core.steps import Steps
 
 from .alignment_runs import LOOP, POLICY, optimise, prefer, read, sampled
 from .peers import tiny_qwen

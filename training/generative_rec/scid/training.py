@@ -23,12 +23,12 @@ from torch import Tensor
 
 from training.core.checkpoint import load_weights, save_weights
 from training.core.stage import CHECKPOINTS, MetricsLog
+from training.core.steps import Steps, drawn
 from training.generative_rec.interactions import Interactions
 from training.generative_rec.scid.choice import Check, choose, may_win
 from training.generative_rec.scid.collisions import collision_rate
 from training.generative_rec.scid.inputs import Inputs
 from training.generative_rec.scid.model import DualTokenizer, Side, u2i_loss
-from training.generative_rec.steps import Steps, drawn
 
 _BATCH, _REVIVAL, _SWITCH, _VALID = range(4)
 _ROWS_AT_ONCE, _ALL = 8192, 0.999
