@@ -12,8 +12,8 @@ from training.core.decoding import beam_search, legal_share
 from training.core.device import in_shares
 from training.core.errors import LeftOut
 from training.core.metrics import Floats, Interval, ndcg_at, paired_difference
+from training.core.prompts import Codes
 from training.generative_rec.item_codes import ItemCodes
-from training.generative_rec.prompts import Codes
 from training.generative_rec.samples import NextItem
 
 JUDGED_AT = 10

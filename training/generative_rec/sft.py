@@ -25,13 +25,13 @@ from training.core.embedded import local_folder
 from training.core.files import new_folder
 from training.core.loop import Loop, LoopConfig, Trained
 from training.core.packing import Sample, Samples
+from training.core.prompts import FENCES, Writer
 from training.core.stage import StageResult, StageSpec, is_main_process, read_table, resolve_config
 from training.core.tokens import Vocabulary, train_text_tokenizer
 from training.generative_rec.baselines.base import Known
 from training.generative_rec.baselines.covisit import order_matters
 from training.generative_rec.catalogue import first_of, read_item_texts
 from training.generative_rec.item_codes import ItemCodes, codebooks, meaning_of, start_from_text
-from training.generative_rec.prompts import FENCES, Writer
 from training.generative_rec.questions import Judge, draw_questions
 from training.generative_rec.samples import (
     NextItem,

@@ -11,9 +11,10 @@ from training.core.decoding import REQUESTS_AT_ONCE
 from training.core.footprint import Decoding, Load
 from training.core.loop import LoopConfig
 from training.core.policy.trainer import PolicyConfig
+from training.core.prompts import Template
 from training.generative_rec import grpo, progressive, scid_tokenizer, semantic_ids, sft
-from training.generative_rec.prompts import TEXT_SLOTS, Template, load_templates
 from training.generative_rec.questions import JUDGED_BEAMS
+from training.generative_rec.tasks import TEXT_SLOTS, task_templates
 
 Ids = semantic_ids.Config | scid_tokenizer.Config
 
@@ -47,7 +48,7 @@ def _levels(ids: Ids) -> tuple[int, int, int]:
 def _of_sft(config: sft.Config, ids: Ids, backbone: str | None) -> Load:
     path = config.backbone.path and (backbone or config.backbone.path)
     own = 0 if path else config.text_tokens
-    templates = [(task, one) for task in config.tasks for one in load_templates()[task]]
+    templates = [(task, one) for task in config.tasks for one in task_templates()[task]]
     longest = max(_tokens(task, template, config, ids) for task, template in templates)
     tokens = _levels(ids)[2] + own
     shape = replace(config.backbone, path=path)

@@ -9,19 +9,23 @@ from __future__ import annotations
 from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
 from training.core.errors import DataError
 from training.core.packing import Samples
+from training.core.prompts import Bindings, Codes, Template, Writer, load_templates
 from training.generative_rec.catalogue import ItemText
 from training.generative_rec.interactions import early_length
 from training.generative_rec.item_codes import ItemCodes
-from training.generative_rec.prompts import Bindings, Codes, Template, Writer, load_templates
 
 Rng = np.random.Generator
 TITLES_OF_HISTORY = 5
+CODE_SLOTS = frozenset({"user", "history", "item"})
+TEXT_SLOTS = frozenset({"titles", "title", "text", "profile", "intent"})
 _BACKWARDS = 0.5
 
 
@@ -145,6 +149,12 @@ TEXT_TASKS = frozenset({"item_to_text", "text_to_item", "asymmetric_to_text", "a
 PROFILE_TASKS = frozenset({"preference", "user_text_to_code", "user_code_to_text"})
 
 
+@cache
+def task_templates() -> Mapping[str, tuple[Template, ...]]:
+    """The ways to put each task, by its name."""
+    return load_templates(Path(__file__).with_name("templates.yaml"), CODE_SLOTS | TEXT_SLOTS)
+
+
 @dataclass(frozen=True)
 class Mixture:
     """`weights`: how often an epoch goes over each task's rows; 0.5 is half of them, drawn anew each epoch.
@@ -188,7 +198,7 @@ class Mixture:
 
     def _rows(self, task: str, corpus: Corpus, rng: Rng) -> Iterator[tuple[Bindings, list[Template]]]:
         """The rows that some template of the task can put, with these templates."""
-        templates = load_templates()[task]
+        templates = task_templates()[task]
         for row in SOURCES[task](corpus, rng):
             if fitting := [one for one in templates if one.slots <= row.keys()]:
                 yield row, fitting

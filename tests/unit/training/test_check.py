@@ -20,12 +20,12 @@ from training.core.backbone import BackboneConfig, LoraSettings, build_backbone,
 from training.core.embedded import INSTALL, SMOLLM2
 from training.core.errors import DataError
 from training.core.footprint import Decoding, Load, faults, footprint
+from training.core.prompts import FENCES, Writer
 from training.core.tokens import Vocabulary, train_text_tokenizer
 from training.generative_rec import scid_tokenizer, sft
 from training.generative_rec.item_codes import ItemCodes
-from training.generative_rec.prompts import FENCES, TEXT_SLOTS, Writer, load_templates
 from training.generative_rec.sizes import loads
-from training.generative_rec.tasks import SOURCES
+from training.generative_rec.tasks import SOURCES, TEXT_SLOTS, task_templates
 
 from .conftest import TINY
 
@@ -186,7 +186,7 @@ def test_no_sample_of_a_task_is_longer_than_the_bound_by_which_rows_are_checked(
     item, user = (tuple(level[1] for level in vocabulary.code_table(kind)) for kind in ("item", "user"))
     items = ItemCodes(("i",), (item,), vocabulary, {"u": user})
     slots = {"user": user, "history": item * 3, "item": item, **dict.fromkeys(TEXT_SLOTS, "x" * 99)}
-    samples = [Writer(vocabulary, 5).sample(template, slots) for task in SOURCES for template in load_templates()[task]]
+    samples = [Writer(vocabulary, 5).sample(template, slots) for task in SOURCES for template in task_templates()[task]]
     whole = items.next_item(["i"] * 3, "i", 3, "u")
     assert max(map(len, [*samples, whole])) <= bound <= 2 * max(map(len, samples))
 

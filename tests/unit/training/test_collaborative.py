@@ -17,9 +17,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests.unit.training.scid_kit import CONFIG, collaborative_spec
-from training.core import ranking
+from training.core import ranking, steps
 from training.core.errors import DataError, Preempted
-from training.core import steps
 from training.generative_rec import collaborative
 from training.generative_rec.collaborative import Config, Encoder, learning_rate
 from training.generative_rec.collaborative_vectors import CollaborativeVectors, pooled_users

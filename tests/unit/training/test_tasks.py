@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,11 +13,11 @@ from hypothesis import strategies as st
 
 from training.core.errors import DataError
 from training.core.packing import Sample, Samples
+from training.core.prompts import FENCES, Writer, load_templates
 from training.core.tokens import Vocabulary, train_text_tokenizer
 from training.generative_rec.catalogue import ItemText
 from training.generative_rec.item_codes import ItemCodes
-from training.generative_rec.prompts import FENCES, Template, Writer, load_templates
-from training.generative_rec.tasks import SOURCES, Augmentation, Corpus, Mixture
+from training.generative_rec.tasks import SOURCES, Augmentation, Corpus, Mixture, task_templates
 
 VOCABULARY = Vocabulary.create(
     train_text_tokenizer(["blue pen", "red pen", "paper"], 300), {"item": (4, 4), "user": (2, 2)}, special=FENCES
@@ -210,7 +211,7 @@ def _at_once(mixture: Mixture, seed: tuple[int, int]) -> list[Sample]:
     samples = []
     for number, (task, weight) in enumerate(sorted(mixture.weights.items())):
         rng = np.random.default_rng((*seed, number))
-        templates = load_templates()[task]
+        templates = task_templates()[task]
         rows = [row for row in SOURCES[task](VARIED, rng) if any(one.slots <= row.keys() for one in templates)]
         whole, rest = divmod(round(weight * len(rows)), max(1, len(rows)))
         for place in [*list(range(len(rows))) * whole, *rng.permutation(len(rows))[:rest].tolist()]:
@@ -253,10 +254,12 @@ def test_an_unknown_task_and_a_mixture_without_sequences_are_refused() -> None:
 
 
 def test_every_task_has_templates_that_its_rows_can_fill() -> None:
-    assert set(load_templates()) == set(SOURCES)
+    assert set(task_templates()) == set(SOURCES)
     assert set(Mixture(dict.fromkeys(SOURCES, 1.0), WRITER).counts(CORPUS)) == set(SOURCES)
 
 
-def test_a_template_with_an_unknown_slot_is_named() -> None:
-    with pytest.raises(DataError, match="password"):
-        Template.parse("{user} has {password}", "{item}")
+def test_a_template_with_an_unknown_slot_is_named(tmp_path: Path) -> None:
+    (tmp_path / "templates.yaml").write_text('next_item:\n  - {prompt: "{user} has {password}", response: "{item}"}\n')
+    with pytest.raises(DataError, match="password") as said:
+        load_templates(tmp_path / "templates.yaml", {"user", "item"})
+    assert said.value.where.startswith("next_item in ")

@@ -1,4 +1,4 @@
-"""Templates: a prompt and a response with slots for semantic ids and for text, turned into token ids.
+"""Templates: a prompt and a response with slots for codes and for text, turned into token ids.
 
 Text from outside (titles, profiles) stands between two fence tokens that no text can spell (`Vocabulary.encode_text`),
 so what a customer or a supplier wrote cannot pass for an instruction or for a code.
@@ -7,9 +7,9 @@ so what a customer or a supplier wrote cannot pass for an instruction or for a c
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from functools import cache, cached_property, lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import yaml
@@ -19,9 +19,6 @@ from training.core.packing import Sample
 from training.core.tokens import Vocabulary
 
 FENCES = ("<text>", "</text>")
-CODE_SLOTS = frozenset({"user", "history", "item"})
-TEXT_SLOTS = frozenset({"titles", "title", "text", "profile", "intent"})
-_FILE = Path(__file__).with_name("templates.yaml")
 _TEXTS = 1 << 17  # how many encoded texts are kept: tens of megabytes
 _SLOT = re.compile(r"\{(\w+)\}")
 
@@ -38,16 +35,8 @@ class Template:
 
     @classmethod
     def parse(cls, prompt: str, response: str) -> Template:
-        """Split at the slots; DataError for a slot that nothing fills."""
-        parts = tuple(_SLOT.split(prompt)), tuple(_SLOT.split(response))
-        unknown = {slot for part in parts for slot in part[1::2]} - CODE_SLOTS - TEXT_SLOTS
-        if unknown:
-            raise DataError(
-                f"a template has the unknown slot {{{min(unknown)}}}",
-                where=f"{prompt!r} in {_FILE.name}",
-                do=f"use {', '.join(sorted(CODE_SLOTS | TEXT_SLOTS))}",
-            )
-        return cls(*parts)
+        """Split both sides at their slots."""
+        return cls(tuple(_SLOT.split(prompt)), tuple(_SLOT.split(response)))
 
     @property
     def slots(self) -> frozenset[str]:
@@ -55,11 +44,18 @@ class Template:
         return frozenset((*self.prompt[1::2], *self.response[1::2]))
 
 
-@cache
-def load_templates(path: Path = _FILE) -> Mapping[str, tuple[Template, ...]]:
-    """The templates of every task, by its name."""
+def load_templates(path: Path, slots: Collection[str]) -> Mapping[str, tuple[Template, ...]]:
+    """The templates of every task in a file, by its name; DataError for one with a slot that is none of `slots`."""
     raw = yaml.safe_load(path.read_text())
-    return {task: tuple(Template.parse(**one) for one in templates) for task, templates in raw.items()}
+    templates = {task: tuple(Template.parse(**one) for one in found) for task, found in raw.items()}
+    for task, template in ((task, one) for task, found in templates.items() for one in found):
+        if unknown := template.slots.difference(slots):
+            raise DataError(
+                f"a template has the unknown slot {{{min(unknown)}}}",
+                where=f"{task} in {path}",
+                do=f"use {', '.join(sorted(slots))}",
+            )
+    return templates
 
 
 @dataclass(frozen=True)
@@ -72,7 +68,7 @@ class Writer:
     def sample(self, template: Template, bindings: Bindings) -> Sample:
         """The sample of a template whose slots are all bound. A response that ends in text ends with the end token."""
         response = self._side(template.response, bindings)
-        ends = template.response[-1] == "" and template.response[-2] in CODE_SLOTS
+        ends = template.response[-1] == "" and not isinstance(bindings[template.response[-2]], str)
         end = () if ends else (self.vocabulary.tokenizer.eos_token_id,)
         return Sample(self.prompt(template, bindings), (*response, *end))
 
