@@ -73,8 +73,8 @@ class Learner(Generic[B]):
     """A model in training, in `folder`; `run` names the run: a checkpoint there of another one is not gone on from.
 
     Under FSDP weights, gradients and optimizer state are in shards over the processes, and `model` is an empty shell
-    that can do nothing: it has its weights inside of `whole()`, and again after `finish()`. So it decodes, judges and
-    is saved as anywhere else, and nothing is whole while steps are taken.
+    that can do nothing: it has its weights inside of `whole()`, and again after `finish()`. So it decodes, evaluates
+    and is saved as anywhere else, and nothing is whole while steps are taken.
 
     The loss function gives the loss summed over `batch.learnt` units, and values to log, summed over the same units.
     A loss that is no sum over micro-batches becomes one by `prepare`: it sees all of a step (or of a validation) first,
@@ -141,15 +141,15 @@ class Learner(Generic[B]):
         """Give `model` its weights back, for good; no step may follow."""
         give(self.model, self.weights)
 
-    def ask(self, judge: Callable[[], float]) -> float:
-        """What `judge` says of `model` as it is now: the mean over the processes, so that they all go by one number.
+    def value_of(self, eval_fn: Callable[[], float]) -> float:
+        """What `eval_fn` says of `model` as it is now: the mean over the processes, so that they all go by one number.
 
         Raises Diverged where that is not finite.
         """
         with self.whole():
-            judged = self.total(judge()) / float(self.accelerator.num_processes)
-        Diverged.check(str(self._folder), judgement=judged)
-        return judged
+            value = self.total(eval_fn()) / float(self.accelerator.num_processes)
+        Diverged.check(str(self._folder), eval_value=value)
+        return value
 
     def total(self, value: float) -> float:
         """Sum over the processes."""

@@ -76,7 +76,7 @@ class Cursor:
     batch: int = 0
     step: int = 0
     best_loss: float = math.inf
-    best_valid_loss: float = math.inf  # of what is judged alike the lower one is better; nothing alike beats the start
+    best_valid_loss: float = math.inf  # of what evaluates alike the lower one is better; nothing alike beats the start
     best_step: int = 0
     worse_epochs: int = 0
 
@@ -186,16 +186,16 @@ class Loop(Generic[S]):
         self,
         samples: Callable[[int], Sequence[S]],
         valid: Sequence[S],
-        judge: Callable[[], float] | None = None,
+        eval_fn: Callable[[], float] | None = None,
         *,
         start_counts: bool = True,
     ) -> Trained:
         """Train to the end, from the last checkpoint if there is one; the model ends with its best weights.
 
         `samples(epoch)` must give the same samples for the same epoch, or a resumed run is another one. The best
-        weights have the lowest `judge()`, asked before the first epoch and after each, and of equal ones the lowest
+        weights have the lowest `eval_fn()`, asked before the first epoch and after each, and of equal ones the lowest
         loss on `valid`; where nothing is better than the start, the model ends as it was. `start_counts` is false for a
-        model that has not been trained yet. Without a judge the lowest loss on `valid` after an epoch decides.
+        model that has not been trained yet. Without an `eval_fn` the lowest loss on `valid` after an epoch decides.
         Raises DataError without samples, Diverged where a loss is not finite, Preempted (with a checkpoint saved) on
         SIGTERM or Ctrl-C.
         """
@@ -206,10 +206,10 @@ class Loop(Generic[S]):
         torch.manual_seed(self._seed + self._learner.accelerator.process_index)
         stored, learner = self._learner.resume(), self._learner
         self._cursor = Cursor(**(stored or {}))
-        if judge and start_counts and stored is None:
-            self._judge_start(judge)
+        if eval_fn and start_counts and stored is None:
+            self._evaluate_start(eval_fn)
         with deferred() as stop:
-            self._run(first, samples, valid, judge, stop)
+            self._run(first, samples, valid, eval_fn, stop)
         learner.load_best()
         learner.finish()
         cursor, rate = self._cursor, learner.tokens / max(learner.seconds, 1e-9)
@@ -222,7 +222,7 @@ class Loop(Generic[S]):
         first: Sequence[S],
         samples: Callable[[int], Sequence[S]],
         valid: Sequence[S],
-        judge: Callable[[], float] | None,
+        eval_fn: Callable[[], float] | None,
         stop: Event,
     ) -> None:
         cursor, config, learner = self._cursor, self._config, self._learner
@@ -238,7 +238,7 @@ class Loop(Generic[S]):
                         learner.save(asdict(cursor))
                     if stops:
                         raise Preempted.saved(f"step {cursor.step}")
-                self._end_epoch(valid, judge)
+                self._end_epoch(valid, eval_fn)
 
     def _plan(self, samples: Sequence[S], epoch: int) -> list[list[list[int]]]:
         """The steps of an epoch: lists of rows of sample numbers, for all processes together."""
@@ -267,16 +267,16 @@ class Loop(Generic[S]):
             part = [[samples[number] for number in row] for row in rows[start : start + self._config.rows]]
             yield objective.collate(part, self._config.row_tokens, self._pad)
 
-    def _judge_start(self, judge: Callable[[], float]) -> None:
-        self._cursor.best_loss, self._cursor.best_valid_loss = self._learner.ask(judge), -math.inf
-        self._learner.log.append(0, judged=self._cursor.best_loss, epoch=0)
+    def _evaluate_start(self, eval_fn: Callable[[], float]) -> None:
+        self._cursor.best_loss, self._cursor.best_valid_loss = self._learner.value_of(eval_fn), -math.inf
+        self._learner.log.append(0, eval_value=self._cursor.best_loss, epoch=0)
         self._learner.save_best()
 
-    def _end_epoch(self, valid: Sequence[S], judge: Callable[[], float] | None) -> None:
+    def _end_epoch(self, valid: Sequence[S], eval_fn: Callable[[], float] | None) -> None:
         cursor, learner = self._cursor, self._learner
         found = {f"valid_{name}": value for name, value in self._evaluate(valid).items()}
-        loss = learner.ask(judge) if judge else found["valid_loss"]
-        learner.log.append(cursor.step, **found, judged=loss, epoch=cursor.epoch + 1)
+        loss = learner.value_of(eval_fn) if eval_fn else found["valid_loss"]
+        learner.log.append(cursor.step, **found, eval_value=loss, epoch=cursor.epoch + 1)
         if (loss, found["valid_loss"]) < (cursor.best_loss, cursor.best_valid_loss):
             cursor.best_loss, cursor.best_valid_loss = loss, found["valid_loss"]
             cursor.best_step, cursor.worse_epochs = cursor.step, 0

@@ -36,7 +36,7 @@ def main(spec: StageSpec) -> StageResult:
     variant = grpo(Beams(items.trie, items.tokens, config.beams), RANKING, config.kl, config.clip)
     trainer = PolicyTrainer(rung.model, rung.pad, variant, config.policy, spec.seed, spec.out_dir, run=spec.hash)
     requests = [Request(one.prompt, items.tokens[one.item]) for one in rung.asked]
-    trained = trainer.train(requests, judge=lambda: -rung.judge.ndcg())
+    trained = trainer.train(requests, eval_fn=lambda: -rung.judge.ndcg())
     rounds = {"rounds": float(trained.rounds), "best_round": float(trained.best_round)}
     sizes = {**rounds, "questions": float(len(rung.asked))}
     return rung.end(sizes, trained.resumed_from, best=trained.best_round)

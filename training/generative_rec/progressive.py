@@ -59,4 +59,4 @@ def _train(rung: Rung, config: Config, found: list[Preference]) -> Trained:
     known = with_reference(rung.model, found, rung.pad, config.loop.row_tokens, config.loop.rows)
     held_out = max(1, len(known) // 20)
     loop = Loop(rung.model, rung.pad, config.loop, spec.seed, spec.out_dir, spec.hash, objective=config.objective)
-    return loop.train(lambda epoch: known[held_out:], known[:held_out], judge=lambda: -rung.judge.ndcg())
+    return loop.train(lambda epoch: known[held_out:], known[:held_out], eval_fn=lambda: -rung.judge.ndcg())

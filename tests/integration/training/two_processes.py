@@ -120,10 +120,10 @@ def preference(make: Make, out: Path, config: LoopConfig) -> PreTrainedModel:
     known = with_reference(model, pairs, 0, config.row_tokens)
     trie = Trie.build([(260 + n, 268 - n) for n in range(6)])
 
-    def judge() -> float:
+    def eval_fn() -> float:
         return -float(beam_search(model.eval(), trie, PROMPTS[:9], beams=3).log_probs.mean())
 
-    Loop(model, 0, config, 3, out, "run", PreferenceObjective()).train(lambda epoch: known, known[:5], judge)
+    Loop(model, 0, config, 3, out, "run", PreferenceObjective()).train(lambda epoch: known, known[:5], eval_fn)
     return model
 
 

@@ -42,7 +42,7 @@ PREFERENCES = [
     Preference((5 + n % 7, 9 + n % 3), (20, 21, 2), ((22, 2), (23, 24, 2), (25, 2))[: 1 + n % 3]) for n in range(12)
 ]
 LOOP = LoopConfig(epochs=6, rows=2, row_tokens=24, learning_rate=0.003, log_steps=1)
-POLICY = PolicyConfig(rounds=8, prompts=4, minibatch=2, rows=2, row_tokens=40, learning_rate=0.003, judge_rounds=3)
+POLICY = PolicyConfig(rounds=8, prompts=4, minibatch=2, rows=2, row_tokens=40, learning_rate=0.003, eval_rounds=3)
 
 
 def assert_same(one: Lines, other: Lines, **how: float) -> None:

@@ -1,4 +1,4 @@
-"""A loss, gradient or judgement that is not finite ends a run before the weights have it, and before it is saved."""
+"""A loss, gradient or evaluation that is not finite ends a run before the weights have it, and before it is saved."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -97,9 +97,9 @@ def test_an_advantage_that_is_not_a_number_does_not_reach_the_policy(tmp_path: P
     assert (read_cursor(places(tmp_path)[0]) or {})["round"] == 2
 
 
-def test_a_judgement_that_is_not_a_number_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(Diverged, match="the judgement is nan"):
-        optimise(tmp_path, sampled(), replace(POLICY, rounds=1), judge=lambda: math.nan)
+def test_an_evaluation_that_is_not_a_number_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(Diverged, match="the eval value is nan"):
+        optimise(tmp_path, sampled(), replace(POLICY, rounds=1), eval_fn=lambda: math.nan)
 
 
 def test_weights_that_only_the_validation_shows_to_be_broken_are_not_saved(tmp_path: Path) -> None:

@@ -97,11 +97,11 @@ def test_a_run_that_was_killed_and_resumed_ends_with_the_bits_of_a_straight_one(
     tmp_path: Path, killed_at: int, when: str
 ) -> None:
     models = [tiny_qwen(seed=0) for _ in range(3)]
-    straight, expected = optimise(tmp_path / "straight", small_batches(), model=models[0], judge=counted_down())
+    straight, expected = optimise(tmp_path / "straight", small_batches(), model=models[0], eval_fn=counted_down())
     with pytest.raises(Preempted, match="checkpoint saved"):
-        optimise(tmp_path / "killed", sigterm_in_round(killed_at, when), model=models[1], judge=counted_down())
-    judged = counted_down(1 + (killed_at >= 3))
-    resumed, lines = optimise(tmp_path / "killed", small_batches(), model=models[2], judge=judged)
+        optimise(tmp_path / "killed", sigterm_in_round(killed_at, when), model=models[1], eval_fn=counted_down())
+    eval_fn = counted_down(1 + (killed_at >= 3))
+    resumed, lines = optimise(tmp_path / "killed", small_batches(), model=models[2], eval_fn=eval_fn)
     assert resumed.resumed_from == killed_at + (when == "updates")
     assert replace(resumed, resumed_from=None, tokens_per_second=0) == replace(straight, tokens_per_second=0)
     assert_same(lines, expected, rel=0, abs=0)
@@ -200,15 +200,15 @@ def test_every_part_sees_how_far_the_training_is_and_what_it_kept_of_the_rounds_
         assert [one for one in seen if one[0] == part] == expected
 
 
-def test_the_model_ends_with_the_weights_that_the_judge_liked_best_the_first_ones_included(tmp_path: Path) -> None:
+def test_the_model_ends_with_the_weights_that_eval_fn_liked_best_the_first_ones_included(tmp_path: Path) -> None:
     model, before = tiny_qwen(seed=0), trainable(tiny_qwen(seed=0))
     answers = iter([1.0, 3.0, 2.0, 4.0])
-    trained, _ = optimise(tmp_path, ranked_beams(), model=model, judge=lambda: next(answers))
+    trained, _ = optimise(tmp_path, ranked_beams(), model=model, eval_fn=lambda: next(answers))
     assert (trained.best, trained.best_round) == (1.0, 0)
     assert all(torch.equal(weight, before[name]) for name, weight in trainable(model).items())
 
 
-def test_without_a_judge_the_last_weights_stay(tmp_path: Path) -> None:
+def test_without_eval_fn_the_last_weights_stay(tmp_path: Path) -> None:
     model, before = tiny_qwen(seed=0), trainable(tiny_qwen(seed=0))
     trained, _ = optimise(tmp_path, ranked_beams(), model=model)
     assert math.isnan(trained.best)

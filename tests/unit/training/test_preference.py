@@ -201,8 +201,8 @@ def test_accumulating_preferences_is_the_same_as_one_large_batch(tmp_path: Path)
 
 def test_the_best_weights_can_be_chosen_by_something_else_than_the_loss(tmp_path: Path) -> None:
     answers = iter([4.0, 3.0, 1.0, 2.0, 2.0])
-    lines = prefer(tmp_path, OBJECTIVE, judge=lambda: next(answers))
-    assert [line["judged"] for line in lines if "judged" in line] == [4.0, 3.0, 1.0, 2.0, 2.0]
+    lines = prefer(tmp_path, OBJECTIVE, eval_fn=lambda: next(answers))
+    assert [line["eval_value"] for line in lines if "eval_value" in line] == [4.0, 3.0, 1.0, 2.0, 2.0]
     cursor = json.loads((places(tmp_path)[0] / "cursor.json").read_text())
     assert cursor["best_loss"] == 1.0
 
@@ -210,8 +210,8 @@ def test_the_best_weights_can_be_chosen_by_something_else_than_the_loss(tmp_path
 def test_where_no_epoch_is_better_than_the_start_the_model_ends_as_it_was(tmp_path: Path) -> None:
     model, before = tiny_qwen(seed=0), trainable(tiny_qwen(seed=0))
     answers = iter([1.0, 1.5, 1.0])
-    lines = prefer(tmp_path, OBJECTIVE, model=model, judge=lambda: next(answers))
-    assert next((line["step"], line["epoch"]) for line in lines if "judged" in line) == (0, 0)
+    lines = prefer(tmp_path, OBJECTIVE, model=model, eval_fn=lambda: next(answers))
+    assert next((line["step"], line["epoch"]) for line in lines if "eval_value" in line) == (0, 0)
     assert [line["step"] for line in lines if "loss" in line]  # it did learn
     assert all(torch.equal(weight, before[name]) for name, weight in trainable(model).items())
     cursor = json.loads((places(tmp_path)[0] / "cursor.json").read_text())
@@ -219,12 +219,12 @@ def test_where_no_epoch_is_better_than_the_start_the_model_ends_as_it_was(tmp_pa
 
 
 @pytest.mark.parametrize("killed_at", [1, 4])
-def test_the_start_is_judged_once_also_by_a_run_that_was_killed_and_resumed(
+def test_the_start_is_evaluated_once_also_by_a_run_that_was_killed_and_resumed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed_at: int
 ) -> None:
     asked: list[float] = []
 
-    def judge() -> float:
+    def eval_fn() -> float:
         asked.append(1.0)
         return 1.0
 
@@ -233,23 +233,23 @@ def test_the_start_is_judged_once_also_by_a_run_that_was_killed_and_resumed(
             os.kill(os.getpid(), signal.SIGTERM)
         return learning_rate(step, total, config)
 
-    straight = prefer(tmp_path / "straight", OBJECTIVE, judge=judge)
+    straight = prefer(tmp_path / "straight", OBJECTIVE, eval_fn=eval_fn)
     once = len(asked)
     with monkeypatch.context() as patch, pytest.raises(Preempted, match="checkpoint saved"):
         patch.setattr("training.core.loop.learning_rate", with_sigterm)
-        prefer(tmp_path / "killed", OBJECTIVE, judge=judge)
+        prefer(tmp_path / "killed", OBJECTIVE, eval_fn=eval_fn)
     model, before = tiny_qwen(seed=0), trainable(tiny_qwen(seed=0))
-    resumed = prefer(tmp_path / "killed", OBJECTIVE, model=model, judge=judge)
+    resumed = prefer(tmp_path / "killed", OBJECTIVE, model=model, eval_fn=eval_fn)
     assert len(asked) == 2 * once
-    assert [line.get("judged") for line in resumed] == [line.get("judged") for line in straight]
+    assert [line.get("eval_value") for line in resumed] == [line.get("eval_value") for line in straight]
     assert all(torch.equal(weight, before[name]) for name, weight in trainable(model).items())
 
 
 def test_a_run_that_was_killed_before_its_first_checkpoint_logs_the_start_once(tmp_path: Path) -> None:
     answers = iter([1.0])
     with pytest.raises(StopIteration):
-        prefer(tmp_path, OBJECTIVE, judge=lambda: next(answers))
-    lines = prefer(tmp_path, OBJECTIVE, judge=lambda: 1.0)
+        prefer(tmp_path, OBJECTIVE, eval_fn=lambda: next(answers))
+    lines = prefer(tmp_path, OBJECTIVE, eval_fn=lambda: 1.0)
     assert [line["step"] for line in lines].count(0) == 1
 
 

@@ -32,7 +32,7 @@ SELF_PLAY = {"source": "self_play", "level": "mixed", "choice": CHOICE, "least":
 FEEDBACK = {**SELF_PLAY, "source": "real_feedback", "level": "easy", "loop": {**LOOP, "rows": 1}}
 POLICY: dict[str, Any] = {
     "rounds": 24, "prompts": 30, "minibatch": 30, "rows": 4, "row_tokens": 128, "learning_rate": 0.005,
-    "judge_rounds": 4, "checkpoint_rounds": 3,
+    "eval_rounds": 4, "checkpoint_rounds": 3,
 }  # fmt: skip
 GRPO = {"beams": 12, "policy": POLICY, "gate": OPEN}
 SHORT = {**GRPO, "policy": {**POLICY, "rounds": 6}}
@@ -246,7 +246,7 @@ def test_a_policy_that_recommends_worse_than_it_did_is_refused_and_the_next_rung
 def test_a_rung_hands_on_its_first_weights_where_no_later_ones_are_better(good: StageSpec) -> None:
     wild = after(named(good, "wild_rung", {**SELF_PLAY, "loop": {**LOOP, "learning_rate": 0.3}}), good)
     result = progressive.main(wild)
-    assert min(logged(wild, "judged")[1:]) > logged(wild, "judged")[0] == -result.metrics["ndcg_before"]
+    assert min(logged(wild, "eval_value")[1:]) > logged(wild, "eval_value")[0] == -result.metrics["ndcg_before"]
     assert (result.metrics["best_step"], result.metrics["unmoved"], result.metrics["stands"]) == (0.0, 1.0, 1.0)
     assert result.metrics["ndcg_after"] == result.metrics["ndcg_before"]
     assert weights(wild.out) == weights(good.out)

@@ -109,8 +109,8 @@ def test_the_epoch_that_ranks_best_is_kept_whatever_its_loss(spec: StageSpec, mo
     monkeypatch.setattr(Judge, "ndcg", lambda self: next(told))
     result = sft.main(dataclasses.replace(spec, config={**spec.config, "loop": {**LOOP, "epochs": 4, "patience": 9}}))
     lines = [json.loads(line) for line in (spec.out_dir / "metrics.jsonl").read_text().splitlines()]
-    ends = [line for line in lines if "judged" in line]
-    assert [line["judged"] for line in ends] == [-0.1, -0.4, -0.2, -0.3]
+    ends = [line for line in lines if "eval_value" in line]
+    assert [line["eval_value"] for line in ends] == [-0.1, -0.4, -0.2, -0.3]
     assert ends[-1]["valid_loss"] < ends[1]["valid_loss"]
     assert (result.metrics["valid_ndcg@10"], result.metrics["best_step"]) == (0.4, ends[1]["step"])
     monkeypatch.setattr(Judge, "ndcg", rank)
@@ -129,7 +129,7 @@ def test_of_epochs_that_rank_alike_the_one_with_the_lowest_loss_is_kept(
     monkeypatch.setattr(Judge, "ndcg", lambda self: 1.0)
     result = sft.main(dataclasses.replace(spec, config={**spec.config, "loop": {**LOOP, "epochs": 4}}))
     lines = [json.loads(line) for line in (spec.out_dir / "metrics.jsonl").read_text().splitlines()]
-    ends = [line for line in lines if "judged" in line]
+    ends = [line for line in lines if "eval_value" in line]
     assert result.metrics["best_step"] == min(ends, key=lambda line: line["valid_loss"])["step"] > ends[0]["step"]
 
 

@@ -48,7 +48,7 @@ class PolicyConfig:
     weight_decay: float = 0.0
     warmup_share: float = 0.03
     max_grad_norm: float = 1.0
-    judge_rounds: int = 10
+    eval_rounds: int = 10
     checkpoint_rounds: int = 10
 
     @property

@@ -1,4 +1,4 @@
-"""Training a policy with any variant, round by round (`round`), and once in a while judging it.
+"""Training a policy with any variant, round by round (`round`), and once in a while evaluating it.
 
 A run that was killed and resumed ends with the bits of a straight one (CPU). SIGTERM is answered between two batches of
 rollouts, as if the round had not begun; after them at the end of the round, because the responses of a round are not
@@ -35,14 +35,14 @@ __all__ = ["PolicyConfig", "PolicyTrainer", "TrainedPolicy"]
 
 @dataclass
 class Cursor:
-    """Where a run stands: the next round, the last one that was judged before it, and the best judgement so far.
+    """Where a run stands: the next round, the last one that was evaluated before it, and the best value so far.
 
     `memory` is what the parts of the variant keep from round to round.
     """
 
     round: int = 0
     step: int = 0
-    judged: int = -1
+    evaluated: int = -1
     best: float = math.inf
     best_round: int = 0
     memory: dict[str, Any] = field(default_factory=dict)
@@ -50,7 +50,7 @@ class Cursor:
 
 @dataclass(frozen=True)
 class TrainedPolicy:
-    """What a run did; `best` is the lowest judgement, of the policy after `best_round` rounds (NaN without a judge)."""
+    """What a run did; `best` is the lowest `eval_fn()`, of the policy after `best_round` rounds (NaN without one)."""
 
     rounds: int
     best: float
@@ -86,10 +86,10 @@ class PolicyTrainer:
         self._training = Training(model, pad, variant, config, seed, self._learner, reference)
         self._cursor = Cursor()
 
-    def train(self, requests: Sequence[Request], judge: Callable[[], float] | None = None) -> TrainedPolicy:
+    def train(self, requests: Sequence[Request], eval_fn: Callable[[], float] | None = None) -> TrainedPolicy:
         """Train to the end, from the last checkpoint if there is one.
 
-        `judge()`, lower is better, is asked before the first round, every `judge_rounds` rounds and at the end, in all
+        `eval_fn()`, lower is better, is asked before the first round, every `eval_rounds` rounds and at the end, in all
         processes; the model ends with the weights that it liked best, the first ones included. Without it the last
         weights stay.
         Raises DataError without requests or where a response would not fit into a row, Diverged where a loss is not
@@ -102,17 +102,17 @@ class PolicyTrainer:
         resumed = None if stored is None else self._cursor.round
         with deferred() as stop, Progress(self._config.rounds, "policy", "round", done=self._cursor.round) as progress:
             while self._cursor.round < self._config.rounds:
-                self._judge(judge)
+                self._evaluate(eval_fn)
                 reward = self._round(requests, stop)
                 progress.advance(reward=f"{reward:.3f}")
                 if self._cursor.round % self._config.checkpoint_rounds == 0:
                     learner.save(asdict(self._cursor))
                 self._pause(stop)
-        self._judge(judge)
-        if judge:
+        self._evaluate(eval_fn)
+        if eval_fn:
             learner.load_best()
         learner.finish()
-        best, rate = self._cursor.best if judge else math.nan, learner.tokens / max(learner.seconds, 1e-9)
+        best, rate = self._cursor.best if eval_fn else math.nan, learner.tokens / max(learner.seconds, 1e-9)
         return TrainedPolicy(self._cursor.round, best, self._cursor.best_round, rate, resumed)
 
     def _refuse_what_cannot_be_learnt(self, requests: Sequence[Request]) -> None:
@@ -132,14 +132,14 @@ class PolicyTrainer:
             self._learner.save(asdict(self._cursor))
             raise Preempted.saved(f"round {self._cursor.round}")
 
-    def _judge(self, judge: Callable[[], float] | None) -> None:
+    def _evaluate(self, eval_fn: Callable[[], float] | None) -> None:
         cursor, config = self._cursor, self._config
-        due = cursor.round % config.judge_rounds == 0 or cursor.round == config.rounds
-        if judge and due and cursor.judged < cursor.round:
-            judged, cursor.judged = self._learner.ask(judge), cursor.round
-            self._learner.log.append(cursor.step, judged=judged, round=cursor.round)
-            if judged < cursor.best:
-                cursor.best, cursor.best_round = judged, cursor.round
+        due = cursor.round % config.eval_rounds == 0 or cursor.round == config.rounds
+        if eval_fn and due and cursor.evaluated < cursor.round:
+            value, cursor.evaluated = self._learner.value_of(eval_fn), cursor.round
+            self._learner.log.append(cursor.step, eval_value=value, round=cursor.round)
+            if value < cursor.best:
+                cursor.best, cursor.best_round = value, cursor.round
                 self._learner.save_best()
 
     def _round(self, requests: Sequence[Request], stop: Event) -> float:
