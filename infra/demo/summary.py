@@ -163,7 +163,7 @@ def _stage_gates(gates: list[dict[str, Any]]) -> Table:
     origins = ", ".join(sorted({one["origin"] for one in gates}))
     title = f"Stages with a gate on validation samples, and what was left out ({origins})"
     table = Table(title=title, title_justify="left")
-    for name in ("stage", "judged by", "before", "after", "outcome"):
+    for name in ("stage", "metric", "before", "after", "outcome"):
         table.add_column(name, justify="right" if name in ("before", "after") else "left")
     for one in gates:
         outcome = "accepted" if one["accepted"] else f"left out: {one['reason']}"

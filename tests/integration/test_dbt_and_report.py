@@ -185,8 +185,8 @@ def test_the_page_says_which_stages_were_accepted_and_why_others_were_left_out(s
         "-",
         "accepted 436 preferences",
     ] in rows
-    (rung,) = [row for row in rows if "rf_hard" in row]
-    assert rung[-1] == "left out 18 preferences, fewer than 50"
+    (stage,) = [row for row in rows if "rf_hard" in row]
+    assert stage[-1] == "left out 18 preferences, fewer than 50"
     (never,) = [row for row in rows if "sft" in row]
     assert never[2:] == ["real", *["-"] * 5, "left out the shop is too small for a model"]
     assert not [row for row in rows if "gone" in row]  # of the run before

@@ -86,12 +86,12 @@ def test_a_stage_that_has_not_finished_cannot_be_logged(profile: Profile, tmp_pa
 
 def test_a_card_says_which_stages_their_own_gates_left_out(profile: Profile, tmp_path: Path) -> None:
     snapshot = publish_day(profile, date(2018, 1, 5), 3)
-    rung = finish_stage(tmp_path / "run", "rf_hard", snapshot=snapshot)
-    result = json.loads((rung / "result.json").read_text())
-    (rung / "result.json").write_text(json.dumps({**result, "metrics": {"stands": 0.0}}))
-    (rung / "gate.json").write_text(json.dumps({"stands": False, "reason": "NDCG@10 fell from 0.2 to 0.1"}))
-    runs.log_stage(profile, rung, rung)
-    out = finish_stage(tmp_path / "run", "evaluate", snapshot=snapshot, hits=20, artifacts={"rf_hard": str(rung)})
+    stage = finish_stage(tmp_path / "run", "rf_hard", snapshot=snapshot)
+    result = json.loads((stage / "result.json").read_text())
+    (stage / "result.json").write_text(json.dumps({**result, "metrics": {"accepted": 0.0}}))
+    (stage / "gate.json").write_text(json.dumps({"accepted": False, "reason": "NDCG@10 fell from 0.2 to 0.1"}))
+    runs.log_stage(profile, stage, stage)
+    out = finish_stage(tmp_path / "run", "evaluate", snapshot=snapshot, hits=20, artifacts={"rf_hard": str(stage)})
     version = packaging.register(profile, MODEL, runs.log_stage(profile, out, out), out, out)
     card = connect(profile).get_model_version(MODEL, version).description
     assert "| rf_hard | left out | NDCG@10 fell from 0.2 to 0.1 |" in card
@@ -271,8 +271,8 @@ def test_every_stage_gate_is_read_with_its_figures_and_what_never_began_has_none
 ) -> None:
     judged = {"metric": "ndcg@10", "start": 0.3, "before": 0.2, "after": 0.1, "lower": -0.12, "note": "18 preferences"}
     records = {
-        "sp": {"stands": True, "reason": "", **judged},
-        "sft": {"stands": False, "reason": "the shop is too small"},
+        "sp": {"accepted": True, "reason": "", **judged},
+        "sft": {"accepted": False, "reason": "the shop is too small"},
         "plain": None,
     }
     for stage, record in records.items():

@@ -193,10 +193,10 @@ def test_red_data_and_too_few_samples_fail_a_perfect_model() -> None:
 
 
 def test_a_number_of_the_run_has_a_direction_and_must_be_there() -> None:
-    rules = ({"metric": "seconds", "direction": "lower", "limit": 60.0}, {"metric": "legal_share", "limit": 0.95})
+    rules = ({"metric": "seconds", "direction": "lower", "limit": 60.0}, {"metric": "valid_id_rate", "limit": 0.95})
     report = evaluate(gate(*rules), version(ranks(ours=[1, 1]), seconds=61.0), None, GREEN)
     assert not check(report, "seconds").passed
-    assert check(report, "legal_share").reason == "the run has no such metric"
+    assert check(report, "valid_id_rate").reason == "the run has no such metric"
     assert evaluate(gate(rules[0]), version(ranks(ours=[1, 1]), seconds=60.0), None, GREEN).passed
 
 

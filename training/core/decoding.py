@@ -108,7 +108,7 @@ def beam_search(
         return Beams(torch.cat([b.items for b in found])[place], torch.cat([b.log_probs for b in found])[place])
 
 
-def legal_share(
+def valid_id_rate(
     model: PreTrainedModel, trie: Trie, prompts: Sequence[Sequence[int]], batch_size: int = REQUESTS_AT_ONCE
 ) -> float:
     """The share of prompts that the model, free to write any token, greedily answers with the tokens of an item.
@@ -117,12 +117,12 @@ def legal_share(
     """
     check_room(model, prompts, 1, trie.depth - 1)
     trie = trie.to(model.device)
-    legal = 0
+    valid = 0
     with inference(model):
         for start in range(0, len(prompts), batch_size):
             written = _greedy(model, prompts[start : start + batch_size], trie.depth)
-            legal += int((trie.items_of(written) != NO_ITEM).sum())
-    return legal / len(prompts)
+            valid += int((trie.items_of(written) != NO_ITEM).sum())
+    return valid / len(prompts)
 
 
 def _greedy(model: PreTrainedModel, prompts: Sequence[Sequence[int]], steps: int) -> Tensor:

@@ -37,7 +37,7 @@ T = TypeVar("T")
 CHECKPOINTS = "checkpoints"
 """The folder, in any folder that a training writes, of all that it needs to go on, and nobody needs afterwards."""
 GATE_FILE = "gate.json"
-"""Whether a stage `stands`, and the `reason` where it was left out; written by stages that can be."""
+"""Whether a stage is `accepted`, and the `reason` where it was left out; written by stages that can be."""
 
 
 @dataclass(frozen=True)
@@ -166,8 +166,8 @@ def _run_or_leave_out(spec: StageSpec, main: Callable[[StageSpec], StageResult])
     except LeftOut as refusal:
         if is_main_process():
             sys.stdout.write(f"{spec.stage} is left out: {refusal.reason}\n")
-            write_json(spec.out_dir / GATE_FILE, {"stands": False, "reason": refusal.reason})
-        return StageResult({"stands": 0.0}, left_out=refusal.reason)
+            write_json(spec.out_dir / GATE_FILE, {"accepted": False, "reason": refusal.reason})
+        return StageResult({"accepted": 0.0}, left_out=refusal.reason)
 
 
 def _finished(spec: StageSpec) -> bool:

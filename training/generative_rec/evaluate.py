@@ -9,7 +9,7 @@ Both tables name the split of each line. The time split decides. Leave-one-out s
 papers, with every row fitted anew on its training part: a model of the time split has seen leave-one-out's test items,
 so a trained model has a row there only where its stage trained one for it (`protocols` of `sft`).
 
-A row whose rungs were left out has the weights of the row that they started from, and so its figures; a model whose
+A row whose stages were left out has the weights of the row that they started from, and so its figures; a model whose
 stage made nothing has no row, and neither has a baseline that the data is too little for: `gate.json` says why. The
 baseline with the best NDCG@10 is packed in `baseline/`: where there is no champion, it makes the nightly lists.
 """
@@ -107,7 +107,7 @@ def main(spec: StageSpec) -> StageResult:
                 found.append(_compare(spec, config, protocol, catalogue, baselines, trained[protocol], left_out))
     if left_out:
         words = "; ".join(f"without {name}: {why}" for name, why in left_out.items())
-        ran = {"stands": bool(found), "reason": "" if found else words, "note": words if found else ""}
+        ran = {"accepted": bool(found), "reason": "" if found else words, "note": words if found else ""}
         write_json(spec.out_dir / GATE_FILE, ran)
     result = _write(spec, found, config.values)
     _pack_best(spec, config, catalogue, result.metrics)

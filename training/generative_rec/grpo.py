@@ -2,7 +2,7 @@
 
 The beams of a training sample are its group: the true item earns 1, the others lose more the higher they stand, and a
 group without the true item teaches nothing. Weights are chosen by validation NDCG@10 and the gate is that of the
-preference rungs. Reads and writes as they do; lost on a kill: the rounds since the last checkpoint.
+preference stages. Reads and writes as they do; lost on a kill: the rounds since the last checkpoint.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from training.core.policy.rollouts import Beams
 from training.core.policy.trainer import PolicyConfig, PolicyTrainer
 from training.core.policy.variants.grpo import grpo
 from training.core.stage import StageResult, StageSpec, resolve_config
+from training.generative_rec.alignment import AlignmentConfig, AlignmentStage
 from training.generative_rec.rewards import RANKING
-from training.generative_rec.rungs import Rung, RungConfig
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(RungConfig):
+class Config(AlignmentConfig):
     """`beams`: the size of a group. `kl`, `clip`: of the surrogate."""
 
     beams: int = 16
@@ -31,12 +31,12 @@ class Config(RungConfig):
 def main(spec: StageSpec) -> StageResult:
     """Train, hold the gate, write `model/` and `gate.json`."""
     config = resolve_config(spec, Config)
-    rung = Rung.start(spec, config)
-    items = rung.items
+    stage = AlignmentStage.start(spec, config)
+    items = stage.items
     variant = grpo(Beams(items.trie, items.tokens, config.beams), RANKING, config.kl, config.clip)
-    trainer = PolicyTrainer(rung.model, rung.pad, variant, config.policy, spec.seed, spec.out_dir, run=spec.hash)
-    requests = [Request(one.prompt, items.tokens[one.item]) for one in rung.asked]
-    trained = trainer.train(requests, eval_fn=lambda: -rung.judge.ndcg())
+    trainer = PolicyTrainer(stage.model, stage.pad, variant, config.policy, spec.seed, spec.out_dir, run=spec.hash)
+    requests = [Request(one.prompt, items.tokens[one.item]) for one in stage.examples]
+    trained = trainer.train(requests, eval_fn=lambda: -stage.validation.ndcg())
     rounds = {"rounds": float(trained.rounds), "best_round": float(trained.best_round)}
-    sizes = {**rounds, "questions": float(len(rung.asked))}
-    return rung.end(sizes, trained.resumed_from, best=trained.best_round)
+    sizes = {**rounds, "examples": float(len(stage.examples))}
+    return stage.end(sizes, trained.resumed_from, best=trained.best_round)

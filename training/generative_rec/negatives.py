@@ -23,7 +23,7 @@ from training.core.preference import Preference
 from training.core.progress import Progress
 from training.core.trie import NO_ITEM
 from training.generative_rec.item_codes import ItemCodes
-from training.generative_rec.questions import Question
+from training.generative_rec.validation import Example
 
 Level = Literal["easy", "medium", "hard", "mixed"]
 # Leading codes shared with the truth: at least, and fewer than. `mixed` is self-play without an order of levels.
@@ -64,14 +64,14 @@ def depth_shared(codes: Tensor, candidates: Tensor, truth: Tensor) -> Tensor:
 
 
 def self_play(
-    model: PreTrainedModel, items: ItemCodes, questions: Sequence[Question], level: Level, choice: Choice
+    model: PreTrainedModel, items: ItemCodes, examples: Sequence[Example], level: Level, choice: Choice
 ) -> Preferences:
     """The policy's own best wrong answers of this level, in its order."""
     codes, (least, below) = shared_codes(items), SHARED[level]
 
-    def rejected(share: Sequence[Question]) -> list[list[int]]:
+    def rejected(share: Sequence[Example]) -> list[list[int]]:
         found = list[list[int]]()
-        with Progress(len(share), f"self-play {level}", "question") as progress:
+        with Progress(len(share), f"self-play {level}", "example") as progress:
             for start in range(0, len(share), _CHUNK):
                 part = share[start : start + _CHUNK]
                 beams = beam_search(model, items.trie, [one.prompt for one in part], choice.beams).items.cpu()
@@ -82,12 +82,12 @@ def self_play(
                 progress.advance(len(part))
         return found
 
-    return _preferences(items, list(zip(questions, in_shares(rejected, questions), strict=True)), choice)
+    return _preferences(items, list(zip(examples, in_shares(rejected, examples), strict=True)), choice)
 
 
 def real_feedback(
     items: ItemCodes,
-    questions: Sequence[Question],
+    examples: Sequence[Example],
     feedback: Iterable[tuple[str, str, str]],
     level: Level,
     choice: Choice,
@@ -100,18 +100,18 @@ def real_feedback(
     for user, item, word in feedback:
         said[user][word].add(items.row[item])
     pairs = []
-    for question in questions:
-        words = said[question.user_id]
-        if question.item in words["liked"]:
+    for example in examples:
+        words = said[example.user_id]
+        if example.item in words["liked"]:
             better = words["liked"] | (words["neutral"] if level == "easy" else set())
-            pairs.append((question, sorted(words[REJECTED_BY[level]] - better)))
+            pairs.append((example, sorted(words[REJECTED_BY[level]] - better)))
     return _preferences(items, pairs, choice)
 
 
-def _preferences(items: ItemCodes, pairs: Sequence[tuple[Question, Sequence[int]]], choice: Choice) -> Preferences:
+def _preferences(items: ItemCodes, pairs: Sequence[tuple[Example, Sequence[int]]], choice: Choice) -> Preferences:
     kept = [
-        Preference(question.prompt, items.tokens[question.item], tuple(items.tokens[n] for n in rows[: choice.most]))
-        for question, rows in pairs
+        Preference(example.prompt, items.tokens[example.item], tuple(items.tokens[n] for n in rows[: choice.most]))
+        for example, rows in pairs
         if len(rows) >= choice.least
     ]
     return Preferences(kept, len(pairs) - len(kept))

@@ -1,11 +1,11 @@
-"""A rung of progressive preference training: it trains on from the rung below, or is left out with a record.
+"""A stage of progressive preference training: it trains the model of the stage below further, or is left out.
 
-A rung takes its candidates from the policy that it starts from, fresh; that policy is also the frozen reference. The
+It takes its candidates from the policy that it starts from, fresh; that policy is also the frozen reference. The
 weights with the best validation NDCG@10 are kept (an independent replication found DPO's own loss a bad guide). Then
-the gate: a rung that loses accuracy, or no longer writes legal ids by itself, is left out: its `model/` is the one that
-it started from, and `gate.json` says why. Reads `next_item_training_set`, the ids and the model it starts from. Lost on
-a kill: the steps since the last checkpoint; a retry makes the same candidates and goes on. Method: Align3GR, softmax
-DPO from easy to hard, with an auxiliary next-token term.
+the gate: a stage that loses accuracy, or no longer writes valid ids by itself, is left out: its `model/` is the one
+that it started from, and `gate.json` says why. Reads `next_item_training_set`, the ids and the model it starts from.
+Lost on a kill: the steps since the last checkpoint; a retry makes the same candidates and goes on. Method: Align3GR,
+softmax DPO from easy to hard, with an auxiliary next-token term.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from typing import Literal
 from training.core.loop import Loop, LoopConfig, Trained
 from training.core.preference import Preference, PreferenceObjective, with_reference
 from training.core.stage import StageResult, StageSpec, resolve_config
+from training.generative_rec.alignment import AlignmentConfig, AlignmentStage
 from training.generative_rec.negatives import Choice, Level, Preferences, real_feedback, self_play
-from training.generative_rec.rungs import Rung, RungConfig
 from training.generative_rec.samples import training_feedback
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(RungConfig):
-    """`source`, `level`: of the rejected items. With fewer than `least` preferences the rung is left out."""
+class Config(AlignmentConfig):
+    """`source`, `level`: of the rejected items. With fewer than `least` preferences the stage is left out."""
 
     source: Literal["self_play", "real_feedback"]
     level: Level
@@ -34,29 +34,29 @@ class Config(RungConfig):
 
 
 def main(spec: StageSpec) -> StageResult:
-    """Train the rung, hold its gate, write `model/` and `gate.json`."""
+    """Train, hold the gate, write `model/` and `gate.json`."""
     config = resolve_config(spec, Config)
-    rung = Rung.start(spec, config)
-    found = _preferences(rung, config)
-    kept, asked = len(found.kept), len(rung.asked)
-    sizes = {"questions": float(asked), "preferences": float(kept), "dropped": float(found.dropped)}
+    stage = AlignmentStage.start(spec, config)
+    found = _preferences(stage, config)
+    kept, examples = len(found.kept), len(stage.examples)
+    sizes = {"examples": float(examples), "preferences": float(kept), "dropped": float(found.dropped)}
     if kept < config.least:
-        return rung.leave_out(f"{kept} preferences from {asked} questions, fewer than {config.least}", sizes)
-    trained = _train(rung, config, found.kept)
+        return stage.leave_out(f"{kept} preferences from {examples} examples, fewer than {config.least}", sizes)
+    trained = _train(stage, config, found.kept)
     steps = {"steps": float(trained.steps), "best_step": float(trained.best_step)}
-    return rung.end({**sizes, **steps}, trained.resumed_from, best=trained.best_step)
+    return stage.end({**sizes, **steps}, trained.resumed_from, best=trained.best_step)
 
 
-def _preferences(rung: Rung, config: Config) -> Preferences:
+def _preferences(stage: AlignmentStage, config: Config) -> Preferences:
     if config.source == "self_play":
-        return self_play(rung.model.eval(), rung.items, rung.asked, config.level, config.choice)
-    feedback = training_feedback(rung.spec, rung.samples)
-    return real_feedback(rung.items, rung.asked, feedback, config.level, config.choice)
+        return self_play(stage.model.eval(), stage.items, stage.examples, config.level, config.choice)
+    feedback = training_feedback(stage.spec, stage.samples)
+    return real_feedback(stage.items, stage.examples, feedback, config.level, config.choice)
 
 
-def _train(rung: Rung, config: Config, found: list[Preference]) -> Trained:
-    spec = rung.spec
-    known = with_reference(rung.model, found, rung.pad, config.loop.row_tokens, config.loop.rows)
+def _train(stage: AlignmentStage, config: Config, found: list[Preference]) -> Trained:
+    spec = stage.spec
+    known = with_reference(stage.model, found, stage.pad, config.loop.row_tokens, config.loop.rows)
     held_out = max(1, len(known) // 20)
-    loop = Loop(rung.model, rung.pad, config.loop, spec.seed, spec.out_dir, spec.hash, objective=config.objective)
-    return loop.train(lambda epoch: known[held_out:], known[:held_out], eval_fn=lambda: -rung.judge.ndcg())
+    loop = Loop(stage.model, stage.pad, config.loop, spec.seed, spec.out_dir, spec.hash, objective=config.objective)
+    return loop.train(lambda epoch: known[held_out:], known[:held_out], eval_fn=lambda: -stage.validation.ndcg())

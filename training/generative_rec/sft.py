@@ -32,7 +32,6 @@ from training.generative_rec.baselines.base import Known
 from training.generative_rec.baselines.covisit import order_matters
 from training.generative_rec.catalogue import first_of, read_item_texts
 from training.generative_rec.item_codes import ItemCodes, codebooks, meaning_of, start_from_text
-from training.generative_rec.questions import Judge, draw_questions
 from training.generative_rec.samples import (
     NextItem,
     Protocol,
@@ -46,6 +45,7 @@ from training.generative_rec.samples import (
 )
 from training.generative_rec.scid.inputs import profiles
 from training.generative_rec.tasks import PROFILE_TASKS, TEXT_TASKS, Augmentation, Corpus, Mixture
+from training.generative_rec.validation import Validation, draw_examples
 
 
 @dataclass(frozen=True)
@@ -57,8 +57,8 @@ class Config:
     cut to `slot_tokens`. `text_share`: of the learnt tokens, at most; see `Mixture`. `text_start`: how much the codes'
     embeddings start from what the codes stand for.
 
-    The weights of the epoch that ranks best are kept: by the NDCG@10 of at most `judged` validation questions, as the
-    loss of tokens is no guide to the ranking (docs/LOG.md).
+    The weights of the epoch that ranks best are kept: by the NDCG@10 of at most `eval_examples` validation examples, as
+    the loss of tokens is no guide to the ranking (docs/LOG.md).
     """
 
     codes: str = "semantic_ids"
@@ -69,7 +69,7 @@ class Config:
     slot_tokens: int = 32
     text_share: float = 1.0
     text_start: float = 1.0
-    judged: int = 2000
+    eval_examples: int = 2000
     augmentation: Augmentation = field(default_factory=Augmentation)
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     loop: LoopConfig = field(default_factory=LoopConfig)
@@ -108,10 +108,10 @@ def _train(spec: StageSpec, config: Config, vocabulary: Vocabulary, protocol: Pr
     start_from_text(model, vocabulary, spec.artifact(config.codes), config.text_start, spec.seed)
     loop: Loop[Sample] = Loop(model, vocabulary.tokenizer.pad_token_id, config.loop, spec.seed, folder, run=spec.hash)
     sizes["reverse"] = config.augmentation.backwards(corpus.ordered)
-    asked = draw_questions(of_part(rows, "valid"), items, config.history, config.judged, spec.seed)
-    judge = Judge(model, items, asked)
+    examples = draw_examples(of_part(rows, "valid"), items, config.history, config.eval_examples, spec.seed)
+    validation = Validation(model, items, examples)
     trained = loop.train(
-        lambda epoch: mixture.epoch(corpus, (spec.seed, epoch)), valid, lambda: -judge.ndcg(), start_counts=False
+        lambda epoch: mixture.epoch(corpus, (spec.seed, epoch)), valid, lambda: -validation.ndcg(), start_counts=False
     )
     parameters = sum(weight.numel() for weight in model.parameters())
     if is_main_process():

@@ -13,8 +13,8 @@ from training.core.loop import LoopConfig
 from training.core.policy.trainer import PolicyConfig
 from training.core.prompts import Template
 from training.generative_rec import grpo, progressive, scid_tokenizer, semantic_ids, sft
-from training.generative_rec.questions import JUDGED_BEAMS
 from training.generative_rec.tasks import TEXT_SLOTS, task_templates
+from training.generative_rec.validation import EVAL_BEAMS
 
 Ids = semantic_ids.Config | scid_tokenizer.Config
 
@@ -77,5 +77,5 @@ def _of_rung(config: progressive.Config | grpo.Config, ids: Ids, start: Load) ->
     else:
         answers, batch, reference, beams = 1 + config.choice.most, config.loop, False, config.choice.beams
     longest = prompt + answers * item
-    decoding = Decoding(REQUESTS_AT_ONCE, prompt, max(beams, JUDGED_BEAMS), item)
+    decoding = Decoding(REQUESTS_AT_ONCE, prompt, max(beams, EVAL_BEAMS), item)
     return Load(plain, start.tokens, batch.rows, batch.row_tokens, longest, prompt + item, reference, decoding)

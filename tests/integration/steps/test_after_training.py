@@ -149,9 +149,9 @@ def test_metrics_and_decisions_reach_the_lake_and_the_analysts_page(steps: Any) 
 
 def _exported_gates(steps: Any, out: Path) -> list[dict[str, Any]]:
     """The table of stage gates, after a stage beside `out` was logged with one."""
-    rung = finish_stage(out.parent, "rf_hard", snapshot=1)
-    (rung / "gate.json").write_text(json.dumps({"stands": False, "reason": "18 preferences"}))
-    runs.log_stage(steps.profile, rung, rung)
+    stage = finish_stage(out.parent, "rf_hard", snapshot=1)
+    (stage / "gate.json").write_text(json.dumps({"accepted": False, "reason": "18 preferences"}))
+    runs.log_stage(steps.profile, stage, stage)
     steps.export()
     found: list[dict[str, Any]] = steps.rows("stage_gates")
     return found

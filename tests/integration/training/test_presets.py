@@ -37,9 +37,9 @@ from . import launched
 
 ROOT = Path(__file__).parents[3]
 LOOP = {"epochs": 1, "rows": 4, "accumulate": 2, "log_steps": 1}
-RUNG = {
-    "questions": 30, "least": 5, "choice": {"beams": 20, "least": 2}, "loop": LOOP,
-    "gate": {"max_loss": 9.0, "legal": 0.0, "samples": 10},
+PREFERENCE = {
+    "examples": 30, "least": 5, "choice": {"beams": 20, "least": 2}, "loop": LOOP,
+    "gate": {"max_loss": 9.0, "valid": 0.0, "samples": 10},
 }  # fmt: skip
 WIDTHS = {"hidden_size": 16, "layers": 2, "heads": 2, "kv_heads": 1, "head_size": 8, "intermediate_size": 24}
 SIZES: dict[str, dict[str, Any]] = {
@@ -51,10 +51,10 @@ SIZES: dict[str, dict[str, Any]] = {
         "gate": {"item_collisions": 1.0, "level_1_usage": 0.0, "perplexity": 0.0},
     },
     "sft": {"loop": LOOP},
-    "grpo": {"questions": 30, "beams": 4, "gate": RUNG["gate"],
+    "grpo": {"examples": 30, "beams": 4, "gate": PREFERENCE["gate"],
              "policy": {"rounds": 2, "prompts": 8, "minibatch": 4, "rows": 2}},
     "evaluate": {"samples": 12, "resamples": 20, "sasrec": {"width": 8, "epochs": 1, "validation_samples": 10}},
-    **dict.fromkeys(("sp", "sp_easy", "sp_medium", "sp_hard", "rf_easy", "rf_hard"), RUNG),
+    **dict.fromkeys(("sp", "sp_easy", "sp_medium", "sp_hard", "rf_easy", "rf_hard"), PREFERENCE),
 }  # fmt: skip
 
 
@@ -98,9 +98,9 @@ def check_chain(specs: list[StageSpec]) -> dict[str, dict[str, float]]:
     found = {spec.stage: json.loads((spec.out_dir / "result.json").read_text())["metrics"] for spec in specs}
     for name, metrics in found.items():
         assert all(math.isfinite(value) for value in metrics.values()), name
-    rungs = {name: metrics for name, metrics in found.items() if "stands" in metrics}
-    assert {name for name, metrics in rungs.items() if not metrics["stands"]} == set()
-    assert all(metrics.get("steps", metrics.get("rounds")) > 0 for metrics in rungs.values())
+    stages = {name: metrics for name, metrics in found.items() if "accepted" in metrics}
+    assert {name for name, metrics in stages.items() if not metrics["accepted"]} == set()
+    assert all(metrics.get("steps", metrics.get("rounds")) > 0 for metrics in stages.values())
     models = specs[-1].config["models"]
     ranked = pq.read_table(specs[-1].out_dir / "tables/eval_values/part-0.parquet")
     assert {*models, *specs[-1].config["baselines"]["time"]} == set(ranked["model"].to_pylist())
@@ -182,23 +182,23 @@ def test_two_processes_with_shards_and_bf16_train_the_stages_that_take_several_g
 ) -> None:
     """From a backbone whose embeddings are not tied; the second stage starts from what the first one wrote."""
     backbone = str(write_backbone(tmp_path / "backbone", tied=False))
-    sft, rung = (next(spec for spec in production if spec.stage == name) for name in ("sft", "sp_easy"))
+    sft, stage = (next(spec for spec in production if spec.stage == name) for name in ("sft", "sp_easy"))
     sft = replace(sft, out=str(tmp_path / "sft"), config=jobs.merged(sft.config, {"backbone": {"path": backbone}}))
-    rung = replace(rung, out=str(tmp_path / "sp_easy"), artifacts={**rung.artifacts, "sft": sft.out})
-    files = [tmp_path / f"{spec.stage}.json" for spec in (sft, rung)]
-    for spec, file in zip((sft, rung), files, strict=True):
+    stage = replace(stage, out=str(tmp_path / "sp_easy"), artifacts={**stage.artifacts, "sft": sft.out})
+    files = [tmp_path / f"{spec.stage}.json" for spec in (sft, stage)]
+    for spec, file in zip((sft, stage), files, strict=True):
         file.write_text(json.dumps(asdict(spec)))
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true",
                    "ACCELERATE_MIXED_PRECISION": "bf16"}  # fmt: skip
     command = [*torchrun, launched.__file__, *map(str, files)]
     subprocess.run(command, check=True, env=environment, cwd=tmp_path, timeout=900)
-    for spec in (sft, rung):
+    for spec in (sft, stage):
         losses = [json.loads(line).get("loss") for line in (spec.out_dir / "metrics.jsonl").read_text().splitlines()]
         said = [loss for loss in losses if loss is not None]
         assert said and all(map(math.isfinite, said))
         # Summed in float32: two processes' sums of 8 bits each would have at most 11.
         assert any(float(torch.tensor(loss).half()) != loss for loss in said)
-    model, _ = load_backbone(rung.out_dir / "model")
+    model, _ = load_backbone(stage.out_dir / "model")
     assert model.get_input_embeddings().weight is not model.get_output_embeddings().weight
-    assert json.loads((rung.out_dir / "gate.json").read_text())["stands"]
+    assert json.loads((stage.out_dir / "gate.json").read_text())["accepted"]

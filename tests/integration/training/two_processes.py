@@ -29,7 +29,7 @@ from torch.distributed.tensor import DTensor
 from torch.nn.modules.module import register_module_forward_hook
 from transformers import PreTrainedModel
 
-from tests.unit.training.rung_kit import killed_in_step
+from tests.unit.training.alignment_kit import killed_in_step
 from training.core.backbone import BackboneConfig, LoraSettings, build_backbone
 from training.core.contrastive import InBatchNegatives, Pair
 from training.core.decoding import beam_search

@@ -25,8 +25,8 @@ from training.generative_rec import code_sizes, quantizers
 from training.generative_rec.baselines import rows
 from training.generative_rec.collaborative_vectors import CollaborativeVectors
 
+from .alignment_kit import ITEMS, write_samples, write_start
 from .conftest import TINY
-from .rung_kit import ITEMS, write_samples, write_start
 
 TEXTS = ("title", "brand", "category", "description", "features")
 USERS = [f"u{n:02d}" for n in range(30)]

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedModel, Qwen3Config, Qwen3ForCausalLM
 
-from training.core.decoding import SubCatalogues, beam_search, legal_share
+from training.core.decoding import SubCatalogues, beam_search, valid_id_rate
 from training.core.errors import DataError
 from training.core.trie import NO_ITEM, Trie
 
@@ -104,10 +104,10 @@ def test_the_legal_share_counts_the_prompts_whose_own_answer_is_an_item() -> Non
             log_probs = next_log_probs(qwen(), [*prompt, *written])
             written.append(max(range(VOCABULARY), key=log_probs.__getitem__))
         own.append(tuple(written))
-    assert legal_share(qwen(), Trie.build(sorted(set(own))), asked, batch_size=2) == 1.0
+    assert valid_id_rate(qwen(), Trie.build(sorted(set(own))), asked, batch_size=2) == 1.0
     others = [item for item in ((1, 5, 9), (2, 6, 9)) if item not in own]
     kept = [own[0], *(item for item in others if item[:1] != own[0][:1])]
-    assert legal_share(qwen(), Trie.build(kept), asked) == own.count(own[0]) / 5
+    assert valid_id_rate(qwen(), Trie.build(kept), asked) == own.count(own[0]) / 5
 
 
 def test_an_empty_part_of_the_catalogue_is_an_error_before_any_work() -> None:

@@ -285,11 +285,11 @@ def test_an_item_of_the_past_of_a_first_sample_is_warm(spec: StageSpec, tmp_path
     assert "item=warm" in found["i2"] and "item=cold" in found["i4"]
 
 
-def test_a_rung_that_was_left_out_has_the_figures_of_its_start(
+def test_a_stage_that_was_left_out_has_the_figures_of_its_start(
     spec: StageSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copytree(tmp_path / "sft", tmp_path / "rf_hard")
-    record = {"stands": False, "reason": "0 preferences", "ndcg_before": 0.2, "ndcg_after": 0.2, "preferences": 0.0}
+    record = {"accepted": False, "reason": "0 preferences", "ndcg_before": 0.2, "ndcg_after": 0.2, "preferences": 0.0}
     (tmp_path / "rf_hard" / "gate.json").write_text(json.dumps(record))
     artifacts = {**spec.artifacts, "rf_hard": str(tmp_path / "rf_hard"), "sp": str(tmp_path / "never_run")}
     models = {"models": {"sft": "semantic_ids", "rf_hard": "semantic_ids"}, "baselines": {"time": ["popularity"]}}
@@ -307,7 +307,7 @@ def test_a_rung_that_was_left_out_has_the_figures_of_its_start(
     figures = {(row["model"], row["metric"], row["slice"]): row["value"] for row in _table(ladder, "model_metrics")}
     of_sft = {key[1:]: value for key, value in figures.items() if key[0] == "sft"}
     assert of_sft == {key[1:]: value for key, value in figures.items() if key[0] == "rf_hard"} != {}
-    assert not (ladder.out_dir / "gate.json").exists() and "rf_hard.stands" not in result.metrics
+    assert not (ladder.out_dir / "gate.json").exists() and "rf_hard.accepted" not in result.metrics
 
 
 def test_a_row_that_the_data_is_too_little_for_is_left_out_and_the_gate_file_says_why(
@@ -324,7 +324,7 @@ def test_a_row_that_the_data_is_too_little_for_is_left_out_and_the_gate_file_say
     evaluate.main(spec)
     assert "sasrec" not in _values(spec)
     told = json.loads((spec.out_dir / "gate.json").read_text())
-    assert told["stands"] and told["note"].startswith("without sasrec: no user has two items")
+    assert told["accepted"] and told["note"].startswith("without sasrec: no user has two items")
 
 
 def test_own_items_are_left_out_for_all_rows_alike(spec: StageSpec) -> None:

@@ -23,7 +23,7 @@ from training.jobs import Job, load_job, merged, stage_specs
 LIMITS = {"time_limit_minutes": 5, "retry": "transient", "writes": {"artifact": True}}
 STAGES = [
     {"name": "codes", "reads": {"tables": ["items"]}, "config": {"demo": {}, "bench": {"levels": 3}}, **LIMITS},
-    {"name": "easy", "module": "rung", "reads": {"artifacts": ["codes"]}, "config": {"bench": {}}, **LIMITS},
+    {"name": "easy", "module": "stage", "reads": {"artifacts": ["codes"]}, "config": {"bench": {}}, **LIMITS},
     {"name": "only_demo", "config": {"demo": {}}, **LIMITS},
 ]
 
@@ -42,7 +42,7 @@ def test_a_job_is_the_pipelines_preset_with_its_own_values_over_it(root: Path, t
     first, second = stage_specs(load_job("ladder", root), tmp_path, tmp_path / "out", 5, root)
     assert (first.stage, first.config) == ("codes", {"levels": 3, "width": 8, "loop": {"rows": 2}})
     assert first.tables["items"].files == (str(tmp_path / "items.parquet"),)
-    assert (second.stage, second.module, second.seed) == ("easy", "rung", 5)
+    assert (second.stage, second.module, second.seed) == ("easy", "stage", 5)
     assert second.artifacts == {"codes": str(tmp_path / "out" / "codes")}
 
 
@@ -102,7 +102,7 @@ class Config:
 
 def shop_job(root: Path, monkeypatch: pytest.MonkeyPatch, stage: Callable[[StageSpec], StageResult]) -> list[str]:
     """The command of a job whose stages all do `stage`."""
-    for module in ("codes", "rung"):
+    for module in ("codes", "stage"):
         fake = types.ModuleType(module)
         fake.main, fake.Config = stage, Config  # type: ignore[attr-defined]
         monkeypatch.setitem(sys.modules, f"training.shop.{module}", fake)

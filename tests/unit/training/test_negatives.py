@@ -20,7 +20,7 @@ from training.generative_rec.negatives import (
     self_play,
     shared_codes,
 )
-from training.generative_rec.questions import Question
+from training.generative_rec.validation import Example
 
 from .conftest import TINY
 
@@ -34,7 +34,7 @@ ITEMS = ItemCodes(
     VOCABULARY,
 )
 BOS = VOCABULARY.tokenizer.bos_token_id
-QUESTIONS = [Question(f"u{n}", (BOS, *ITEMS.tokens[n]), (7 * n + 3) % len(NUMBERS)) for n in range(12)]
+EXAMPLES = [Example(f"u{n}", (BOS, *ITEMS.tokens[n]), (7 * n + 3) % len(NUMBERS)) for n in range(12)]
 
 
 @pytest.fixture(scope="module")
@@ -68,11 +68,11 @@ def test_equal_codes_after_a_mismatch_do_not_count() -> None:
 def test_negatives_are_the_policys_own_wrong_answers_of_that_level_in_its_order(
     policy: PreTrainedModel, level: str
 ) -> None:
-    found = self_play(policy, ITEMS, QUESTIONS, level, Choice(most=4, least=1, beams=20))  # type: ignore[arg-type]
+    found = self_play(policy, ITEMS, EXAMPLES, level, Choice(most=4, least=1, beams=20))  # type: ignore[arg-type]
     by_prompt = {sample.prompt: sample for sample in found.kept}
-    beams = beam_search(policy, ITEMS.trie, [one.prompt for one in QUESTIONS], 20)
+    beams = beam_search(policy, ITEMS.trie, [one.prompt for one in EXAMPLES], 20)
     low, high = SHARED[level]  # type: ignore[index]
-    for question, row in zip(QUESTIONS, beams.items.tolist(), strict=True):
+    for question, row in zip(EXAMPLES, beams.items.tolist(), strict=True):
         truth = NUMBERS[question.item]
         wrong = [n for n in row if n != question.item and low <= leading(NUMBERS[n], truth) < high]
         if wrong:
@@ -85,23 +85,23 @@ def test_negatives_are_the_policys_own_wrong_answers_of_that_level_in_its_order(
 
 def test_an_item_that_shares_all_codes_but_the_last_is_hard(policy: PreTrainedModel) -> None:
     first, second = len(NUMBERS) - 2, len(NUMBERS) - 1
-    asked = [Question("u", (BOS,), first)]
+    asked = [Example("u", (BOS,), first)]
     ((sample,), _) = self_play(policy, ITEMS, asked, "hard", Choice(least=1, beams=len(NUMBERS)))
     assert ITEMS.tokens[second] in sample.rejected and ITEMS.tokens[first] not in sample.rejected
 
 
 def test_a_question_with_too_few_negatives_is_dropped_and_counted(policy: PreTrainedModel) -> None:
-    kept, dropped = self_play(policy, ITEMS, QUESTIONS, "hard", Choice(least=2, beams=28))
+    kept, dropped = self_play(policy, ITEMS, EXAMPLES, "hard", Choice(least=2, beams=28))
     assert kept and all(len(sample.rejected) >= 2 for sample in kept)
-    assert len(kept) + dropped == len(QUESTIONS)
-    assert self_play(policy, ITEMS, QUESTIONS, "hard", Choice(least=4, beams=28)) == ([], len(QUESTIONS))
+    assert len(kept) + dropped == len(EXAMPLES)
+    assert self_play(policy, ITEMS, EXAMPLES, "hard", Choice(least=4, beams=28)) == ([], len(EXAMPLES))
 
 
 def test_easy_feedback_rejects_what_was_disliked_and_hard_what_left_cold() -> None:
     said = [("u0", "i3", "liked"), ("u0", "i5", "disliked"), ("u0", "i6", "neutral"), ("u0", "i7", "unknown")]
     choice = Choice(least=1)
-    ((easy,), _) = real_feedback(ITEMS, QUESTIONS, said, "easy", choice)
-    ((hard,), _) = real_feedback(ITEMS, QUESTIONS, said, "hard", choice)
+    ((easy,), _) = real_feedback(ITEMS, EXAMPLES, said, "easy", choice)
+    ((hard,), _) = real_feedback(ITEMS, EXAMPLES, said, "hard", choice)
     assert (easy.chosen, easy.rejected) == (ITEMS.tokens[3], (ITEMS.tokens[5],))
     assert (hard.chosen, hard.rejected) == (ITEMS.tokens[3], (ITEMS.tokens[6],))
 
@@ -109,5 +109,5 @@ def test_easy_feedback_rejects_what_was_disliked_and_hard_what_left_cold() -> No
 def test_what_was_ever_liked_is_rejected_nowhere_and_a_target_not_liked_is_no_choice() -> None:
     said = [("u0", "i3", "liked"), ("u0", "i5", "disliked"), ("u0", "i5", "liked"), ("u1", "i10", "neutral")]
     # One question has a liked target, and nothing to reject; the others are none to learn from.
-    assert real_feedback(ITEMS, QUESTIONS, said, "easy", Choice(least=1)) == ([], 1)
-    assert real_feedback(ITEMS, QUESTIONS, [*said, ("u1", "i4", "disliked")], "easy", Choice(least=1)) == ([], 1)
+    assert real_feedback(ITEMS, EXAMPLES, said, "easy", Choice(least=1)) == ([], 1)
+    assert real_feedback(ITEMS, EXAMPLES, [*said, ("u1", "i4", "disliked")], "easy", Choice(least=1)) == ([], 1)

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 
 from training.core.backbone import LoraSettings, build_backbone, load_backbone, save_backbone
 from training.core.checkpoint import trainable
-from training.core.decoding import Beams, beam_search, legal_share
+from training.core.decoding import Beams, beam_search, valid_id_rate
 from training.core.errors import DataError
 from training.core.learner import Learner
 from training.core.loop import NextToken
@@ -76,7 +76,7 @@ def test_a_search_in_bf16_is_that_of_a_bf16_model_and_leaves_the_weights_as_they
 
 @pytest.mark.parametrize(
     "work",
-    [searched, answered, lambda model: answered(model, 30), lambda m: legal_share(m, Trie.build(ITEMS), PROMPTS)],
+    [searched, answered, lambda model: answered(model, 30), lambda m: valid_id_rate(m, Trie.build(ITEMS), PROMPTS)],
     ids=["search", "six tokens", "thirty tokens", "legal share"],
 )
 def test_every_weight_is_rounded_once_however_many_tokens_are_written(work: Callable[[PreTrainedModel], Any]) -> None:

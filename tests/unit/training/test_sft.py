@@ -19,8 +19,8 @@ from training.core.stage import StageSpec, TableRef, run_stage
 from training.core.tokens import Vocabulary, train_text_tokenizer
 from training.generative_rec import sft
 from training.generative_rec.item_codes import ItemCodes, codebooks, read_codes, start_from_text
-from training.generative_rec.questions import Judge, draw_questions
 from training.generative_rec.samples import of_part, read_samples
+from training.generative_rec.validation import Validation, draw_examples
 
 from .sample_kit import write_rows
 
@@ -105,28 +105,28 @@ def test_whether_copies_run_backwards_is_found_on_validation_or_as_configured(
 
 def test_the_epoch_that_ranks_best_is_kept_whatever_its_loss(spec: StageSpec, monkeypatch: pytest.MonkeyPatch) -> None:
     """Told gains: the second epoch ranks best, though the loss of every later one is lower."""
-    told, rank = iter([0.1, 0.4, 0.2, 0.3]), Judge.ndcg
-    monkeypatch.setattr(Judge, "ndcg", lambda self: next(told))
+    told, rank = iter([0.1, 0.4, 0.2, 0.3]), Validation.ndcg
+    monkeypatch.setattr(Validation, "ndcg", lambda self: next(told))
     result = sft.main(dataclasses.replace(spec, config={**spec.config, "loop": {**LOOP, "epochs": 4, "patience": 9}}))
     lines = [json.loads(line) for line in (spec.out_dir / "metrics.jsonl").read_text().splitlines()]
     ends = [line for line in lines if "eval_value" in line]
     assert [line["eval_value"] for line in ends] == [-0.1, -0.4, -0.2, -0.3]
     assert ends[-1]["valid_loss"] < ends[1]["valid_loss"]
     assert (result.metrics["valid_ndcg@10"], result.metrics["best_step"]) == (0.4, ends[1]["step"])
-    monkeypatch.setattr(Judge, "ndcg", rank)
+    monkeypatch.setattr(Validation, "ndcg", rank)
     again = sft.main(
         dataclasses.replace(spec, out=f"{spec.out}-2", config={**spec.config, "loop": {**LOOP, "epochs": 1}})
     )
     model, vocabulary = load_backbone(spec.out_dir.with_name(f"{spec.out_dir.name}-2") / "model")
     items = ItemCodes.load(spec.artifact("semantic_ids"), vocabulary)
-    asked = draw_questions(of_part(read_samples(spec, "time"), "valid"), items, 20, 2000, spec.seed)
-    assert Judge(model, items, asked).ndcg() == again.metrics["valid_ndcg@10"]
+    asked = draw_examples(of_part(read_samples(spec, "time"), "valid"), items, 20, 2000, spec.seed)
+    assert Validation(model, items, asked).ndcg() == again.metrics["valid_ndcg@10"]
 
 
 def test_of_epochs_that_rank_alike_the_one_with_the_lowest_loss_is_kept(
     spec: StageSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Judge, "ndcg", lambda self: 1.0)
+    monkeypatch.setattr(Validation, "ndcg", lambda self: 1.0)
     result = sft.main(dataclasses.replace(spec, config={**spec.config, "loop": {**LOOP, "epochs": 4}}))
     lines = [json.loads(line) for line in (spec.out_dir / "metrics.jsonl").read_text().splitlines()]
     ends = [line for line in lines if "eval_value" in line]

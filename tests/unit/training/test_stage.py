@@ -66,7 +66,7 @@ def test_a_stage_with_too_little_data_is_done_with_its_reason_and_whoever_needs_
     result = json.loads((tmp_path / "out" / "result.json").read_text())
     assert (result["left_out"], result["tables"]) == ("the shop is too small: one item", {})
     record = json.loads((tmp_path / "out" / "gate.json").read_text())
-    assert record == {"stands": False, "reason": "the shop is too small: one item"}
+    assert record == {"accepted": False, "reason": "the shop is too small: one item"}
     next_one = StageSpec.load(spec_file(tmp_path, out=str(tmp_path / "next"), artifacts={"sft": str(tmp_path / "out")}))
     with pytest.raises(LeftOut, match="it needs sft, which was left out"):
         next_one.artifact("sft")

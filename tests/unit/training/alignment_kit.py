@@ -1,4 +1,4 @@
-"""A toy shop of 12 items with fixed codes, samples of 30 users, and an untrained model: what a rung starts from."""
+"""A toy shop of 12 items with fixed codes, samples of 30 users, and an untrained model: what a stage starts from."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def write_samples(path: Path, **changes: Any) -> Path:
 
 
 def write_start(folder: Path) -> StageSpec:
-    """The semantic ids, the model and the samples in `folder`, as the spec of a rung that starts from `sft`."""
+    """The semantic ids, the model and the samples in `folder`, as the spec of a stage that starts from `sft`."""
     codes, model = folder / "ids", folder / "sft" / "model"
     codes.mkdir()
     leaves = pa.array([[n // 4, n % 4] for n in range(12)], pa.list_(pa.int32()))
@@ -56,18 +56,18 @@ def write_start(folder: Path) -> StageSpec:
     save_backbone(build_backbone(TINY, vocabulary, seed=5), vocabulary, model)
     tables = {"next_item_training_set": TableRef((str(write_samples(folder / "samples.parquet")),), origin="simulated")}
     artifacts = {"semantic_ids": str(codes), "sft": str(folder / "sft")}
-    return StageSpec("generative_rec", "rung", str(folder / "out"), 3, tables, artifacts, {"start": "sft"})
+    return StageSpec("generative_rec", "stage", str(folder / "out"), 3, tables, artifacts, {"start": "sft"})
 
 
 def named(spec: StageSpec, name: str, config: Mapping[str, Any]) -> StageSpec:
-    """The spec of the rung `name`, which writes beside the others."""
+    """The spec of the stage `name`, which writes beside the others."""
     out = Path(spec.out).with_name(name)
     out.mkdir(exist_ok=True)
     return replace(spec, stage=name, out=str(out), config={"start": "sft", **config})
 
 
 def after(spec: StageSpec, below: StageSpec) -> StageSpec:
-    """The same rung, started from where another one ended."""
+    """The same stage, started from where another one ended."""
     artifacts = {**spec.artifacts, below.stage: below.out}
     return replace(spec, artifacts=artifacts, config={**spec.config, "start": below.stage})
 
