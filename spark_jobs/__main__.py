@@ -21,10 +21,10 @@ from infra.contracts import UNDATED
 from infra.errors import PlumblineError, exit_with_reason
 from infra.profile import Profile, load_profile
 from infra.results import hand_on
+from spark_jobs.engine.job import Job, JobReport, run
+from spark_jobs.engine.spark import explained
 from spark_jobs.ingest import LANDED, ingest
-from spark_jobs.job import Job, JobReport, run
 from spark_jobs.leakage import audit_table
-from spark_jobs.session import explained
 
 BUILT = ("sessions", "histories", "user_stats", "item_stats", "user_profiles", "next_item_samples")
 _GROUPS = {"landed": LANDED, "built": BUILT}

@@ -25,12 +25,12 @@ from infra.profile import CHECKOUT, load_profile
 from infra.quality import judge_partitions
 from infra.quality.rules import rules_of
 from spark_jobs import sessions
+from spark_jobs.engine.row_checks import aggregate, judge, mask
+from spark_jobs.engine.spark import spark_session
 from spark_jobs.ingest import ingest
-from spark_jobs.judge import aggregate, judge, mask
 from spark_jobs.landing.csv_rows import CsvRows
 from spark_jobs.landing.files import landing_files
 from spark_jobs.landing.tables import TABLES
-from spark_jobs.session import spark_session
 
 _ROWS = 10_000_000  # planning and starting a query cost the same whatever it reads: here that is a few per cent
 _FEWER_ROWS = 2_000_000

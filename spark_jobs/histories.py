@@ -14,7 +14,7 @@ from typing import Any, Literal
 from pyspark.sql import DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
 
-from spark_jobs.job import Input, Job
+from spark_jobs.engine.job import Input, Job
 
 CONFIG: Mapping[str, Any] = {"length": 50, "lookback_days": 730}
 

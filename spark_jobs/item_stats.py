@@ -8,7 +8,7 @@ from typing import Any
 
 from pyspark.sql import DataFrame, SparkSession
 
-from spark_jobs.job import Input, Job
+from spark_jobs.engine.job import Input, Job
 from spark_jobs.stats import LONGEST_DAYS, daily_stats
 
 

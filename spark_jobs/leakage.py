@@ -23,8 +23,8 @@ from infra.contracts import load_contract
 from infra.errors import DataError, PlumblineError
 from infra.lake import Lake
 from infra.profile import Profile
-from spark_jobs.job import read_files
-from spark_jobs.session import spark_session
+from spark_jobs.engine.job import read_files
+from spark_jobs.engine.spark import spark_session
 
 _SPLITS = ("train", "valid", "test")
 _NAMED = ("user_id", "item_id", "as_of")

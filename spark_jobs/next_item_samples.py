@@ -16,7 +16,7 @@ from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from spark_jobs import histories
-from spark_jobs.job import Input, Job
+from spark_jobs.engine.job import Input, Job
 from spark_jobs.leakage import require_no_leak
 
 CONFIG: Mapping[str, Any] = {"history_length": 20}

@@ -14,7 +14,7 @@ from typing import Any
 from pyspark.sql import Column, DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
 
-from spark_jobs.job import Input, Job
+from spark_jobs.engine.job import Input, Job
 
 CONFIG: Mapping[str, Any] = {"gap_minutes": 30, "max_session_events": 50, "max_user_day_events": 10_000}
 

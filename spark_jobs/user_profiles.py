@@ -14,8 +14,8 @@ from typing import Any
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from spark_jobs.engine.job import Input, Job
 from spark_jobs.histories import last_events
-from spark_jobs.job import Input, Job
 
 CONFIG: Mapping[str, Any] = {"length": 50, "lookback_days": 730, "names": 3, "titles": 3, "title_words": 8}
 

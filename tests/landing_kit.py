@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from infra.lake import Lake
 from infra.ledger import Ledger
 from infra.profile import Profile
-from spark_jobs.commit import JobReport
+from spark_jobs.engine.commit import JobReport
 from spark_jobs.ingest import ingest
 
 GOOD = {"user_id": "u1", "item_id": "i1", "event_time": "2024-03-01T10:00:00Z", "event_type": "view"}

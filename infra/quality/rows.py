@@ -1,7 +1,7 @@
 """The quality path of rows that Python holds: row rules in DuckDB, expectations over each partition, what is refused.
 
-Spark jobs go the same way in `spark_jobs.commit`. The contract of a table that goes this one has rules in SQL that
-DuckDB and Spark read alike; a rule may look at the other rows of its partition through a window.
+Spark jobs go the same way in `spark_jobs.engine.commit`. The contract of a table that goes this one has rules in SQL
+that DuckDB and Spark read alike; a rule may look at the other rows of its partition through a window.
 """
 
 from __future__ import annotations

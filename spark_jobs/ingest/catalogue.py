@@ -13,8 +13,8 @@ from infra.contracts import load_contract
 from infra.errors import DataError
 from infra.lake import Lake
 from infra.partitions import DataFile
+from spark_jobs.engine.job import read_files
 from spark_jobs.ingest.typing_rules import ITEM_KNOWN
-from spark_jobs.job import read_files
 
 _DELIVERY = "_delivery"
 

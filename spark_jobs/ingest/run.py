@@ -25,18 +25,18 @@ from infra.ledger import Ledger, named_input
 from infra.partitions import run_key
 from infra.profile import Profile
 from infra.quality import import_ahead
-from spark_jobs.commit import Batch, JobReport, Stopped, commit
+from spark_jobs.engine.commit import Batch, JobReport, Stopped, commit
+from spark_jobs.engine.job import config_hash
+from spark_jobs.engine.plan import days_between
+from spark_jobs.engine.spark import spark_session
+from spark_jobs.engine.staging import SOURCE_FILE, SOURCE_ROW
 from spark_jobs.ingest.catalogue import Catalogue
 from spark_jobs.ingest.holdings import Holdings, take_stock
 from spark_jobs.ingest.reading import read_landing
 from spark_jobs.ingest.typing_rules import typed_rows, typing_rules
-from spark_jobs.job import config_hash
 from spark_jobs.landing.files import Found, LandingFile, landing_files
 from spark_jobs.landing.read import TALLY, Tally, tally_of
 from spark_jobs.landing.tables import TABLES, Landed
-from spark_jobs.plan import days_between
-from spark_jobs.session import spark_session
-from spark_jobs.staging import SOURCE_FILE, SOURCE_ROW
 
 VERSION = 2
 _LOG = logging.getLogger("plumbline.ingest")

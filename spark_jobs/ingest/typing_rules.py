@@ -8,10 +8,10 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from infra.contracts import UNDATED, Column, RowRule
+from spark_jobs.engine.staging import FAULT_KEY, SOURCE_FILE, SOURCE_JSON, SOURCE_ROW
 from spark_jobs.landing.read import FAULT, FILE, LINE, MOMENT, NUMBER, ODD, TALLY, VALUES
 from spark_jobs.landing.tables import OLDEST, Landed
 from spark_jobs.landing.text import ABSENT, BLANKS
-from spark_jobs.staging import FAULT_KEY, SOURCE_FILE, SOURCE_JSON, SOURCE_ROW
 
 GIVEN, ITEM_KNOWN = "_given", "_item_known"
 _KINDS = {"double": "a number", "date": "a date (YYYY-MM-DD)", "timestamp": "a time (ISO 8601, or epoch)"}

@@ -17,8 +17,8 @@ from infra.quality.checkpoint import expectations_of, name_of
 from infra.quality.rows import judge_rows
 from infra.quality.rules import rules_of
 from spark_jobs.__main__ import BUILT
+from spark_jobs.engine.row_checks import aggregate, empty_row, judge
 from spark_jobs.ingest import LANDED
-from spark_jobs.judge import aggregate, empty_row, judge
 from spark_jobs.landing.tables import TABLES
 
 CONTRACTS = all_contracts()

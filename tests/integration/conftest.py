@@ -19,7 +19,7 @@ from infra.lake import Lake
 from infra.ledger import Ledger
 from infra.partitions import run_key
 from infra.profile import Profile
-from spark_jobs.commit import Batch, JobReport, commit
+from spark_jobs.engine.commit import Batch, JobReport, commit
 
 MakeFrame = Callable[[str, Iterable[Mapping[str, Any]]], DataFrame]
 

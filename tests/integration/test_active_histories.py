@@ -13,7 +13,7 @@ from dags.steps._inputs import query_rows
 from infra.lake import Lake
 from infra.profile import Profile
 from spark_jobs import histories
-from spark_jobs.job import run
+from spark_jobs.engine.job import run
 
 FIRST = date(2018, 1, 1)
 DAYS = 12

@@ -18,8 +18,8 @@ from infra.ledger import Ledger
 from infra.partitions import RuleResult
 from infra.profile import Profile
 from infra.quality import judge_partitions
-from spark_jobs.commit import Batch, JobReport, commit
-from spark_jobs.job import Input, Job, run
+from spark_jobs.engine.commit import Batch, JobReport, commit
+from spark_jobs.engine.job import Input, Job, run
 from tests.integration.conftest import MakeFrame
 
 MON, TUE, WED = (date(2024, 3, n) for n in (4, 5, 6))
@@ -43,9 +43,12 @@ def copy_a_day_late(
 def lagging(monkeypatch: pytest.MonkeyPatch) -> Job:
     """Publishes into the contract of events under another name."""
     contract = replace(load_contract("events"), table="sessions")
-    monkeypatch.setattr("spark_jobs.job.load_contract", lambda t: contract if t == "sessions" else load_contract(t))
     monkeypatch.setattr(
-        "spark_jobs.job.Lake", lambda profile: Lake(profile, {"events": load_contract("events"), "sessions": contract})
+        "spark_jobs.engine.job.load_contract", lambda t: contract if t == "sessions" else load_contract(t)
+    )
+    monkeypatch.setattr(
+        "spark_jobs.engine.job.Lake",
+        lambda profile: Lake(profile, {"events": load_contract("events"), "sessions": contract}),
     )
     return Job("sessions", 1, (Input("events", lookback_days=1, lag_days=1),), {}, copy_a_day_late)
 

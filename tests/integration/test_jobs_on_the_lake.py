@@ -14,7 +14,7 @@ from infra.contracts import arrow_schema, load_contract
 from infra.lake import Lake
 from infra.profile import Profile
 from spark_jobs import histories, item_stats, next_item_samples, sessions, user_stats
-from spark_jobs.job import Job, run
+from spark_jobs.engine.job import Job, run
 
 JOBS = (sessions.JOB, histories.JOB, user_stats.JOB, item_stats.JOB, next_item_samples.JOB)
 DAYS = [date(2018, 1, 1) + timedelta(n) for n in range(4)]

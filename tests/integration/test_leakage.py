@@ -14,7 +14,7 @@ from infra.contracts import load_contract
 from infra.lake import Lake
 from infra.profile import Profile
 from spark_jobs import histories, next_item_samples
-from spark_jobs.job import run
+from spark_jobs.engine.job import run
 from spark_jobs.leakage import LeakageError, audit, audit_table
 
 DAYS = [date(2018, 1, 1) + timedelta(n) for n in range(6)]

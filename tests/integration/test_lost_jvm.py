@@ -21,7 +21,7 @@ QUERY = """
 import sys
 from infra.errors import exit_with_reason
 from infra.profile import load_profile
-from spark_jobs.session import explained, spark_session
+from spark_jobs.engine.spark import explained, spark_session
 def main():
     profile = load_profile()
     with explained(profile):

@@ -18,7 +18,7 @@ from pyspark.sql import functions as F
 from infra.contracts import load_contract
 from infra.profile import load_profile
 from spark_jobs import histories, item_stats, next_item_samples, sessions, user_profiles, user_stats
-from spark_jobs.job import Job
+from spark_jobs.engine.job import Job
 
 Row = dict[str, Any]
 

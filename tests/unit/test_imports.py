@@ -48,7 +48,7 @@ def test_a_room_imports_only_its_foundations(room: str) -> None:
 
 
 def test_the_check_can_fail() -> None:
-    assert foreign("from spark_jobs.job import run", "infra", set()) == {"spark_jobs"}
+    assert foreign("from spark_jobs.engine.job import run", "infra", set()) == {"spark_jobs"}
     assert foreign("import registry.gates", "training", set()) == {"registry"}
 
 

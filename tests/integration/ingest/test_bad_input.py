@@ -13,7 +13,7 @@ import pytest
 
 from infra.contracts import UNDATED
 from infra.errors import EXIT_DATA, DataError
-from spark_jobs.commit import JobReport
+from spark_jobs.engine.commit import JobReport
 from tests.landing_kit import GOOD, Shop, event, many_good_events
 
 TOMORROW = (datetime.now(UTC) + timedelta(days=1)).isoformat()

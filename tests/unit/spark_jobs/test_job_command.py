@@ -12,7 +12,7 @@ import pytest
 import spark_jobs.__main__ as command
 from infra.errors import EXIT_BUG, EXIT_DATA, exit_with_reason
 from infra.profile import CHECKOUT, load_profile
-from spark_jobs.session import explained
+from spark_jobs.engine.spark import explained
 
 
 def typed(line: str, monkeypatch: pytest.MonkeyPatch) -> object:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from infra.contracts import UNDATED
 from infra.partitions import DataFile
-from spark_jobs.plan import Input, InputFiles, days_between, expected_keys, uncommitted
+from spark_jobs.engine.plan import Input, InputFiles, days_between, expected_keys, uncommitted
 
 START = date(2024, 1, 1)
 DAYS = st.integers(0, 30).map(lambda n: START + timedelta(days=n))

@@ -20,8 +20,8 @@ from infra.ledger import Ledger
 from infra.partitions import Attempt, PartitionWrite, RuleResult
 from infra.quality import Refusal, judge_partitions, write_failing_keys
 from infra.quality.rules import bad_share, rules_of, why_stopped
-from spark_jobs.judge import Verdict, aggregate, empty_row, judge, raising_rules, rule_results
-from spark_jobs.staging import FAULT_KEY, stage_good, stage_refused
+from spark_jobs.engine.row_checks import Verdict, aggregate, empty_row, judge, raising_rules, rule_results
+from spark_jobs.engine.staging import FAULT_KEY, stage_good, stage_refused
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from pyspark.sql.types import StructType
 from infra.contracts import Contract, spark_ddl
 from infra.lake import Lake
 from infra.partitions import QUARANTINE_SUFFIX
-from spark_jobs.judge import Verdict
+from spark_jobs.engine.row_checks import Verdict
 
 SOURCE_FILE, SOURCE_ROW, SOURCE_JSON = "_source_file", "_source_row", "_source_json"
 FAULT_KEY = "fault"  # of the JSON of a landed row that could not be read: what is wrong with it

@@ -23,9 +23,9 @@ from infra.ledger import Ledger
 from infra.partitions import DataFile
 from infra.profile import Profile
 from infra.quality import import_ahead
-from spark_jobs.commit import Batch, JobReport, commit
-from spark_jobs.plan import Input, InputFiles, days_between, expected_keys, uncommitted
-from spark_jobs.session import spark_session
+from spark_jobs.engine.commit import Batch, JobReport, commit
+from spark_jobs.engine.plan import Input, InputFiles, days_between, expected_keys, uncommitted
+from spark_jobs.engine.spark import spark_session
 
 __all__ = ["Input", "Job", "JobReport", "run"]
 

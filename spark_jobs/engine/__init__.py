@@ -1,0 +1,1 @@
+"""What every Spark job goes through: plan, read, build, check, stage, publish."""
