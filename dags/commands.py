@@ -45,7 +45,7 @@ class Commands:
             code = self._run(
                 arguments, {**os.environ, **TELEMETRY_OFF, "PYTHONUNBUFFERED": "1", RESULT_FILE: str(result)}
             )
-            judge(code, arguments)
+            raise_for_exit_code(code, arguments)
             return json.loads(result.read_text()) if result.exists() else None
 
     def check_run(self, context: Any) -> None:
@@ -94,7 +94,7 @@ def range_of(partition_key: str | None, params: Any, triggering_asset_events: An
         return days(partition_key, params, triggering_asset_events)
 
 
-def judge(code: int, arguments: Sequence[str], held: str = "") -> None:
+def raise_for_exit_code(code: int, arguments: Sequence[str], held: str = "") -> None:
     """Turn an exit code into Airflow's answer: nothing, a failure that may be retried, or one that may not.
 
     `held`: how much memory it had, where somebody else than this process waited for it.

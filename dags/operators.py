@@ -34,7 +34,7 @@ class RunCommand(Commands, BaseOperator):  # type: ignore[misc]
 
 
 class Approval(HITLOperator):  # type: ignore[misc]
-    """Ask for `Approve` or `Reject`, unless the profile has answered (`by_flag`) or there is no `version` to judge."""
+    """Ask for `Approve` or `Reject`, unless the profile has answered (`by_flag`) or there is no `version`."""
 
     template_fields: Sequence[str] = (*HITLOperator.template_fields, "version")
 

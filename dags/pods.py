@@ -14,7 +14,7 @@ from typing import Any
 from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperator
 from airflow.sdk.exceptions import AirflowException
 
-from dags.commands import Commands, judge
+from dags.commands import Commands, raise_for_exit_code
 from infra.endings import signal_of
 from infra.errors import EXIT_TRANSIENT
 from infra.launch import stage_exit_code
@@ -52,9 +52,9 @@ class StagePod(Commands, KubernetesPodOperator):  # type: ignore[misc]
             spec = Path(context["ti"].xcom_pull(key=_SPEC))
             command = ["-m", "training", "--spec", str(spec)]
             if signal_of(ended := _exit_code(self.pod)) == SIGKILL:
-                judge(ended, command, f"the limit of its pod is {_memory_limit(self.pod)}")
+                raise_for_exit_code(ended, command, f"the limit of its pod is {_memory_limit(self.pod)}")
             # A stage that could say nothing was taken away with its node.
-            judge(stage_exit_code(spec.parent, EXIT_TRANSIENT), command)
+            raise_for_exit_code(stage_exit_code(spec.parent, EXIT_TRANSIENT), command)
         self.run_command(self.finish)
         self.label_events(context)  # in this process, not in that of `execute`: the pod's wait lies between
 

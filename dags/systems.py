@@ -15,7 +15,7 @@ PROMOTION = """### Promote {model}: a person says whether the challenger becomes
 2. `approve` waits: that is its job. Answer under *Required Actions*; after a day without an answer it is a rejection.
 3. `decide` red: the registry refused and says why (for instance because the champion has changed meanwhile).
 
-**Rerun**: clear `gate_report` to judge the present challenger again. Decisions are appended, never changed.
+**Rerun**: clear `gate_report` to check the present challenger again. Decisions are appended, never changed.
 
 **Owner**: ml-engineering.
 """

@@ -1,4 +1,4 @@
-"""`quality`: what judging every row costs beside one full read of the same partition, with 5 rules and with 50.
+"""`quality`: what checking every row costs beside one full read of the same partition, with 5 rules and with 50.
 
 `ingest`: what counting the records of a CSV file by themselves costs beside its whole ingest.
 
@@ -22,10 +22,10 @@ from pyspark.sql import DataFrame, SparkSession
 from infra.bench import in_turns
 from infra.contracts import RowRule, load_contract
 from infra.profile import CHECKOUT, load_profile
-from infra.quality import judge_partitions
+from infra.quality import validate_partitions
 from infra.quality.rules import rules_of
 from spark_jobs import sessions
-from spark_jobs.engine.row_checks import aggregate, judge, mask
+from spark_jobs.engine.row_checks import aggregate, check_rows, mask
 from spark_jobs.engine.spark import spark_session
 from spark_jobs.ingest import ingest
 from spark_jobs.landing.csv_rows import CsvRows
@@ -65,7 +65,8 @@ def bench_quality(runs: int = 5) -> dict[str, Any]:
     with _partitions() as frame:
         seconds = _medians(_work(lambda: frame(_ROWS)), runs)
         fewer = _medians(_work(lambda: frame(_FEWER_ROWS)), runs)
-        with_key = _medians({"": lambda: aggregate(judge(frame(_FEWER_ROWS), contract, _rules(50)), contract)}, 1)[""]
+        keyed = lambda: aggregate(check_rows(frame(_FEWER_ROWS), contract, _rules(50)), contract)  # noqa: E731
+        with_key = _medians({"": keyed}, 1)[""]
         expectations = {str(rows): _expectations(frame(_ROWS).limit(rows)) for rows in (1_000, _FEWER_ROWS)}
     return {
         "ours": seconds["rules_50"],
@@ -219,7 +220,7 @@ def _expectations(frame: DataFrame) -> float:
     rows = aggregate(mask(frame, [*rules_of(contract), RowRule("unique_key", "true", "fail", "")]), contract)
     with tempfile.TemporaryDirectory() as home:
         profile = load_profile("local", environ={"PLUMBLINE__HOME": home})
-        judge_partitions(profile, contract, rows)
+        validate_partitions(profile, contract, rows)
         start = time.perf_counter()
-        judge_partitions(profile, contract, rows)
+        validate_partitions(profile, contract, rows)
         return time.perf_counter() - start

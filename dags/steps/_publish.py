@@ -20,7 +20,7 @@ from infra.ledger import Ledger
 from infra.partitions import QUARANTINE_SUFFIX, Attempt, PartitionWrite, run_key
 from infra.profile import Profile
 from infra.quality import failing_keys_path, write_failing_keys
-from infra.quality.rows import JudgedRows, judge_rows, quarantine_rows
+from infra.quality.rows import CheckedRows, check_table, quarantine_rows
 
 
 def publish_rows(
@@ -35,7 +35,7 @@ def publish_rows(
     `writer`: columns, with their values in all `rows`, that tell apart who writes: what others have written to the
     same partitions stays. They publish one after the other.
 
-    The contract judges them as it does what Spark builds: refused rows go to the quarantine, results to the ledger.
+    The contract checks them as it does what Spark builds: refused rows go to the quarantine, results to the ledger.
 
     Raises:
         DataError: the rows do not have the contract's columns; or a partition has too many bad rows or does not meet an
@@ -65,12 +65,12 @@ def _publish(profile: Profile, table: str, rows: pa.Table, inputs: Sequence[str]
     if not todo:
         return ()
     attempt = ledger.open_attempt(table, todo)
-    judged = judge_rows(profile, contract, pa.concat_tables([parts[day] for day in todo]))
-    writes = [_write(lake, contract, day, keys[day], judged, attempt, tuple(inputs)) for day in todo]
+    checked = check_table(profile, contract, pa.concat_tables([parts[day] for day in todo]))
+    writes = [_write(lake, contract, day, keys[day], checked, attempt, tuple(inputs)) for day in todo]
     write_failing_keys(profile, contract, {write.partition: write.quarantine_files for write in writes})
-    if passed := [write for write in writes if write.partition not in judged.stopped]:
+    if passed := [write for write in writes if write.partition not in checked.stopped]:
         publish(lake, ledger, table, passed, attempt)
-    for day, why in judged.stopped.items():
+    for day, why in checked.stopped.items():
         raise DataError(
             f"{table} of {day} was not published.",
             why=why,
@@ -100,10 +100,10 @@ def _of(contract: Contract, day: date, rows: pa.Table) -> pa.Table:
 
 
 def _write(
-    lake: Lake, contract: Contract, day: date, key: str, judged: JudgedRows, attempt: Attempt, inputs: tuple[str, ...]
+    lake: Lake, contract: Contract, day: date, key: str, checked: CheckedRows, attempt: Attempt, inputs: tuple[str, ...]
 ) -> PartitionWrite:
     """Stage the good and the refused rows of a day."""
-    good, bad = (_of(contract, day, rows) for rows in (judged.good, judged.refused))
+    good, bad = (_of(contract, day, rows) for rows in (checked.good, checked.refused))
     sound, refused = good.cast(arrow_schema(contract)), quarantine_rows(contract, bad, key)
     return PartitionWrite(
         day,
@@ -114,7 +114,7 @@ def _write(
         quarantine_files=_staged(lake, f"{contract.table}{QUARANTINE_SUFFIX}", day, key, attempt, refused),
         rows_quarantined=len(bad),
         inputs=inputs,
-        rules=judged.results[day],
+        rules=checked.results[day],
     )
 
 

@@ -1,6 +1,6 @@
 """Data quality: rules of rows, Great Expectations over a run's aggregates, Data Docs, failing keys as CSV."""
 
-from infra.quality.checkpoint import EXPECTATION, import_ahead, judge_partitions
+from infra.quality.checkpoint import EXPECTATION, import_ahead, validate_partitions
 from infra.quality.failing_keys import Refusal, failing_keys_path, write_failing_keys
 
 __all__ = [
@@ -8,6 +8,6 @@ __all__ = [
     "Refusal",
     "failing_keys_path",
     "import_ahead",
-    "judge_partitions",
+    "validate_partitions",
     "write_failing_keys",
 ]

@@ -1,4 +1,4 @@
-"""Great Expectations judges partitions on their aggregates, one row each: its cost does not grow with their rows.
+"""Great Expectations validates partitions on their aggregates, one row each: its cost does not grow with their rows.
 
 Importing Great Expectations takes about 8 s, so only what asks it does so; `import_ahead` lets it happen beside other
 work.
@@ -26,13 +26,13 @@ _QUIET = {"GX_ANALYTICS_ENABLED": "false"}
 _SEVERITY = {"fail": "critical", "warn": "warning"}
 
 
-def judge_partitions(
+def validate_partitions(
     profile: Profile, contract: Contract, rows: Sequence[Mapping[str, Any]]
 ) -> dict[date, tuple[RuleResult, ...]]:
     """One `RuleResult` per expectation of the contract and partition; Data Docs get a page for the run.
 
     `rows` are aggregates with a `partition` each. An expectation that raises is there once per partition, as an error.
-    `rows_failed` is 0: an expectation judges the partition, not its rows.
+    `rows_failed` is 0: an expectation is about the partition, not its rows.
     """
     days = [row["partition"] for row in rows]
     if not contract.expectations or not days:
@@ -82,7 +82,7 @@ def _status(outcome: Any, day: str) -> Literal["ok", "failed", "error"]:
         return "ok"
     index = outcome.result.get("unexpected_index_list")
     if index is None:
-        # Nothing was judged: the expectation itself raised.
+        # Nothing was checked: the expectation itself raised.
         return "error"
     return "failed" if any(entry["partition"] == day for entry in index) else "ok"
 

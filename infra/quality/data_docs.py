@@ -59,7 +59,7 @@ def _index(site: Path, style: str) -> str:
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>Data Docs</title>\n{style}\n<body>'
         '<div class="container-fluid"><h1>Data Docs</h1>\n'
-        "<p>Each run judges every partition that it builds, on its aggregates, before it is published. Its page also\n"
+        "<p>Each run checks every partition that it builds, on its aggregates, before it is published. Its page also\n"
         'says where single rows were refused; <a href="../index.html#failures">the report</a> lists those of all\n'
         "tables, as they are now.</p>\n"
         f"<p>What is expected of: {links}</p>\n"

@@ -41,7 +41,7 @@ def _broken_rules(profile: Profile, table: str, rows: Sequence[Mapping[str, Any]
     )
     body = text if lines else "<p>No row broke a rule.</p>"
     head = '<div class="alert"><h5 class="m-0">Rows</h5></div>'
-    tail = "<p>What follows judges partitions: its rows are partitions.</p>"
+    tail = "<p>What follows checks partitions: its rows are partitions.</p>"
     return f'<div class="ge-section">{head}{body}{tail}</div>\n'
 
 

@@ -21,7 +21,7 @@ from infra.contracts import Contract, arrow_schema, quarantine_contract
 from infra.errors import DataError
 from infra.partitions import RuleResult
 from infra.profile import Profile
-from infra.quality.checkpoint import judge_partitions
+from infra.quality.checkpoint import validate_partitions
 from infra.quality.rules import (
     UNIQUE_KEY,
     asked_measures,
@@ -43,7 +43,7 @@ _MEASURES = {
 
 
 @dataclass(frozen=True)
-class JudgedRows:
+class CheckedRows:
     """The rows that go on, the refused ones (with `_rule` as a further column), what the ledger is told of each
     partition, and why the partitions that may not be published may not.
     """
@@ -54,8 +54,8 @@ class JudgedRows:
     stopped: Mapping[date, str]
 
 
-def judge_rows(profile: Profile, contract: Contract, rows: pa.Table) -> JudgedRows:
-    """Judge whole partitions, with the contract's columns; Data Docs get a page. Of rows with one key the first stays.
+def check_table(profile: Profile, contract: Contract, rows: pa.Table) -> CheckedRows:
+    """Check whole partitions, with the contract's columns; Data Docs get a page. Of rows with one key the first stays.
 
     Raises:
         DataError: a rule of the contract cannot be evaluated.
@@ -63,24 +63,24 @@ def judge_rows(profile: Profile, contract: Contract, rows: pa.Table) -> JudgedRo
     with duckdb.connect() as connection:
         connection.register("rows", rows.append_column(_PLACE, pa.array(range(len(rows)), pa.int64())))
         try:
-            connection.execute(f"CREATE TABLE judged AS {_verdicts(contract)}")
+            connection.execute(f"CREATE TABLE checked AS {_verdicts(contract)}")
         except duckdb.Error as error:
             raise DataError(
                 f"A rule of {contract.table!r} cannot be evaluated.", why=str(error), do="Correct it in the contract."
             ) from error
         counted = connection.sql(_counts(contract)).to_arrow_table().to_pylist()
-        told = connection.sql(f"SELECT {_RULE} FROM judged ORDER BY {_PLACE}").to_arrow_table()[_RULE]  # noqa: S608
+        told = connection.sql(f"SELECT {_RULE} FROM checked ORDER BY {_PLACE}").to_arrow_table()[_RULE]  # noqa: S608
     aggregates = {row["partition"]: row for row in (_aggregates(contract, counts) for counts in counted)}
     results, stopped = _results(profile, contract, aggregates)
     good = pc.is_null(told)
-    return JudgedRows(rows.filter(good), rows.append_column(_RULE, told).filter(pc.invert(good)), results, stopped)
+    return CheckedRows(rows.filter(good), rows.append_column(_RULE, told).filter(pc.invert(good)), results, stopped)
 
 
 def _results(
     profile: Profile, contract: Contract, aggregates: Mapping[date, Mapping[str, Any]]
 ) -> tuple[dict[date, tuple[RuleResult, ...]], dict[date, str]]:
     """All results of each partition, and why some may not be published."""
-    expected = judge_partitions(profile, contract, list(aggregates.values()))
+    expected = validate_partitions(profile, contract, list(aggregates.values()))
     rules = (*rules_of(contract), *unique_key(contract))
     results = {day: row_results(rules, row) + expected[day] for day, row in aggregates.items()}
     reasons = {day: why_stopped(contract, row, results[day]) for day, row in aggregates.items()}
@@ -134,7 +134,7 @@ def _counts(contract: Contract) -> str:
     for name, (measure, column) in asked_measures(contract).items():
         counts[name] = _MEASURES[measure].format(_quoted(column), _GOOD)
     columns = ", ".join(f"{expression} AS {name}" for name, expression in counts.items())
-    return f"SELECT {columns} FROM judged GROUP BY 1 ORDER BY 1"  # noqa: S608
+    return f"SELECT {columns} FROM checked GROUP BY 1 ORDER BY 1"  # noqa: S608
 
 
 def _quoted(name: str) -> str:

@@ -1,4 +1,4 @@
-"""What a contract asks of rows and of a partition, said once: whoever judges rows, Spark or DuckDB, asks here."""
+"""What a contract asks of rows and of a partition, said once: whoever checks rows, Spark or DuckDB, asks here."""
 
 from __future__ import annotations
 
@@ -64,13 +64,13 @@ def partition_row(
     }
 
 
-def bad_share(bad: int, judged: int) -> float:
+def bad_share(bad: int, checked: int) -> float:
     """The share of bad rows among those that are not dropped."""
-    return bad / judged if judged else 0.0
+    return bad / checked if checked else 0.0
 
 
 def row_results(rules: Sequence[RowRule], row: Mapping[str, Any]) -> tuple[RuleResult, ...]:
-    """The ledger's rows about `rules` that were judged, of one partition's aggregates."""
+    """The ledger's rows about `rules` that were checked, of one partition's aggregates."""
     counts = [(rule, row[f"rule_{rule.name}"]) for rule in rules]
     return tuple(RuleResult(rule.name, rule.level, n, "failed" if n else "ok") for rule, n in counts)
 

@@ -10,8 +10,8 @@ from registry.gates import DataQuality
 _SHOWN = 5
 
 
-def judge(ledger: Ledger, tables: Collection[str]) -> DataQuality:
-    """Judge the live partitions of `tables` and of every table they were built from.
+def check_data(ledger: Ledger, tables: Collection[str]) -> DataQuality:
+    """Check the live partitions of `tables` and of every table they were built from.
 
     Rows that broke a rule are in the quarantine, within the share that the contract allows, or the partition would not
     have been published; so red is what is beyond that: rows neither out nor in quarantine, or a rule that raised.

@@ -13,7 +13,7 @@ from infra.errors import DataError
 from infra.ledger import Ledger
 from infra.profile import Profile
 from registry.aliases import GATE_TAG, gate_report, newest_undecided, require_champion, sync_aliases, versions
-from registry.data_quality import judge
+from registry.data_quality import check_data
 from registry.evaluation_artifacts import EVALUATION, candidate, snapshots_of
 from registry.gate_file import load_gate
 from registry.gate_report import GateReport
@@ -56,7 +56,7 @@ def hold_gate(profile: Profile, model: str, version: str | None = None) -> GateR
     champion = ledger.champion(model)
     if champion:
         require_champion(client, model, champion)
-    quality = judge(Ledger(profile), snapshots_of(client, model, chosen))
+    quality = check_data(Ledger(profile), snapshots_of(client, model, chosen))
     present = candidate(client, model, champion) if champion and champion != chosen else None
     earlier = [candidate(client, model, one) for one in _earlier(client, ledger, model) if one != chosen]
     report = evaluate(gate, candidate(client, model, chosen), present, quality, earlier)

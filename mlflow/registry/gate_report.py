@@ -12,7 +12,7 @@ _COUNT_FROM = 100
 
 @dataclass(frozen=True)
 class Check:
-    """One judgement. `value` and `threshold` are null where the check is not about a number."""
+    """One check. `value` and `threshold` are null where the check is not about a number."""
 
     name: str
     passed: bool
@@ -42,7 +42,7 @@ class GateReport:
 
     @property
     def passed(self) -> bool:
-        """True where every check passed; a report without checks has judged nothing and does not pass."""
+        """True where every check passed; a report without checks has checked nothing and does not pass."""
         return bool(self.checks) and all(check.passed for check in self.checks)
 
     @property

@@ -1,6 +1,6 @@
 """The gate: does a version deserve to be champion? A pure function of its gate file, its values and its run's metrics.
 
-A rule against the champion or a row of the evaluation is judged on the SAME samples of the SAME units, by the paired
+A rule against the champion or a row of the evaluation is held on the SAME samples of the SAME units, by the paired
 bootstrap by unit; samples that only one side has are counted and limited. The first version of a model has no champion
 to meet: its limits and its baselines decide.
 
@@ -132,7 +132,7 @@ def _data_quality(quality: DataQuality) -> Check:
 
 def _enough_samples(gate: Gate, whole: Measured) -> Check:
     enough = len(whole) >= gate.minimum_samples
-    reason = "enough to judge" if enough else "too few samples to judge by"
+    reason = "enough to decide" if enough else "too few samples to decide by"
     return Check("samples", enough, reason, float(len(whole)), float(gate.minimum_samples))
 
 

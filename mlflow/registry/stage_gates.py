@@ -23,7 +23,7 @@ GATE_FILE = "gate.json"
 class StageGate:
     """One stage's verdict. One that is not `accepted` has handed on what it started from, or nothing, for a `reason`.
 
-    Where it was judged: `metric` of the model as it started (`before`), as the stage left it (`after`), and of the
+    Where it was measured: `metric` of the model as it started (`before`), as the stage left it (`after`), and of the
     model at the start of its chain of stages (`start`); `lower`: the lower bound of after minus before. `note`: what
     else the stage says of itself.
     """

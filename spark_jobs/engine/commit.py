@@ -1,4 +1,4 @@
-"""From built rows to a published table: judge the rows, let Great Expectations judge each partition, stage, publish."""
+"""From built rows to a published table: check the rows, let Great Expectations check partitions, stage, publish."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from infra.errors import EXIT_DATA, PlumblineError
 from infra.lake import Lake, publish
 from infra.ledger import Ledger
 from infra.partitions import Attempt, PartitionWrite, RuleResult
-from infra.quality import Refusal, judge_partitions, write_failing_keys
+from infra.quality import Refusal, validate_partitions, write_failing_keys
 from infra.quality.rules import bad_share, rules_of, why_stopped
-from spark_jobs.engine.row_checks import Verdict, aggregate, empty_row, judge, raising_rules, rule_results
+from spark_jobs.engine.row_checks import CheckedRows, aggregate, check_rows, empty_row, raising_rules, rule_results
 from spark_jobs.engine.staging import FAULT_KEY, stage_good, stage_refused
 
 
@@ -89,19 +89,19 @@ class JobReport:
 
 
 def commit(batch: Batch, lake: Lake, ledger: Ledger) -> JobReport:
-    """Judge, stage and publish a batch; a partition that is stopped keeps its old version."""
+    """Check, stage and publish a batch; a partition that is stopped keeps its old version."""
     contract = batch.contract
     attempt = ledger.open_attempt(contract.table, sorted(batch.keys))
-    verdict, rows = _judged(batch)
+    checked, rows = _checked(batch)
     try:
         if batch.audit:
-            batch.audit(verdict.frame.where(~verdict.refused))
-        expected = judge_partitions(lake.profile, contract, list(rows.values()))
-        rules = {day: rule_results(row, verdict) + expected[day] for day, row in rows.items()}
+            batch.audit(checked.frame.where(~checked.refused))
+        expected = validate_partitions(lake.profile, contract, list(rows.values()))
+        rules = {day: rule_results(row, checked) + expected[day] for day, row in rows.items()}
         stopped = [Stopped(day, why) for day in rows if (why := why_stopped(contract, rows[day], rules[day]))]
-        writes = _staged(batch, lake, attempt, verdict, rows, rules)
+        writes = _staged(batch, lake, attempt, checked, rows, rules)
     finally:
-        verdict.frame.unpersist()
+        checked.frame.unpersist()
     refused = write_failing_keys(lake.profile, contract, {write.partition: write.quarantine_files for write in writes})
     halted = {stop.partition for stop in stopped}
     passed = tuple(write for write in writes if write.partition not in halted)
@@ -112,14 +112,14 @@ def commit(batch: Batch, lake: Lake, ledger: Ledger) -> JobReport:
         batch.up_to_date,
         published=passed,
         stopped=tuple(stopped),
-        messages=tuple(_explained(refusal, verdict) for refusal in refused),
+        messages=tuple(_explained(refusal, checked) for refusal in refused),
         seconds=time.monotonic() - batch.started,
     )
 
 
-def _explained(refusal: Refusal, verdict: Verdict) -> str:
+def _explained(refusal: Refusal, checked: CheckedRows) -> str:
     """Where the refused rows are, what the rule asks for or the first of them lacks, and what to do."""
-    rule = next((rule for rule in verdict.rules if rule.name == refusal.rule), None)
+    rule = next((rule for rule in checked.rules if rule.name == refusal.rule), None)
     where = f"{refusal.source_file}, first in row {refusal.first_row}" if refusal.source_file else "the built rows"
     reason = json.loads(refusal.first_row_json).get(FAULT_KEY) or (rule.description if rule else "")
     if rule is not None and rule.level == "drop":
@@ -130,7 +130,7 @@ def _explained(refusal: Refusal, verdict: Verdict) -> str:
     )
 
 
-def _judged(batch: Batch) -> tuple[Verdict, dict[date, dict[str, Any]]]:
+def _checked(batch: Batch) -> tuple[CheckedRows, dict[date, dict[str, Any]]]:
     rules = (*batch.rules, *rules_of(batch.contract))
     try:
         return _counted(batch, rules)
@@ -138,18 +138,18 @@ def _judged(batch: Batch) -> tuple[Verdict, dict[date, dict[str, Any]]]:
         raising = raising_rules(batch.frame, rules)
         if not raising:
             raise
-    verdict, rows = _counted(batch, [rule for rule in rules if rule.name not in raising])
-    return replace(verdict, broken=raising), rows
+    checked, rows = _counted(batch, [rule for rule in rules if rule.name not in raising])
+    return replace(checked, broken=raising), rows
 
 
-def _counted(batch: Batch, rules: Sequence[RowRule]) -> tuple[Verdict, dict[date, dict[str, Any]]]:
-    verdict = judge(batch.frame, batch.contract, rules, batch.tie_break)
-    verdict = replace(verdict, frame=verdict.frame.persist(StorageLevel.MEMORY_AND_DISK))
-    return verdict, _aggregates(batch, verdict)
+def _counted(batch: Batch, rules: Sequence[RowRule]) -> tuple[CheckedRows, dict[date, dict[str, Any]]]:
+    checked = check_rows(batch.frame, batch.contract, rules, batch.tie_break)
+    checked = replace(checked, frame=checked.frame.persist(StorageLevel.MEMORY_AND_DISK))
+    return checked, _aggregates(batch, checked)
 
 
-def _aggregates(batch: Batch, verdict: Verdict) -> dict[date, dict[str, Any]]:
-    found = {row["partition"]: row for row in aggregate(verdict, batch.contract)}
+def _aggregates(batch: Batch, checked: CheckedRows) -> dict[date, dict[str, Any]]:
+    found = {row["partition"]: row for row in aggregate(checked, batch.contract)}
     strangers = sorted(set(found) - set(batch.keys), key=str)
     if strangers:
         raise PlumblineError(
@@ -157,7 +157,7 @@ def _aggregates(batch: Batch, verdict: Verdict) -> dict[date, dict[str, Any]]:
             where=", ".join(map(str, strangers[:5])),
             do="Filter them in `build`.",
         )
-    rows = {day: found.get(day) or empty_row(day, verdict, batch.contract) for day in sorted(batch.keys)}
+    rows = {day: found.get(day) or empty_row(day, checked, batch.contract) for day in sorted(batch.keys)}
     if batch.landed and UNDATED in rows:
         bad = rows[UNDATED]["rows_quarantined"] - rows[UNDATED]["rows_dropped"]
         rows[UNDATED]["bad_share"] = bad_share(bad, sum(r["rows_in"] - r["rows_dropped"] for r in rows.values()))
@@ -168,12 +168,12 @@ def _staged(
     batch: Batch,
     lake: Lake,
     attempt: Attempt,
-    verdict: Verdict,
+    checked: CheckedRows,
     rows: Mapping[date, Mapping[str, Any]],
     rules: Mapping[date, tuple[RuleResult, ...]],
 ) -> list[PartitionWrite]:
-    good = stage_good(lake, batch.contract, verdict, _with_rows(batch.keys, rows, "rows_out"), attempt.token)
-    bad = stage_refused(lake, batch.contract, verdict, _with_rows(batch.keys, rows, "rows_quarantined"), attempt.token)
+    good = stage_good(lake, batch.contract, checked, _with_rows(batch.keys, rows, "rows_out"), attempt.token)
+    bad = stage_refused(lake, batch.contract, checked, _with_rows(batch.keys, rows, "rows_quarantined"), attempt.token)
     return [
         PartitionWrite(
             partition=day,

@@ -1,4 +1,4 @@
-"""One way to run a job: resolve inputs and run keys, find what is missing, read, build, judge, stage, publish.
+"""One way to run a job: resolve inputs and run keys, find what is missing, read, build, check, stage, publish.
 
 A job module defines `build` (a pure function of its frames) and `JOB`. A range of partitions is one Spark pass and one
 commit. What is committed under its expected run key is not done again.

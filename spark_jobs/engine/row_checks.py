@@ -1,6 +1,6 @@
-"""Row rules and aggregates: every row is judged once, and one aggregation counts all that Great Expectations will ask.
+"""Row rules and aggregates: every row is checked once, and one aggregation counts all that Great Expectations will ask.
 
-A row's verdict is a bit mask, one bit a rule. Grouping by partition and mask counts any number of rules for the price
+What a row breaks is a bit mask, one bit a rule. Grouping by partition and mask counts any number of rules for the price
 of one count: most rows share the mask 0. A mask is an `int`, whose machine code is shorter than that of a `bigint`.
 """
 
@@ -32,8 +32,8 @@ _MEASURES: Mapping[str, Callable[[str], Column]] = {"null_share": F.count, "min"
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """The judged frame: the built rows plus mask columns; `rules` in bit order; `broken` are rules that raised."""
+class CheckedRows:
+    """The checked frame: the built rows plus mask columns; `rules` in bit order; `broken` are rules that raised."""
 
     frame: DataFrame
     rules: tuple[RowRule, ...]
@@ -68,25 +68,27 @@ class Verdict:
         return words
 
 
-def judge(frame: DataFrame, contract: Contract, rules: Sequence[RowRule], tie_break: Sequence[str] = ()) -> Verdict:
+def check_rows(
+    frame: DataFrame, contract: Contract, rules: Sequence[RowRule], tie_break: Sequence[str] = ()
+) -> CheckedRows:
     """Add the masks and bring each partition into one task, sorted by key; of one key, the first by `tie_break` stays.
 
     Where a tie is broken, rows are somebody's delivery, and exact copies of the first are told from other repetitions.
     A rule that Spark cannot compile is left out and listed in `broken`.
     """
     unique = (*(exact_copy(contract) if tie_break else ()), *unique_key(contract))
-    verdict = mask(frame, (*rules, *unique))
-    arranged = verdict.frame.repartition(contract.partition)
+    checked = mask(frame, (*rules, *unique))
+    arranged = checked.frame.repartition(contract.partition)
     if unique:
-        return replace(verdict, frame=_mark_duplicates(arranged, contract, verdict, tie_break))
-    return replace(verdict, frame=arranged.sortWithinPartitions(contract.partition))
+        return replace(checked, frame=_mark_duplicates(arranged, contract, checked, tie_break))
+    return replace(checked, frame=arranged.sortWithinPartitions(contract.partition))
 
 
-def mask(frame: DataFrame, rules: Sequence[RowRule]) -> Verdict:
+def mask(frame: DataFrame, rules: Sequence[RowRule]) -> CheckedRows:
     """Add the masks; nothing moves."""
     sound, broken = _compile(frame, rules)
-    verdict = Verdict(frame, tuple(sound), broken)
-    return replace(verdict, frame=frame.select("*", *_mask_columns(sound, len(verdict.masks))))
+    checked = CheckedRows(frame, tuple(sound), broken)
+    return replace(checked, frame=frame.select("*", *_mask_columns(sound, len(checked.masks))))
 
 
 def raising_rules(frame: DataFrame, rules: Sequence[RowRule]) -> dict[str, RowRule]:
@@ -94,37 +96,37 @@ def raising_rules(frame: DataFrame, rules: Sequence[RowRule]) -> dict[str, RowRu
     return {rule.name: rule for rule in rules if _raises(frame, rule)}
 
 
-def aggregate(verdict: Verdict, contract: Contract) -> list[dict[str, Any]]:
+def aggregate(checked: CheckedRows, contract: Contract) -> list[dict[str, Any]]:
     """One dictionary a partition: counts, rows failed per rule, and what the contract's expectations ask of columns.
 
     Shares of nulls, minima and maxima are over the rows that go on.
     """
     asked = [_MEASURES[measure](column).alias(name) for name, (measure, column) in asked_measures(contract).items()]
     measures = [F.count(F.lit(1)).alias("rows"), *asked]
-    groups = verdict.frame.groupBy(contract.partition, *verdict.masks).agg(*measures).collect()
+    groups = checked.frame.groupBy(contract.partition, *checked.masks).agg(*measures).collect()
     by_day: dict[date, list[dict[str, Any]]] = {}
     for group in groups:
         by_day.setdefault(group[contract.partition], []).append(group.asDict())
-    return [_partition_row(day, by_day[day], verdict, contract) for day in sorted(by_day)]
+    return [_partition_row(day, by_day[day], checked, contract) for day in sorted(by_day)]
 
 
-def empty_row(day: date, verdict: Verdict, contract: Contract) -> dict[str, Any]:
+def empty_row(day: date, checked: CheckedRows, contract: Contract) -> dict[str, Any]:
     """The aggregates of a partition with no row."""
-    return _partition_row(day, [], verdict, contract)
+    return _partition_row(day, [], checked, contract)
 
 
-def rule_results(row: dict[str, Any], verdict: Verdict) -> tuple[RuleResult, ...]:
+def rule_results(row: dict[str, Any], checked: CheckedRows) -> tuple[RuleResult, ...]:
     """The ledger's rows about the rules of one partition; a rule that raised is there once, as an error."""
-    errors = tuple(RuleResult(r.name, r.level, 0, "error") for r in verdict.broken.values())
-    return row_results(verdict.rules, row) + errors
+    errors = tuple(RuleResult(r.name, r.level, 0, "error") for r in checked.broken.values())
+    return row_results(checked.rules, row) + errors
 
 
-def _partition_row(day: date, groups: list[dict[str, Any]], verdict: Verdict, contract: Contract) -> dict[str, Any]:
-    counts = {rule.name: 0 for rule in verdict.rules}
+def _partition_row(day: date, groups: list[dict[str, Any]], checked: CheckedRows, contract: Contract) -> dict[str, Any]:
+    counts = {rule.name: 0 for rule in checked.rules}
     good: list[dict[str, Any]] = []
     dropped = 0
     for group in groups:
-        failed = verdict.failed([group[name] for name in verdict.masks])
+        failed = checked.failed([group[name] for name in checked.masks])
         if drops := [rule for rule in failed if rule.level == "drop"]:
             failed, dropped = drops, dropped + group["rows"]
         if all(rule.level == "warn" for rule in failed):
@@ -161,17 +163,17 @@ def _mask_columns(rules: Sequence[RowRule], words: int) -> list[Column]:
     return [F.expr(" | ".join(word)).alias(f"_mask{i}") for i, word in enumerate(terms)]
 
 
-def _mark_duplicates(frame: DataFrame, contract: Contract, verdict: Verdict, tie_break: Sequence[str]) -> DataFrame:
+def _mark_duplicates(frame: DataFrame, contract: Contract, checked: CheckedRows, tie_break: Sequence[str]) -> DataFrame:
     # A row that is refused anyway neither is a duplicate nor makes one.
-    of_one_key = Window.partitionBy(contract.partition, *contract.key).orderBy(verdict.refused, *tie_break)
-    again = (F.row_number().over(of_one_key) > 1) & ~verdict.refused
+    of_one_key = Window.partitionBy(contract.partition, *contract.key).orderBy(checked.refused, *tie_break)
+    again = (F.row_number().over(of_one_key) > 1) & ~checked.refused
     row = F.struct(*contract.names)
     copied = again & row.eqNullSafe(F.first(row).over(of_one_key)) if tie_break else F.lit(False)
     marked = frame.withColumns({"_again": again, "_copied": copied})
     for rule, broken in ((EXACT_COPY, F.col("_copied")), (UNIQUE_KEY, F.col("_again") & ~F.col("_copied"))):
-        position = next((i for i, known in enumerate(verdict.rules) if known.name == rule), None)
+        position = next((i for i, known in enumerate(checked.rules) if known.name == rule), None)
         if position is not None:
-            mask, bit = verdict.masks[position // _WORD], 1 << (position % _WORD)
+            mask, bit = checked.masks[position // _WORD], 1 << (position % _WORD)
             marked = marked.withColumn(mask, F.col(mask).bitwiseOR(F.when(broken, F.lit(bit)).otherwise(F.lit(0))))
     return marked.drop("_again", "_copied")
 

@@ -1,4 +1,4 @@
-"""Judged rows to staged Parquet files: one file a partition for the rows that go on, one for those that are refused."""
+"""Checked rows to staged Parquet files: one file a partition for the rows that go on, one for the refused ones."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pyspark.sql.types import StructType
 from infra.contracts import Contract, spark_ddl
 from infra.lake import Lake
 from infra.partitions import QUARANTINE_SUFFIX
-from spark_jobs.engine.row_checks import Verdict
+from spark_jobs.engine.row_checks import CheckedRows
 
 SOURCE_FILE, SOURCE_ROW, SOURCE_JSON = "_source_file", "_source_row", "_source_json"
 FAULT_KEY = "fault"  # of the JSON of a landed row that could not be read: what is wrong with it
@@ -22,23 +22,23 @@ _FOLDER = "_folder"
 
 
 def stage_good(
-    lake: Lake, contract: Contract, verdict: Verdict, keys: Mapping[date, str], token: int
+    lake: Lake, contract: Contract, checked: CheckedRows, keys: Mapping[date, str], token: int
 ) -> dict[date, list[str]]:
     """Write the rows that go on, of the partitions in `keys` (partition to run key); returns the files of each."""
     if not keys:
         return {}
     columns = [F.col(c.name).cast(c.dataType).alias(c.name) for c in StructType.fromDDL(spark_ddl(contract))]
-    rows = verdict.frame.where(~verdict.refused).where(F.col(contract.partition).isin(list(keys))).select(*columns)
+    rows = checked.frame.where(~checked.refused).where(F.col(contract.partition).isin(list(keys))).select(*columns)
     return _write(lake, contract.table, contract.partition, rows, keys, token)
 
 
 def stage_refused(
-    lake: Lake, contract: Contract, verdict: Verdict, keys: Mapping[date, str], token: int
+    lake: Lake, contract: Contract, checked: CheckedRows, keys: Mapping[date, str], token: int
 ) -> dict[date, list[str]]:
     """Write the refused rows in the shape of the quarantine table."""
     if not keys:
         return {}
-    rows = refused_rows(contract, verdict).where(F.col(contract.partition).isin(list(keys)))
+    rows = refused_rows(contract, checked).where(F.col(contract.partition).isin(list(keys)))
     run_keys = F.create_map(*[F.lit(part) for day, key in keys.items() for part in (day, key)])
     stamped = rows.withColumn("run_key", run_keys[F.col(contract.partition)])
     ordered = lake.contract(f"{contract.table}{QUARANTINE_SUFFIX}").names
@@ -47,14 +47,14 @@ def stage_refused(
     )
 
 
-def refused_rows(contract: Contract, verdict: Verdict) -> DataFrame:
+def refused_rows(contract: Contract, checked: CheckedRows) -> DataFrame:
     """The refused rows in the shape of the quarantine but for `run_key`; each under the first rule it breaks."""
-    frame = verdict.frame
+    frame = checked.frame
     landed = SOURCE_FILE in frame.columns
     key = F.to_json(F.struct(*(contract.key or (contract.partition,))), {"ignoreNullFields": "false"})
-    return frame.where(verdict.refused).select(
+    return frame.where(checked.refused).select(
         F.col(contract.partition),
-        verdict.first_broken.alias("rule"),
+        checked.first_broken.alias("rule"),
         key.alias("key_json"),
         (F.col(SOURCE_JSON) if landed else _row_json(contract)).alias("row_json"),
         (F.col(SOURCE_FILE) if landed else F.lit(None).cast("string")).alias("source_file"),

@@ -14,10 +14,10 @@ from infra.contracts import UNDATED, Contract, RowRule, all_contracts, arrow_sch
 from infra.lake import iceberg_schema
 from infra.profile import Profile
 from infra.quality.checkpoint import expectations_of, name_of
-from infra.quality.rows import judge_rows
+from infra.quality.rows import check_table
 from infra.quality.rules import rules_of
 from spark_jobs.__main__ import BUILT
-from spark_jobs.engine.row_checks import aggregate, empty_row, judge
+from spark_jobs.engine.row_checks import aggregate, check_rows, empty_row
 from spark_jobs.ingest import LANDED
 from spark_jobs.landing.tables import TABLES
 
@@ -50,30 +50,30 @@ def test_every_row_rule_compiles_to_a_truth_value_in_spark(contract: Contract, s
         assert frame.select(F.expr(rule.expression)).schema[0].dataType.typeName() == "boolean", rule.name
 
 
-# Built by Spark, or landed: the others are judged in DuckDB.
+# Built by Spark, or landed: the others are checked in DuckDB.
 ELSEWHERE = sorted(set(CONTRACTS) - {*BUILT, *LANDED})
 
 
 @pytest.mark.parametrize("table", ELSEWHERE)
 def test_the_rules_of_a_table_that_spark_does_not_build_are_read_by_duckdb_too(table: str, profile: Profile) -> None:
     contract = replace(CONTRACTS[table], expectations=())
-    judged = judge_rows(profile, contract, arrow_schema(contract).empty_table())
-    assert (len(judged.good), judged.results, judged.stopped) == (0, {}, {})
+    checked = check_table(profile, contract, arrow_schema(contract).empty_table())
+    assert (len(checked.good), checked.results, checked.stopped) == (0, {}, {})
 
 
 def test_a_rule_on_a_column_that_is_not_there_is_found(spark: SparkSession) -> None:
     contract = CONTRACTS["events"]
     wrong = RowRule("wrong", "colour = 'red'", "fail", "")
-    assert set(judge(spark.createDataFrame([], spark_ddl(contract)), contract, [wrong]).broken) == {"wrong"}
+    assert set(check_rows(spark.createDataFrame([], spark_ddl(contract)), contract, [wrong]).broken) == {"wrong"}
 
 
 def test_every_expectation_is_known_and_asks_for_an_aggregate_that_is_counted(
     contract: Contract, spark: SparkSession
 ) -> None:
     frame = spark.createDataFrame([], spark_ddl(contract))
-    verdict = judge(frame, contract, rules_of(contract))
-    assert aggregate(verdict, contract) == []
-    counted = set(empty_row(UNDATED, verdict, contract))
+    checked = check_rows(frame, contract, rules_of(contract))
+    assert aggregate(checked, contract) == []
+    counted = set(empty_row(UNDATED, checked, contract))
     suite = expectations_of(contract)
     assert len(suite) == len(contract.expectations)
     for expectation in contract.expectations:

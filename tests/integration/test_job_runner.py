@@ -17,7 +17,7 @@ from infra.lake import Lake
 from infra.ledger import Ledger
 from infra.partitions import RuleResult
 from infra.profile import Profile
-from infra.quality import judge_partitions
+from infra.quality import validate_partitions
 from spark_jobs.engine.commit import Batch, JobReport, commit
 from spark_jobs.engine.job import Input, Job, run
 from tests.integration.conftest import MakeFrame
@@ -113,7 +113,7 @@ def test_rows_of_days_that_nobody_asked_for_are_a_bug_that_says_so(
         run(careless, MON, MON, profile)
 
 
-def judged(profile: Profile, frame: DataFrame, *rules: RowRule) -> JobReport:
+def checked(profile: Profile, frame: DataFrame, *rules: RowRule) -> JobReport:
     contract = load_contract("events")
     batch = Batch(contract, frame, {MON: "k"}, {MON: ()}, "c", 0, 0.0, rules=rules)
     return commit(batch, Lake(profile), Ledger(profile))
@@ -126,7 +126,7 @@ def results(report: JobReport) -> dict[str, RuleResult]:
 
 def test_a_warning_is_counted_and_refuses_no_row(profile: Profile, make_frame: MakeFrame) -> None:
     frame = make_frame("events", [event(MON, f"u{n}") for n in range(4)])
-    found = results(judged(profile, frame, RowRule("not_u1", "user_id != 'u1'", "warn", "")))
+    found = results(checked(profile, frame, RowRule("not_u1", "user_id != 'u1'", "warn", "")))
     assert found["not_u1"] == RuleResult("not_u1", "warn", 1, "failed")
 
 
@@ -135,7 +135,7 @@ def test_a_warning_rule_that_raises_counts_once_as_an_error_and_no_row_is_lost(
     profile: Profile, make_frame: MakeFrame, expression: str
 ) -> None:
     frame = make_frame("events", [event(MON, f"u{n}") for n in range(4)])
-    report = judged(profile, frame, RowRule("raises", expression, "warn", ""))
+    report = checked(profile, frame, RowRule("raises", expression, "warn", ""))
     (write,) = report.published
     assert [result for result in write.rules if result.rule == "raises"] == [RuleResult("raises", "warn", 0, "error")]
     assert (write.rows_in, write.rows_out, write.rows_quarantined) == (4, 4, 0)
@@ -144,7 +144,7 @@ def test_a_warning_rule_that_raises_counts_once_as_an_error_and_no_row_is_lost(
 def test_a_fail_rule_that_raises_stops_the_partition_and_refuses_no_row(
     profile: Profile, make_frame: MakeFrame
 ) -> None:
-    report = judged(
+    report = checked(
         profile, make_frame("events", [event(MON, "u")]), RowRule("raises", "cast(user_id as int) = 1", "fail", "")
     )
     assert report.exit_code == EXIT_DATA
@@ -161,7 +161,9 @@ def test_an_expectation_names_the_partitions_that_fail_it_and_one_that_raises_is
             Expectation(between, {"column": "no_such_aggregate", "min_value": 5}, "warn", "Five of it."),
         ),
     )
-    found = judge_partitions(profile, contract, [{"partition": MON, "rows_out": 9}, {"partition": TUE, "rows_out": 2}])
+    found = validate_partitions(
+        profile, contract, [{"partition": MON, "rows_out": 9}, {"partition": TUE, "rows_out": 2}]
+    )
     assert [result.rule for result in found[MON]] == ["expectation: Five rows", "expectation: Five of it"]
     assert [result.status for result in found[MON]] == ["ok", "error"]
     assert [result.status for result in found[TUE]] == ["failed", "error"]
@@ -172,7 +174,7 @@ def test_the_page_of_a_run_speaks_in_the_words_of_the_contract_and_names_the_par
 ) -> None:
     between = Expectation("expect_column_values_to_be_between", {"column": "rows_out", "min_value": 5}, "fail", "Five.")
     rows = [{"partition": MON, "rows_out": 9, "rows_quarantined": 1, "rule_price_not_negative": 1}]
-    judge_partitions(profile, replace(load_contract("events"), expectations=(between,)), rows)
+    validate_partitions(profile, replace(load_contract("events"), expectations=(between,)), rows)
     (page,) = (profile.home / "report" / "data_docs" / "validations" / "events").rglob("*.html")
     before, after = page.read_text().split('<div id="section-2"')
     assert "price_not_negative (1)" in before and f"events-{MON}.csv" in before

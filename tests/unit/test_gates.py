@@ -154,7 +154,7 @@ def test_an_earlier_champion_that_ranked_other_samples_is_not_met() -> None:
     assert report.passed and check(report, "recall@10 vs champion").value == 0.0
 
 
-def test_a_slice_is_judged_on_its_own_samples() -> None:
+def test_a_slice_is_held_on_its_own_samples() -> None:
     frame = ranks(ours=[None, 1, 1, 1])
     rules = ({"metric": "recall@10", "limit": 0.5}, {"metric": "recall@10", "limit": 0.5, "slice": "new"})
     report = evaluate(gate(*rules), version(frame), None, GREEN)

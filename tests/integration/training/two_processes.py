@@ -113,7 +113,7 @@ def dropped(make: Make, out: Path, config: LoopConfig) -> PreTrainedModel:
 
 
 def preference(make: Make, out: Path, config: LoopConfig) -> PreTrainedModel:
-    """Softmax DPO over one to three rejected answers, judged by what the model recommends."""
+    """Softmax DPO over one to three rejected answers, evaluated by what the model recommends."""
     model = make()
     rejected = ((265, 2), (266, 267, 2), (268, 2))
     pairs = [Preference(p, (260 + n % 5, 2), rejected[: 1 + n % 3]) for n, p in enumerate(PROMPTS)]

@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from dags.builder import asset, command
-from dags.commands import judge
+from dags.commands import raise_for_exit_code
 from dags.operators import RunCommand
 from infra.errors import EXIT_BUG, EXIT_DATA, EXIT_SUPERSEDED, EXIT_TRANSIENT
 
@@ -71,14 +71,14 @@ def test_arguments_reach_the_command_as_they_are(make: Any) -> None:
 @pytest.mark.parametrize("code", [EXIT_TRANSIENT, -signal.SIGTERM, -signal.SIGKILL, 143, 137])
 def test_transient_and_preempted_may_be_retried(code: int) -> None:
     with pytest.raises(airflow.AirflowException) as caught:
-        judge(code, ["-m", "x"])
+        raise_for_exit_code(code, ["-m", "x"])
     assert not isinstance(caught.value, airflow.AirflowFailException)
 
 
 @pytest.mark.parametrize("code", [EXIT_DATA, EXIT_BUG, EXIT_SUPERSEDED, 1, 2, -signal.SIGSEGV, 139])
 def test_everything_else_fails_at_once(code: int) -> None:
     with pytest.raises(airflow.AirflowFailException):
-        judge(code, ["-m", "x"])
+        raise_for_exit_code(code, ["-m", "x"])
 
 
 @pytest.mark.parametrize(("retry", "retries"), [("transient", 2), ("preempted", 10), ("data", 0), ("bug", 0)])
