@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from infra import endings
+from infra import endings, processes
 from infra.contracts import Contract, all_contracts, duckdb_types
 from infra.errors import PlumblineError, exit_with_reason
 from infra.profile import CHECKOUT, Profile, load_profile
@@ -27,10 +27,6 @@ _LEDGER_TABLES = {
     "ledger_commits": "Commits of the run ledger. Grain: one row per commit of a partition.",
     "rule_results": "What each rule found. Grain: one row per rule and committed partition.",
 }
-
-
-# `python -m dbt.cli.main` imports the module twice, and says so in every log.
-_DBT = "from dbt.cli.main import cli; cli()"
 
 
 class DbtFailed(PlumblineError):
@@ -80,26 +76,18 @@ def build(profile: Profile, lake_views: Path) -> None:
         DbtFailed: dbt said no; its own output stands above.
     """
     marts_path(profile).parent.mkdir(parents=True, exist_ok=True)
-    _dbt(profile, lake_views, "build")
-    _dbt(profile, lake_views, "docs", "generate", "--static")
-    page = profile.home / "report" / "dbt" / "index.html"
-    page.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(profile.home / "dbt" / "target" / "static_index.html", page)
-
-
-def _dbt(profile: Profile, lake_views: Path, *command: str) -> None:
     colours = [] if sys.stdout.isatty() else ["--no-use-colors"]
-    folders = ["--project-dir", str(PROJECT), "--profiles-dir", str(PROJECT)]
-    argv = [sys.executable, "-c", _DBT, *colours, *command, *folders]
-    done = subprocess.run(argv, env=_environment(profile, lake_views), cwd=marts_path(profile).parent, check=False)
+    options = [*colours, "--project-dir", str(PROJECT), "--profiles-dir", str(PROJECT)]
+    argv = processes.python("infra.dbt_commands", *options)
+    done = subprocess.run(argv, env=_environment(profile, lake_views), cwd=CHECKOUT, check=False)
     endings.explain("dbt", done.returncode, do="Run it again, with less beside it or on a machine with more memory.")
     if done.returncode != 0:
         raise DbtFailed(
-            f"dbt {command[0]} failed.",
-            where=str(PROJECT),
-            why="See dbt's lines above.",
-            do="Mend the model or its data.",
+            "dbt failed.", where=str(PROJECT), why="See dbt's lines above.", do="Mend the model or its data."
         )
+    page = profile.home / "report" / "dbt" / "index.html"
+    page.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(profile.home / "dbt" / "target" / "static_index.html", page)
 
 
 def _environment(profile: Profile, lake_views: Path) -> dict[str, str]:

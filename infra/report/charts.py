@@ -8,6 +8,7 @@ from datetime import date
 from typing import Any
 
 import matplotlib
+import numpy as np
 
 matplotlib.use("svg")
 
@@ -39,8 +40,10 @@ def rows_per_day(days: Sequence[tuple[date, int, int]]) -> str:
 def _strip(axes: Axes, days: Sequence[tuple[date, int, int]]) -> None:
     dates = date2num([day for day, _, _ in days])
     axes.xaxis_date()
-    axes.bar(dates, [good for _, good, _ in days], width=1.0, color=_ACCENT)
-    axes.bar(dates, [-bad for _, _, bad in days], width=1.0, color=_BAD)
+    # One outline for all bars: years of days as shapes of their own would take seconds to draw.
+    corners = np.repeat(dates, 4) + np.tile([-0.5, -0.5, 0.5, 0.5], len(days))
+    for heights, colour in (([good for _, good, _ in days], _ACCENT), ([-bad for _, _, bad in days], _BAD)):
+        axes.fill(corners, np.repeat(heights, 4) * np.tile([0, 1, 1, 0], len(days)), color=colour, linewidth=0)
     axes.axhline(0, color=_MUTED, linewidth=0.5)
     # No labels: drawn this small they smear, and the row of the table says from which day to which.
     axes.set_xticks([])
