@@ -18,14 +18,13 @@ import pytest
 from safetensors.torch import load_file
 from transformers import PreTrainedModel
 
+from tests.unit.training.conftest import TINY
+from tests.unit.training.sample_kit import write_rows
 from training.core.backbone import build_backbone, load_backbone, save_backbone
 from training.core.learner import Learner
 from training.core.stage import StageSpec, TableRef
 from training.core.tokens import Vocabulary, train_text_tokenizer
 from training.generative_rec.item_codes import ItemCodes, codebooks
-
-from .conftest import TINY
-from .sample_kit import write_rows
 
 ITEMS = [f"i{n}" for n in range(12)]
 

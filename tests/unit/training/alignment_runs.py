@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from tests.unit.training.peers import tiny_qwen
 from training.core.loop import Loop, LoopConfig
 from training.core.policy.groups import Group, Request
 from training.core.policy.rewards import Term, by_group
@@ -29,8 +30,6 @@ from training.core.policy.variants.grpo import grpo
 from training.core.preference import Preference, PreferenceObjective, with_reference
 from training.core.trie import Trie
 from training.generative_rec.rewards import RANKING
-
-from .peers import tiny_qwen
 
 Lines = list[dict[str, float]]
 TIMES = {"tokens_per_second", "rollout_seconds", "mfu"}

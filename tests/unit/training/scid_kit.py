@@ -11,9 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from tests.unit.training.sample_kit import write_rows
 from training.core.stage import StageSpec, TableRef
-
-from .sample_kit import write_rows
 
 CONFIG: dict[str, Any] = {
     "protocol": "leave_one_out",

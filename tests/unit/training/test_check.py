@@ -13,6 +13,7 @@ import yaml
 from transformers import AutoModelForCausalLM
 
 from common.pipelines import Preset, load_pipeline
+from tests.unit.training.conftest import TINY
 from training import jobs
 from training.__main__ import main
 from training.check import check
@@ -26,8 +27,6 @@ from training.generative_rec import scid_tokenizer, sft
 from training.generative_rec.item_codes import ItemCodes
 from training.generative_rec.sizes import loads
 from training.generative_rec.tasks import SOURCES, TEXT_SLOTS, task_templates
-
-from .conftest import TINY
 
 # The sizes of Qwen3-0.6B, as its config.json has them.
 LARGE = {

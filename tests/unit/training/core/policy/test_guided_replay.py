@@ -14,6 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from tests.unit.training.alignment_runs import POLICY, Lines, assert_same, optimise
+from tests.unit.training.peers import tiny_qwen
 from training.core.checkpoint import places, read_cursor, trainable
 from training.core.errors import DataError, Preempted
 from training.core.policy.episodes import drafts, with_old
@@ -26,9 +28,6 @@ from training.core.policy.variant import Actor, Variant
 from training.core.policy.variants.agrl import RuleShaping, agrl
 from training.core.policy.variants.guided_replay import FADING, GRADES, GUIDED, RETRIES, SLOTS, GuidedReplay
 from training.core.sequences import Tokens
-
-from .alignment_runs import POLICY, Lines, assert_same, optimise
-from .peers import tiny_qwen
 
 nan = math.nan
 

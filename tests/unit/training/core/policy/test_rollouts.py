@@ -11,14 +11,13 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
+from tests.unit.training.alignment_runs import ITEMS
+from tests.unit.training.peers import tiny_qwen
 from training.core.decoding import beam_search
 from training.core.errors import DataError
 from training.core.policy.groups import Group, Request
 from training.core.policy.rollouts import Beams, Sampling, Seed, Stopped, roll_out
 from training.core.trie import Trie
-
-from .alignment_runs import ITEMS
-from .peers import tiny_qwen
 
 REQUESTS = [Request((5, 6, 7), number=0), Request((8,), number=1), Request((9, 10), number=2)]
 

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.unit.training.sample_kit import write_rows
 from training.core import tables
 from training.core.errors import DataError, LeftOut
 from training.core.stage import StageSpec, TableRef
@@ -27,8 +28,6 @@ from training.generative_rec.samples import (
     read_samples,
     training_sequences,
 )
-
-from .sample_kit import write_rows
 
 Row = tuple[str, int, str, list[str], str]
 

@@ -8,6 +8,8 @@ import torch
 from safetensors import safe_open
 from transformers import AutoTokenizer, PreTrainedModel
 
+from tests.unit.training.conftest import TINY
+from tests.unit.training.language_kit import saved_llama, tiny_llama
 from training.core.backbone import (
     BackboneConfig,
     LoraSettings,
@@ -20,9 +22,6 @@ from training.core.errors import DataError
 from training.core.loop import NextToken
 from training.core.packing import Sample, collate
 from training.core.tokens import Vocabulary, train_text_tokenizer
-
-from .conftest import TINY
-from .language_kit import saved_llama, tiny_llama
 
 IDS = torch.tensor([[5, 9, 270, 3]])
 

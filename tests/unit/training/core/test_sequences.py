@@ -8,10 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import PreTrainedModel
 
+from tests.unit.training.peers import tiny_qwen
 from training.core.errors import DataError
 from training.core.sequences import Tree, collate_trees, response_logits, token_entropies, token_log_probs
-
-from .peers import tiny_qwen
 
 tokens = st.lists(st.integers(3, 31), min_size=1, max_size=5).map(tuple)
 trees = st.builds(Tree, tokens, st.lists(tokens, min_size=1, max_size=4).map(tuple))

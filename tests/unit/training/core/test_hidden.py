@@ -15,11 +15,10 @@ from transformers import (
     Qwen3MoeForCausalLM,
 )
 
+from tests.unit.training.peers import gradients, tiny_qwen
 from training.core.backbone import LoraSettings, _with_lora
 from training.core.hidden import hidden_at
 from training.core.masks import attention_mask, block_causal
-
-from .peers import gradients, tiny_qwen
 
 SEGMENTS = torch.tensor([[1, 1, 1, 2, 2, 2], [1, 1, 1, 1, 0, 0]])
 PLACES = torch.tensor([1, 2, 2, 9])

@@ -11,6 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from tests.unit.training.alignment_runs import POLICY, many_high_tokens, optimise
+from tests.unit.training.peers import gradients, relative_gap, tiny_qwen
 from training.core.checkpoint import trainable
 from training.core.errors import DataError
 from training.core.policy.advantages import Advantage, GroupAdvantage
@@ -27,9 +29,6 @@ from training.core.policy.variants.grpo import grpo
 from training.core.policy.variants.il_grpo import NO_SLOT, SlotAdvantage, il_grpo, query_reward
 from training.core.policy.variants.s_grec_a2po import AsymmetricAdvantage, fused, s_grec_a2po
 from training.core.sequences import Tokens
-
-from .alignment_runs import POLICY, many_high_tokens, optimise
-from .peers import gradients, relative_gap, tiny_qwen
 
 SEPARATOR, RATIONALE, TRIGGER = 31, 30, 29
 nan = math.nan

@@ -6,11 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.unit.training.language_kit import END, llama_tokenizer
 from training.core.errors import DataError
 from training.core.texts import chat_prompt, pieces, token_spans
 from training.core.tokens import train_text_tokenizer
-
-from .language_kit import END, llama_tokenizer
 
 TOKENIZER = llama_tokenizer()
 

@@ -19,6 +19,7 @@ import pytest
 import yaml
 
 from common.formulas import parse_formula
+from tests.unit.training.sample_kit import write_rows
 from training.core.backbone import BackboneConfig, build_backbone, save_backbone
 from training.core.errors import DataError, LeftOut
 from training.core.metrics import METRICS
@@ -33,10 +34,8 @@ from training.generative_rec.item_codes import codebook_sizes
 from training.generative_rec.samples import NextItem
 from training.generative_rec.serve import Recommender, load
 
-from .sample_kit import write_rows
-
 CODES = {f"i{n}": [n // 4, n % 4] for n in range(11)} | {"i11": [2, 3, 0], "i12": [2, 3, 1]}
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[4]
 SMALL: dict[str, Any] = {
     "values": ["recall@3", "mrr"],
     "sasrec": {"width": 8, "layers": 1, "heads": 1, "epochs": 1},

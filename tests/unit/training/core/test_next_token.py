@@ -11,14 +11,13 @@ from transformers import PreTrainedModel
 from transformers.integrations.neftune import activate_neftune
 from transformers.trainer_pt_utils import LabelSmoother
 
+from tests.unit.training.alignment_runs import LOOP, read
+from tests.unit.training.peers import gradients, relative_gap, tiny_qwen
 from training.core.errors import DataError
 from training.core.loop import Loop, NextToken
 from training.core.neftune import noisy_embeddings
 from training.core.packing import IGNORED, Sample, Samples, collate
 from training.core.preference import PreferenceObjective
-
-from .alignment_runs import LOOP, read
-from .peers import gradients, relative_gap, tiny_qwen
 
 SAMPLES = [Sample((5, 9, 7), (11, 2)), Sample((8,), (12, 13, 2)), Sample((5, 6), (14, 2))]
 

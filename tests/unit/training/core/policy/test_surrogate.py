@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from trl import GRPOConfig, GRPOTrainer
 
+from tests.unit.training.peers import gradients, relative_gap, tiny_qwen, word_tokenizer
 from training.core.errors import DataError
 from training.core.heads import entropies
 from training.core.policy.advantages import Clamped, GroupAdvantage, standardise
@@ -31,8 +32,6 @@ from training.core.policy.surrogate import (
 )
 from training.core.policy.variant import Difficulty, groups_that_differ
 from training.core.sequences import Tree
-
-from .peers import gradients, relative_gap, tiny_qwen, word_tokenizer
 
 numbers = st.floats(-100, 100)
 columns = st.lists(numbers, min_size=2, max_size=8)

@@ -17,6 +17,8 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 
+from tests.unit.training.alignment_kit import ITEMS, write_samples, write_start
+from tests.unit.training.conftest import TINY
 from training.core.errors import DataError
 from training.core.learner import Learner
 from training.core.stage import StageSpec, TableRef
@@ -24,9 +26,6 @@ from training.core.steps import Steps
 from training.generative_rec import code_sizes, quantizers
 from training.generative_rec.baselines import rows
 from training.generative_rec.collaborative_vectors import CollaborativeVectors
-
-from .alignment_kit import ITEMS, write_samples, write_start
-from .conftest import TINY
 
 TEXTS = ("title", "brand", "category", "description", "features")
 USERS = [f"u{n:02d}" for n in range(30)]

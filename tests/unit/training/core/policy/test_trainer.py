@@ -14,6 +14,20 @@ import torch
 from torch import Tensor
 
 from common.config import parse_config
+from tests.unit.training.alignment_runs import (
+    GOLDEN,
+    GOLDEN_RUNS,
+    POLICY,
+    REQUESTS,
+    assert_same,
+    many_high_tokens,
+    optimise,
+    ranked_beams,
+    sampled,
+    trajectory,
+)
+from tests.unit.training.conftest import TINY
+from tests.unit.training.peers import tiny_qwen
 from training.core.backbone import LoraSettings, build_backbone
 from training.core.checkpoint import trainable
 from training.core.errors import DataError, Preempted
@@ -28,21 +42,6 @@ from training.core.policy.trainer import PolicyConfig
 from training.core.policy.variant import Actor, Difficulty, Variant
 from training.core.sequences import Tree
 from training.core.tokens import Vocabulary
-
-from .alignment_runs import (
-    GOLDEN,
-    GOLDEN_RUNS,
-    POLICY,
-    REQUESTS,
-    assert_same,
-    many_high_tokens,
-    optimise,
-    ranked_beams,
-    sampled,
-    trajectory,
-)
-from .conftest import TINY
-from .peers import tiny_qwen
 
 
 @pytest.mark.parametrize("name", GOLDEN_RUNS)

@@ -10,6 +10,9 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import PreTrainedModel
 
+from tests.unit.training.alignment_runs import ITEMS
+from tests.unit.training.conftest import TINY
+from tests.unit.training.peers import tiny_qwen
 from training.core.backbone import LoraSettings, build_backbone, load_backbone, save_backbone
 from training.core.checkpoint import trainable
 from training.core.decoding import Beams, beam_search, valid_id_rate
@@ -24,10 +27,6 @@ from training.core.policy.variant import Actor
 from training.core.precision import inference, laid_out, multiplies_bf16, products, products_of
 from training.core.tokens import Vocabulary
 from training.core.trie import Trie
-
-from .alignment_runs import ITEMS
-from .conftest import TINY
-from .peers import tiny_qwen
 
 PROMPTS = [(5, 6, 7), (8,), (9, 10)]
 PRODUCTS = products

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.unit.training.conftest import TINY
 from training.core.backbone import BackboneConfig, LoraSettings, build_backbone
 from training.core.checkpoint import places, trainable
 from training.core.errors import DataError, Preempted
@@ -18,8 +19,6 @@ from training.core.loop import Loop, LoopConfig, Trained, learning_rate
 from training.core.packing import Sample
 from training.core.stage import CHECKPOINTS
 from training.core.tokens import Vocabulary
-
-from .conftest import TINY
 
 CONFIG = LoopConfig(epochs=3, rows=2, row_tokens=16, learning_rate=0.01, checkpoint_steps=3, log_steps=1)
 DROPOUT = replace(TINY, dropout=0.1, embedding_dropout=0.1, residual_dropout=0.1)

@@ -16,6 +16,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 from trl import DPOConfig, DPOTrainer
 
+from tests.unit.training.alignment_runs import LOOP, prefer
+from tests.unit.training.peers import gradients, relative_gap, tiny_qwen, word_tokenizer
 from training.core.checkpoint import places, trainable
 from training.core.errors import DataError, Preempted
 from training.core.loop import Loop, LoopConfig, learning_rate
@@ -27,9 +29,6 @@ from training.core.preference import (
     softmax_dpo,
     with_reference,
 )
-
-from .alignment_runs import LOOP, prefer
-from .peers import gradients, relative_gap, tiny_qwen, word_tokenizer
 
 OBJECTIVE = PreferenceObjective(beta=0.5)
 numbers = st.floats(-20, 20)

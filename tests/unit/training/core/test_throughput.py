@@ -7,12 +7,11 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
+from tests.unit.training.alignment_runs import POLICY, optimise, ranked_beams
+from tests.unit.training.peers import tiny_qwen
 from training.core import learner
 from training.core.policy.trainer import PolicyConfig
 from training.core.throughput import flops_per_token, matrix_weights, peak_flops, peak_of
-
-from .alignment_runs import POLICY, optimise, ranked_beams
-from .peers import tiny_qwen
 
 
 def test_a_token_costs_six_flops_per_weight_and_twelve_per_layer_head_width_and_length() -> None:

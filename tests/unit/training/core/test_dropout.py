@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
+from tests.unit.training.conftest import TINY
 from training.core.backbone import BackboneConfig, LoraSettings, build_backbone, load_backbone, save_backbone
 from training.core.dropout import add_dropout
 from training.core.errors import DataError
@@ -18,8 +19,6 @@ from training.core.masks import block_causal
 from training.core.packing import Sample, collate
 from training.core.sequences import without_dropout
 from training.core.tokens import Vocabulary
-
-from .conftest import TINY
 
 DROPPING = replace(TINY, embedding_dropout=0.3, residual_dropout=0.5)
 KINDS = {

@@ -12,13 +12,12 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from tests.unit.training.language_kit import tiny_llama
+from tests.unit.training.peers import gradients, relative_gap
 from training.core.contrastive import InBatchNegatives, Pair, PairBatch
 from training.core.dropout import add_dropout
 from training.core.learner import Learner
 from training.core.loop import Loop, LoopConfig
-
-from .language_kit import tiny_llama
-from .peers import gradients, relative_gap
 
 PAIRS = [Pair((5 + n, 60, 7)[: 1 + n % 3], (80 + n % 5, 81 + n)[: 1 + n % 2], key=n % 5) for n in range(8)]
 OBJECTIVE = InBatchNegatives(0.1)

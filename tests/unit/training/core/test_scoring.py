@@ -9,12 +9,11 @@ from hypothesis import strategies as st
 from peft import LoraConfig, get_peft_model
 from transformers import PreTrainedModel
 
+from tests.unit.training.language_kit import llama_tokenizer, tiny_llama
+from tests.unit.training.peers import tiny_qwen
 from training.core.errors import DataError
 from training.core.scoring import scores
 from training.core.sequences import Tree
-
-from .language_kit import llama_tokenizer, tiny_llama
-from .peers import tiny_qwen
 
 TREES = [
     Tree((5, 60, 7), ((8, 9), (10,), (10, 11, 12, 2))),

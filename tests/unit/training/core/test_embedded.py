@@ -12,7 +12,7 @@ from training.core.embedded import INSTALL, SMOLLM2, local_folder, weights_hash
 from training.core.errors import DataError
 from training.core.footprint import Load, footprint
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 
 
 class Installed:

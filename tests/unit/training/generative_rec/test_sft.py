@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from tests.unit.training.sample_kit import write_rows
 from training.core.backbone import BackboneConfig, build_backbone, load_backbone, save_backbone
 from training.core.decoding import beam_search
 from training.core.errors import DataError
@@ -21,8 +22,6 @@ from training.generative_rec import sft
 from training.generative_rec.item_codes import ItemCodes, codebooks, read_codes, start_from_text
 from training.generative_rec.samples import of_part, read_samples
 from training.generative_rec.validation import Validation, draw_examples
-
-from .sample_kit import write_rows
 
 ITEMS = [str(number) for number in range(12)]
 CODES = [[number // 4, number % 4] if number < 11 else [0, 0, 1] for number in range(12)]

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import PreTrainedModel
 
+from tests.unit.training.conftest import TINY
 from training.core.backbone import build_backbone
 from training.core.decoding import beam_search
 from training.core.tokens import Vocabulary, train_text_tokenizer
@@ -21,8 +22,6 @@ from training.generative_rec.negatives import (
     shared_codes,
 )
 from training.generative_rec.validation import Example
-
-from .conftest import TINY
 
 VOCABULARY = Vocabulary.create(train_text_tokenizer(["pen"], 260), {"item": (3, 3, 3, 2)})
 TABLE = VOCABULARY.code_table("item")

@@ -10,6 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.unit.training.alignment_runs import LOOP, POLICY, optimise, prefer, read, sampled
+from tests.unit.training.peers import tiny_qwen
 from training.core.checkpoint import places, read_cursor, trainable
 from training.core.errors import Diverged
 from training.core.learner import Batch, Loss
@@ -18,9 +20,6 @@ from training.core.packing import Sample
 from training.core.policy.groups import Group, Round
 from training.core.preference import PreferenceObjective
 from training.core.steps import Steps
-
-from .alignment_runs import LOOP, POLICY, optimise, prefer, read, sampled
-from .peers import tiny_qwen
 
 
 @dataclass(frozen=True)

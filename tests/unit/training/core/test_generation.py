@@ -11,13 +11,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 from transformers import LogitsProcessorList, PreTrainedModel, TopKLogitsWarper, TopPLogitsWarper
 
+from tests.unit.training.language_kit import llama_tokenizer, tiny_llama
+from tests.unit.training.peers import tiny_qwen
 from training.core.choice import Choice
 from training.core.errors import DataError
 from training.core.generation import generate, write
 from training.core.grammar import Banned, Both, ByPlace, OneOf
-
-from .language_kit import llama_tokenizer, tiny_llama
-from .peers import tiny_qwen
 
 GREEDY = Choice(temperature=0.0)
 PROMPTS = [(5, 60, 7), (80,), (9, 10, 200, 201, 30), (77, 9), (1, 2, 3, 4), (300, 301)]

@@ -8,10 +8,9 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import PreTrainedModel
 
+from tests.unit.training.language_kit import llama_tokenizer, tiny_llama
 from training.core.errors import DataError
 from training.core.last_token import LastToken, Standard
-
-from .language_kit import llama_tokenizer, tiny_llama
 
 TOKENIZER = llama_tokenizer()
 TEXTS = ["a red pen", "", "pen", "the customer wants a blue pen, in one word", "pen <|im_end|>", "ééé ok"] * 7

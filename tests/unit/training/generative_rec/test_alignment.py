@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests.unit.training.alignment_kit import Killed, after, killed_in_step, load, logged, named, weights, write_start
 from training.core.errors import DataError, Preempted
 from training.core.gated_stage import StageGate
 from training.core.preference import Preference, with_reference
@@ -21,8 +22,6 @@ from training.generative_rec.alignment import AlignmentStage
 from training.generative_rec.negatives import Choice, self_play
 from training.generative_rec.samples import of_part, read_samples
 from training.generative_rec.validation import draw_examples
-
-from .alignment_kit import Killed, after, killed_in_step, load, logged, named, weights, write_start
 
 OPEN = {"max_loss": 9.0, "valid": 0.0, "samples": 20}
 LOOP = {"epochs": 2, "rows": 4, "row_tokens": 128, "learning_rate": 0.01, "log_steps": 1, "checkpoint_steps": 2}
