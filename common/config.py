@@ -23,15 +23,16 @@ def parse_config(cls: type[T], values: Mapping[str, Any], where: str = "config")
     unknown = sorted(set(values) - set(fields))
     if unknown:
         raise DataError(f"unknown config key {unknown[0]!r}", where=where, do=f"use one of: {', '.join(fields)}")
-    missing = sorted(name for name, field in fields.items() if name not in values and _required(field))
+    required = {
+        name
+        for name, field in fields.items()
+        if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+    }
+    missing = sorted(required - set(values))
     if missing:
         raise DataError(f"config value {missing[0]!r} is missing", where=where, do="add it; it has no default")
     hints = typing.get_type_hints(cls)
     return cls(**{name: _convert(hints[name], value, f"{where}.{name}") for name, value in values.items()})
-
-
-def _required(field: dataclasses.Field[Any]) -> bool:
-    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
 
 
 def _convert(kind: object, value: object, where: str) -> object:
@@ -41,9 +42,16 @@ def _convert(kind: object, value: object, where: str) -> object:
         return value
     origin, arguments = get_origin(kind), get_args(kind)
     if origin in (Union, types.UnionType):
-        return None if value is None else _convert(_alternative(arguments, value), value, where)
+        if value is None:
+            return None
+        # The words of the union that hold the value, else its first kind.
+        words = [one for one in arguments if get_origin(one) is Literal and value in get_args(one)]
+        kinds = [one for one in arguments if one is not type(None)]
+        return _convert((words or kinds)[0], value, where)
     if origin is Literal:
-        return _one_of(arguments, value, where)
+        if value not in arguments:
+            raise DataError(f"config value {value!r} is not allowed", where=where, do=f"use one of: {arguments}")
+        return value
     if origin is Mapping:
         pairs = _expect(dict, value, where).items()
         return {key: _convert(arguments[1], element, f"{where}.{key}") for key, element in pairs}
@@ -53,18 +61,6 @@ def _convert(kind: object, value: object, where: str) -> object:
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     return _expect(cast(type, kind), value, where)
-
-
-def _alternative(kinds: tuple[object, ...], value: object) -> object:
-    """The words of a union that hold the value, else its first kind."""
-    words = [kind for kind in kinds if get_origin(kind) is Literal and value in get_args(kind)]
-    return next(iter(words), next(kind for kind in kinds if kind is not type(None)))
-
-
-def _one_of(allowed: tuple[object, ...], value: object, where: str) -> object:
-    if value not in allowed:
-        raise DataError(f"config value {value!r} is not allowed", where=where, do=f"use one of: {allowed}")
-    return value
 
 
 def _expect(kind: type[V], value: object, where: str) -> V:

@@ -258,11 +258,7 @@ def _faults(pipeline: Pipeline) -> Iterator[str]:
     for job in pipeline.jobs:
         if job.stage.reads.artifacts:
             yield f"job {job.name} reads artifacts; outside of a training run there are none"
-    for preset in sorted({name for one in _all_stages(pipeline) for name in (*one.config, *one.gpu_for)}):
+    stages = [*pipeline.stages, *(job.stage for job in pipeline.jobs)]
+    for preset in sorted({name for stage in stages for name in (*stage.config, *stage.gpu_for)}):
         if preset not in get_args(Preset):
             yield f"{preset!r} is no preset; they are {', '.join(get_args(Preset))}"
-
-
-def _all_stages(pipeline: Pipeline) -> Iterator[Stage]:
-    yield from pipeline.stages
-    yield from (job.stage for job in pipeline.jobs)

@@ -51,8 +51,10 @@ class StagePod(Commands, KubernetesPodOperator):  # type: ignore[misc]
             self.log.exception("The pod failed.")
             spec = Path(context["ti"].xcom_pull(key=_SPEC))
             command = ["-m", "training", "--spec", str(spec)]
-            if signal_of(ended := _exit_code(self.pod)) == SIGKILL:
-                raise_for_exit_code(ended, command, f"the limit of its pod is {_memory_limit(self.pod)}")
+            ended = _exit_code(self.pod)
+            if signal_of(ended) == SIGKILL:
+                limits = self.pod.spec.containers[0].resources.limits or {}
+                raise_for_exit_code(ended, command, f"the limit of its pod is {limits.get('memory', 'not set')}")
             # A stage that could say nothing was taken away with its node.
             raise_for_exit_code(stage_exit_code(spec.parent, EXIT_TRANSIENT), command)
         self.run_command(self.finish)
@@ -74,7 +76,3 @@ def _exit_code(pod: Any) -> int:
     if ended is None:
         return 0
     return -SIGKILL if ended.reason == "OOMKilled" else int(ended.exit_code)
-
-
-def _memory_limit(pod: Any) -> str:
-    return str((pod.spec.containers[0].resources.limits or {}).get("memory", "not set"))

@@ -136,12 +136,12 @@ def _bring_online(store: Any, ledger: Ledger, view: DailyView, pinned: Pinned, w
     ledger.check(attempt, *window.changed)
     online = ledger.committed(attempt.asset)
     ledger.correct([], [online[day] for day in window.withdrawn], pinned.snapshot)
-    ledger.record(attempt, [_write(day, window.held[day], pinned) for day in window.changed], pinned.snapshot)
-    return Materialised(view.name, window.changed, entities)
-
-
-def _write(day: date, key: str, pinned: Pinned) -> PartitionWrite:
-    """Every row of the partition is online or superseded there by a newer row of its entity: rows out are rows in."""
-    rows = sum(file.rows for file in pinned.files if file.partition == day)
+    source = f"{pinned.table}@{pinned.snapshot}"
     rules = (RuleResult("online_store_reconciled", "fail", 0, "ok"),)
-    return PartitionWrite(day, key, (), rows, rows, inputs=(f"{pinned.table}@{pinned.snapshot}",), rules=rules)
+    writes = []
+    for day in window.changed:
+        # Every row of the partition is online or superseded there by a newer row of its entity: rows out are rows in.
+        rows = sum(file.rows for file in pinned.files if file.partition == day)
+        writes.append(PartitionWrite(day, window.held[day], (), rows, rows, inputs=(source,), rules=rules))
+    ledger.record(attempt, writes, pinned.snapshot)
+    return Materialised(view.name, window.changed, entities)

@@ -46,8 +46,14 @@ def newest_rows(view: DailyView, files: Sequence[DataFile]) -> dict[str, dict[st
     """Each entity's values in its newest row, with `available_at`; times in whole seconds, as Feast keeps them."""
     columns = [view.entity.key, EVENT_TIME, *view.features]
     rows = read_rows([file.path for file in files], view.contract).select(columns)
-    newest = rows.take(pc.sort_indices(rows, sort_keys=[(EVENT_TIME, "ascending")])).to_pylist()
-    return {row.pop(view.entity.key): {name: _seconds(value) for name, value in row.items()} for row in newest}
+    newest: dict[str, dict[str, Any]] = {}
+    for row in rows.take(pc.sort_indices(rows, sort_keys=[(EVENT_TIME, "ascending")])).to_pylist():
+        key = row.pop(view.entity.key)
+        for name, value in row.items():
+            if isinstance(value, datetime):
+                row[name] = value.replace(microsecond=0)
+        newest[key] = row
+    return newest
 
 
 def online_rows(store: Any, view: DailyView, keys: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -67,7 +73,3 @@ def _online_batch(store: Any, view: DailyView, keys: Sequence[str]) -> Iterator[
         if seconds:  # 0: Feast knows no row of the key
             values = {feature: columns[feature][number] for feature in view.features}
             yield key, {EVENT_TIME: datetime.fromtimestamp(seconds, UTC), **values}
-
-
-def _seconds(value: Any) -> Any:
-    return value.replace(microsecond=0) if isinstance(value, datetime) else value

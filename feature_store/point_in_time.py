@@ -53,17 +53,15 @@ def join_features(profile: Profile, service: str, pins: Sequence[Pinned], sample
         alone = scratch_profile(profile, folder)
         with opened_store(alone) as store:
             apply(store, feast_objects(sources_of(alone, pins)))
-            starts = range(0, asked.num_rows, _SAMPLES_AT_ONCE)
-            answers = [_answer(store, service, asked.slice(start, _SAMPLES_AT_ONCE)) for start in starts]
+            answers = []
+            for start in range(0, asked.num_rows, _SAMPLES_AT_ONCE):
+                entities = asked.slice(start, _SAMPLES_AT_ONCE).to_pandas()
+                entities[AS_OF_UNIX] = entities[EVENT_TIMESTAMP].astype("datetime64[s, UTC]").astype("int64")
+                feast_service = store.get_feature_service(service)
+                job = store.get_historical_features(entities, feast_service, full_feature_names=True)
+                answers.append(job.to_arrow().drop_columns([AS_OF_UNIX]))
     # A column without any value in some answer has another type there.
     return pa.concat_tables(answers, promote_options="permissive")
-
-
-def _answer(store: Any, service: str, asked: pa.Table) -> pa.Table:
-    entities = asked.to_pandas()
-    entities[AS_OF_UNIX] = entities[EVENT_TIMESTAMP].astype("datetime64[s, UTC]").astype("int64")
-    job = store.get_historical_features(entities, store.get_feature_service(service), full_feature_names=True)
-    return job.to_arrow().drop_columns([AS_OF_UNIX])
 
 
 def attach(samples: pa.Table, features: pa.Table, contract: Contract, keys: Sequence[str]) -> pa.Table:

@@ -63,7 +63,9 @@ def build_training_set(profile: Profile, wanted: TrainingSet, first: date, last:
     """
     lake, ledger = Lake(profile), Ledger(profile)
     require_committed(ledger, wanted.samples, first, last)
-    pins = {view: _pin_window(lake, view, first, last) for view in service_views(wanted.service)}
+    # What samples of [first, last] can see: rows not older than the ttl, of days before their own.
+    one_day, views = timedelta(days=1), service_views(wanted.service)
+    pins = {view: pin(lake, view.table, first - view.ttl - one_day, last - one_day) for view in views}
     samples = pin(lake, wanted.samples, first, last)
     keys = _expected_keys(wanted, samples, pins, first, last)
     live = current_keys(lake, ledger, wanted.table)
@@ -92,11 +94,6 @@ def _parts(todo: Mapping[date, str], samples: Pinned) -> list[dict[date, str]]:
         parts[-1][day] = key
         rows += counts[day]
     return parts
-
-
-def _pin_window(lake: Lake, view: DailyView, first: date, last: date) -> Pinned:
-    """What samples of [first, last] can see: rows not older than the ttl, of days before their own."""
-    return pin(lake, view.table, first - view.ttl - timedelta(days=1), last - timedelta(days=1))
 
 
 def _expected_keys(

@@ -142,7 +142,8 @@ class AirflowClient:
 
     def _call(self, method: str, path: str, body: Json | None = None, tries: int = _TRIES) -> Json:
         if self._token is None:
-            self._login()
+            credentials = {"username": self._user, "password": self._password}
+            self._token = str(self._send("POST", "/auth/token", credentials, {})["access_token"])
         try:
             return self._send(method, path, body, {"Authorization": f"Bearer {self._token}"})
         except AirflowApiError as error:
@@ -152,10 +153,6 @@ class AirflowClient:
         if expired:
             self._token = None
         return self._call(method, path, body, tries - 1)
-
-    def _login(self) -> None:
-        credentials = {"username": self._user, "password": self._password}
-        self._token = str(self._send("POST", "/auth/token", credentials, {})["access_token"])
 
     def _send(self, method: str, path: str, body: Json | None, headers: Mapping[str, str]) -> Json:
         where = f"{method} {self._url}{path.partition('?')[0]}"

@@ -166,10 +166,12 @@ def _parse(raw: dict[str, Any]) -> Contract:
     properties: list[dict[str, Any]] = table["properties"]
     custom = {entry["property"]: entry["value"] for entry in raw["customProperties"]}
     quality: list[dict[str, Any]] = table.get("quality", [])
-    columns = tuple(
-        Column(p["name"], _known_type(p["physicalType"]), bool(p.get("required", False)), p["description"])
-        for p in properties
-    )
+    columns = []
+    for p in properties:
+        name, kind = p["name"], p["physicalType"]
+        if kind not in _TYPES:
+            raise KeyError(f"physicalType {kind!r} (one of {', '.join(_TYPES)})")
+        columns.append(Column(name, kind, bool(p.get("required", False)), p["description"]))
     (partition,) = [p["name"] for p in properties if p.get("partitioned")]
     return Contract(
         table=table["name"],
@@ -177,24 +179,18 @@ def _parse(raw: dict[str, Any]) -> Contract:
         grain=table["dataGranularityDescription"],
         owner=raw["team"]["name"],
         origin=custom["origin"],
-        columns=columns,
+        columns=tuple(columns),
         key=tuple(p["name"] for p in properties if p.get("primaryKey")),
         partition=partition,
-        row_rules=tuple(_row_rule(q) for q in quality if q["engine"] == "row"),
+        row_rules=tuple(
+            RowRule(q["name"], q["implementation"], _SEVERITY[q["severity"]], q["description"])
+            for q in quality
+            if q["engine"] == "row"
+        ),
         expectations=tuple(_expectation(q) for q in quality if q["engine"] == "greatExpectations"),
         max_bad_share=float(custom["maxBadShare"]),
         retention_days=custom.get("retentionDays"),
     )
-
-
-def _known_type(name: str) -> str:
-    if name not in _TYPES:
-        raise KeyError(f"physicalType {name!r} (one of {', '.join(_TYPES)})")
-    return name
-
-
-def _row_rule(quality: dict[str, Any]) -> RowRule:
-    return RowRule(quality["name"], quality["implementation"], _SEVERITY[quality["severity"]], quality["description"])
 
 
 def _expectation(quality: dict[str, Any]) -> Expectation:

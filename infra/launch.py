@@ -118,6 +118,14 @@ def stage_exit_code(out: Path, returncode: int) -> int:
 def pod_spec(stage: str, spec_path: str, profile: Profile, *, gpus: int, gpu_class: str) -> dict[str, Any]:
     """The pod that runs `stage`: no privileges, no token, nothing writable but the state volume and `/tmp`."""
     home = str(profile.home)
+    mounts = {"state": home, "tmp": "/tmp"}  # noqa: S108 - in the pod
+    volumes: list[dict[str, Any]] = [
+        {"name": "state", "persistentVolumeClaim": {"claimName": STATE_CLAIM}},
+        {"name": "tmp", "emptyDir": {}},
+    ]
+    if gpus > 1:  # they talk through shared memory, of which a container has 64 MB by default
+        mounts["shm"] = "/dev/shm"  # noqa: S108 - in the pod
+        volumes.append({"name": "shm", "emptyDir": {"medium": "Memory"}})
     container = {
         "name": "base",
         "image": profile.launcher.image,
@@ -129,49 +137,36 @@ def pod_spec(stage: str, spec_path: str, profile: Profile, *, gpus: int, gpu_cla
             "readOnlyRootFilesystem": True,
             "capabilities": {"drop": ["ALL"]},
         },
-        "volumeMounts": [{"name": name, "mountPath": path} for name, path in _mounts(home, gpus).items()],
+        "volumeMounts": [{"name": name, "mountPath": path} for name, path in mounts.items()],
     }
+    name = re.sub(r"[^a-z0-9-]", "-", stage.lower())
     labels = {"app.kubernetes.io/part-of": "plumbline", "plumbline/stage": stage}
     return {
         "apiVersion": "v1",
         "kind": "Pod",
-        "metadata": {"name": _name(stage), "namespace": profile.launcher.namespace, "labels": labels},
+        "metadata": {"name": name, "namespace": profile.launcher.namespace, "labels": labels},
         "spec": {
             "restartPolicy": "Never",
             "automountServiceAccountToken": False,
             "terminationGracePeriodSeconds": _GRACE_SECONDS,
-            "securityContext": _non_root(),
+            "securityContext": {
+                "runAsNonRoot": True,
+                "runAsUser": _USER,
+                "runAsGroup": _USER,
+                "fsGroup": _USER,
+                "seccompProfile": {"type": "RuntimeDefault"},
+            },
             "containers": [container],
-            "volumes": _volumes(gpus),
+            "volumes": volumes,
             **_placement(gpus, gpu_class),
         },
     }
-
-
-def _name(stage: str) -> str:
-    return re.sub(r"[^a-z0-9-]", "-", stage.lower())
 
 
 def _resources(gpus: int) -> dict[str, dict[str, str]]:
     asked = {"cpu": "4", "memory": "16Gi"} if gpus == 0 else {"cpu": str(8 * gpus), "memory": f"{64 * gpus}Gi"}
     limits = {"memory": asked["memory"], **({"nvidia.com/gpu": str(gpus)} if gpus else {})}
     return {"requests": {**asked, **({"nvidia.com/gpu": str(gpus)} if gpus else {})}, "limits": limits}
-
-
-def _non_root() -> dict[str, Any]:
-    profile = {"type": "RuntimeDefault"}
-    return {"runAsNonRoot": True, "runAsUser": _USER, "runAsGroup": _USER, "fsGroup": _USER, "seccompProfile": profile}
-
-
-def _mounts(home: str, gpus: int) -> dict[str, str]:
-    # GPUs talk through shared memory, of which a container has 64 MB by default.
-    return {"state": home, "tmp": "/tmp", **({"shm": "/dev/shm"} if gpus > 1 else {})}  # noqa: S108 - in the pod
-
-
-def _volumes(gpus: int) -> list[dict[str, Any]]:
-    state = {"name": "state", "persistentVolumeClaim": {"claimName": STATE_CLAIM}}
-    shared = [{"name": "shm", "emptyDir": {"medium": "Memory"}}] if gpus > 1 else []
-    return [state, {"name": "tmp", "emptyDir": {}}, *shared]
 
 
 def _placement(gpus: int, gpu_class: str) -> dict[str, Any]:

@@ -169,7 +169,8 @@ def load_profile(name: str | None = None, environ: Mapping[str, str] = os.enviro
     try:
         return Profile(name=chosen, **filled)
     except ValidationError as error:
-        raise ProfileError(_first_fault(error), where=str(path), do=_REMEDY) from error
+        faults = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
+        raise ProfileError(f"The profile does not fit: {faults}", where=str(path), do=_REMEDY) from error
 
 
 def code_commit(profile: Profile) -> str:
@@ -233,8 +234,3 @@ def _fill(node: Any, names: Mapping[str, str], environ: Mapping[str, str], key: 
         return found
 
     return _VARIABLE.sub(replace, node)
-
-
-def _first_fault(error: ValidationError) -> str:
-    faults = [f"{'.'.join(str(part) for part in fault['loc'])}: {fault['msg']}" for fault in error.errors()]
-    return "The profile does not fit: " + "; ".join(faults)

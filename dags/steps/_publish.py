@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date
 from functools import reduce
 
@@ -58,7 +58,8 @@ def _with_others(lake: Lake, table: str, rows: pa.Table, writer: Mapping[str, st
 
 def _publish(profile: Profile, table: str, rows: pa.Table, inputs: Sequence[str]) -> tuple[date, ...]:
     contract, lake, ledger = load_contract(table), Lake(profile), Ledger(profile)
-    parts = dict(_parts(contract, _fitted(contract, rows)))
+    fitted = _fitted(contract, rows)
+    parts = {day: _of(contract, day, fitted) for day in fitted[contract.partition].unique().to_pylist()}
     keys = {day: run_key(table, day, [*inputs, content_hash(part)], {}, 1) for day, part in parts.items()}
     live = current_keys(lake, ledger, table)
     todo = [day for day, key in keys.items() if live.get(day) != key]
@@ -88,11 +89,6 @@ def _fitted(contract: Contract, rows: pa.Table) -> pa.Table:
     except (KeyError, ValueError, pa.ArrowException) as error:
         raise DataError(f"The rows do not fit {contract.table!r}.", why=str(error)) from error
     return fitted.sort_by([(name, "ascending") for name in (contract.partition, *contract.key)])
-
-
-def _parts(contract: Contract, rows: pa.Table) -> Iterator[tuple[date, pa.Table]]:
-    for day in rows[contract.partition].unique().to_pylist():
-        yield day, _of(contract, day, rows)
 
 
 def _of(contract: Contract, day: date, rows: pa.Table) -> pa.Table:

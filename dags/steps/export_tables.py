@@ -50,18 +50,15 @@ def task_rows(client: AirflowClient, first: date) -> Iterator[Row]:
     since = datetime(first.year, first.month, first.day, tzinfo=UTC)
     for run in client.runs(since=since):
         queued = _moment(run["queued_at"] or run["run_after"])
-        if queued is not None and queued >= since:
-            for task in client.task_instances(run["dag_id"], run["dag_run_id"]):
-                for attempt in _tries(client, task):
-                    if attempt["state"] in FINAL:
-                        yield _task_row(run, queued, attempt)
-
-
-def _tries(client: AirflowClient, task: Json) -> list[Json]:
-    """A task that ran once is its own only try; asking for the others costs a call each."""
-    if task["try_number"] <= 1:
-        return [task]
-    return client.tries(task["dag_id"], task["dag_run_id"], task["task_id"])
+        if queued is None or queued < since:
+            continue
+        for task in client.task_instances(run["dag_id"], run["dag_run_id"]):
+            tries = [task]
+            if task["try_number"] > 1:  # else the task is its own only try: asking for the others costs a call each
+                tries = client.tries(task["dag_id"], task["dag_run_id"], task["task_id"])
+            for attempt in tries:
+                if attempt["state"] in FINAL:
+                    yield _task_row(run, queued, attempt)
 
 
 def _task_row(run: Json, run_queued: datetime, attempt: Json) -> Row:

@@ -55,14 +55,9 @@ def _run(profile: Profile, days: LandedDays, console: Console) -> tuple[Chain, f
     try:
         return _follow_chain(profile, days, console, services), started
     finally:
-        _stop(services)
-
-
-def _stop(services: list[processes.Service]) -> None:
-    """Stop all of it; a second Ctrl-C waits for this."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
-    processes.stop([service.pid for service in services])
+        for number in (signal.SIGINT, signal.SIGTERM):  # a second Ctrl-C waits for the end of all services
+            signal.signal(number, signal.SIG_IGN)
+        processes.stop([service.pid for service in services])
 
 
 def _as_interrupt(_number: int, _frame: FrameType | None) -> None:

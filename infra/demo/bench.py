@@ -28,7 +28,12 @@ def bench_stage_start() -> dict[str, Any]:
     """
     with tempfile.TemporaryDirectory() as home:
         _run(Path(home))
-        warm, cold = (_starts(_run(Path(home), warm_starts=answer)) for answer in ("true", "false"))
+        starts = []
+        for answer in ("true", "false"):
+            tasks = _run(Path(home), warm_starts=answer)["tasks"]
+            stages = [task for task in tasks if task["dag"].startswith("align_") and task["task"] != "register"]
+            starts.append([task["waited"] + task["seconds"] for task in stages])
+    warm, cold = starts
     ours, peer = statistics.median(warm), statistics.median(cold)
     return {"ours": ours, "peer": peer, "unit": "s", "runs": 1, "most": max(warm), "stages": len(warm)}
 
@@ -38,8 +43,3 @@ def _run(home: Path, warm_starts: str = "true") -> dict[str, Any]:
     subprocess.run(processes.python("infra.demo"), env=environment, check=True)
     summary: dict[str, Any] = json.loads((home / "demo" / "summary.json").read_text())
     return summary
-
-
-def _starts(summary: dict[str, Any]) -> list[float]:
-    stages = (task for task in summary["tasks"] if task["dag"].startswith("align_") and task["task"] != "register")
-    return [task["waited"] + task["seconds"] for task in stages]

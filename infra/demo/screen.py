@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from infra.demo.watch import Chain, Task
+from infra.demo.watch import Chain
 
 _MARKS = {"success": "[green]done[/]", "running": "[cyan]running[/]", "failed": "[red]failed[/]", "queued": "queued"}
 
@@ -55,14 +55,8 @@ def _table(chain: Chain) -> Table:
         tasks = chain.tasks.get(dag, [])
         state = chain.states.get(dag, "waiting")
         running = ", ".join(task.task for task in tasks if task.state == "running")
-        table.add_row(dag, _bar(tasks), running or _MARKS.get(state, state), f"{_seconds(tasks, now):.0f}")
+        done = sum(task.state in ("success", "skipped") for task in tasks)
+        bar = f"[green]{'█' * done}[/][dim]{'░' * (len(tasks) - done)}[/] {done}/{len(tasks)}" if tasks else "[dim]-[/]"
+        seconds = sum(task.seconds(now) for task in tasks)
+        table.add_row(dag, bar, running or _MARKS.get(state, state), f"{seconds:.0f}")
     return table
-
-
-def _bar(tasks: list[Task]) -> str:
-    done = sum(task.state in ("success", "skipped") for task in tasks)
-    return f"[green]{'█' * done}[/][dim]{'░' * (len(tasks) - done)}[/] {done}/{len(tasks)}" if tasks else "[dim]-[/]"
-
-
-def _seconds(tasks: list[Task], now: datetime) -> float:
-    return sum(task.seconds(now) for task in tasks)

@@ -154,7 +154,8 @@ def _metrics(summary: dict[str, Any], system: str, split: str) -> Table:
     for name in ("model", *metrics):
         table.add_column(name, justify="left" if name == "model" else "right")
     cells = {(row["model"], row["metric"]): row for row in rows}
-    for model in sorted({row["model"] for row in rows}, key=lambda name: -_value(cells.get((name, metrics[0])))):
+    headline = {row["model"]: float(row["value"]) for row in rows if row["metric"] == metrics[0]}
+    for model in sorted({row["model"] for row in rows}, key=lambda name: -headline.get(name, 0.0)):
         table.add_row(model, *(_cell(cells.get((model, metric))) for metric in metrics))
     return table
 
@@ -170,10 +171,6 @@ def _stage_gates(gates: list[dict[str, Any]]) -> Table:
         figures = [f"{one[name]:.4f}" if one[name] is not None else "" for name in ("before", "after")]
         table.add_row(one["stage"], one["metric"] or "", *figures, "\n".join(filter(None, (outcome, one["note"]))))
     return table
-
-
-def _value(row: dict[str, Any] | None) -> float:
-    return float(row["value"]) if row else 0.0
 
 
 def _cell(row: dict[str, Any] | None) -> str:

@@ -31,13 +31,19 @@ def main() -> int:
         case "history":
             _print_history(lake, arguments.table)
         case "rollback":
-            _rollback(lake, ledger, arguments.table, arguments.snapshot)
+            done = rollback(lake, ledger, arguments.table, arguments.snapshot)
+            changed = f"{len(done.restored)} partitions restored, {len(done.withdrawn)} now missing"
+            print(f"{arguments.table} is at {arguments.snapshot}: {changed}.")
         case "expire":
-            _expire(lake)
+            expired = [(e.table, e.snapshots, e.files, e.bytes) for e in expire(lake) if e.snapshots or e.files]
+            print_table(("table", "snapshots", "files", "bytes"), expired, "Nothing was old enough.")
         case "export":
             print(export_duckdb(lake, ledger))
         case "verify":
-            return _verify(lake, ledger)
+            faults = [(fault.table, fault.partition, fault.what) for fault in verify(lake, ledger)]
+            fine = "Every live file is there and fits the ledger."
+            print_table(("table", "partition", "what does not fit"), faults, fine)
+            return EXIT_DATA if faults else 0
     return 0
 
 
@@ -104,23 +110,6 @@ def _print_history(lake: Lake, table: str) -> None:
     ]
     columns = ("", "snapshot", "at (UTC)", "token", "rows", "files", "tags", "changed")
     print_table(columns, rows, f"Nothing was ever published to {table}.")
-
-
-def _rollback(lake: Lake, ledger: Ledger, table: str, snapshot: int) -> None:
-    done = rollback(lake, ledger, table, snapshot)
-    print(f"{table} is at {snapshot}: {len(done.restored)} partitions restored, {len(done.withdrawn)} now missing.")
-
-
-def _expire(lake: Lake) -> None:
-    rows = [(e.table, e.snapshots, e.files, e.bytes) for e in expire(lake) if e.snapshots or e.files]
-    print_table(("table", "snapshots", "files", "bytes"), rows, "Nothing was old enough.")
-
-
-def _verify(lake: Lake, ledger: Ledger) -> int:
-    faults = verify(lake, ledger)
-    rows = [(fault.table, fault.partition, fault.what) for fault in faults]
-    print_table(("table", "partition", "what does not fit"), rows, "Every live file is there and fits the ledger.")
-    return EXIT_DATA if faults else 0
 
 
 if __name__ == "__main__":

@@ -38,7 +38,10 @@ class Cost:
 def bench_publish(runs: int = 5) -> dict[str, Any]:
     """The commit of a first load of 1,000 partitions, in seconds beyond writing their files; the curve beside it."""
     measured = [[_measure(size) for _ in range(runs)] for size in _SIZES]
-    curve = [_median(costs) for costs in measured]
+    curve = []
+    for costs in measured:
+        seconds = {x: statistics.median(getattr(c, x) for c in costs) for x in ("writing", "first_load", "one_day")}
+        curve.append(Cost(costs[0].partitions, **seconds))
     rows = [(c.partitions, *(f"{x:.3f}" for x in (c.writing, c.first_load, c.one_day))) for c in curve]
     print_table(("partitions", "writing files (s)", "first load: commit (s)", "one more day: commit (s)"), rows, "")
     figures = {"ours": curve[-1].first_load, "unit": "s", "runs": runs}
@@ -72,11 +75,6 @@ def _write(lake: Lake, day: date, what: str, token: int) -> PartitionWrite:
     rows = pa.table(columns, schema=arrow_schema(contract))
     pq.write_table(rows, path)
     return PartitionWrite(day, key, (str(path),), _ROWS, _ROWS)
-
-
-def _median(costs: Sequence[Cost]) -> Cost:
-    middle = {name: statistics.median(getattr(c, name) for c in costs) for name in ("writing", "first_load", "one_day")}
-    return Cost(costs[0].partitions, **middle)
 
 
 def _contract() -> Contract:

@@ -8,7 +8,6 @@ from pathlib import Path
 from pyiceberg.catalog.sql import SqlCatalog
 from pyiceberg.exceptions import NoSuchTableError, TableAlreadyExistsError
 from pyiceberg.partitioning import PartitionField, PartitionSpec
-from pyiceberg.schema import Schema
 from pyiceberg.table import Table
 from pyiceberg.transforms import IdentityTransform
 from sqlalchemy import make_url
@@ -63,21 +62,18 @@ class Catalog:
         if found is not None:
             return found
         schema = iceberg_schema(contract)
+        source = schema.find_field(contract.partition)
+        partition = PartitionField(source.field_id, 1000, IdentityTransform(), contract.partition)
         try:
             return self._catalog.create_table(
                 (_NAMESPACE, contract.table),
                 schema=schema,
                 location=f"{self._warehouse}/tables/{contract.table}",
-                partition_spec=_partition_spec(contract, schema),
+                partition_spec=PartitionSpec(partition),
                 properties={**_PROPERTIES, "schema.name-mapping.default": schema.name_mapping.model_dump_json()},
             )
         except TableAlreadyExistsError:
             return self._catalog.load_table((_NAMESPACE, contract.table))
-
-
-def _partition_spec(contract: Contract, schema: Schema) -> PartitionSpec:
-    source = schema.find_field(contract.partition)
-    return PartitionSpec(PartitionField(source.field_id, 1000, IdentityTransform(), contract.partition))
 
 
 def _open(uri: str, warehouse: str) -> SqlCatalog:

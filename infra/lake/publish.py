@@ -168,7 +168,9 @@ def _swap(
     any_rows = any(staged.footers for staged in wanted.values())
     for _ in range(_TRIES):
         loaded = lake.catalog.load_or_create(contract) if any_rows else lake.load(table)
-        live = _by_partition(lake.entries(loaded))
+        live: dict[date, list[IcebergFile]] = {}
+        for entry in lake.entries(loaded):
+            live.setdefault(describe(entry).partition, []).append(entry)
         guard()
         todo = {day: staged for day, staged in wanted.items() if _differs(live.get(day, []), staged)}
         if loaded is None or not todo:
@@ -181,13 +183,6 @@ def _swap(
     raise TransientError(
         f"Other writers of {table!r} were faster {_TRIES} times in a row.", do="Run again; nothing was changed."
     )
-
-
-def _by_partition(entries: Sequence[IcebergFile]) -> dict[date, list[IcebergFile]]:
-    found: dict[date, list[IcebergFile]] = {}
-    for entry in entries:
-        found.setdefault(describe(entry).partition, []).append(entry)
-    return found
 
 
 def _differs(live: Sequence[IcebergFile], staged: _Staged) -> bool:

@@ -58,12 +58,8 @@ def _correct_ledger(ledger: Ledger, table: str, live: dict[date, str], snapshot:
             if known is not None and known.rows_out > 0:
                 withdrawn.append(known)
         elif known is None or known.run_key != live[day]:
-            earlier = _newest(ledger.history(table, day), live[day])
-            if earlier is not None:
-                restored.append(earlier)
+            earlier = [commit for commit in ledger.history(table, day) if commit.run_key == live[day]]
+            if earlier:
+                restored.append(earlier[-1])
     ledger.correct(restored, withdrawn, snapshot)
     return RolledBack(tuple(commit.partition for commit in restored), tuple(commit.partition for commit in withdrawn))
-
-
-def _newest(history: list[Commit], run_key: str) -> Commit | None:
-    return next((commit for commit in reversed(history) if commit.run_key == run_key), None)

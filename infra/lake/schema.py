@@ -53,18 +53,13 @@ class Footer:
 def iceberg_schema(contract: Contract) -> Schema:
     """The Iceberg schema of a contract; every column is optional, since Spark marks none as required."""
     count = len(contract.columns)
-    fields = [
-        NestedField(number, column.name, _iceberg_type(column.type, element_id=count + number), required=False)
-        for number, column in enumerate(contract.columns, start=1)
-    ]
+    fields = []
+    for number, column in enumerate(contract.columns, start=1):
+        kind = _PRIMITIVES[column.type.removeprefix("array<").removesuffix(">")]
+        if column.type.startswith("array<"):
+            kind = ListType(element_id=count + number, element_type=kind, element_required=False)
+        fields.append(NestedField(number, column.name, kind, required=False))
     return Schema(*fields)
-
-
-def _iceberg_type(name: str, element_id: int) -> IcebergType:
-    if name.startswith("array<"):
-        element = _PRIMITIVES[name.removeprefix("array<").removesuffix(">")]
-        return ListType(element_id=element_id, element_type=element, element_required=False)
-    return _PRIMITIVES[name]
 
 
 def appended_columns(contract: Contract, table: Schema) -> list[Column]:

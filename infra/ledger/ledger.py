@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, and_, func, insert, select
+from sqlalchemy import Connection, Select, and_, func, insert, select
 
 from infra.database import open_database, transaction
 from infra.errors import EXIT_SUPERSEDED, PlumblineError
@@ -167,7 +167,11 @@ class Ledger:
         with transaction(self._engine) as connection:
             for row in connection.execute(rules_query):
                 rules.setdefault(row.commit_id, []).append(RuleResult(row.rule, row.level, row.rows_failed, row.status))
-            return [_commit_from(row, tuple(rules.get(row.id, ()))) for row in connection.execute(query)]
+            found = []
+            for row in connection.execute(query):
+                fields = {name: getattr(row, name) for name in _FIELDS} | {"inputs": tuple(row.inputs)}
+                found.append(Commit(**fields, rules=tuple(rules.get(row.id, ()))))
+        return found
 
 
 def _commit_of(attempt: Attempt, write: PartitionWrite, snapshot_id: int | None, code: str) -> Commit:
@@ -188,8 +192,3 @@ def _commit_of(attempt: Attempt, write: PartitionWrite, snapshot_id: int | None,
         committed=datetime.now(UTC),
         rules=write.rules,
     )
-
-
-def _commit_from(row: Row[Any], rules: tuple[RuleResult, ...]) -> Commit:
-    fields = {name: getattr(row, name) for name in _FIELDS}
-    return Commit(**{**fields, "inputs": tuple(row.inputs)}, rules=rules)

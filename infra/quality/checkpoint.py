@@ -39,7 +39,10 @@ def validate_partitions(
         return dict.fromkeys(days, ())
     results = _validate(profile, contract, rows)
     outcomes = [(expectation, _outcome_of(expectation, results)) for expectation in contract.expectations]
-    return {day: tuple(_result(e, outcome, day.isoformat()) for e, outcome in outcomes) for day in days}
+    return {
+        day: tuple(RuleResult(name_of(e), e.level, 0, _status(outcome, day.isoformat())) for e, outcome in outcomes)
+        for day in days
+    }
 
 
 def import_ahead() -> None:
@@ -71,10 +74,6 @@ def _outcome_of(expectation: Expectation, results: Sequence[Any]) -> Any:
         return bool(asked.type == expectation.type and expectation.kwargs.items() <= asked.kwargs.items())
 
     return next(result for result in results if is_answer(result))
-
-
-def _result(expectation: Expectation, outcome: Any, day: str) -> RuleResult:
-    return RuleResult(name_of(expectation), expectation.level, 0, _status(outcome, day))
 
 
 def _status(outcome: Any, day: str) -> Literal["ok", "failed", "error"]:

@@ -29,7 +29,11 @@ def tell_of_rows(profile: Profile, table: str, rows: Sequence[Mapping[str, Any]]
 
 
 def _broken_rules(profile: Profile, table: str, rows: Sequence[Mapping[str, Any]], folder: Path) -> str:
-    broken = [(row, rules) for row in rows if (rules := _rules_broken(row))]
+    broken = []
+    for row in rows:
+        counts = {key.removeprefix("rule_"): count for key, count in row.items() if key.startswith("rule_") and count}
+        if counts:
+            broken.append((row, ", ".join(f"{html.escape(rule)} ({count})" for rule, count in counts.items())))
     newest = sorted(broken, key=lambda one: one[0]["partition"], reverse=True)
     lines = "".join(_broken_line(profile, table, row, rules, folder) for row, rules in newest[:_PARTITIONS_TOLD])
     older = len(newest) - _PARTITIONS_TOLD
@@ -43,11 +47,6 @@ def _broken_rules(profile: Profile, table: str, rows: Sequence[Mapping[str, Any]
     head = '<div class="alert"><h5 class="m-0">Rows</h5></div>'
     tail = "<p>What follows checks partitions: its rows are partitions.</p>"
     return f'<div class="ge-section">{head}{body}{tail}</div>\n'
-
-
-def _rules_broken(row: Mapping[str, Any]) -> str:
-    counts = {name.removeprefix("rule_"): count for name, count in row.items() if name.startswith("rule_") and count}
-    return ", ".join(f"{html.escape(rule)} ({count})" for rule, count in counts.items())
 
 
 def _broken_line(profile: Profile, table: str, row: Mapping[str, Any], rules: str, folder: Path) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import Any
@@ -70,18 +70,22 @@ def check_table(profile: Profile, contract: Contract, rows: pa.Table) -> Checked
             ) from error
         counted = connection.sql(_counts(contract)).to_arrow_table().to_pylist()
         told = connection.sql(f"SELECT {_RULE} FROM checked ORDER BY {_PLACE}").to_arrow_table()[_RULE]  # noqa: S608
-    aggregates = {row["partition"]: row for row in (_aggregates(contract, counts) for counts in counted)}
-    results, stopped = _results(profile, contract, aggregates)
+    results, stopped = _results(profile, contract, counted)
     good = pc.is_null(told)
     return CheckedRows(rows.filter(good), rows.append_column(_RULE, told).filter(pc.invert(good)), results, stopped)
 
 
 def _results(
-    profile: Profile, contract: Contract, aggregates: Mapping[date, Mapping[str, Any]]
+    profile: Profile, contract: Contract, counted: Sequence[Mapping[str, Any]]
 ) -> tuple[dict[date, tuple[RuleResult, ...]], dict[date, str]]:
     """All results of each partition, and why some may not be published."""
-    expected = validate_partitions(profile, contract, list(aggregates.values()))
     rules = (*rules_of(contract), *unique_key(contract))
+    aggregates: dict[date, dict[str, Any]] = {}  # of each partition, as expectations ask for them
+    for counts in counted:
+        failed = {rule.name: counts[f"rule_{rule.name}"] for rule in rules}
+        row = partition_row(counts["partition"], counts["rows_in"], counts["rows_out"], failed)
+        aggregates[row["partition"]] = row | {name: counts[name] for name in asked_measures(contract)}
+    expected = validate_partitions(profile, contract, list(aggregates.values()))
     results = {day: row_results(rules, row) + expected[day] for day, row in aggregates.items()}
     reasons = {day: why_stopped(contract, row, results[day]) for day, row in aggregates.items()}
     return results, {day: why for day, why in reasons.items() if why}
@@ -101,13 +105,6 @@ def quarantine_rows(contract: Contract, refused: pa.Table, run_key: str) -> pa.T
     ]
     schema = arrow_schema(quarantine_contract(contract))
     return pa.Table.from_pylist([dict.fromkeys(schema.names) | line for line in lines], schema=schema)
-
-
-def _aggregates(contract: Contract, counts: Mapping[str, Any]) -> dict[str, Any]:
-    """Of one partition, as expectations ask for them."""
-    failed = {rule.name: counts[f"rule_{rule.name}"] for rule in (*rules_of(contract), *unique_key(contract))}
-    row = partition_row(counts["partition"], counts["rows_in"], counts["rows_out"], failed)
-    return row | {name: counts[name] for name in asked_measures(contract)}
 
 
 def _verdicts(contract: Contract) -> str:

@@ -51,6 +51,7 @@ def partition_row(
     `rows_dropped` are those in quarantine that are not bad.
     """
     refused = rows_in - rows_out
+    end_of_day = datetime(day.year, day.month, day.day, tzinfo=UTC) + timedelta(days=1)
     return {
         "partition": day,
         "rows_in": rows_in,
@@ -59,7 +60,7 @@ def partition_row(
         "rows_dropped": rows_dropped,
         "bad_share": bad_share(refused - rows_dropped, rows_in - rows_dropped),
         "duplicate_keys": failed.get(UNIQUE_KEY, 0),
-        "age_hours": (datetime.now(UTC) - _end_of(day)).total_seconds() / 3600,
+        "age_hours": (datetime.now(UTC) - end_of_day).total_seconds() / 3600,
         **{f"rule_{name}": count for name, count in failed.items()},
     }
 
@@ -89,7 +90,3 @@ def why_stopped(contract: Contract, row: Mapping[str, Any], results: Sequence[Ru
         return f"rule {errors[0]} could not be evaluated; correct it in the contract (try_cast instead of cast?)"
     failed = [r.rule for r in results if r.level == "fail" and r.status == "failed" and r.rule.startswith(EXPECTATION)]
     return f"not met: {failed[0].removeprefix(EXPECTATION)}" if failed else ""
-
-
-def _end_of(day: date) -> datetime:
-    return datetime(day.year, day.month, day.day, tzinfo=UTC) + timedelta(days=1)

@@ -38,19 +38,16 @@ def write_report(profile: Profile, lake_views: Path) -> Path:
     marts = Marts(marts_path(profile), lake_views)
     try:
         sources = Sources(marts, Lake(profile).contracts, Ledger(profile), folder)
-        html = _page(list(_sections(sources)))
+        sections = list(_sections(sources))
     finally:
         marts.close()
+    style = Markup((_HERE / "style.css").read_text())  # noqa: S704  (our own)
+    template = _environment().get_template("page.html.j2")
+    html = template.render(made_at=datetime.now(UTC), style=style, sections=sections)
     page, draft = folder / "index.html", folder / "index.html.new"
     draft.write_text(html, encoding="utf-8")
     draft.replace(page)
     return page
-
-
-def _page(sections: list[Section]) -> str:
-    style = Markup((_HERE / "style.css").read_text())  # noqa: S704  (our own)
-    template = _environment().get_template("page.html.j2")
-    return template.render(made_at=datetime.now(UTC), style=style, sections=sections)
 
 
 def _sections(sources: Sources) -> Iterator[Section]:
