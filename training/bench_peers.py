@@ -50,7 +50,10 @@ class Task:
         )
         rng = np.random.default_rng(0)
         numbers = rng.choice(_CODES**_LEVELS, size=items, replace=False)
-        catalogue = [_tokens(int(number)) for number in numbers]
+        catalogue = [
+            tuple(_FIRST_CODE + level * _CODES + number // _CODES**level % _CODES for level in range(_LEVELS))
+            for number in numbers.tolist()
+        ]
         histories = [rng.choice(items, size=rng.integers(5, 21)).tolist() for _ in range(requests)]
         prompts = [[1, *(token for item in history for token in catalogue[item])] for history in histories]
         return cls(Qwen3ForCausalLM(config).eval().to(accelerator().device), catalogue, prompts)
@@ -59,10 +62,6 @@ class Task:
     def samples(self) -> list[Sample]:
         """The last item of each prompt, to be learnt after those before it."""
         return [Sample(tuple(prompt[:-_LEVELS]), tuple(prompt[-_LEVELS:])) for prompt in self.prompts]
-
-
-def _tokens(number: int) -> tuple[int, ...]:
-    return tuple(_FIRST_CODE + level * _CODES + number // _CODES**level % _CODES for level in range(_LEVELS))
 
 
 def in_turns(runs: int, *works: Callable[[], object]) -> list[float]:

@@ -30,7 +30,10 @@ def check(
     `config.json` of a Hugging Face model, or `embedded:smollm2`, in place of the path that the preset names.
     """
     stages = load_pipeline(system, preset, root).stages
-    configs = {stage.name: _config(system, stage, preset) for stage in stages}
+    configs: dict[str, Any] = {}
+    for stage in stages:
+        module = importlib.import_module(f"training.{system}.{stage.code}")
+        configs[stage.name] = parse_config(module.Config, stage.config[preset], f"{system}.{stage.name}")
     sizes = importlib.import_module(f"training.{system}.sizes")
     _refuse_unread(stages, {name: sizes.mentioned(config) for name, config in configs.items()})
     found: Mapping[str, Load] = sizes.loads(configs, backbone)
@@ -59,11 +62,6 @@ def _line(name: str, load: Load | None, gpus: int) -> str:
         f"{name:<16} {found.weights / 1e6:,.0f} M weights, {found.trainable / 1e6:,.0f} M learn; longest sample "
         f"{load.longest} of {load.row_tokens} tokens; {found.peak:.1f} GiB on each of {gpus} GPUs{to_install}"
     )
-
-
-def _config(system: str, stage: Stage, preset: Preset) -> Any:
-    module = importlib.import_module(f"training.{system}.{stage.code}")
-    return parse_config(module.Config, stage.config[preset], f"{system}.{stage.name}")
 
 
 def _refuse_unread(stages: Sequence[Stage], mentioned: Mapping[str, set[str]]) -> None:

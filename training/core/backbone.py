@@ -75,7 +75,8 @@ def build_backbone(config: BackboneConfig, vocabulary: Vocabulary, seed: int) ->
     wished = config.path is not None if config.bf16 is None else config.bf16
     rounded = products(wished) or torch.float32
     if config.path is None:
-        model = _from_sizes(config, vocabulary)
+        roles = {name: getattr(vocabulary.tokenizer, name) for name in ("pad_token_id", "bos_token_id", "eos_token_id")}
+        model = Qwen3ForCausalLM(_qwen3(config, len(vocabulary), **roles))
     else:
         model = _from_folder(local_folder(config.path), torch.float32 if config.lora is None else rounded)
         fit_embeddings(model, vocabulary)
@@ -89,12 +90,6 @@ def build_backbone(config: BackboneConfig, vocabulary: Vocabulary, seed: int) ->
     for weight in adapted.parameters():
         weight.data = weight.data.to(torch.float32 if weight.requires_grad else rounded)
     return adapted.to(accelerator().device)
-
-
-def _from_sizes(config: BackboneConfig, vocabulary: Vocabulary) -> PreTrainedModel:
-    tokenizer = vocabulary.tokenizer
-    roles = {f"{role}_token_id": getattr(tokenizer, f"{role}_token_id") for role in ("pad", "bos", "eos")}
-    return Qwen3ForCausalLM(_qwen3(config, len(vocabulary), **roles))
 
 
 def _qwen3(config: BackboneConfig, tokens: int, **roles: int) -> Qwen3Config:

@@ -104,7 +104,11 @@ def load_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optim
             held = as_held(value, weights[int(number)]) if value.ndim else value
             state.setdefault(int(number), {})[name] = held
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-    _restore_random_state(read_tensors(folder / "random.safetensors"))
+    random = read_tensors(folder / "random.safetensors")
+    restore: dict[str, Callable[[Tensor], None]] = {"cpu": torch.set_rng_state, "cuda": torch.cuda.set_rng_state}
+    # A process that was not there before keeps its own random state.
+    for name in random.keys() & _random_state().keys():
+        restore[name.split(".")[1]](random[name])
 
 
 def read_tensors(file: Path) -> dict[str, Tensor]:
@@ -133,10 +137,3 @@ def _random_state() -> dict[str, Tensor]:
     """This process's, under names of its own."""
     own = {"cpu": torch.get_rng_state(), **({"cuda": torch.cuda.get_rng_state()} if torch.cuda.is_available() else {})}
     return {f"{PartialState().process_index}.{device}": state for device, state in own.items()}
-
-
-def _restore_random_state(stored: dict[str, Tensor]) -> None:
-    """Go back to this process's state; one that was not there before keeps its own."""
-    restore: dict[str, Callable[[Tensor], None]] = {"cpu": torch.set_rng_state, "cuda": torch.cuda.set_rng_state}
-    for name in stored.keys() & _random_state().keys():
-        restore[name.split(".")[1]](stored[name])

@@ -53,16 +53,14 @@ class Choice:
         scaled = logits.double() / self.temperature
         if self.top_k is None and self.top_p is None:
             return _place(scaled, uniform)[:, 0]
-        kept, tokens = _nucleus(scaled, self.top_p or 1.0) if self.top_k is None else _most_probable(scaled, self.top_k)
-        if self.top_k is not None and self.top_p is not None:
-            kept, inside = _nucleus(kept, self.top_p)
-            tokens = tokens.gather(1, inside)
+        if self.top_k is None:
+            kept, tokens = _nucleus(scaled, self.top_p or 1.0)
+        else:
+            kept, tokens = scaled.topk(min(self.top_k, scaled.shape[1]), dim=1)
+            if self.top_p is not None:
+                kept, inside = _nucleus(kept, self.top_p)
+                tokens = tokens.gather(1, inside)
         return tokens.gather(-1, _place(kept, uniform))[:, 0]
-
-
-def _most_probable(logits: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    kept, columns = logits.topk(min(count, logits.shape[1]), dim=1)
-    return kept, columns
 
 
 def _nucleus(logits: Tensor, share: float) -> tuple[Tensor, Tensor]:

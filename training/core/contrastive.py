@@ -108,7 +108,9 @@ class InBatchNegatives:
         learning, states, found = torch.is_grad_enabled(), list[tuple[Tensor, ...]](), list[Tensor]()
         with torch.no_grad():
             for batch in batches:
-                states.append(_random_state())
+                # What dropout draws from: the CPU's and, where there is one, that of this process's GPU.
+                of_gpu = [torch.cuda.get_rng_state()] if torch.cuda.is_available() else []
+                states.append((torch.get_rng_state(), *of_gpu))
                 found.append(forward(self.vectors, batch))
         own = torch.cat([vectors.view(2, len(vectors) // 2, -1) for vectors in found], dim=1)
         everywhere, keys, first = _of_all_processes(own, torch.cat([batch.keys for batch in batches]).to(own.device))
@@ -159,11 +161,6 @@ def _of_all_processes(own: Tensor, keys: Tensor) -> tuple[Tensor, Tensor, int]:
     real = (torch.arange(int(counts.max()), device=own.device) < counts[:, None]).flatten()
     everywhere = filled[real].transpose(0, 1).contiguous()
     return everywhere, named[real], int(counts[: state.process_index].sum())
-
-
-def _random_state() -> tuple[Tensor, ...]:
-    """Of the CPU and, where there is one, of the GPU of this process: what dropout draws from."""
-    return (torch.get_rng_state(), *([torch.cuda.get_rng_state()] if torch.cuda.is_available() else []))
 
 
 @contextmanager

@@ -255,19 +255,12 @@ def _expand(
     gain = log_probs(torch.where(real, trie.token[child], 0).flatten(0, 1)).view(child.shape)
     grown = torch.where(real, front.score.gather(1, asked)[..., None] + gain, DEAD)
     kept = torch.where(front.open(trie), DEAD, front.score)
-    score, pick = _best(torch.cat([kept, grown.flatten(1)], dim=1), beams)
-    parent = torch.cat([_columns(front.node), asked[..., None].expand_as(child).flatten(1)], dim=1).gather(1, pick)
+    scores = torch.cat([kept, grown.flatten(1)], dim=1)
+    score, pick = scores.topk(min(beams, scores.shape[1]), dim=1)
+    own = torch.arange(front.node.shape[1], device=front.node.device).expand_as(front.node)
+    parent = torch.cat([own, asked[..., None].expand_as(child).flatten(1)], dim=1).gather(1, pick)
     node = torch.cat([front.node, child.flatten(1)], dim=1).gather(1, pick)
     return _Frontier(node, score, _paths(front, parent))
-
-
-def _best(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    values, places = scores.topk(min(count, scores.shape[1]), dim=1)
-    return values, places
-
-
-def _columns(like: Tensor) -> Tensor:
-    return torch.arange(like.shape[1], device=like.device).expand_as(like)
 
 
 def _finish(trie: Trie, front: _Frontier, beams: int) -> Beams:

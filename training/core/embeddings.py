@@ -48,17 +48,13 @@ def embed_texts(
             why="the folder holds no config.json, and nothing is downloaded",
             do="give the path of a sentence-transformers folder, or null for the embedded one",
         )
-    keys = _keys(texts, folder, max_tokens)
+    size = next(folder.glob("*.safetensors")).stat().st_size
+    salt = f"{folder.name}:{size}:{max_tokens}:".encode()
+    keys = [hashlib.sha256(salt + text.encode()).hexdigest() for text in texts]
     known = _read(cache)
     missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in known}
     known.update(_encode(missing, folder, cache, max_tokens, batch_size))
     return np.stack([known[key] for key in keys]) if keys else np.zeros((0, 0), dtype=np.float32)
-
-
-def _keys(texts: Sequence[str], folder: Path, max_tokens: int) -> list[str]:
-    stat = next(folder.glob("*.safetensors")).stat()
-    salt = f"{folder.name}:{stat.st_size}:{max_tokens}:".encode()
-    return [hashlib.sha256(salt + text.encode()).hexdigest() for text in texts]
 
 
 def _read(cache: Path) -> dict[str, NDArray[np.float32]]:
@@ -87,13 +83,10 @@ def _encode(
         vectors = model.encode(
             [texts[key] for key in keys], batch_size=batch_size, normalize_embeddings=True, show_progress_bar=False
         ).astype(np.float32)
-        _write(cache / f"{keys[0][:16]}-{len(keys)}.parquet", keys, vectors)
+        rows = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), vectors.shape[1])
+        path = cache / f"{keys[0][:16]}-{len(keys)}.parquet"
+        partial = path.with_suffix(".partial")
+        pq.write_table(pa.table({"key": keys, "vector": rows}), partial)
+        partial.rename(path)
         done.update(zip(keys, vectors, strict=True))
     return done
-
-
-def _write(path: Path, keys: list[str], vectors: NDArray[np.float32]) -> None:
-    rows = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), vectors.shape[1])
-    partial = path.with_suffix(".partial")
-    pq.write_table(pa.table({"key": keys, "vector": rows}), partial)
-    partial.rename(path)

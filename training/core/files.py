@@ -42,7 +42,8 @@ def new_folder(path: Path) -> Iterator[Path]:
         yield scratch
         for file in scratch.rglob("*"):
             if file.is_file():
-                _sync_file(file)
+                with file.open("rb") as stream:
+                    os.fsync(stream.fileno())
         _sync_folder(scratch)
         _replace(path, scratch)
     finally:
@@ -78,11 +79,6 @@ def _replace(path: Path, new: Path) -> None:
 
 def _aside(path: Path) -> Path:
     return path.with_name(f".{path.name}.old")
-
-
-def _sync_file(path: Path) -> None:
-    with path.open("rb") as stream:
-        os.fsync(stream.fileno())
 
 
 def _sync_folder(path: Path) -> None:

@@ -99,7 +99,11 @@ class GatedStage:
 
     def hold(self, after: Floats, valid: float) -> Verdict:
         """The verdict on a model with these gains [examples], of whose answers a share `valid` is well-formed."""
-        change, whole = (self._change(after, start) for start in (self.before, self.base))
+        # The lower end of a two-sided 90 % interval is the one-sided 95 % bound.
+        change, whole = (
+            paired_difference(after[:, None], start[:, None], self.units, seed=self.spec.seed, level=0.9)[0]
+            for start in (self.before, self.base)
+        )
         reasons = self._too_much(change, self.before, after, "")
         if not np.array_equal(self.before, self.base):
             reasons += self._too_much(whole, self.base, after, " from the base of the chain")
@@ -140,10 +144,6 @@ class GatedStage:
             write_json(self.spec.out_dir / GATE_FILE, record)
         figures = {name: value for name, value in asdict(verdict).items() if name != "reason"}
         return StageResult({"accepted": float(verdict.accepted), **figures, **values}, resumed_from=resumed_from)
-
-    def _change(self, after: Floats, start: Floats) -> Interval:
-        # The lower end of a two-sided 90 % interval is the one-sided 95 % bound.
-        return paired_difference(after[:, None], start[:, None], self.units, seed=self.spec.seed, level=0.9)[0]
 
     def _too_much(self, change: Interval, start: Floats, after: Floats, whence: str) -> list[str]:
         if change.lo >= -self.gate.max_loss * start.mean():  # a NaN is too much

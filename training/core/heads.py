@@ -22,7 +22,8 @@ def head_parts(head: nn.Linear, hidden: Tensor, work: Callable[[Tensor, Tensor],
     """`work` on the logits [n, V], float32 at least, of `hidden` [n, D] and on `beside` [n, ...], part by part."""
     size = rows_at_once(len(head.weight), LOGITS_AT_ONCE)
     parts = zip(torch.split(hidden, size), torch.split(beside, size), strict=True)
-    return torch.cat([work(_wide(head(states)), own) for states, own in parts])
+    wide = torch.promote_types(head.weight.dtype, torch.float32)
+    return torch.cat([work(head(states).to(wide), own) for states, own in parts])
 
 
 def log_probs_of(head: nn.Linear, hidden: Tensor, tokens: Tensor) -> Tensor:
@@ -40,7 +41,3 @@ def entropies(logits: Tensor) -> Tensor:
 def _entropy(logits: Tensor) -> Tensor:
     log_probs = logits.log_softmax(dim=-1)
     return -(log_probs.exp() * log_probs).sum(dim=-1)
-
-
-def _wide(logits: Tensor) -> Tensor:
-    return logits.to(torch.promote_types(logits.dtype, torch.float32))

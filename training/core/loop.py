@@ -207,7 +207,9 @@ class Loop(Generic[S]):
         stored, learner = self._learner.resume(), self._learner
         self._cursor = Cursor(**(stored or {}))
         if eval_fn and start_counts and stored is None:
-            self._evaluate_start(eval_fn)
+            self._cursor.best_loss, self._cursor.best_valid_loss = learner.value_of(eval_fn), -math.inf
+            learner.log.append(0, eval_value=self._cursor.best_loss, epoch=0)
+            learner.save_best()
         with deferred() as stop:
             self._run(first, samples, valid, eval_fn, stop)
         learner.load_best()
@@ -266,11 +268,6 @@ class Loop(Generic[S]):
         for start in range(0, len(rows), self._config.rows):
             part = [[samples[number] for number in row] for row in rows[start : start + self._config.rows]]
             yield objective.collate(part, self._config.row_tokens, self._pad)
-
-    def _evaluate_start(self, eval_fn: Callable[[], float]) -> None:
-        self._cursor.best_loss, self._cursor.best_valid_loss = self._learner.value_of(eval_fn), -math.inf
-        self._learner.log.append(0, eval_value=self._cursor.best_loss, epoch=0)
-        self._learner.save_best()
 
     def _end_epoch(self, valid: Sequence[S], eval_fn: Callable[[], float] | None) -> None:
         cursor, learner = self._cursor, self._learner

@@ -79,17 +79,16 @@ class Writer:
     def _side(self, side: tuple[str, ...], bindings: Bindings) -> Codes:
         tokens: list[int] = []
         for place, part in enumerate(side):
-            tokens += self._slot(bindings[part]) if place % 2 else self._literal(part)
+            if place % 2 == 0:
+                tokens += self._encode(part, None) if part else ()
+                continue
+            value = bindings[part]
+            if isinstance(value, str):
+                start, end = (self.vocabulary.token(fence) for fence in FENCES)
+                tokens += (start, *self._encode(value, self.text_tokens), end)
+            else:
+                tokens += value
         return tuple(tokens)
-
-    def _literal(self, text: str) -> Codes:
-        return self._encode(text, None) if text else ()
-
-    def _slot(self, value: Codes | str) -> Codes:
-        if not isinstance(value, str):
-            return value
-        start, end = (self.vocabulary.token(fence) for fence in FENCES)
-        return (start, *self._encode(value, self.text_tokens), end)
 
     @cached_property
     def _encode(self) -> Callable[[str, int | None], Codes]:

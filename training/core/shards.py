@@ -48,11 +48,6 @@ def give(model: nn.Module, weights: Sequence[Tensor]) -> None:
         own.data = whole(weight.detach())
 
 
-def _rounded(weight: Tensor) -> Tensor:
-    dtype = products()
-    return weight if dtype is None or not isinstance(weight, DTensor) else weight.to(dtype)
-
-
 @torch.no_grad()
 def empty(model: nn.Module) -> None:
     """Take its weights from `model`: it must be given some before it can compute."""
@@ -64,7 +59,10 @@ def empty(model: nn.Module) -> None:
 def lent(model: nn.Module, weights: Sequence[Tensor]) -> Iterator[None]:
     """Inside, `model` has these `weights`, whole; after it those that it had. Every process must enter."""
     before = [own.data for own in model.parameters()]
-    give(model, [_rounded(weight.detach()) for weight in weights])
+    held, dtype = [weight.detach() for weight in weights], products()
+    if dtype is not None:
+        held = [weight.to(dtype) if isinstance(weight, DTensor) else weight for weight in held]
+    give(model, held)
     try:
         yield
     finally:

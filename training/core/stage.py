@@ -135,7 +135,7 @@ def run_stage(spec: StageSpec, main: Callable[[StageSpec], StageResult]) -> bool
 
     SIGTERM raises `Preempted` (exit code 75); a training loop first saves a checkpoint.
     """
-    if _finished(spec):
+    if _made_by(spec.out_dir) == spec.hash:
         _remove_checkpoints(spec.out_dir)  # a kill may have come between the result and this
         return False
     spec.out_dir.mkdir(parents=True, exist_ok=True)
@@ -168,10 +168,6 @@ def _run_or_leave_out(spec: StageSpec, main: Callable[[StageSpec], StageResult])
             sys.stdout.write(f"{spec.stage} is left out: {refusal.reason}\n")
             write_json(spec.out_dir / GATE_FILE, {"accepted": False, "reason": refusal.reason})
         return StageResult({"accepted": 0.0}, left_out=refusal.reason)
-
-
-def _finished(spec: StageSpec) -> bool:
-    return _made_by(spec.out_dir) == spec.hash
 
 
 def _made_by(folder: Path) -> str | None:

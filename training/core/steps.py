@@ -60,13 +60,10 @@ class Steps:
                 Diverged.check(f"{label}, step {self.done}", loss=loss)
                 progress.advance(loss=f"{loss:.3f}")
                 if stop.is_set() or self.done % self._every == 0 or self._over(total):
-                    self._save()
+                    cursor = {"run": self._run, "done": self.done, "notes": self.notes}
+                    save_checkpoint(self._checkpoint, self._model, self._optimizer, cursor)
                 if stop.is_set():
                     raise Preempted.saved(f"{label}, step {self.done}")
 
     def _over(self, total: int) -> bool:
         return self.done >= total or bool(self.notes.get("enough"))
-
-    def _save(self) -> None:
-        cursor = {"run": self._run, "done": self.done, "notes": self.notes}
-        save_checkpoint(self._checkpoint, self._model, self._optimizer, cursor)

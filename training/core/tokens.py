@@ -69,7 +69,13 @@ class Vocabulary:
         tokenizer.add_special_tokens({role: t for role, t in roles.items() if getattr(tokenizer, role) is None})
         tokenizer.add_tokens(list(special), special_tokens=True)
         for kind, sizes in codebooks.items():
-            tokenizer.add_tokens(_code_names(kind, sizes), special_tokens=True)
+            if len(sizes) > len(LEVELS):
+                raise DataError(
+                    f"{len(sizes)} code levels, at most {len(LEVELS)} have letters", do="quantize to fewer levels"
+                )
+            levels = zip(LEVELS, sizes, strict=False)
+            names = [f"<{PREFIX[kind]}{letter}_{n}>" for letter, size in levels for n in range(size)]
+            tokenizer.add_tokens(names, special_tokens=True)
         return cls(tokenizer, {kind: tuple(sizes) for kind, sizes in codebooks.items()}, known, meaning)
 
     def __len__(self) -> int:
@@ -124,12 +130,6 @@ class Vocabulary:
         return vocabulary
 
 
-def _code_names(kind: str, sizes: Sequence[int]) -> list[str]:
-    if len(sizes) > len(LEVELS):
-        raise DataError(f"{len(sizes)} code levels, at most {len(LEVELS)} have letters", do="quantize to fewer levels")
-    return [f"<{PREFIX[kind]}{letter}_{n}>" for letter, size in zip(LEVELS, sizes, strict=False) for n in range(size)]
-
-
 def fit_embeddings(model: PreTrainedModel, vocabulary: Vocabulary, meanings: Mapping[str, str] | None = None) -> None:
     """Give a trained `model` one embedding row per token; those that it has not known, spare ones too, start alike.
 
@@ -139,8 +139,9 @@ def fit_embeddings(model: PreTrainedModel, vocabulary: Vocabulary, meanings: Map
     """
     if model.get_input_embeddings().num_embeddings < len(vocabulary):
         model.resize_token_embeddings(len(vocabulary), mean_resizing=False)
+    head: torch.Tensor = model.get_output_embeddings().weight
     with torch.no_grad():
-        for weight in {id(w): w for w in (model.get_input_embeddings().weight, _head(model))}.values():
+        for weight in {id(w): w for w in (model.get_input_embeddings().weight, head)}.values():
             weight[vocabulary.known :] = _alike(weight[: vocabulary.known], len(weight) - vocabulary.known).to(weight)
             for name, text in (meanings or {}).items():
                 weight[vocabulary.token(name)] = weight[vocabulary.encode_text(text)].mean(dim=0)
@@ -153,8 +154,3 @@ def _alike(rows: torch.Tensor, count: int) -> torch.Tensor:
     length = torch.linalg.vector_norm(rows, dim=1).median()
     alike: torch.Tensor = length * drawn / torch.linalg.vector_norm(drawn, dim=1, keepdim=True)
     return alike
-
-
-def _head(model: PreTrainedModel) -> torch.Tensor:
-    weight: torch.Tensor = model.get_output_embeddings().weight
-    return weight

@@ -36,7 +36,12 @@ def read_catalogue(spec: StageSpec, sources: Sequence[str]) -> list[dict[str, st
     table = read_table(spec, "items", _ITEM_COLUMNS)
     refuse_nulls("items", table, ("item_id", "source"))
     items = table.to_pylist()
-    wanted = set(sources) or _sources_in_use(spec, items)
+    wanted = set(sources)
+    if not wanted:
+        training_set = read_table(spec, "next_item_training_set", {"item_id": pa.string()})
+        source_of = {item["item_id"]: item["source"] for item in items}
+        targets = training_set["item_id"].unique().to_pylist()
+        wanted = {source_of[target] for target in targets if target in source_of}
     chosen = [item for item in items if item["source"] in wanted]
     if not chosen:
         raise DataError(
@@ -52,12 +57,6 @@ def read_catalogue(spec: StageSpec, sources: Sequence[str]) -> list[dict[str, st
 def _refuse_twice(items: Sequence[Mapping[str, str]]) -> None:
     counts = Counter(item["item_id"] for item in items)
     refuse(list(counts), [n > 1 for n in counts.values()], "are in the catalogue twice", "keep one row per item")
-
-
-def _sources_in_use(spec: StageSpec, items: Sequence[Mapping[str, str]]) -> set[str]:
-    targets = read_table(spec, "next_item_training_set", {"item_id": pa.string()})["item_id"].unique().to_pylist()
-    source_of = {item["item_id"]: item["source"] for item in items}
-    return {source_of[target] for target in targets if target in source_of}
 
 
 def read_item_texts(spec: StageSpec, item_ids: Sequence[str]) -> dict[str, ItemText]:

@@ -34,7 +34,10 @@ class CollaborativeVectors:
     def load(cls, folder: Path) -> CollaborativeVectors:
         """Read the stage's folder; DataError for a broken file, a row too many, an id twice, a vector not finite."""
         tensors = read_tensors(folder / _VECTORS)
-        ids = {kind: _read_ids(folder, kind) for kind in ("item", "user")}
+        ids: dict[str, tuple[str, ...]] = {}
+        for kind in ("item", "user"):
+            table = read_parquet(f"{kind}s", [folder / f"{kind}s.parquet"], {f"{kind}_id": pa.string()})
+            ids[kind] = tuple(table[f"{kind}_id"].to_pylist())
         for kind, names in ids.items():
             vectors = tensors[f"{kind}s"]
             if len(vectors) != len(names) or len(set(names)) != len(names):
@@ -69,8 +72,3 @@ def pooling_weights(items: Tensor, known: Interactions) -> Tensor:
     top = torch.full((len(mean),), -torch.inf).scatter_reduce(0, known.users, logits, "amax")
     weights = (logits - top[known.users]).exp()
     return weights / torch.zeros(len(mean)).index_add_(0, known.users, weights)[known.users]
-
-
-def _read_ids(folder: Path, kind: str) -> tuple[str, ...]:
-    table = read_parquet(f"{kind}s", [folder / f"{kind}s.parquet"], {f"{kind}_id": pa.string()})
-    return tuple(table[f"{kind}_id"].to_pylist())

@@ -103,15 +103,15 @@ class Comparison:
     def _counts(self, row: Row) -> dict[str, float]:
         found = {f"coverage@{COVERAGE_AT}": coverage(row.lists, self.catalogue, COVERAGE_AT)}
         if self.kinds:
-            found[f"kinds@{COVERAGE_AT}"] = float(np.mean([self._kinds_of(ranked) for ranked in row.lists]))
+            counts = [
+                len({self.kinds[item] for item in ranked[:COVERAGE_AT] if item in self.kinds}) for ranked in row.lists
+            ]
+            found[f"kinds@{COVERAGE_AT}"] = float(np.mean(counts))
         return found
 
     def _count(self, row: Row, name: str, value: float) -> dict[str, Any]:
         line = _line(row.model, name, "all", Interval(value, value, value, len(self.test)), int(row.scored.sum()))
         return {**line, "lo": None, "hi": None}
-
-    def _kinds_of(self, ranked: Sequence[str]) -> int:
-        return len({self.kinds[item] for item in ranked[:COVERAGE_AT] if item in self.kinds})
 
     def differences(self) -> dict[str, float]:
         """Each row minus the one above, and the last row minus each other, paired, on NDCG@10.

@@ -231,11 +231,8 @@ def _write(spec: StageSpec, found: Sequence[Comparison], names: Sequence[str]) -
         prefix = "" if comparison.split == "time" else f"{comparison.split}."
         metrics |= {f"{prefix}{name}": value for name, value in own.items()}
     tables = {"model_metrics": pa.concat_tables(means), "eval_values": pa.concat_tables(values)}
-    return StageResult(metrics, {name: (_write_table(spec, name, table),) for name, table in tables.items()})
-
-
-def _write_table(spec: StageSpec, name: str, table: pa.Table) -> str:
-    relative = f"tables/{name}/part-0.parquet"
-    (spec.out_dir / relative).parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(table, spec.out_dir / relative)
-    return relative
+    files = {name: f"tables/{name}/part-0.parquet" for name in tables}
+    for name, file in files.items():
+        (spec.out_dir / file).parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(tables[name], spec.out_dir / file)
+    return StageResult(metrics, {name: (file,) for name, file in files.items()})

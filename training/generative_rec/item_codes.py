@@ -146,7 +146,8 @@ class ItemCodes:
         knows), and a model that is asked so writes no items.
         """
         code = self.of_user(user) if history else ()
-        return (self.vocabulary.tokenizer.bos_token_id, *code, *self._joined(history[-last:]))
+        items = (token for item in history[-last:] for token in self.of(item))
+        return (self.vocabulary.tokenizer.bos_token_id, *code, *items)
 
     def of_user(self, user: str | None) -> tuple[int, ...]:
         """The token ids of a user's semantic id; none for a user without one."""
@@ -155,9 +156,6 @@ class ItemCodes:
     def next_item(self, history: Sequence[str], target: str, last: int, user: str | None = None) -> Sample:
         """The sample that learns the target after the history."""
         return Sample(self.prompt(history, last, user), self.of(target))
-
-    def _joined(self, items: Sequence[str]) -> tuple[int, ...]:
-        return tuple(token for item in items for token in self.of(item))
 
 
 def _tokens(vocabulary: Vocabulary, kind: Kind, codes: Codes) -> dict[str, tuple[int, ...]]:

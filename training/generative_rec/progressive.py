@@ -17,7 +17,7 @@ from training.core.loop import Loop, LoopConfig, Trained
 from training.core.preference import Preference, PreferenceObjective, with_reference
 from training.core.stage import StageResult, StageSpec, resolve_config
 from training.generative_rec.alignment import AlignmentConfig, AlignmentStage
-from training.generative_rec.negatives import Choice, Level, Preferences, real_feedback, self_play
+from training.generative_rec.negatives import Choice, Level, real_feedback, self_play
 from training.generative_rec.samples import training_feedback
 
 
@@ -37,7 +37,11 @@ def main(spec: StageSpec) -> StageResult:
     """Train, hold the gate, write `model/` and `gate.json`."""
     config = resolve_config(spec, Config)
     stage = AlignmentStage.start(spec, config)
-    found = _preferences(stage, config)
+    if config.source == "self_play":
+        found = self_play(stage.model.eval(), stage.items, stage.examples, config.level, config.choice)
+    else:
+        feedback = training_feedback(spec, stage.samples)
+        found = real_feedback(stage.items, stage.examples, feedback, config.level, config.choice)
     kept, examples = len(found.kept), len(stage.examples)
     sizes = {"examples": float(examples), "preferences": float(kept), "dropped": float(found.dropped)}
     if kept < config.least:
@@ -45,13 +49,6 @@ def main(spec: StageSpec) -> StageResult:
     trained = _train(stage, config, found.kept)
     steps = {"steps": float(trained.steps), "best_step": float(trained.best_step)}
     return stage.end({**sizes, **steps}, trained.resumed_from, best=trained.best_step)
-
-
-def _preferences(stage: AlignmentStage, config: Config) -> Preferences:
-    if config.source == "self_play":
-        return self_play(stage.model.eval(), stage.items, stage.examples, config.level, config.choice)
-    feedback = training_feedback(stage.spec, stage.samples)
-    return real_feedback(stage.items, stage.examples, feedback, config.level, config.choice)
 
 
 def _train(stage: AlignmentStage, config: Config, found: list[Preference]) -> Trained:

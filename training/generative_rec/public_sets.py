@@ -55,7 +55,11 @@ def write_tables(name: Name, data: Path, out: Path) -> None:
     listed = pq.read_table(folder / "items.parquet").to_pylist()
     kinds = known_categories([row.get("attributes") or [] for row in listed])
     items = [_item(name, row, kinds) for row in listed]
-    events = _office_events(folder) if name == "office" else _ordered_events(folder)
+    if name == "office":
+        taken = pq.read_table(folder / "interactions.parquet").to_pylist()
+        events = [Event(row["user_id"], row["event_time"].date(), str(row["item_id"]), row["rating"]) for row in taken]
+    else:
+        events = _ordered_events(folder)
     out.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.Table.from_pylist(items, schema=ITEMS_SCHEMA), out / "items.parquet")
     rows = list(samples(events, {str(item["item_id"]): item for item in items}, name == "office"))
@@ -66,6 +70,7 @@ def samples(
     events: Sequence[Event], items: Mapping[str, Mapping[str, str | None]], timed: bool
 ) -> Iterator[dict[str, Any]]:
     """A row per event, its history and profile from the days before; `timed`: the days are real and the cuts hold."""
+    valid_from, test_from = OFFICE_CUTS
     ordered = sorted(events, key=lambda event: (event.user_id, event.day, event.item_id))
     for user, own in groupby(ordered, key=lambda event: event.user_id):
         past: list[Event] = []
@@ -73,6 +78,7 @@ def samples(
             today = list(of_day)
             known = [event.item_id for event in past[-HISTORY:]]
             text = profile(past[-PROFILE_ITEMS:], items)
+            part = "train" if not timed or day < valid_from else "valid" if day < test_from else "test"
             for event in today:
                 yield {
                     "user_id": user,
@@ -80,7 +86,7 @@ def samples(
                     "event_time": datetime(day.year, day.month, day.day, tzinfo=UTC),
                     "item_id": event.item_id,
                     "history_item_ids": known,
-                    "split_time": _part(day) if timed else "train",
+                    "split_time": part,
                     "feedback": feedback(event.rating),
                     PROFILE: text,
                 }
@@ -107,11 +113,6 @@ def profile(past: Sequence[Event], items: Mapping[str, Mapping[str, str | None]]
 def _most_frequent(values: Sequence[str | None]) -> list[str]:
     counts = Counter(value for value in values if value)
     return sorted(counts, key=lambda value: (-counts[value], value))[:PROFILE_NAMES]
-
-
-def _part(day: date) -> str:
-    valid_from, test_from = OFFICE_CUTS
-    return "train" if day < valid_from else "valid" if day < test_from else "test"
 
 
 def known_categories(attributes: Sequence[Sequence[str]]) -> frozenset[str]:
@@ -146,11 +147,6 @@ def _ordered_events(folder: Path) -> list[Event]:
         for row in pq.read_table(folder / "sequences.parquet").to_pylist()
         for place, item in enumerate(row["item_ids"])
     ]
-
-
-def _office_events(folder: Path) -> list[Event]:
-    rows = pq.read_table(folder / "interactions.parquet").to_pylist()
-    return [Event(row["user_id"], row["event_time"].date(), str(row["item_id"]), row["rating"]) for row in rows]
 
 
 def main() -> int:

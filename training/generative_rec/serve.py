@@ -94,12 +94,22 @@ class Recommender(base.Recommender):
 
         No beam goes to an item that is not `within`. DataError where none of the model's items is.
         """
-        prompts = [self._items.prompt(self._known(one), self._serving.history, one.user) for one in asked]
-        spare = max((len(one.left_out) for one in asked), default=0)
-        part = None if within is None else self._part(within, len(asked))
-        found = beam_search(self._model, self._items.trie, prompts, max(k, self._serving.beams) + spare, within=part)
-        lines = zip(asked, found.items.tolist(), found.log_probs.tolist(), strict=True)
-        return [self._ranking(one, rows, scores)[:k] for one, rows, scores in lines]
+        items = self._items
+        prompts = []
+        for one in asked:
+            known = [item for item in one.history if item in items.row]
+            prompts.append(items.prompt(known, self._serving.history, one.user))
+        beams = max(k, self._serving.beams) + max((len(one.left_out) for one in asked), default=0)
+        part = None
+        if within is not None:
+            inside = [row for row, item in enumerate(self.catalogue) if item in within]
+            part = SubCatalogues.create(items.trie, [inside], [0] * len(asked))
+        found = beam_search(self._model, items.trie, prompts, beams, within=part)
+        rankings = list[Ranking]()
+        for one, rows, scores in zip(asked, found.items.tolist(), found.log_probs.tolist(), strict=True):
+            line = [(self.catalogue[row], score) for row, score in zip(rows, scores, strict=True) if row != NO_ITEM]
+            rankings.append([(item, score) for item, score in line if item not in one.left_out][:k])
+        return rankings
 
     def predict(self, frame: pd.DataFrame, params: Mapping[str, Any]) -> pd.DataFrame:
         """The first `k` items and their log-probabilities for each row of `frame`.
@@ -113,14 +123,3 @@ class Recommender(base.Recommender):
         lists = self.recommend(histories, int(params.get("k", 10)), users=users)
         items = [[item for item, _ in ranking] for ranking in lists]
         return pd.DataFrame({"items": items, "scores": [[score for _, score in ranking] for ranking in lists]})
-
-    def _part(self, within: Collection[str], requests: int) -> SubCatalogues:
-        rows = [row for row, item in enumerate(self.catalogue) if item in within]
-        return SubCatalogues.create(self._items.trie, [rows], [0] * requests)
-
-    def _known(self, one: Query) -> list[str]:
-        return [item for item in one.history if item in self._items.row]
-
-    def _ranking(self, one: Query, rows: Sequence[int], scores: Sequence[float]) -> Ranking:
-        ids = ((self.catalogue[row], score) for row, score in zip(rows, scores, strict=True) if row != NO_ITEM)
-        return [(item, score) for item, score in ids if item not in one.left_out]

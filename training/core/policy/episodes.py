@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from training.core.errors import DataError
-from training.core.policy.groups import Group, Response
+from training.core.policy.groups import Group
 from training.core.policy.surrogate import Episode
 from training.core.sequences import Tokens, Tree, by_tree, passes, token_entropies, token_log_probs
 
@@ -24,8 +24,17 @@ def drafts(group: Group, advantage: Tensor, row_tokens: int) -> list[Episode]:
     episodes = []
     for numbers in _trees(group, row_tokens):
         responses = [group.responses[number] for number in numbers]
-        gains = [_per_token(advantage[number], group.responses[number]) for number in numbers]
-        old = torch.cat([_behaviour(response) for response in responses])
+        gains, behaviour = list[Tensor](), list[Tensor]()
+        for number, response in zip(numbers, responses, strict=True):
+            gain, size = advantage[number].float(), len(response.tokens)
+            if gain.ndim and len(gain) < size:
+                raise DataError(
+                    f"{len(gain)} advantages for {size} tokens", do="give one per response, or one per token"
+                )
+            gains.append(gain[:size] if gain.ndim else gain.expand(size))
+            unknown = [float("nan")] * size
+            behaviour.append(torch.tensor(unknown if response.behaviour is None else response.behaviour))
+        old = torch.cat(behaviour)
         tree = Tree(responses[0].prompt, tuple(response.tokens for response in responses))
         episodes.append(Episode(tree, torch.cat(gains), old, torch.zeros_like(old), torch.zeros_like(old)))
     return episodes
@@ -43,18 +52,6 @@ def _trees(group: Group, row_tokens: int) -> list[list[int]]:
         tree.append(number)
         newest[response.prompt] = tree, room - len(response.tokens)
     return trees
-
-
-def _per_token(advantage: Tensor, response: Response) -> Tensor:
-    size = len(response.tokens)
-    if advantage.ndim and len(advantage) < size:
-        raise DataError(f"{len(advantage)} advantages for {size} tokens", do="give one per response, or one per token")
-    return advantage.float()[:size] if advantage.ndim else advantage.float().expand(size)
-
-
-def _behaviour(response: Response) -> Tensor:
-    unknown = [float("nan")] * len(response.tokens)
-    return torch.tensor(unknown if response.behaviour is None else response.behaviour)
 
 
 def with_old(

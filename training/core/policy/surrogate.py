@@ -159,7 +159,9 @@ class Surrogate:
         log_probs = token_log_probs(logits, trees)[trees.mask]
         entropy = token_entropies(logits if batch.bonus else logits.detach(), trees)[trees.mask]
         ratio = (log_probs - torch.where(batch.old.isnan(), log_probs.detach(), batch.old)).exp()
-        low, high = self._bounds(batch.uncertain)
+        wide = self.uncertain_clip or self.clip
+        low = torch.where(batch.uncertain, wide.low, self.clip.low)
+        high = torch.where(batch.uncertain, wide.high, self.clip.high)
         value = clipped_gain(ratio, batch.advantage, low, high) + batch.bonus * entropy
         terms = {
             "entropy": entropy,
@@ -171,11 +173,6 @@ class Surrogate:
             terms["kl"] = k3(log_probs, batch.reference)
             value = value - self.kl * terms["kl"]
         return -(value * batch.weight).sum(), {name: (term * batch.weight).sum() for name, term in terms.items()}
-
-    def _bounds(self, uncertain: Tensor) -> tuple[Tensor, Tensor]:
-        wide = self.uncertain_clip or self.clip
-        low = torch.where(uncertain, wide.low, self.clip.low)
-        return low, torch.where(uncertain, wide.high, self.clip.high)
 
 
 def _joined(values: Sequence[Tensor]) -> Tensor:

@@ -125,11 +125,8 @@ class Baseline(Recommender):
             for line, one in zip(scores, part, strict=True):
                 line[outside] = -np.inf
                 line[self.rows(tuple(one.left_out))] = -np.inf
-            found += [self._best(line, k) for line in scores]
+                last = np.partition(line, -k)[-k] if k < len(line) else -np.inf
+                rows = np.flatnonzero(line >= last)  # sorting these alone takes a tenth of the time
+                best = rows[np.lexsort((-self.popularity[rows], -line[rows]))][:k]
+                found.append([(self.catalogue[row], float(line[row])) for row in best if line[row] > -np.inf])
         return found
-
-    def _best(self, scores: Scores, k: int) -> Ranking:
-        last = np.partition(scores, -k)[-k] if k < len(scores) else -np.inf
-        rows = np.flatnonzero(scores >= last)  # sorting these alone takes a tenth of the time
-        best = rows[np.lexsort((-self.popularity[rows], -scores[rows]))][:k]
-        return [(self.catalogue[row], float(scores[row])) for row in best if scores[row] > -np.inf]

@@ -46,7 +46,10 @@ class CoVisit(Baseline):
         asked = asked_to_choose(known)
         self._count(countings[0])
         if asked and len(countings) > 1:
-            quality = {one: self._quality(one, asked) for one in countings}
+            quality: dict[Counting, float] = {}
+            for one in countings:
+                self._count(one)
+                quality[one] = float(self.gains(asked).mean())
             best = max(countings, key=lambda one: quality[one])
             self._count(best)
             self.choice = Choice(str(best), quality[best])
@@ -56,10 +59,6 @@ class CoVisit(Baseline):
         keys, counts = np.unique(_pairs(self.sequences, size, counting), return_counts=True)
         self._neighbour, self._weight = keys % size, np.log1p(counts).astype(np.float32)
         self._start = np.searchsorted(keys // size, np.arange(size + 1))
-
-    def _quality(self, counting: Counting, asked: Sequence[NextItem]) -> float:
-        self._count(counting)
-        return float(self.gains(asked).mean())
 
     def scores(self, histories: Sequence[Sequence[int]]) -> Scores:
         """See `Baseline.scores`."""

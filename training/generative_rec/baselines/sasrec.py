@@ -91,7 +91,12 @@ class SASRec(Baseline):
 
     def _epoch(self, rows: Tensor, optimizer: torch.optim.Optimizer) -> None:
         self._network.train()
-        for batch in self._batches((rows != _PAD).sum(dim=1)):
+        # Random batches of about equal lengths: most sequences are short, and padding costs time.
+        lengths = (rows != _PAD).sum(dim=1)
+        order = (lengths + _LENGTHS_TOGETHER * torch.rand(len(lengths))).argsort()
+        batches = torch.split(order, self._config.batch_size)
+        for number in torch.randperm(len(batches)):
+            batch = batches[number]
             kept = rows[batch][:, : int((rows[batch] != _PAD).sum(dim=1).max())]
             seen, target = kept[:, :-1], kept[:, 1:]
             asked = target != _PAD
@@ -119,12 +124,6 @@ class SASRec(Baseline):
             [states, drawn, *([] if among is None else [own])],
             [cut[0].grad, cut[2].grad, *([] if among is None else [cut[1].grad])],
         )
-
-    def _batches(self, lengths: Tensor) -> list[Tensor]:
-        """Row numbers in random batches of about equal lengths: most sequences are short, and padding costs time."""
-        order = (lengths + _LENGTHS_TOGETHER * torch.rand(len(lengths))).argsort()
-        batches = torch.split(order, self._config.batch_size)
-        return [batches[number] for number in torch.randperm(len(batches))]
 
 
 class _Network(nn.Module):

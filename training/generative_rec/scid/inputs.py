@@ -87,7 +87,7 @@ def build_inputs(
         users, rows = (vectors.users,), known.users
         return Inputs(users, (early,), (asked,), (vectors.items,), users, rows, (weights,), len(known.user_ids))
     item_text = _embedded(spec, item_texts(items, config.fallback_text), known.item_ids, config, "item")
-    means = [_mean_texts(item_text, part) for part in (known, halves, told)]
+    means = [part.user_sums(item_text) / part.starts.diff().unsqueeze(1) for part in (known, halves, told)]
     texts = [dict[str, str]()] * 3
     if config.users == "profile":
         whole, half = (profiles(spec, end) for end in (held_out_from(samples), second_half_from(samples)))
@@ -126,11 +126,6 @@ def _rows_to_learn_from(known: Interactions, halves: Interactions, texts: Mappin
     half = early_length(known.starts.diff())
     late = torch.arange(len(known.items)) - known.starts[known.users] >= half[known.users]
     return torch.where(late, of_user[known.users], known.users)
-
-
-def _mean_texts(texts: Tensor, known: Interactions) -> Tensor:
-    """The mean text vector of each user's events: [items, width] -> [users, width]."""
-    return known.user_sums(texts) / known.starts.diff().unsqueeze(1)
 
 
 def profiles(spec: StageSpec, end: Mapping[str, date]) -> dict[str, str]:

@@ -41,8 +41,11 @@ class ScEncoder(nn.Module):
         super().__init__()
         self.shift: Tensor
         self.scale: Tensor
-        self.register_buffer("shift", torch.cat([part.mean(dim=0) for part in parts]))
-        self.register_buffer("scale", torch.cat([_scale(part) for part in parts]))
+        means = [part.mean(dim=0) for part in parts]
+        norms = [(part - mean).norm(dim=1).mean() for part, mean in zip(parts, means, strict=True)]
+        scales = [norm.clamp(min=1e-12).reciprocal().expand_as(mean) for norm, mean in zip(norms, means, strict=True)]
+        self.register_buffer("shift", torch.cat(means))
+        self.register_buffer("scale", torch.cat(scales))
         self.width = config.width or parts[0].shape[1]
         self.layers = StraightMlp(len(self.shift), config.hidden, self.width)
         first = torch.eye(self.width, parts[0].shape[1])
@@ -88,9 +91,3 @@ def u2i_loss(users: Tensor, items: Tensor, negatives: Tensor, skip: Tensor) -> T
     positive = (users * items).sum(dim=1, keepdim=True)
     scores = (users @ negatives.T).masked_fill(skip, -torch.inf)
     return -torch.cat([positive, scores], dim=1).log_softmax(dim=1)[:, 0].mean()
-
-
-def _scale(part: Tensor) -> Tensor:
-    norm = (part - part.mean(dim=0)).norm(dim=1).mean()
-    scale: Tensor = norm.clamp(min=1e-12).reciprocal().repeat(part.shape[1])
-    return scale

@@ -42,7 +42,9 @@ def neighbour_report(side: Side, inputs: Tensor, codes: Tensor, asked: Tensor) -
     their share of the places that are left.
     """
     scaled = (inputs - side.encoder.shift) * side.encoder.scale
-    true = _nearest_others(scaled, asked)
+    count, rows = min(NEIGHBOURS, len(scaled) - 1), rows_at_once(len(scaled), VALUES_IN_CACHE)
+    nearest = [_distances(scaled, part).topk(count, largest=False).indices for part in torch.split(asked, rows)]
+    true = torch.cat(nearest)
     found = {}
     for level in range(1, side.quantizer.levels + 1):
         share = _held(_level_sums(side, codes, level), asked, true)
@@ -68,13 +70,6 @@ def covisit_report(side: Side, inputs: Tensor, codes: Tensor, known: Interaction
 def _level_sums(side: Side, codes: Tensor, levels: int) -> Tensor:
     books = side.quantizer.books.detach().cpu()
     return torch.stack([books[level][codes[:, level]] for level in range(levels)]).sum(dim=0)
-
-
-def _nearest_others(points: Tensor, asked: Tensor) -> Tensor:
-    """The 10 nearest other rows of rows `asked`: [asked, 10]."""
-    count = min(NEIGHBOURS, len(points) - 1)
-    parts = torch.split(asked, rows_at_once(len(points), VALUES_IN_CACHE))
-    return torch.cat([_distances(points, part).topk(count, largest=False).indices for part in parts])
 
 
 def _held(points: Tensor, asked: Tensor, true: Tensor) -> Tensor:

@@ -137,7 +137,8 @@ class TokenizerTraining:
         notes = steps.notes
 
         def step(number: int) -> float:
-            if notes["switch"] is None and self._switches(number, notes):
+            late = number >= config.switch_share * config.steps
+            if notes["switch"] is None and (late or notes["worse"] >= config.patience):
                 notes.update(switch=number, worse=0)
                 if notes["best"] < math.inf:
                     load_weights(self.model, folder / CHECKPOINTS / _SPACE)
@@ -199,10 +200,6 @@ class TokenizerTraining:
         skip = self._data.known.touched(users.unsqueeze(1), items[among]) | (items.unsqueeze(1) == items[among])
         user, item = self.model.user.embed(self._data.users[users]), self.model.item.embed(self._data.items[items])
         return float(u2i_loss(user, item, item[among], skip.to(item.device)))
-
-    def _switches(self, number: int, notes: dict[str, Any]) -> bool:
-        late = number >= self._config.switch_share * self._config.steps
-        return late or notes["worse"] >= self._config.patience
 
     def _check(self, step: int, notes: dict[str, Any], parts: dict[str, float], folder: Path, log: MetricsLog) -> None:
         valid = self.valid_loss()

@@ -49,13 +49,13 @@ class RuleShaping:
 
     def __call__(self, groups: Sequence[Group]) -> list[Tensor]:
         """The rewards of groups that have been graded."""
-        return [self._of(group.rewards[GRADES].value) for group in groups]
-
-    def _of(self, grades: Tensor) -> Tensor:
-        gate, parts = grades[:, :2].prod(dim=1), grades[:, 2:]
-        weights = torch.tensor([self.label, self.category, self.attribute, self.closeness], dtype=grades.dtype)
-        known = (weights * ~parts.isnan()).sum(dim=1)
-        return gate * (weights * parts.nan_to_num(0.0)).sum(dim=1) / known
+        rewards = []
+        for grades in (group.rewards[GRADES].value for group in groups):
+            gate, parts = grades[:, :2].prod(dim=1), grades[:, 2:]
+            weights = torch.tensor([self.label, self.category, self.attribute, self.closeness], dtype=grades.dtype)
+            known = (weights * ~parts.isnan()).sum(dim=1)
+            rewards.append(gate * (weights * parts.nan_to_num(0.0)).sum(dim=1) / known)
+        return rewards
 
 
 def agrl(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from functools import partial
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -209,11 +211,13 @@ def test_an_item_is_taken_out_of_its_users_input_while_the_pair_is_learnt() -> N
 def test_the_phases_switch_at_their_share_of_the_steps_or_when_the_loss_stands_still(
     training: TokenizerTraining, tmp_path: Path
 ) -> None:
-    _, switch, _ = training.train(tmp_path, "run")
+    _, switch, _ = training.train(tmp_path / "share", "run")
     assert switch == 12
-    notes = {"worse": 10}
-    assert training._switches(1, notes)
-    assert not training._switches(1, {"worse": 9})
+    for patience, expected in ((1, 8), (2, 12)):
+        training, losses = tokenizer_training(patience=patience), chain([2.0], repeat(3.0))
+        with patch.object(training, "valid_loss", partial(next, losses)):
+            _, switch, _ = training.train(tmp_path / f"patience-{patience}", "run")
+        assert switch == expected
 
 
 def test_codes_are_learnt_on_the_best_space_and_no_longer_than_a_check_could_be_kept(tmp_path: Path) -> None:
