@@ -18,18 +18,18 @@ from typing import Literal, TypeVar
 import torch
 from torch import Tensor
 
+from training.core.catalogue import read_catalogue
 from training.core.checkpoint import load_weights, places, save_weights
 from training.core.errors import LeftOut
 from training.core.ranking import VALUES_IN_CACHE, rows_at_once
 from training.core.stage import MetricsLog, StageResult, StageSpec, resolve_config
 from training.core.steps import Steps, drawn
-from training.generative_rec.catalogue import read_catalogue
 from training.generative_rec.code_sizes import refuse_small
 from training.generative_rec.collaborative_vectors import CollaborativeVectors, pooled_users
 from training.generative_rec.covisit_vectors import covisit_vectors
 from training.generative_rec.din import DIN, sampled_softmax
 from training.generative_rec.interactions import Interactions, padded_rows
-from training.generative_rec.samples import NextItem, Protocol, of_catalogue, of_part, read_samples
+from training.generative_rec.samples import TABLE, NextItem, Protocol, of_catalogue, of_part, read_samples
 
 T = TypeVar("T")
 _VALID_SEED, _AT_ONCE = -1, 4
@@ -71,7 +71,7 @@ class Config:
 def main(spec: StageSpec) -> StageResult:
     """Train the recommender, pool the users, rank some validation samples beside popularity."""
     config = resolve_config(spec, Config)
-    item_ids = [item["item_id"] for item in read_catalogue(spec, config.sources)]
+    item_ids = [item["item_id"] for item in read_catalogue(spec, config.sources, TABLE)]
     samples = of_catalogue(read_samples(spec, config.protocol), item_ids)
     known = Interactions.of_training(samples, item_ids, config.min_events)
     refuse_small(len(item_ids), len(known.user_ids))

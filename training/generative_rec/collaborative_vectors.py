@@ -12,10 +12,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from training.core.catalogue import refuse_broken
 from training.core.checkpoint import read_tensors
 from training.core.errors import DataError
 from training.core.tables import read_parquet
-from training.generative_rec.catalogue import refuse_broken
 from training.generative_rec.interactions import Interactions
 
 _VECTORS = "collaborative.safetensors"

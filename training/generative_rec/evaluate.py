@@ -27,6 +27,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from training.core.catalogue import read_catalogue, read_kinds
 from training.core.errors import DataError, LeftOut
 from training.core.files import write_json
 from training.core.metrics import METRICS, rank_of
@@ -36,7 +37,6 @@ from training.generative_rec.baselines.base import Ranking, Recommender
 from training.generative_rec.baselines.packed import Facts, pack
 from training.generative_rec.baselines.rows import COUNTED, BaselineName, fitted
 from training.generative_rec.baselines.sasrec import SASRecConfig
-from training.generative_rec.catalogue import read_catalogue, read_kinds
 from training.generative_rec.comparison import (
     COMPARED,
     VALUES_SCHEMA,
@@ -47,6 +47,7 @@ from training.generative_rec.comparison import (
 )
 from training.generative_rec.item_codes import read_codes
 from training.generative_rec.samples import (
+    TABLE,
     NextItem,
     Protocol,
     model_folder,
@@ -59,7 +60,6 @@ from training.generative_rec.samples import (
 from training.generative_rec.serve import Recommender as Generative
 from training.generative_rec.serve import Serving, package
 
-TABLE = "next_item_training_set"
 LeftOutRows = dict[str, str]
 _CHUNK = 256
 
@@ -127,7 +127,7 @@ def _catalogue(spec: StageSpec, config: Config) -> list[str]:
     """The items of the last model's ids, or those that people act on where there is no model."""
     if config.models:
         return sorted(read_codes(spec.artifact(list(config.models.values())[-1])))
-    return [item["item_id"] for item in read_catalogue(spec, ())]
+    return [item["item_id"] for item in read_catalogue(spec, (), TABLE)]
 
 
 def _pack_best(spec: StageSpec, config: Config, catalogue: Sequence[str], metrics: Mapping[str, float]) -> None:

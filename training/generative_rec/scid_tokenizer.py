@@ -21,10 +21,10 @@ import pyarrow.parquet as pq
 import torch
 from safetensors.torch import save_file
 
+from training.core.catalogue import item_texts, read_catalogue
 from training.core.checkpoint import save_weights
 from training.core.errors import LeftOut
 from training.core.stage import MetricsLog, StageResult, StageSpec, resolve_config
-from training.generative_rec.catalogue import item_texts, read_catalogue
 from training.generative_rec.code_sizes import refuse_small
 from training.generative_rec.interactions import Interactions, held_out_pairs
 from training.generative_rec.item_codes import (
@@ -35,7 +35,14 @@ from training.generative_rec.item_codes import (
     read_user_codes,
 )
 from training.generative_rec.quantizers import unique_leaves
-from training.generative_rec.samples import Protocol, before_held_out, of_catalogue, read_samples, refuse_other_split
+from training.generative_rec.samples import (
+    TABLE,
+    Protocol,
+    before_held_out,
+    of_catalogue,
+    read_samples,
+    refuse_other_split,
+)
 from training.generative_rec.scid.collisions import SinkhornConfig, collision_rate, spread
 from training.generative_rec.scid.inputs import Inputs, TextConfig, build_inputs
 from training.generative_rec.scid.model import DualTokenizer, ScConfig, Side
@@ -81,7 +88,7 @@ def main(spec: StageSpec) -> StageResult:
     """Train the tokenizer, give every item and every user of the training part its codes, hold the gate."""
     config = resolve_config(spec, Config)
     refuse_other_split(spec.artifact("collaborative"), config.protocol)
-    items = read_catalogue(spec, config.sources)
+    items = read_catalogue(spec, config.sources, TABLE)
     ids = [item["item_id"] for item in items]
     samples = of_catalogue(read_samples(spec, config.protocol), ids)
     known = Interactions.of_training(samples, ids, config.min_events)

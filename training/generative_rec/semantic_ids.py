@@ -18,11 +18,12 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import save_file
 
+from training.core.catalogue import item_texts, read_catalogue, refuse, refuse_broken
 from training.core.embeddings import embed_texts
 from training.core.stage import MetricsLog, StageResult, StageSpec, read_table, resolve_config
-from training.generative_rec.catalogue import item_texts, read_catalogue, refuse, refuse_broken
 from training.generative_rec.code_sizes import fitted
 from training.generative_rec.quantizers import QUANTIZERS, codebook_report, unique_leaves
+from training.generative_rec.samples import TABLE
 
 CODES_FILE = "codes.parquet"
 CODES_SCHEMA = {"item_id": pa.string(), "codes": pa.list_(pa.int32())}
@@ -53,7 +54,7 @@ class Config:
 def main(spec: StageSpec) -> StageResult:
     """Embed the text of every item and quantize the vectors, or read the published codes; tell the leftovers apart."""
     config = resolve_config(spec, Config)
-    items = read_catalogue(spec, config.sources)
+    items = read_catalogue(spec, config.sources, TABLE)
     ids = [item["item_id"] for item in items]
     made = _quantized(spec, config, items) if config.published is None else _published(spec, config, ids)
     codes, size, state = made

@@ -21,6 +21,7 @@ import pyarrow as pa
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from training.core.backbone import BackboneConfig, build_backbone, save_backbone
+from training.core.catalogue import first_of, read_item_texts
 from training.core.embedded import local_folder
 from training.core.files import new_folder
 from training.core.loop import Loop, LoopConfig, Trained
@@ -30,7 +31,6 @@ from training.core.stage import StageResult, StageSpec, is_main_process, read_ta
 from training.core.tokens import Vocabulary, train_text_tokenizer
 from training.generative_rec.baselines.base import Known
 from training.generative_rec.baselines.covisit import order_matters
-from training.generative_rec.catalogue import first_of, read_item_texts
 from training.generative_rec.item_codes import ItemCodes, codebooks, meaning_of, start_from_text
 from training.generative_rec.samples import (
     NextItem,

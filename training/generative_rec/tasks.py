@@ -15,10 +15,10 @@ from typing import Literal
 
 import numpy as np
 
+from training.core.catalogue import ItemText
 from training.core.errors import DataError
 from training.core.packing import Samples
 from training.core.prompts import Bindings, Codes, Template, Writer, load_templates
-from training.generative_rec.catalogue import ItemText
 from training.generative_rec.interactions import early_length
 from training.generative_rec.item_codes import ItemCodes
 

@@ -22,10 +22,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from training.core.catalogue import item_texts, refuse_broken
 from training.core.embeddings import embed_texts
 from training.core.errors import DataError
 from training.core.stage import StageSpec, read_batches
-from training.generative_rec.catalogue import item_texts, refuse_broken
 from training.generative_rec.collaborative_vectors import CollaborativeVectors, pooled_users, pooling_weights
 from training.generative_rec.interactions import Interactions, early_length
 from training.generative_rec.samples import PROFILE, SCHEMA, NextItem, held_out_from, of_part

@@ -7,17 +7,17 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
+from training.core.catalogue import read_catalogue
 from training.core.stage import StageSpec, TableRef
-from training.generative_rec.catalogue import read_catalogue
 from training.generative_rec.generated_shop import write_shop
-from training.generative_rec.samples import PARTS, of_part, read_samples
+from training.generative_rec.samples import PARTS, TABLE, of_part, read_samples
 
 
 def test_a_shop_has_so_many_items_and_events_and_its_histories_are_of_days_before(tmp_path: Path) -> None:
     write_shop(tmp_path, 70, 2000)
     tables = {name: TableRef((str(tmp_path / f"{name}.parquet"),)) for name in ("items", "next_item_training_set")}
     spec = StageSpec("generative_rec", "sft", str(tmp_path), 1, tables=tables)
-    samples, items = read_samples(spec, "time"), [item["item_id"] for item in read_catalogue(spec, ())]
+    samples, items = read_samples(spec, "time"), [item["item_id"] for item in read_catalogue(spec, (), TABLE)]
     rows = pq.read_table(tmp_path / "next_item_training_set.parquet").to_pylist()
     assert (len(items), len(rows)) == (70, 2000)
     assert {item for row in rows for item in (row["item_id"], *row["history_item_ids"])} <= set(items)

@@ -20,15 +20,15 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 
 from tests.unit.training.scid_kit import ITEMS, TOKENIZER, collaborative_spec, embed, walk, write_tables
+from training.core.catalogue import read_catalogue
 from training.core.errors import DataError, LeftOut, Preempted
 from training.core.stage import StageSpec, TableRef
 from training.core.trie import Trie
 from training.generative_rec import collaborative, scid_tokenizer
-from training.generative_rec.catalogue import read_catalogue
 from training.generative_rec.collaborative_vectors import pooled_users
 from training.generative_rec.interactions import Interactions, held_out_pairs
 from training.generative_rec.item_codes import read_codes, read_early_codes, read_user_codes
-from training.generative_rec.samples import NextItem, before_held_out, held_out_from, read_samples
+from training.generative_rec.samples import TABLE, NextItem, before_held_out, held_out_from, read_samples
 from training.generative_rec.scid import inputs, training
 from training.generative_rec.scid.training import TokenizerData
 
@@ -225,7 +225,9 @@ def built(stage: StageSpec, **text: Any) -> tuple[inputs.Inputs, TokenizerData, 
     samples = read_samples(stage, "leave_one_out")
     known = Interactions.of_training(samples, ITEMS, 2)
     told = Interactions.of_training(before_held_out(samples), ITEMS, 0)
-    found = inputs.build_inputs(stage, read_catalogue(stage, ()), samples, known, told, inputs.TextConfig(**text))
+    found = inputs.build_inputs(
+        stage, read_catalogue(stage, (), TABLE), samples, known, told, inputs.TextConfig(**text)
+    )
     pairs = held_out_pairs(samples, "valid", known)
     return found, TokenizerData.of(found, known, pairs, torch.device("cpu")), told
 

@@ -13,11 +13,11 @@ import pyarrow.parquet as pq
 import pytest
 from numpy.typing import NDArray
 
+from training.core.catalogue import item_text
 from training.core.errors import DataError
 from training.core.stage import StageSpec, TableRef, run_stage
 from training.core.trie import Trie
 from training.generative_rec import semantic_ids
-from training.generative_rec.catalogue import item_text
 from training.generative_rec.item_codes import read_codes
 
 COLUMNS = ("item_id", "source", "title", "brand", "category", "description", "features")

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from training.core.catalogue import ItemText
 from training.core.errors import DataError
 from training.core.packing import Sample, Samples
 from training.core.prompts import FENCES, Writer, load_templates
 from training.core.tokens import Vocabulary, train_text_tokenizer
-from training.generative_rec.catalogue import ItemText
 from training.generative_rec.item_codes import ItemCodes
 from training.generative_rec.tasks import SOURCES, Augmentation, Corpus, Mixture, task_templates
 

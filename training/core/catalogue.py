@@ -28,8 +28,8 @@ class ItemText:
     intent: str
 
 
-def read_catalogue(spec: StageSpec, sources: Sequence[str]) -> list[dict[str, str]]:
-    """The items of `sources` by id; no source named: the sources of the items that the training set's people act on.
+def read_catalogue(spec: StageSpec, sources: Sequence[str], acted_on: str) -> list[dict[str, str]]:
+    """The items of `sources` by id; no source named: those of the items in the table `acted_on`.
 
     Raises DataError for an empty catalogue, an item without an id or a source, and an id that is there twice.
     """
@@ -38,7 +38,7 @@ def read_catalogue(spec: StageSpec, sources: Sequence[str]) -> list[dict[str, st
     items = table.to_pylist()
     wanted = set(sources)
     if not wanted:
-        training_set = read_table(spec, "next_item_training_set", {"item_id": pa.string()})
+        training_set = read_table(spec, acted_on, {"item_id": pa.string()})
         source_of = {item["item_id"]: item["source"] for item in items}
         targets = training_set["item_id"].unique().to_pylist()
         wanted = {source_of[target] for target in targets if target in source_of}
