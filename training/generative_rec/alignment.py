@@ -15,7 +15,7 @@ from training.core.tokens import Vocabulary
 from training.generative_rec.item_codes import ItemCodes
 from training.generative_rec.samples import (
     NextItem,
-    Protocol,
+    Split,
     model_folder,
     of_catalogue,
     of_part,
@@ -34,7 +34,7 @@ class AlignmentConfig:
 
     start: str
     codes: str = "semantic_ids"
-    protocol: Protocol = "time"
+    split: Split = "time"
     history: int = 20
     examples: int = 20_000
     gate: StageGate = field(default_factory=StageGate)
@@ -56,11 +56,11 @@ class AlignmentStage:
     @classmethod
     def start(cls, spec: StageSpec, config: AlignmentConfig) -> AlignmentStage:
         """Read all that the stage needs. DataError where the model, the ids and the samples do not fit together."""
-        folder = spec.artifact(config.start) / model_folder(config.protocol)
-        refuse_other_split(spec.artifact(config.codes), config.protocol)
+        folder = spec.artifact(config.start) / model_folder(config.split)
+        refuse_other_split(spec.artifact(config.codes), config.split)
         model, vocabulary = load_backbone(folder)
         items = ItemCodes.load(spec.artifact(config.codes), vocabulary)
-        samples = of_catalogue(read_samples(spec, config.protocol), items.item_ids)
+        samples = of_catalogue(read_samples(spec, config.split), items.item_ids)
         valid, examples = (
             draw_examples(of_part(samples, part), items, config.history, limit, spec.seed)
             for part, limit in (("valid", config.gate.samples), ("train", config.examples))

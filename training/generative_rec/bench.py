@@ -114,7 +114,7 @@ def _run(folder: Path, presets: Mapping[str, Mapping[str, Any]], text: Mapping[s
     for stage, main in _STAGES.items():
         out = folder / stage
         out.mkdir()
-        config = {**presets[stage], "protocol": "leave_one_out", "min_events": 2}
+        config = {**presets[stage], "split": "leave_one_out", "min_events": 2}
         if stage == "scid_tokenizer":
             config["text"] = {**config.get("text", {}), **text}
         artifacts = {"collaborative": str(folder / "collaborative")}

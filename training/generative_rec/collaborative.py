@@ -29,7 +29,7 @@ from training.generative_rec.collaborative_vectors import CollaborativeVectors, 
 from training.generative_rec.covisit_vectors import covisit_vectors
 from training.generative_rec.din import DIN, sampled_softmax
 from training.generative_rec.interactions import Interactions, padded_rows
-from training.generative_rec.samples import TABLE, NextItem, Protocol, of_catalogue, of_part, read_samples
+from training.generative_rec.samples import TABLE, NextItem, Split, of_catalogue, of_part, read_samples
 
 T = TypeVar("T")
 _VALID_SEED, _AT_ONCE = -1, 4
@@ -47,7 +47,7 @@ class Config:
     sets teach an encoder that starts at random, as the source's does, fewer co-visits than counting knows).
     """
 
-    protocol: Protocol = "time"
+    split: Split = "time"
     sources: tuple[str, ...] = ()
     min_events: int = 2
     history: int = 20
@@ -72,7 +72,7 @@ def main(spec: StageSpec) -> StageResult:
     """Train the recommender, pool the users, rank some validation samples beside popularity."""
     config = resolve_config(spec, Config)
     item_ids = [item["item_id"] for item in read_catalogue(spec, config.sources, TABLE)]
-    samples = of_catalogue(read_samples(spec, config.protocol), item_ids)
+    samples = of_catalogue(read_samples(spec, config.split), item_ids)
     known = Interactions.of_training(samples, item_ids, config.min_events)
     refuse_small(len(item_ids), len(known.user_ids))
     encoder = Encoder(known, of_part(samples, "valid"), config, spec.seed)

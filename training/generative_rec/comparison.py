@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from training.core.metrics import METRICS, Floats, Interval, coverage, gains, intervals, paired_difference
 from training.generative_rec.baselines.base import Choice
-from training.generative_rec.samples import NextItem, Protocol
+from training.generative_rec.samples import NextItem, Split
 
 HISTORY_BUCKETS = {"0": (0, 0), "1-2": (1, 2), "3-5": (3, 5), "6+": (6, 10**9)}
 COVERAGE_AT = 10
@@ -68,7 +68,7 @@ class Comparison:
     `warm` are the items that training saw, `catalogue` counts all, `kinds` are the categories of those that have one.
     """
 
-    split: Protocol
+    split: Split
     rows: Sequence[Row]
     test: Sequence[NextItem]
     warm: frozenset[str]

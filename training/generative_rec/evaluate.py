@@ -7,7 +7,7 @@ an item on a day: twice is once (`samples.read_samples`), so each has one value.
 
 Both tables name the split of each line. The time split decides. Leave-one-out stands beside it for the comparison with
 papers, with every row fitted anew on its training part: a model of the time split has seen leave-one-out's test items,
-so a trained model has a row there only where its stage trained one for it (`protocols` of `sft`).
+so a trained model has a row there only where its stage trained one for it (`splits` of `sft`).
 
 A row whose stages were left out has the weights of the row that they started from, and so its figures; a model whose
 stage made nothing has no row, and neither has a baseline that the data is too little for: `gate.json` says why. The
@@ -49,7 +49,7 @@ from training.generative_rec.item_codes import read_codes
 from training.generative_rec.samples import (
     TABLE,
     NextItem,
-    Protocol,
+    Split,
     model_folder,
     of_catalogue,
     of_part,
@@ -78,7 +78,7 @@ class Config:
     """
 
     models: Mapping[str, str] = field(default_factory=lambda: {"sft": "semantic_ids"})
-    baselines: Mapping[Protocol, tuple[BaselineName, ...]] = field(
+    baselines: Mapping[Split, tuple[BaselineName, ...]] = field(
         default_factory=lambda: {"time": (*COUNTED, "sasrec"), "leave_one_out": COUNTED}
     )
     values: tuple[str, ...] = ("recall@5", "recall@10", "ndcg@5", "ndcg@10")
@@ -99,12 +99,12 @@ def main(spec: StageSpec) -> StageResult:
         raise DataError(f"{min(unknown)!r} is no metric of a sample", where="values", do=f"use {', '.join(METRICS)}")
     catalogue = _catalogue(spec, config)
     # Checkpoints are loaded first, so that a bad one costs no training time.
-    trained = {protocol: _trained(spec, config, protocol) for protocol in config.baselines}
+    trained = {split: _trained(spec, config, split) for split in config.baselines}
     found = list[Comparison]()
-    for protocol, baselines in config.baselines.items():
-        if baselines or trained[protocol]:
-            with _recorded(left_out, f"the {protocol} split"):
-                found.append(_compare(spec, config, protocol, catalogue, baselines, trained[protocol], left_out))
+    for split, baselines in config.baselines.items():
+        if baselines or trained[split]:
+            with _recorded(left_out, f"the {split} split"):
+                found.append(_compare(spec, config, split, catalogue, baselines, trained[split], left_out))
     if left_out:
         words = "; ".join(f"without {name}: {why}" for name, why in left_out.items())
         ran = {"accepted": bool(found), "reason": "" if found else words, "note": words if found else ""}
@@ -148,17 +148,17 @@ def chosen_samples(test: Sequence[NextItem], limit: int | None, seed: int) -> li
     return sorted(test, key=lambda sample: place[sample.user_id])[:limit]
 
 
-def _trained(spec: StageSpec, config: Config, protocol: Protocol) -> dict[str, Recommender]:
+def _trained(spec: StageSpec, config: Config, split: Split) -> dict[str, Recommender]:
     """The models that were trained on this split, packaged into the folder that they have in their stage.
 
     Models with the same weights and ids are one recommender, under each of their names.
     """
-    name, found = model_folder(protocol), dict[str, Recommender]()
+    name, found = model_folder(split), dict[str, Recommender]()
     loaded: dict[tuple[str, str], Recommender] = {}
     for model, codes in config.models.items():
         folder = spec.artifact(model) / name
-        if protocol == next(iter(config.baselines)) or folder.is_dir():
-            refuse_other_split(spec.artifact(codes), protocol)
+        if split == next(iter(config.baselines)) or folder.is_dir():
+            refuse_other_split(spec.artifact(codes), split)
             package(folder, spec.artifact(codes), config.serving, spec.out_dir / name)
             same = (codes, _hash_of_weights(folder))
             if same not in loaded:
@@ -178,13 +178,13 @@ def _hash_of_weights(folder: Path) -> str:
 def _compare(
     spec: StageSpec,
     config: Config,
-    protocol: Protocol,
+    split: Split,
     catalogue: Sequence[str],
     baselines: Sequence[BaselineName],
     trained: Mapping[str, Recommender],
     left_out: LeftOutRows,
 ) -> Comparison:
-    samples = of_catalogue(read_samples(spec, protocol, TABLE), catalogue)
+    samples = of_catalogue(read_samples(spec, split, TABLE), catalogue)
     test, kinds = chosen_samples(of_part(samples, "test"), config.samples, spec.seed), read_kinds(spec, catalogue)
     measured, found = dict[Recommender, Row](), list[Row]()
     for row in baselines:
@@ -196,7 +196,7 @@ def _compare(
             measured[recommender] = _measure(name, recommender, test, config, frozenset(catalogue))
         found.append(replace(measured[recommender], model=name))
     warm = frozenset(chain.from_iterable(training_sequences(samples)))
-    return Comparison(protocol, found, test, warm, len(catalogue), kinds, spec.seed, config.resamples)
+    return Comparison(split, found, test, warm, len(catalogue), kinds, spec.seed, config.resamples)
 
 
 def _measure(

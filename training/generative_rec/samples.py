@@ -27,7 +27,7 @@ from training.core.tables import refuse_nulls
 from training.generative_rec.sample_columns import NextItem as NextItem
 from training.generative_rec.sample_columns import Samples as Samples
 
-Protocol = Literal["time", "leave_one_out"]
+Split = Literal["time", "leave_one_out"]
 PARTS = ("train", "valid", "test")
 TABLE = "next_item_training_set"
 COLUMNS = {
@@ -46,7 +46,7 @@ _KNOWN = ("liked", "neutral", "disliked")
 _COLUMNS = ("user_id", "sample_date", "item_id", "history_item_ids", "split_time")
 
 
-def read_samples(spec: StageSpec, protocol: Protocol, table: str = TABLE) -> Samples:
+def read_samples(spec: StageSpec, split: Split, table: str = TABLE) -> Samples:
     """All samples by user, event time and item, whatever the order of the files.
 
     What a user did with an item on one day (looked at it, then bought it) is one sample, at its first time: the item
@@ -56,14 +56,14 @@ def read_samples(spec: StageSpec, protocol: Protocol, table: str = TABLE) -> Sam
     """
     times: list[NDArray[np.int64]] = []
     found = Samples.of_tables(_batches(spec, table, times)).sorted(np.concatenate(times)).once_a_day()
-    parted = leave_one_out(found) if protocol == "leave_one_out" else found
+    parted = leave_one_out(found) if split == "leave_one_out" else found
     parts = {parted.part_names[part] for part in np.unique(parted.parts[parted.rows])}
     do = "check the cut dates of the split against the days of the data"
     if not parts <= set(PARTS):
         known = f"it has {', '.join(sorted(parts))}"
-        raise DataError(f"the {protocol} split has parts other than {', '.join(PARTS)}", where=table, why=known, do=do)
+        raise DataError(f"the {split} split has parts other than {', '.join(PARTS)}", where=table, why=known, do=do)
     if "train" not in parts:
-        raise LeftOut(f"the {protocol} split has no training samples", where=table, do=do)
+        raise LeftOut(f"the {split} split has no training samples", where=table, do=do)
     return parted
 
 
@@ -86,22 +86,22 @@ def leave_one_out(samples: Sequence[NextItem]) -> Samples:
     return replace(own, part_names=PARTS, parts=parts)
 
 
-def model_folder(protocol: Protocol) -> str:
+def model_folder(split: Split) -> str:
     """Where a stage puts the model that it trained on this split; the time split's is the one that is served."""
-    return "model" if protocol == "time" else f"model_{protocol}"
+    return "model" if split == "time" else f"model_{split}"
 
 
-def refuse_other_split(folder: Path, protocol: Protocol) -> None:
+def refuse_other_split(folder: Path, split: Split) -> None:
     """DataError if the stage in `folder` learnt from the training part of another split: test items of this one may be
     in it. A stage that learns from no split, as ids of text do, fits all."""
     path = folder / "config.yaml"
-    learnt = yaml.safe_load(path.read_text()).get("protocol") if path.is_file() else None
-    if learnt not in (None, protocol):
+    learnt = yaml.safe_load(path.read_text()).get("split") if path.is_file() else None
+    if learnt not in (None, split):
         raise DataError(
-            f"vectors or codes of the split {learnt} are asked for in a run of {protocol}",
+            f"vectors or codes of the split {learnt} are asked for in a run of {split}",
             where=str(folder),
             why="what one split trains on, another one tests",
-            do="give all stages of a run the same `protocol`",
+            do="give all stages of a run the same `split`",
         )
 
 

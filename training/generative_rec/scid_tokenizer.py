@@ -37,7 +37,7 @@ from training.generative_rec.item_codes import (
 from training.generative_rec.quantizers import unique_leaves
 from training.generative_rec.samples import (
     TABLE,
-    Protocol,
+    Split,
     before_held_out,
     of_catalogue,
     read_samples,
@@ -71,9 +71,9 @@ class Gate:
 
 @dataclass(frozen=True)
 class Config:
-    """Settings of the stage. `sources`, `protocol` and `min_events` must be those of `collaborative`."""
+    """Settings of the stage. `sources`, `split` and `min_events` must be those of `collaborative`."""
 
-    protocol: Protocol = "time"
+    split: Split = "time"
     sources: tuple[str, ...] = ()
     min_events: int = 2
     text: TextConfig = field(default_factory=TextConfig)
@@ -87,10 +87,10 @@ class Config:
 def main(spec: StageSpec) -> StageResult:
     """Train the tokenizer, give every item and every user of the training part its codes, hold the gate."""
     config = resolve_config(spec, Config)
-    refuse_other_split(spec.artifact("collaborative"), config.protocol)
+    refuse_other_split(spec.artifact("collaborative"), config.split)
     items = read_catalogue(spec, config.sources, TABLE)
     ids = [item["item_id"] for item in items]
-    samples = of_catalogue(read_samples(spec, config.protocol), ids)
+    samples = of_catalogue(read_samples(spec, config.split), ids)
     known = Interactions.of_training(samples, ids, config.min_events)
     refuse_small(len(ids), len(known.user_ids))
     pairs = held_out_pairs(samples, "valid", known)

@@ -34,7 +34,7 @@ from training.generative_rec.baselines.covisit import order_matters
 from training.generative_rec.item_codes import ItemCodes, codebooks, meaning_of, start_from_text
 from training.generative_rec.samples import (
     NextItem,
-    Protocol,
+    Split,
     held_out_from,
     model_folder,
     of_catalogue,
@@ -52,7 +52,7 @@ from training.generative_rec.validation import Validation, draw_examples
 class Config:
     """Histories are cut to their last `history` items. A backbone without a path has a text tokenizer of `text_tokens`.
 
-    `codes`: the stage that made the semantic ids. `protocols`: the splits to train for, one model each, both from the
+    `codes`: the stage that made the semantic ids. `splits`: the splits to train for, one model each, both from the
     start; leave-one-out is for the comparison with papers. `tasks`: the weights of the mixture; a text in a prompt is
     cut to `slot_tokens`. `text_share`: of the learnt tokens, at most; see `Mixture`. `text_start`: how much the codes'
     embeddings start from what the codes stand for.
@@ -62,7 +62,7 @@ class Config:
     """
 
     codes: str = "semantic_ids"
-    protocols: tuple[Protocol, ...] = ("time",)
+    splits: tuple[Split, ...] = ("time",)
     tasks: Mapping[str, float] = field(default_factory=lambda: {"sequential": 1.0})
     history: int = 20
     text_tokens: int = 1024
@@ -80,24 +80,24 @@ def main(spec: StageSpec) -> StageResult:
     config = resolve_config(spec, Config)
     special = FENCES if set(config.tasks) - {"sequential"} else ()
     codes = spec.artifact(config.codes)
-    for protocol in config.protocols:
-        refuse_other_split(codes, protocol)
+    for split in config.splits:
+        refuse_other_split(codes, split)
     vocabulary = Vocabulary.create(_tokenizer(spec, config), codebooks(codes), special, meaning_of(codes))
-    results = {protocol: _train(spec, config, vocabulary, protocol) for protocol in config.protocols}
+    results = {split: _train(spec, config, vocabulary, split) for split in config.splits}
     metrics = {
-        name if protocol == "time" else f"{protocol}.{name}": value
-        for protocol, result in results.items()
+        name if split == "time" else f"{split}.{name}": value
+        for split, result in results.items()
         for name, value in result.metrics.items()
     }
     return StageResult(metrics, resumed_from=next(iter(results.values())).resumed_from)
 
 
-def _train(spec: StageSpec, config: Config, vocabulary: Vocabulary, protocol: Protocol) -> StageResult:
+def _train(spec: StageSpec, config: Config, vocabulary: Vocabulary, split: Split) -> StageResult:
     """One run on the training part of a split, with its checkpoint and log in a folder of its own."""
-    folder = spec.out_dir if protocol == "time" else spec.out_dir / protocol
+    folder = spec.out_dir if split == "time" else spec.out_dir / split
     folder.mkdir(parents=True, exist_ok=True)
     items = ItemCodes.load(spec.artifact(config.codes), vocabulary)
-    rows = of_catalogue(read_samples(spec, protocol), items.item_ids)
+    rows = of_catalogue(read_samples(spec, split), items.item_ids)
     mixture = Mixture(config.tasks, Writer(vocabulary, config.slot_tokens), config.text_share)
     corpus = _corpus(spec, config, items, rows)
     sizes = _rows(mixture.counts(corpus)) | _untold(config, corpus)
@@ -115,7 +115,7 @@ def _train(spec: StageSpec, config: Config, vocabulary: Vocabulary, protocol: Pr
     )
     parameters = sum(weight.numel() for weight in model.parameters())
     if is_main_process():
-        with new_folder(spec.out_dir / model_folder(protocol)) as scratch:
+        with new_folder(spec.out_dir / model_folder(split)) as scratch:
             save_backbone(model, vocabulary, scratch)
     return StageResult({**_metrics(trained, parameters), **sizes}, resumed_from=trained.resumed_from)
 

@@ -39,7 +39,7 @@ def draw_examples(samples: Sequence[NextItem], items: ItemCodes, history: int, l
         raise LeftOut(
             "a part of the split has no samples",
             why="a model is aligned on training samples and validated on validation samples",
-            do="move the cut dates of the split, or choose another `protocol`",
+            do="move the cut dates of the split, or choose another `split`",
         )
     chosen = np.sort(np.random.default_rng(seed).permutation(len(samples))[:limit])
     drawn = [samples[n] for n in chosen]

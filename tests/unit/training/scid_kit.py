@@ -15,7 +15,7 @@ from tests.unit.training.sample_kit import write_rows
 from training.core.stage import StageSpec, TableRef
 
 CONFIG: dict[str, Any] = {
-    "protocol": "leave_one_out",
+    "split": "leave_one_out",
     "history": 4,
     "width": 8,
     "attention": [8, 4],
@@ -29,7 +29,7 @@ CONFIG: dict[str, Any] = {
     "checkpoint_steps": 10,
 }
 TOKENIZER: dict[str, Any] = {
-    "protocol": "leave_one_out",
+    "split": "leave_one_out",
     "sc": {"hidden": [16], "width": 12},
     "quantizer": {"levels": 3, "codes": 8, "width": 6, "hidden": [12]},
     "training": {"steps": 40, "batch_size": 64, "negatives": 16, "check_steps": 5, "revive_steps": 5,

@@ -179,11 +179,11 @@ FAULTS: dict[str, tuple[Fault, Sequence[str], str]] = {
         lambda d: spoil(d / "collaborative" / "collaborative.safetensors"), ("scid_tokenizer",), "not finite"
     ),
     "collaborative vectors of another split": (
-        lambda d: (d / "collaborative" / "config.yaml").write_text("protocol: leave_one_out"),
+        lambda d: (d / "collaborative" / "config.yaml").write_text("split: leave_one_out"),
         ("scid_tokenizer",), "of the split leave_one_out are asked for in a run of time",
     ),
     "codes of another split": (
-        lambda d: (d / "ids" / "config.yaml").write_text("protocol: leave_one_out"),
+        lambda d: (d / "ids" / "config.yaml").write_text("split: leave_one_out"),
         OF_CODES, "of the split leave_one_out are asked for in a run of time",
     ),
     "code vectors that are not finite": (

@@ -159,7 +159,7 @@ def test_items_without_a_title_are_counted_and_named(
 
 
 def test_leave_one_out_trains_a_second_model_beside_the_first(spec: StageSpec) -> None:
-    both = {**spec.config, "protocols": ["time", "leave_one_out"], "loop": {**LOOP, "epochs": 1}}
+    both = {**spec.config, "splits": ["time", "leave_one_out"], "loop": {**LOOP, "epochs": 1}}
     spec = dataclasses.replace(spec, config=both)
     result = sft.main(spec)
     first, second = (load_backbone(spec.out_dir / name)[0] for name in ("model", "model_leave_one_out"))
