@@ -18,7 +18,7 @@ from training.generative_rec.samples import (
     Split,
     model_folder,
     of_catalogue,
-    of_part,
+    of_subset,
     read_samples,
     refuse_other_split,
 )
@@ -62,7 +62,7 @@ class AlignmentStage:
         items = ItemCodes.load(spec.artifact(config.codes), vocabulary)
         samples = of_catalogue(read_samples(spec, config.split), items.item_ids)
         valid, examples = (
-            draw_examples(of_part(samples, part), items, config.history, limit, spec.seed)
+            draw_examples(of_subset(samples, part), items, config.history, limit, spec.seed)
             for part, limit in (("valid", config.gate.samples), ("train", config.examples))
         )
         validation = Validation(model, items, valid)

@@ -29,7 +29,7 @@ from training.generative_rec.collaborative_vectors import CollaborativeVectors, 
 from training.generative_rec.covisit_vectors import covisit_vectors
 from training.generative_rec.din import DIN, sampled_softmax
 from training.generative_rec.interactions import Interactions, padded_rows
-from training.generative_rec.samples import TABLE, NextItem, Split, of_catalogue, of_part, read_samples
+from training.generative_rec.samples import TABLE, NextItem, Split, of_catalogue, of_subset, read_samples
 
 T = TypeVar("T")
 _VALID_SEED, _AT_ONCE = -1, 4
@@ -75,7 +75,7 @@ def main(spec: StageSpec) -> StageResult:
     samples = of_catalogue(read_samples(spec, config.split), item_ids)
     known = Interactions.of_training(samples, item_ids, config.min_events)
     refuse_small(len(item_ids), len(known.user_ids))
-    encoder = Encoder(known, of_part(samples, "valid"), config, spec.seed)
+    encoder = Encoder(known, of_subset(samples, "valid"), config, spec.seed)
     best_loss, resumed = encoder.train(spec.out_dir, spec.hash)
     users = pooled_users(encoder.item_vectors, known)
     CollaborativeVectors(known.item_ids, known.user_ids, encoder.item_vectors, users).save(spec.out_dir)

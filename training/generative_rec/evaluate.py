@@ -52,7 +52,7 @@ from training.generative_rec.samples import (
     Split,
     model_folder,
     of_catalogue,
-    of_part,
+    of_subset,
     read_samples,
     refuse_other_split,
     training_sequences,
@@ -185,7 +185,7 @@ def _compare(
     left_out: LeftOutRows,
 ) -> Comparison:
     samples = of_catalogue(read_samples(spec, split, TABLE), catalogue)
-    test, kinds = chosen_samples(of_part(samples, "test"), config.samples, spec.seed), read_kinds(spec, catalogue)
+    test, kinds = chosen_samples(of_subset(samples, "test"), config.samples, spec.seed), read_kinds(spec, catalogue)
     measured, found = dict[Recommender, Row](), list[Row]()
     for row in baselines:
         with _recorded(left_out, row):

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from training.core.errors import DataError, LeftOut
 from training.core.ranking import rows_at_once
-from training.generative_rec.samples import NextItem, Samples, of_part, sequences_by_user
+from training.generative_rec.samples import NextItem, Samples, of_subset, sequences_by_user
 
 NO_ITEM = -1
 T = TypeVar("T", int, Tensor)
@@ -131,7 +131,7 @@ def held_out_pairs(samples: Sequence[NextItem], part: str, known: Interactions) 
     """User rows and item rows of the samples of a part whose user training knows: [n] and [n]."""
     user = {name: number for number, name in enumerate(known.user_ids)}
     item = {name: number for number, name in enumerate(known.item_ids)}
-    pairs = [(user[s.user_id], item[s.item_id]) for s in of_part(samples, part) if s.user_id in user]
+    pairs = [(user[s.user_id], item[s.item_id]) for s in of_subset(samples, part) if s.user_id in user]
     if not pairs:
         raise LeftOut(
             f"no {part} sample is of a user that training knows",

@@ -26,7 +26,7 @@ class NextItem:
     as_of: date
     item_id: str
     history: tuple[str, ...]
-    part: str
+    subset: str
 
 
 class Words:
@@ -45,19 +45,19 @@ class Words:
 
 @dataclass(frozen=True, eq=False)
 class Samples(Sequence[NextItem]):
-    """`rows` [n]: the places of the samples in the columns, in their order. A part or another order copies no column.
+    """`rows` [n]: the places of the samples in the columns, in their order. A subset or another order copies no column.
 
-    `users`, `items`, `days` (since 1970), `parts` [all] are the columns, as numbers of `user_ids`, `item_ids` and
-    `part_names`; row r has the items `history[starts[r] : starts[r + 1]]` before it.
+    `users`, `items`, `days` (since 1970), `subsets` [all] are the columns, as numbers of `user_ids`, `item_ids` and
+    `subset_names`; row r has the items `history[starts[r] : starts[r + 1]]` before it.
     """
 
     user_ids: Sequence[str]
     item_ids: Sequence[str]
-    part_names: Sequence[str]
+    subset_names: Sequence[str]
     users: NDArray[np.int32]
     items: NDArray[np.int32]
     days: NDArray[np.int32]
-    parts: NDArray[np.int32]
+    subsets: NDArray[np.int32]
     history: NDArray[np.int32]
     starts: NDArray[np.int64]
     rows: NDArray[np.int64]
@@ -67,35 +67,35 @@ class Samples(Sequence[NextItem]):
         """These samples in columns; they themselves where they are."""
         if isinstance(samples, Samples):
             return samples
-        words = {name: [getattr(one, name) for one in samples] for name in ("user_id", "item_id", "part")}
+        words = {name: [getattr(one, name) for one in samples] for name in ("user_id", "item_id", "subset")}
         table = pa.table(
             {name: pa.array(column, pa.string()) for name, column in words.items()}
             | {"day": pa.array([one.as_of for one in samples], pa.date32())}
             | {"history": pa.array([one.history for one in samples], pa.list_(pa.string()))}
         )
-        return cls.of_tables([table.select(["user_id", "day", "item_id", "history", "part"])])
+        return cls.of_tables([table.select(["user_id", "day", "item_id", "history", "subset"])])
 
     @classmethod
     def of_tables(cls, tables: Iterable[pa.Table]) -> Samples:
-        """The rows of tables whose columns are user, day, item, history and part, without nulls, in that order."""
-        users, items, parts = Words(), Words(), Words()
+        """The rows of tables whose columns are user, day, item, history and subset, without nulls, in that order."""
+        users, items, subsets = Words(), Words(), Words()
         columns: list[tuple[NDArray[np.int32], ...]] = []
         for table in tables:
-            user, day, item, history, part = (column.combine_chunks() for column in table.columns)
+            user, day, item, history, subset = (column.combine_chunks() for column in table.columns)
             columns.append(
                 (
                     users.numbered(user),
                     items.numbered(item),
                     day.cast(pa.int32()).to_numpy(),
-                    parts.numbered(part),
+                    subsets.numbered(subset),
                     items.numbered(pc.list_flatten(history)),
                     pc.list_value_length(history).to_numpy(),
                 )
             )
-        of_users, of_items, days, of_parts, history, lengths = map(np.concatenate, zip(*columns, strict=True))
+        of_users, of_items, days, of_subsets, history, lengths = map(np.concatenate, zip(*columns, strict=True))
         starts = np.concatenate(([0], np.cumsum(lengths, dtype=np.int64)))
-        words = tuple(users.numbers), tuple(items.numbers), tuple(parts.numbers)
-        return cls(*words, of_users, of_items, days, of_parts, history, starts, np.arange(len(lengths)))
+        words = tuple(users.numbers), tuple(items.numbers), tuple(subsets.numbers)
+        return cls(*words, of_users, of_items, days, of_subsets, history, starts, np.arange(len(lengths)))
 
     def chosen(self, rows: NDArray[np.int64]) -> Samples:
         """The samples at these places in the columns."""
@@ -113,10 +113,10 @@ class Samples(Sequence[NextItem]):
         differs = (np.diff(keys[:, order], prepend=-1) != 0).any(axis=0)
         return self.chosen(self.rows[np.sort(order[differs])])
 
-    def of_part(self, part: str) -> Samples:
-        """The samples of one part, in their order."""
-        number = self.part_names.index(part) if part in self.part_names else -1
-        return self.chosen(self.rows[self.parts[self.rows] == number])
+    def of_subset(self, subset: str) -> Samples:
+        """The samples of one subset, in their order."""
+        number = self.subset_names.index(subset) if subset in self.subset_names else -1
+        return self.chosen(self.rows[self.subsets[self.rows] == number])
 
     def within(self, catalogue: Collection[str]) -> Samples:
         """The samples whose item the catalogue has, with what it has of their histories."""
@@ -152,7 +152,7 @@ class Samples(Sequence[NextItem]):
             date.fromordinal(_EPOCH + int(self.days[row])),
             self.item_ids[self.items[row]],
             tuple([self.item_ids[item] for item in past]),
-            self.part_names[self.parts[row]],
+            self.subset_names[self.subsets[row]],
         )
 
 

@@ -1,6 +1,6 @@
 """Next-item samples as the stages see them: who, what came next, what came before; split by time or leave-one-out.
 
-In the time split two cut dates, the same for all users, part the rows (`split_time`). Leave-one-out takes each user's
+In the time split two cut dates, the same for all users, divide the rows (`split_time`). Leave-one-out takes each user's
 last sample for test and the one before for validation, as the papers do; what is a user's last changes with every
 day, and training looks ahead of other users' tests, so it is no column of the table and for comparison only. A model
 that was trained on one split has seen test items of the other: each split needs models of its own.
@@ -28,7 +28,7 @@ from training.generative_rec.sample_columns import NextItem as NextItem
 from training.generative_rec.sample_columns import Samples as Samples
 
 Split = Literal["time", "leave_one_out"]
-PARTS = ("train", "valid", "test")
+SUBSETS = ("train", "valid", "test")
 TABLE = "next_item_training_set"
 COLUMNS = {
     "user_id": pa.string(),
@@ -51,18 +51,18 @@ def read_samples(spec: StageSpec, split: Split, table: str = TABLE) -> Samples:
 
     What a user did with an item on one day (looked at it, then bought it) is one sample, at its first time: the item
     would stand before itself in the user's sequence, and be test and training at once under leave-one-out.
-    Raises DataError for a row without one of its values and for a part other than train, valid and test, LeftOut for a
-    split without training samples.
+    Raises DataError for a row without one of its values and for a subset other than train, valid and test, LeftOut for
+    a split without training samples.
     """
     times: list[NDArray[np.int64]] = []
     found = Samples.of_tables(_batches(spec, table, times)).sorted(np.concatenate(times)).once_a_day()
     parted = leave_one_out(found) if split == "leave_one_out" else found
-    parts = {parted.part_names[part] for part in np.unique(parted.parts[parted.rows])}
+    subsets = {parted.subset_names[subset] for subset in np.unique(parted.subsets[parted.rows])}
     do = "check the cut dates of the split against the days of the data"
-    if not parts <= set(PARTS):
-        known = f"it has {', '.join(sorted(parts))}"
-        raise DataError(f"the {split} split has parts other than {', '.join(PARTS)}", where=table, why=known, do=do)
-    if "train" not in parts:
+    if not subsets <= set(SUBSETS):
+        known = f"it has {', '.join(sorted(subsets))}"
+        raise DataError(f"the {split} split has subsets other than {', '.join(SUBSETS)}", where=table, why=known, do=do)
+    if "train" not in subsets:
         raise LeftOut(f"the {split} split has no training samples", where=table, do=do)
     return parted
 
@@ -81,9 +81,9 @@ def leave_one_out(samples: Sequence[NextItem]) -> Samples:
     users, place = own.users[own.rows], np.arange(len(own))
     last = np.flatnonzero(np.append(users[1:] != users[:-1], True))
     after = last[np.searchsorted(last, place)] - place
-    parts = np.zeros_like(own.parts)
-    parts[own.rows] = np.clip(2 - after, 0, 2)  # the places in PARTS
-    return replace(own, part_names=PARTS, parts=parts)
+    subsets = np.zeros_like(own.subsets)
+    subsets[own.rows] = np.clip(2 - after, 0, 2)  # the places in SUBSETS
+    return replace(own, subset_names=SUBSETS, subsets=subsets)
 
 
 def model_folder(split: Split) -> str:
@@ -92,7 +92,7 @@ def model_folder(split: Split) -> str:
 
 
 def refuse_other_split(folder: Path, split: Split) -> None:
-    """DataError if the stage in `folder` learnt from the training part of another split: test items of this one may be
+    """DataError if the stage in `folder` learnt from the training set of another split: test items of this one may be
     in it. A stage that learns from no split, as ids of text do, fits all."""
     path = folder / "config.yaml"
     learnt = yaml.safe_load(path.read_text()).get("split") if path.is_file() else None
@@ -105,14 +105,14 @@ def refuse_other_split(folder: Path, split: Split) -> None:
         )
 
 
-def of_part(samples: Sequence[NextItem], part: str) -> Samples:
-    """The samples of one part, in their order."""
-    return Samples.of(samples).of_part(part)
+def of_subset(samples: Sequence[NextItem], subset: str) -> Samples:
+    """The samples of one subset, in their order."""
+    return Samples.of(samples).of_subset(subset)
 
 
 def sequences_by_user(samples: Sequence[NextItem]) -> dict[str, list[str]]:
-    """Each user's items of the training part, oldest first: the past of the first sample, then every target."""
-    train, found = of_part(samples, "train"), dict[str, list[str]]()
+    """Each user's items of the training set, oldest first: the past of the first sample, then every target."""
+    train, found = of_subset(samples, "train"), dict[str, list[str]]()
     for place, (user, _, item) in enumerate(train.told()):
         if user not in found:
             found[user] = [*train[place].history]
@@ -123,7 +123,7 @@ def sequences_by_user(samples: Sequence[NextItem]) -> dict[str, list[str]]:
 def held_out_from(samples: Sequence[NextItem]) -> dict[str, date]:
     """The first day on which something of each user is held out; the end of days for users who are not asked about."""
     first = dict.fromkeys((user for user, _, _ in Samples.of(samples).told()), date.max)
-    for user, day, _ in (key for part in PARTS[1:] for key in of_part(samples, part).told()):
+    for user, day, _ in (key for subset in SUBSETS[1:] for key in of_subset(samples, subset).told()):
         first[user] = min(day, first[user])
     return first
 
@@ -134,7 +134,7 @@ def before_held_out(samples: Sequence[NextItem]) -> Samples:
     What may be known of a user who is asked about: on a day without an order the other items may be newer than the
     answer. In the time split these are all training samples.
     """
-    first, train = held_out_from(samples), of_part(samples, "train")
+    first, train = held_out_from(samples), of_subset(samples, "train")
     before = np.fromiter((day < first[user] for user, day, _ in train.told()), dtype=bool, count=len(train))
     return train.chosen(train.rows[before])
 
@@ -145,12 +145,12 @@ def training_sequences(samples: Sequence[NextItem]) -> list[list[str]]:
 
 
 def training_feedback(spec: StageSpec, samples: Sequence[NextItem]) -> list[tuple[str, str, str]]:
-    """User, item and level (`liked`, `neutral`, `disliked`) of the training part, where something is known."""
+    """User, item and level (`liked`, `neutral`, `disliked`) of the training set, where something is known."""
     said = list[dict[str, Any]]()
     for batch in read_batches(spec, TABLE, {name: SCHEMA.field(name).type for name in _WORDS}):
         said += batch.filter(pc.is_in(batch["feedback"], pa.array(_KNOWN))).to_pylist()
     asked = {(row["user_id"], row["sample_date"], row["item_id"]) for row in said}
-    train = asked.intersection(of_part(samples, "train").told())
+    train = asked.intersection(of_subset(samples, "train").told())
     return [
         (row["user_id"], row["item_id"], row["feedback"])
         for row in said
@@ -170,7 +170,7 @@ def of_catalogue(samples: Sequence[NextItem], catalogue: Sequence[str]) -> Sampl
         return columns
     kept = columns.within(known)
     told = f"{len(gone)} items of the samples are not in the catalogue: items {', '.join(gone[:5])}"
-    if not of_part(kept, "train"):
+    if not of_subset(kept, "train"):
         raise DataError(told, do="build the samples and the catalogue from snapshots of the same day")
     if is_main_process():
         sys.stderr.write(f"warning: {told}; {len(columns) - len(kept)} of {len(columns)} samples are not learnt\n")

@@ -38,7 +38,7 @@ from training.generative_rec.samples import (
     held_out_from,
     model_folder,
     of_catalogue,
-    of_part,
+    of_subset,
     read_samples,
     refuse_other_split,
     sequences_by_user,
@@ -102,13 +102,13 @@ def _train(spec: StageSpec, config: Config, vocabulary: Vocabulary, split: Split
     corpus = _corpus(spec, config, items, rows)
     sizes = _rows(mixture.counts(corpus)) | _untold(config, corpus)
     valid = Samples.of(
-        items.next_item(row.history, row.item_id, config.history, row.user_id) for row in of_part(rows, "valid")
+        items.next_item(row.history, row.item_id, config.history, row.user_id) for row in of_subset(rows, "valid")
     )
     model = build_backbone(config.backbone, vocabulary, spec.seed)
     start_from_text(model, vocabulary, spec.artifact(config.codes), config.text_start, spec.seed)
     loop: Loop[Sample] = Loop(model, vocabulary.tokenizer.pad_token_id, config.loop, spec.seed, folder, run=spec.hash)
     sizes["reverse"] = config.augmentation.backwards(corpus.ordered)
-    examples = draw_examples(of_part(rows, "valid"), items, config.history, config.eval_examples, spec.seed)
+    examples = draw_examples(of_subset(rows, "valid"), items, config.history, config.eval_examples, spec.seed)
     validation = Validation(model, items, examples)
     trained = loop.train(
         lambda epoch: mixture.epoch(corpus, (spec.seed, epoch)), valid, lambda: -validation.ndcg(), start_counts=False
@@ -124,7 +124,7 @@ def _corpus(spec: StageSpec, config: Config, items: ItemCodes, rows: Sequence[Ne
     """The training part, with the texts that the tasks ask for."""
     texts = read_item_texts(spec, items.item_ids) if set(config.tasks) & TEXT_TASKS else {}
     told = profiles(spec, held_out_from(rows)) if set(config.tasks) & PROFILE_TASKS else {}
-    sequences, valid = sequences_by_user(rows), of_part(rows, "valid")
+    sequences, valid = sequences_by_user(rows), of_subset(rows, "valid")
     known = Known(items.item_ids, list(sequences.values()), validation=valid, seed=spec.seed)
     ordered = config.augmentation.reverse == "validation" and order_matters(known)
     return Corpus(items, sequences, texts, told, config.history, config.augmentation, ordered)

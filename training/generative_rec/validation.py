@@ -43,7 +43,7 @@ def draw_examples(samples: Sequence[NextItem], items: ItemCodes, history: int, l
         )
     chosen = np.sort(np.random.default_rng(seed).permutation(len(samples))[:limit])
     drawn = [samples[n] for n in chosen]
-    names = [None if one.part == "train" else one.user_id for one in drawn]
+    names = [None if one.subset == "train" else one.user_id for one in drawn]
     return [
         Example(one.user_id, items.prompt(one.history, history, name), items.row[one.item_id])
         for one, name in zip(drawn, names, strict=True)

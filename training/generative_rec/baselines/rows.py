@@ -10,7 +10,7 @@ from training.generative_rec.baselines.covisit import CoVisit
 from training.generative_rec.baselines.frequency import PersonalFrequency
 from training.generative_rec.baselines.popularity import Popularity
 from training.generative_rec.baselines.sasrec import SASRec, SASRecConfig
-from training.generative_rec.samples import NextItem, before_held_out, of_part, sequences_by_user, training_sequences
+from training.generative_rec.samples import NextItem, before_held_out, of_subset, sequences_by_user, training_sequences
 
 BaselineName = Literal["popularity", "frequency", "covisit", "sasrec"]
 COUNTED: tuple[BaselineName, ...] = ("popularity", "frequency", "covisit")
@@ -36,5 +36,5 @@ def fitted(
     seed: int,
 ) -> Baseline:
     """The row `name` of these samples; LeftOut where there is too little data for it."""
-    pasts, valid = sequences_by_user(before_held_out(samples)), of_part(samples, "valid")
+    pasts, valid = sequences_by_user(before_held_out(samples)), of_subset(samples, "valid")
     return rows(sasrec)[name](Known(catalogue, training_sequences(samples), pasts, valid, rank_own, seed))

@@ -28,7 +28,7 @@ from training.core.errors import DataError
 from training.core.stage import StageSpec, read_batches
 from training.generative_rec.collaborative_vectors import CollaborativeVectors, pooled_users, pooling_weights
 from training.generative_rec.interactions import Interactions, early_length
-from training.generative_rec.samples import PROFILE, SCHEMA, NextItem, held_out_from, of_part
+from training.generative_rec.samples import PROFILE, SCHEMA, NextItem, held_out_from, of_subset
 
 _PROFILE_COLUMNS = {name: SCHEMA.field(name).type for name in ("user_id", "sample_date", PROFILE)}
 
@@ -147,7 +147,7 @@ def second_half_from(samples: Sequence[NextItem]) -> dict[str, date]:
 
     The halves are those of `Interactions.first_halves`.
     """
-    train, own = of_part(samples, "train"), defaultdict[str, list[int]](list)
+    train, own = of_subset(samples, "train"), defaultdict[str, list[int]](list)
     for place, (user, _, _) in enumerate(train.told()):
         own[user].append(place)
     found = dict[str, date]()

@@ -20,7 +20,7 @@ from training.core.stage import StageResult, StageSpec, run_stage
 from training.generative_rec import grpo, progressive
 from training.generative_rec.alignment import AlignmentStage
 from training.generative_rec.negatives import Choice, self_play
-from training.generative_rec.samples import of_part, read_samples
+from training.generative_rec.samples import of_subset, read_samples
 from training.generative_rec.validation import draw_examples
 
 OPEN = {"max_loss": 9.0, "valid": 0.0, "samples": 20}
@@ -60,7 +60,7 @@ def record(spec: StageSpec) -> dict[str, Any]:
 def own_answers(spec: StageSpec, folder: str) -> list[Preference]:
     """What self-play of the model in `folder` gives to learn from, after the held-out part."""
     model, items = load(spec, folder)
-    asked = draw_examples(of_part(read_samples(spec, "time"), "train"), items, 20, 1000, spec.seed)
+    asked = draw_examples(of_subset(read_samples(spec, "time"), "train"), items, 20, 1000, spec.seed)
     kept, _ = self_play(model, items, asked, "mixed", Choice(**CHOICE))
     known = with_reference(model, kept, 0, LOOP["row_tokens"])
     return known[len(known) // 20 :]

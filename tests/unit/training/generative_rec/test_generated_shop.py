@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 from training.core.catalogue import read_catalogue
 from training.core.stage import StageSpec, TableRef
 from training.generative_rec.generated_shop import write_shop
-from training.generative_rec.samples import PARTS, TABLE, of_part, read_samples
+from training.generative_rec.samples import SUBSETS, TABLE, of_subset, read_samples
 
 
 def test_a_shop_has_so_many_items_and_events_and_its_histories_are_of_days_before(tmp_path: Path) -> None:
@@ -21,7 +21,7 @@ def test_a_shop_has_so_many_items_and_events_and_its_histories_are_of_days_befor
     rows = pq.read_table(tmp_path / "next_item_training_set.parquet").to_pylist()
     assert (len(items), len(rows)) == (70, 2000)
     assert {item for row in rows for item in (row["item_id"], *row["history_item_ids"])} <= set(items)
-    assert all(len(of_part(samples, part)) for part in PARTS)
+    assert all(len(of_subset(samples, part)) for part in SUBSETS)
     rows.sort(key=lambda row: (row["user_id"], row["event_time"]))
     for _, own in groupby(rows, key=lambda row: row["user_id"]):
         past: list[str] = []

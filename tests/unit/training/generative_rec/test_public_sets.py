@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from training.core.errors import DataError
 from training.core.stage import StageSpec, TableRef
 from training.generative_rec.public_sets import HISTORY, Event, feedback, profile, samples, write_tables
-from training.generative_rec.samples import of_part, read_samples
+from training.generative_rec.samples import of_subset, read_samples
 
 START = date(2018, 1, 1)
 events = st.lists(
@@ -84,7 +84,7 @@ def test_a_set_without_times_is_read_by_its_order_and_its_last_item_is_the_test(
     table = TableRef((str(tmp_path / "out" / "next_item_training_set.parquet"),))
     spec = StageSpec("generative_rec", "sft", str(tmp_path), 1, tables={"next_item_training_set": table})
     rows = read_samples(spec, "leave_one_out")
-    assert [(row.item_id, row.history) for row in of_part(rows, "test")] == [
+    assert [(row.item_id, row.history) for row in of_subset(rows, "test")] == [
         ("0", ("3", "1", "2")),
         ("1", ("2", "3")),
     ]

@@ -24,7 +24,7 @@ from training.generative_rec.samples import (
     before_held_out,
     leave_one_out,
     of_catalogue,
-    of_part,
+    of_subset,
     read_samples,
     training_sequences,
 )
@@ -59,7 +59,7 @@ def test_training_sequences_begin_with_the_past_and_hold_nothing_of_the_other_pa
 
 def test_a_user_with_one_event_is_a_test_sample_of_leave_one_out(tmp_path: Path) -> None:
     found = read_samples(table(tmp_path, ROWS), "leave_one_out")
-    assert [(sample.item_id, sample.part) for sample in found] == [
+    assert [(sample.item_id, sample.subset) for sample in found] == [
         ("b", "train"), ("c", "valid"), ("d", "test"), ("a", "test"),
     ]  # fmt: skip
 
@@ -75,11 +75,11 @@ def test_an_item_with_several_events_on_a_day_is_one_sample_and_no_part_holds_th
         ("u", 6, "x", ["a", "b", "x", "x", "x"], "test"),
     ]
     asked = read_samples(table(tmp_path, rows[:5]), "leave_one_out")
-    assert [(one.item_id, one.part) for one in asked] == [("a", "train"), ("b", "valid"), ("x", "test")]
+    assert [(one.item_id, one.subset) for one in asked] == [("a", "train"), ("b", "valid"), ("x", "test")]
     assert training_sequences(asked) == [["a"]]
     by_time = read_samples(table(tmp_path, rows), "time")
     assert training_sequences(by_time) == [["a", "b", "x"]]
-    assert [one.item_id for one in of_part(by_time, "test")] == ["x"]
+    assert [one.item_id for one in of_subset(by_time, "test")] == ["x"]
 
 
 def test_what_may_be_known_of_a_user_who_is_asked_ends_before_the_first_day_of_which_something_is_held_out(
@@ -92,12 +92,12 @@ def test_what_may_be_known_of_a_user_who_is_asked_ends_before_the_first_day_of_w
         ("v", 5, "a", [], "train"),
     ]
     found = read_samples(table(tmp_path, rows), "leave_one_out")
-    assert [(one.item_id, one.part) for one in found[:4]] == [
+    assert [(one.item_id, one.subset) for one in found[:4]] == [
         ("a", "train"), ("b", "train"), ("c", "valid"), ("d", "test"),
     ]  # fmt: skip
     assert [one.item_id for one in before_held_out(found)] == ["a"]
     by_time = read_samples(table(tmp_path, ROWS), "time")
-    assert list(before_held_out(by_time)) == list(of_part(by_time, "train"))
+    assert list(before_held_out(by_time)) == list(of_subset(by_time, "train"))
 
 
 @given(st.lists(st.integers(1, 6), min_size=1, max_size=8))
@@ -107,14 +107,14 @@ def test_leave_one_out_takes_the_last_two_of_every_user(sizes: list[int]) -> Non
         for user, size in enumerate(sizes)
         for day in range(size)
     ]
-    parts = Counter((sample.user_id, sample.part) for sample in leave_one_out(samples))
+    parts = Counter((sample.user_id, sample.subset) for sample in leave_one_out(samples))
     for user, size in enumerate(sizes):
         expected = {"test": 1, "valid": min(1, size - 1), "train": max(0, size - 2)}
         assert {part: parts[f"{user:02}", part] for part in expected} == expected
     assert all(
         earlier.as_of < later.as_of
-        for earlier in of_part(leave_one_out(samples), "train")
-        for later in of_part(leave_one_out(samples), "test")
+        for earlier in of_subset(leave_one_out(samples), "train")
+        for later in of_subset(leave_one_out(samples), "test")
         if earlier.user_id == later.user_id
     )
 
@@ -135,7 +135,7 @@ def test_samples_in_columns_are_the_samples_that_went_in(rows: list[NextItem]) -
     found = Samples.of(rows)
     assert list(found) == rows == [found[place] for place in range(len(found))]
     assert list(found[1:3]) == rows[1:3]
-    assert list(found.of_part("valid")) == [row for row in rows if row.part == "valid"]
+    assert list(found.of_subset("valid")) == [row for row in rows if row.subset == "valid"]
     assert list(found.told()) == [(row.user_id, row.as_of, row.item_id) for row in rows]
 
 
@@ -172,7 +172,7 @@ def test_no_row_is_made_before_it_is_looked_at_and_rows_come_some_at_a_time(
     monkeypatch.setattr(sample_columns, "NextItem", lambda *_: pytest.fail("a row was made"))
     found = of_catalogue(read_samples(table(tmp_path, ROWS), "leave_one_out"), ["a", "b", "c", "d"])
     monkeypatch.undo()
-    assert [replace(row, part="") for row in found] == [replace(row, part="") for row in whole]
+    assert [replace(row, subset="") for row in found] == [replace(row, subset="") for row in whole]
 
 
 def test_a_split_with_unknown_parts_is_refused_and_one_without_training_samples_leaves_the_stage_out(

@@ -20,7 +20,7 @@ from training.core.stage import StageSpec, TableRef, run_stage
 from training.core.tokens import Vocabulary, train_text_tokenizer
 from training.generative_rec import sft
 from training.generative_rec.item_codes import ItemCodes, codebooks, read_codes, start_from_text
-from training.generative_rec.samples import of_part, read_samples
+from training.generative_rec.samples import of_subset, read_samples
 from training.generative_rec.validation import Validation, draw_examples
 
 ITEMS = [str(number) for number in range(12)]
@@ -118,7 +118,7 @@ def test_the_epoch_that_ranks_best_is_kept_whatever_its_loss(spec: StageSpec, mo
     )
     model, vocabulary = load_backbone(spec.out_dir.with_name(f"{spec.out_dir.name}-2") / "model")
     items = ItemCodes.load(spec.artifact("semantic_ids"), vocabulary)
-    asked = draw_examples(of_part(read_samples(spec, "time"), "valid"), items, 20, 2000, spec.seed)
+    asked = draw_examples(of_subset(read_samples(spec, "time"), "valid"), items, 20, 2000, spec.seed)
     assert Validation(model, items, asked).ndcg() == again.metrics["valid_ndcg@10"]
 
 
