@@ -1,6 +1,6 @@
 """`python -m training <system>.<stage> --spec spec.json`: run one stage. `bench --job ...`: several. `check`: none.
 
-`ladder --runs ...`: the table of several seeds.
+`ablation --runs ...`: the table of several seeds.
 
 Exit codes: 0 done; 65 bad data; 75 preempted with a checkpoint saved, or the disk is full; 130 interrupted by a person;
 anything else is a bug, or a folder that cannot be used.
@@ -18,7 +18,7 @@ from pathlib import Path
 from training.core.errors import EXIT_BUG, DataError, exit_code_of
 from training.core.stage import StageSpec, run_stage
 
-_COMMANDS = {"bench": "training.jobs", "check": "training.check", "ladder": "training.ladder"}
+_COMMANDS = {"bench": "training.jobs", "check": "training.check", "ablation": "training.ablation"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

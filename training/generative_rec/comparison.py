@@ -80,7 +80,7 @@ class Comparison:
     def lines(self) -> list[dict[str, Any]]:
         """One line per model, metric and slice, with its interval; coverage and kinds are counts and have none.
 
-        `kinds@10` is the mean number of different categories among the first 10 of a list.
+        `categories@10` is the mean number of different categories among the first 10 of a list.
         The `reason` of `choice` says what the row has chosen on validation; its value is the NDCG@10 there.
         """
         users = np.array([sample.user_id for sample in self.test])
@@ -106,7 +106,7 @@ class Comparison:
             counts = [
                 len({self.kinds[item] for item in ranked[:COVERAGE_AT] if item in self.kinds}) for ranked in row.lists
             ]
-            found[f"kinds@{COVERAGE_AT}"] = float(np.mean(counts))
+            found[f"categories@{COVERAGE_AT}"] = float(np.mean(counts))
         return found
 
     def _count(self, row: Row, name: str, value: float) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from training.core.files import new_folder, write_json
 from training.core.precision import products
 from training.core.trie import NO_ITEM
 from training.generative_rec.baselines import base
-from training.generative_rec.baselines.base import Query, Ranking
+from training.generative_rec.baselines.base import ListRequest, Ranking
 from training.generative_rec.item_codes import CODES_FILE, USER_CODES_FILE, ItemCodes, read_codes
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ class Recommender(base.Recommender):
         model, vocabulary = load_backbone(path.parent, dtype=products() or torch.float32)
         return cls(model, ItemCodes.load(path.parent, vocabulary), Serving(**json.loads(path.read_text())))
 
-    def answer(self, asked: Sequence[Query], k: int, within: Collection[str] | None) -> list[Ranking]:
+    def answer(self, asked: Sequence[ListRequest], k: int, within: Collection[str] | None) -> list[Ranking]:
         """See `base.Recommender.answer`; scores are log-probabilities. What is left out widens the beam.
 
         No beam goes to an item that is not `within`. DataError where none of the model's items is.

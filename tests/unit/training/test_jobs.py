@@ -33,13 +33,13 @@ def root(tmp_path: Path) -> Path:
     folder = tmp_path / "root" / "shop"
     (folder / "jobs").mkdir(parents=True)
     (folder / "pipeline.yaml").write_text(yaml.safe_dump({"training": TRAINING, "stages": STAGES}))
-    (folder / "jobs" / "ladder.yaml").write_text("system: shop\nconfig: {codes: {width: 8, loop: {rows: 2}}}\n")
+    (folder / "jobs" / "all_stages.yaml").write_text("system: shop\nconfig: {codes: {width: 8, loop: {rows: 2}}}\n")
     (tmp_path / "items.parquet").touch()
     return tmp_path / "root"
 
 
 def test_a_job_is_the_pipelines_preset_with_its_own_values_over_it(root: Path, tmp_path: Path) -> None:
-    first, second = stage_specs(load_job("ladder", root), tmp_path, tmp_path / "out", 5, root)
+    first, second = stage_specs(load_job("all_stages", root), tmp_path, tmp_path / "out", 5, root)
     assert (first.stage, first.config) == ("codes", {"levels": 3, "width": 8, "loop": {"rows": 2}})
     assert first.tables["items"].files == (str(tmp_path / "items.parquet"),)
     assert (second.stage, second.module, second.seed) == ("easy", "stage", 5)
@@ -47,7 +47,7 @@ def test_a_job_is_the_pipelines_preset_with_its_own_values_over_it(root: Path, t
 
 
 def test_a_job_like_another_one_is_that_job_with_its_own_values_over_it(root: Path) -> None:
-    own = "like: ladder\nstages: [codes]\nconfig: {codes: {width: null, levels: null, loop: {epochs: 1}}}\n"
+    own = "like: all_stages\nstages: [codes]\nconfig: {codes: {width: null, levels: null, loop: {epochs: 1}}}\n"
     (root / "shop" / "jobs" / "small.yaml").write_text(own)
     job = load_job("small", root)
     assert (job.system, job.preset, job.stages) == ("shop", "bench", ("codes",))
@@ -59,7 +59,7 @@ def test_a_job_like_another_one_is_that_job_with_its_own_values_over_it(root: Pa
 
 def test_a_job_like_one_that_is_not_there_lists_the_known(root: Path) -> None:
     (root / "shop" / "jobs" / "small.yaml").write_text("like: chess\n")
-    with pytest.raises(DataError, match=r"(?s)no job chess.*ladder"):
+    with pytest.raises(DataError, match=r"(?s)no job chess.*all_stages"):
         load_job("small", root)
 
 
@@ -80,7 +80,7 @@ def test_null_takes_a_value_out_and_keeps_the_others() -> None:
 
 
 def test_an_unknown_job_stage_or_table_is_named(root: Path, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"(?s)no job chess.*ladder"):
+    with pytest.raises(DataError, match=r"(?s)no job chess.*all_stages"):
         load_job("chess", root)
     with pytest.raises(DataError, match="only_once"):
         stage_specs(Job("shop", config={"only_once": {}}), tmp_path, tmp_path, 1, root)
@@ -108,7 +108,7 @@ def shop_job(root: Path, monkeypatch: pytest.MonkeyPatch, stage: Callable[[Stage
         monkeypatch.setitem(sys.modules, f"training.shop.{module}", fake)
     monkeypatch.setattr(jobs, "load_job", lambda name: load_job(name, root))
     monkeypatch.setattr(jobs, "stage_specs", lambda *given: stage_specs(*given, root))
-    return ["bench", "--job", "ladder", "--samples", str(root.parent), "--out", str(root.parent / "out")]
+    return ["bench", "--job", "all_stages", "--samples", str(root.parent), "--out", str(root.parent / "out")]
 
 
 def untouched(spec: StageSpec) -> StageResult:
@@ -118,7 +118,7 @@ def untouched(spec: StageSpec) -> StageResult:
 def test_a_config_that_the_last_stage_cannot_read_is_named_before_the_first_runs(
     root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (root / "shop" / "jobs" / "ladder.yaml").write_text("system: shop\nconfig: {easy: {widht: 8}}\n")
+    (root / "shop" / "jobs" / "all_stages.yaml").write_text("system: shop\nconfig: {easy: {widht: 8}}\n")
     assert main(shop_job(root, monkeypatch, untouched)) == DataError.exit_code
     assert "unknown config key 'widht'\n  where: shop.easy\n" in capsys.readouterr().err
 

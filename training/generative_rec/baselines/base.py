@@ -21,7 +21,7 @@ _HISTORIES_AT_ONCE = 512
 
 
 @dataclass(frozen=True)
-class Query:
+class ListRequest:
     """One history (item ids, oldest first), whose it is where that is known, and what may not be ranked for it."""
 
     history: Sequence[str]
@@ -80,11 +80,11 @@ class Recommender(ABC):
         """
         asking: Sequence[str | None] = users or [None] * len(histories)
         pairs = zip(histories, asking, strict=True)
-        asked = [Query(own, user, frozenset(() if rank_own else own)) for own, user in pairs]
+        asked = [ListRequest(own, user, frozenset(() if rank_own else own)) for own, user in pairs]
         return self.answer(asked, k, within)
 
     @abstractmethod
-    def answer(self, asked: Sequence[Query], k: int, within: Collection[str] | None) -> list[Ranking]:
+    def answer(self, asked: Sequence[ListRequest], k: int, within: Collection[str] | None) -> list[Ranking]:
         """The first `k` items `within` for each that is asked."""
 
 
@@ -114,7 +114,7 @@ class Baseline(Recommender):
         lists = {own: [item for item, _ in line] for own, line in zip(histories, ranked, strict=True)}
         return ndcg_at(np.array([rank_of(sample.item_id, lists[sample.history]) for sample in asked]), CHOSEN_BY)
 
-    def answer(self, asked: Sequence[Query], k: int, within: Collection[str] | None) -> list[Ranking]:
+    def answer(self, asked: Sequence[ListRequest], k: int, within: Collection[str] | None) -> list[Ranking]:
         """See `Recommender.answer`."""
         outside = np.array([within is not None and item not in within for item in self.catalogue], dtype=bool)
         found: list[Ranking] = []

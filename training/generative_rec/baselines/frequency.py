@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from training.generative_rec.baselines.base import Baseline, Query, Ranking, Scores
+from training.generative_rec.baselines.base import Baseline, ListRequest, Ranking, Scores
 
 
 class PersonalFrequency(Baseline):
@@ -18,7 +18,7 @@ class PersonalFrequency(Baseline):
     counts in both.
     """
 
-    def answer(self, asked: Sequence[Query], k: int, within: Collection[str] | None) -> list[Ranking]:
+    def answer(self, asked: Sequence[ListRequest], k: int, within: Collection[str] | None) -> list[Ranking]:
         """See `Recommender.answer`."""
         pasts = self.known.pasts
         longer = [replace(one, history=(*pasts.get(one.user or "", ()), *one.history)) for one in asked]

@@ -126,7 +126,7 @@ def test_an_unknown_value_is_refused_with_those_that_are_known(spec: StageSpec) 
 class _Silent(base.Recommender):
     """Answers every other question; the others get an empty list."""
 
-    def answer(self, asked: Sequence[base.Query], k: int, within: Collection[str] | None) -> list[base.Ranking]:
+    def answer(self, asked: Sequence[base.ListRequest], k: int, within: Collection[str] | None) -> list[base.Ranking]:
         return [[(f"i{n}", -float(n)) for n in range(k)] if place % 2 else [] for place, _ in enumerate(asked)]
 
 
@@ -257,8 +257,8 @@ def test_each_row_stands_against_the_one_above_and_lists_say_how_many_kinds_they
     names = ("popularity", "frequency", "covisit", "sasrec", "sft")
     steps = {f"{higher}.minus.{lower}.ndcg@10" for lower, higher in pairwise(names)}
     assert steps <= metrics.keys()
-    line = [row for row in _table(spec, "model_metrics") if (row["model"], row["metric"]) == ("popularity", "kinds@10")]
-    assert [row["value"] for row in line] == [metrics["popularity.kinds@10"]] and 1 <= line[0]["value"] <= 3
+    line = [row for row in _table(spec, "model_metrics") if (row["model"], row["metric"]) == ("popularity", "categories@10")]
+    assert [row["value"] for row in line] == [metrics["popularity.categories@10"]] and 1 <= line[0]["value"] <= 3
 
 
 def test_what_a_row_has_chosen_on_validation_is_said_with_the_figure_that_chose_it(spec: StageSpec) -> None:
@@ -300,13 +300,13 @@ def test_a_stage_that_was_left_out_has_the_figures_of_its_start(
         return measure(name, *rest)
 
     monkeypatch.setattr(evaluate, "_measure", counting)
-    ladder = dataclasses.replace(spec, artifacts=artifacts, config={**spec.config, **models})
-    result = evaluate.main(ladder)
+    chain = dataclasses.replace(spec, artifacts=artifacts, config={**spec.config, **models})
+    result = evaluate.main(chain)
     assert asked == ["popularity", "sft"]
-    figures = {(row["model"], row["metric"], row["slice"]): row["value"] for row in _table(ladder, "model_metrics")}
+    figures = {(row["model"], row["metric"], row["slice"]): row["value"] for row in _table(chain, "model_metrics")}
     of_sft = {key[1:]: value for key, value in figures.items() if key[0] == "sft"}
     assert of_sft == {key[1:]: value for key, value in figures.items() if key[0] == "rf_hard"} != {}
-    assert not (ladder.out_dir / "gate.json").exists() and "rf_hard.accepted" not in result.metrics
+    assert not (chain.out_dir / "gate.json").exists() and "rf_hard.accepted" not in result.metrics
 
 
 def test_a_row_that_the_data_is_too_little_for_is_left_out_and_the_gate_file_says_why(
@@ -346,7 +346,7 @@ def test_a_finished_evaluation_is_not_run_again(spec: StageSpec) -> None:
 
 
 class _Inventor(base.Recommender):
-    def answer(self, asked: Sequence[base.Query], k: int, within: Collection[str] | None) -> list[base.Ranking]:
+    def answer(self, asked: Sequence[base.ListRequest], k: int, within: Collection[str] | None) -> list[base.Ranking]:
         return [[("invented", 0.0)] for _ in asked]
 
 

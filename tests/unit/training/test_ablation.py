@@ -16,11 +16,11 @@ import pytest
 from common.formulas import parse_formula
 from registry.values import Bootstrap, difference, measure, pair, read_values
 from training.__main__ import main
+from training.ablation import compare, markdown, published_markdown, read_published, read_run
 from training.core.errors import DataError
 from training.core.metrics import METRICS, gains
 from training.generative_rec.comparison import VALUES_SCHEMA, metrics_table
 from training.generative_rec.evaluate import Config
-from training.ladder import compare, markdown, published_markdown, read_published, read_run
 
 DAY = date(2018, 5, 9)
 Ranks = Mapping[str, Sequence[int | None]]
@@ -68,7 +68,7 @@ def test_a_row_is_the_mean_of_its_seeds_and_stands_beside_the_row_above(tmp_path
 def test_the_page_and_its_figures_are_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folders = [str(run(tmp_path / str(seed), seed, {"sft": [1, 2]})) for seed in (101, 102)]
     out = tmp_path / "results" / "office.md"
-    assert main(["ladder", "--runs", *folders, "--out", str(out)]) == 0
+    assert main(["ablation", "--runs", *folders, "--out", str(out)]) == 0
     assert "2 test samples of 2 units, seeds 101, 102." in out.read_text()
     assert "| sft | 1.0000 [1.0000, 1.0000] |" in out.read_text()
     figures = json.loads(out.with_suffix(".json").read_text())
@@ -82,7 +82,7 @@ def test_a_row_says_what_it_has_chosen_of_each_seed_that_chose_otherwise(tmp_pat
     (line,) = compare([read_run(folder, "time") for folder in runs])
     assert line.choice == "both, reach 3; forward, reach 5"
     out = tmp_path / "office.md"
-    assert main(["ladder", "--runs", str(runs[0]), "--out", str(out)]) == 0
+    assert main(["ablation", "--runs", str(runs[0]), "--out", str(out)]) == 0
     assert "| covisit (forward, reach 5) | 1.0000" in out.read_text()
 
 
@@ -111,7 +111,7 @@ def test_one_seed_does_not_count_twice(tmp_path: Path) -> None:
 def test_a_run_that_is_not_done_or_has_another_split_says_what_to_do(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["ladder", "--runs", str(tmp_path / "none"), "--out", str(tmp_path / "x.md")]) == 65
+    assert main(["ablation", "--runs", str(tmp_path / "none"), "--out", str(tmp_path / "x.md")]) == 65
     assert "run its job again" in capsys.readouterr().err
     done = run(tmp_path / "1", 1, {"sft": [1]})
     with pytest.raises(DataError, match="leave_one_out"):

@@ -1,4 +1,4 @@
-"""`python -m training ladder --runs DIR DIR ... --out FILE`: the table of an evaluation over several seeds.
+"""`python -m training ablation --runs DIR DIR ... --out FILE`: the table of an evaluation over several seeds.
 
 A run is the folder of a job (see `jobs`); all have the same stages and another seed. What a sample adds to a metric is
 the mean over the runs, intervals are 95 % of a bootstrap over units, and each row stands beside its difference to the
@@ -279,7 +279,7 @@ def _cell(interval: Interval, sign: str = "") -> str:
 
 def main(arguments: Sequence[str]) -> int:
     """Write the table; 65 where the runs cannot be compared."""
-    parser = argparse.ArgumentParser(prog="python -m training ladder", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m training ablation", description=__doc__)
     parser.add_argument("--runs", type=Path, nargs="+", required=True, help="folders of a job, one per seed")
     parser.add_argument("--split", default="time", choices=("time", "leave_one_out"))
     parser.add_argument("--rows", nargs="+", default=(), help="the rows in their order; all of them without it")
