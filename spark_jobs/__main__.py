@@ -42,8 +42,13 @@ def main() -> int:
     logging.getLogger("plumbline").setLevel(logging.INFO)
     profile = load_profile()
     first = args.first or args.partition or date.min
+    reports = []
     with explained(profile):
-        reports = [_run_and_tell(name, args, profile) for job in args.jobs for name in _GROUPS.get(job, (job,))]
+        for asked in args.jobs:
+            for name in _GROUPS.get(asked, (asked,)):
+                report = _run(name, args, profile)
+                reports.append(report)
+                print("\n".join(report.messages if name == "leakage" else report.lines()), flush=True)
     built = {write.partition for report in reports for write in report.published} - {UNDATED}
     if min(built, default=first) < first:
         # Late rows rebuild days before the range; whoever follows is to see them too.
@@ -51,27 +56,18 @@ def main() -> int:
     return max(report.exit_code for report in reports)
 
 
-def _run_and_tell(name: str, args: argparse.Namespace, profile: Profile) -> JobReport:
-    report = _run(name, args, profile)
-    print("\n".join(report.messages if name == "leakage" else report.lines()), flush=True)
-    return report
-
-
 def _run(name: str, args: argparse.Namespace, profile: Profile) -> JobReport:
     if name == "leakage":
         return JobReport(args.table, messages=(f"{args.table}: {audit_table(args.table, profile)} samples, no leak",))
     if args.partition is not None:
         first, last = given_range(args)
-        landed = name in LANDED
-        return ingest(name, profile, first, last) if landed else run(_job(name), first, last, profile)
+        if name in LANDED:
+            return ingest(name, profile, first, last)
+        job: Job = importlib.import_module(f"spark_jobs.{name}").JOB
+        return run(job, first, last, profile)
     if name not in LANDED:
         raise PlumblineError(f"Job {name!r} needs to know which partition.", do="Add --partition YYYY-MM-DD.")
     return ingest(name, profile, args.first)
-
-
-def _job(name: str) -> Job:
-    job: Job = importlib.import_module(f"spark_jobs.{name}").JOB
-    return job
 
 
 if __name__ == "__main__":

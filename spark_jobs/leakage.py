@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pyspark.sql import Column, DataFrame, Window
+from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 
 from infra.contracts import load_contract
@@ -127,14 +127,11 @@ def _outside_split(samples: DataFrame) -> DataFrame:
     """Samples with an ingredient (`as_of` or newest event of the history) from the time of a later split."""
     as_of = F.to_date("as_of")
     newest = F.greatest(as_of, "history_last_date") if "history_last_date" in samples.columns else as_of
-    starts = {row["split_time"]: row["day"] for row in samples.groupBy("split_time").agg(_first_day()).collect()}
+    firsts = samples.groupBy("split_time").agg(F.min(as_of).alias("day")).collect()
+    starts = {row["split_time"]: row["day"] for row in firsts}
     too_late = F.lit(False)
     for place, split in enumerate(_SPLITS):
         later = [starts[name] for name in _SPLITS[place + 1 :] if name in starts]
         if later:
             too_late = too_late | ((F.col("split_time") == split) & (newest >= F.lit(min(later))))
     return samples.where(too_late).select(*_NAMED, "split_time", newest.alias("newest_ingredient"))
-
-
-def _first_day() -> Column:
-    return F.min(F.to_date("as_of")).alias("day")

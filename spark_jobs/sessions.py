@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from datetime import date
 from typing import Any
 
-from pyspark.sql import Column, DataFrame, SparkSession, Window
+from pyspark.sql import DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
 
 from spark_jobs.engine.job import Input, Job
@@ -53,10 +53,12 @@ def _one_row_per_session(placed: DataFrame, cap: int) -> DataFrame:
         F.count_if(~F.col("kept")).alias("n_over_day_cap"),
         F.array_sort(F.collect_list(listed)).alias("listed"),
     )
+    # 128 bits of SHA-256 over user and first event time: the same in every run, engine and range of partitions.
+    session_id = F.substring(F.sha2(F.concat_ws("|", "user_id", F.unix_micros("started_at")), 256), 1, 32)
     n_truncated = F.col("n_events") - F.size("listed")
     return sessions.select(
         F.col("event_date").alias("session_date"),
-        _session_id().alias("session_id"),
+        session_id.alias("session_id"),
         "user_id",
         "started_at",
         "ended_at",
@@ -67,11 +69,6 @@ def _one_row_per_session(placed: DataFrame, cap: int) -> DataFrame:
         n_truncated.alias("n_truncated"),
         "n_over_day_cap",
     )
-
-
-def _session_id() -> Column:
-    """128 bits of SHA-256 over user and first event time: the same in every run, engine and range of partitions."""
-    return F.substring(F.sha2(F.concat_ws("|", "user_id", F.unix_micros("started_at")), 256), 1, 32)
 
 
 JOB = Job("sessions", version=1, inputs=(Input("events"),), config=CONFIG, build=build)

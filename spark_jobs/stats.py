@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import date
 
-from pyspark.sql import Column, DataFrame, Window, WindowSpec
+from pyspark.sql import DataFrame, Window, WindowSpec
 from pyspark.sql import functions as F
 
 LONGEST_DAYS = 365
@@ -55,20 +55,14 @@ def _daily(events: DataFrame, entity: str, partner: str) -> DataFrame:
     )
     again = F.lead("day").over(Window.partitionBy(entity, partner).orderBy("day"))
     left = pair_days.withColumn("until", F.least(again, F.col("day") + LONGEST_DAYS))
+    met = F.struct("day", "n", "rating_sum", "rated", "last", F.lit(1).alias("change"))
+    none = (F.lit(None).alias("rating_sum"), F.lit(0).alias("rated"), F.lit(None).alias("last"))
+    gone = F.struct(F.col("until").alias("day"), F.lit(0).alias("n"), *none, F.lit(-1).alias("change"))
     return (
-        left.select(entity, F.inline(F.array(_met(), _gone())))
+        left.select(entity, F.inline(F.array(met, gone)))
         .groupBy(entity, "day")
         .agg(*(F.sum(c).alias(c) for c in ("n", "rating_sum", "rated", "change")), F.max("last").alias("last"))
     )
-
-
-def _met() -> Column:
-    return F.struct("day", "n", "rating_sum", "rated", "last", F.lit(1).alias("change"))
-
-
-def _gone() -> Column:
-    none = (F.lit(None).alias("rating_sum"), F.lit(0).alias("rated"), F.lit(None).alias("last"))
-    return F.struct(F.col("until").alias("day"), F.lit(0).alias("n"), *none, F.lit(-1).alias("change"))
 
 
 def _last(by_day: WindowSpec, days: int) -> WindowSpec:

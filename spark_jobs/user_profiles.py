@@ -30,7 +30,9 @@ def build(
     )
     # The catalogue's delivery is found per day, never its items per day, which would be millions of rows.
     dated = told.join(F.broadcast(_newest_delivery(frames["items"], past)), "event_date", "left")
-    known = dated.join(_described(frames["items"]), ["snapshot_date", "item_id"], "left")
+    kind = F.element_at(F.split("category", " > "), -1).alias("kind")
+    described = frames["items"].select("snapshot_date", "item_id", "brand", kind, "title")
+    known = dated.join(described, ["snapshot_date", "item_id"], "left")
     said = F.struct("place", "brand", "kind", "title", "rating")
     lines = known.groupBy("user_id", "event_date").agg(
         F.array_sort(F.collect_list(said)).alias("said"), F.max("event_time").alias("last_event_time")
@@ -53,11 +55,6 @@ def _newest_delivery(items: DataFrame, past: DataFrame) -> DataFrame:
         .groupBy("event_date")
         .agg(F.max("snapshot_date").alias("snapshot_date"))
     )
-
-
-def _described(items: DataFrame) -> DataFrame:
-    kind = F.element_at(F.split("category", " > "), -1).alias("kind")
-    return items.select("snapshot_date", "item_id", "brand", kind, "title")
 
 
 def _text(config: Mapping[str, Any]) -> Column:

@@ -62,7 +62,15 @@ def history(a: Namespace) -> int:
     decided = ledger.history(a.model, a.at)
     if not decided:
         gate_file.load_gate(a.model)  # a model that nobody knows is a slip of the pen, not one without a history
-    _show_history(decided)
+    lines = []
+    for row in decided:
+        if row.gate_report_json is None:
+            held = "overridden, not held" if row.override else ""
+        else:
+            held = "passed" if GateReport.from_json(row.gate_report_json).passed else "failed"
+            held += ", overridden" if row.override else ""
+        lines.append((row.at, row.who, row.decision, row.from_version, row.to_version, held, row.reason))
+    print_table(("at (UTC)", "who", "decision", "from", "to", "gate", "reason"), lines, "No decision was made.")
     when = a.at.isoformat() if a.at else "now"
     return _say(f"champion of {a.model} ({when}): {ledger.champion(a.model, a.at) or 'none'}")
 
@@ -99,20 +107,6 @@ def _show_gate(report: GateReport) -> None:
     ]
     print_table(("check", "value", "threshold", "", "reason"), lines, "")
     _say("gate passed" if report.passed else f"gate failed: {', '.join(check.name for check in report.failed)}")
-
-
-def _show_history(rows: list[Decision]) -> None:
-    lines = [
-        (row.at, row.who, row.decision, row.from_version, row.to_version, _gate_word(row), row.reason) for row in rows
-    ]
-    print_table(("at (UTC)", "who", "decision", "from", "to", "gate", "reason"), lines, "No decision was made.")
-
-
-def _gate_word(row: Decision) -> str:
-    if row.gate_report_json is None:
-        return "overridden, not held" if row.override else ""
-    passed = "passed" if GateReport.from_json(row.gate_report_json).passed else "failed"
-    return f"{passed}, overridden" if row.override else passed
 
 
 def _say(text: str) -> int:

@@ -27,16 +27,11 @@ FOR EACH STATEMENT EXECUTE FUNCTION {table}_is_append_only()
 def forbid_changes(table: Table) -> None:
     """Have the triggers made right after `table` is made."""
     sqlite = [_SQLITE.format(table=table.name, verb=verb) for verb in ("UPDATE", "DELETE")]
-    sqlite.append(_SQLITE_REPLACE.format(table=table.name, same=_same_row(table)))
+    keys = [c for c in table.constraints if isinstance(c, PrimaryKeyConstraint | UniqueConstraint)]
+    same = [" AND ".join(f"{column.name} = NEW.{column.name}" for column in key.columns) for key in keys]
+    sqlite.append(_SQLITE_REPLACE.format(table=table.name, same=" OR ".join(f"({columns})" for columns in same)))
     postgres = [text.format(table=table.name) for text in (_POSTGRES_FUNCTION, _POSTGRES_TRIGGER)]
     for dialect, statements in (("sqlite", sqlite), ("postgresql", postgres)):
         for statement in statements:
             ddl: DDL = DDL(statement)  # type: ignore[no-untyped-call]
             event.listen(table, "after_create", ddl.execute_if(dialect=dialect))
-
-
-def _same_row(table: Table) -> str:
-    keys = [c for c in table.constraints if isinstance(c, PrimaryKeyConstraint | UniqueConstraint)]
-    return " OR ".join(
-        "(" + " AND ".join(f"{column.name} = NEW.{column.name}" for column in key.columns) + ")" for key in keys
-    )

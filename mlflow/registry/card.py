@@ -15,7 +15,7 @@ from registry.gates import Candidate
 from registry.promotions import Promotions
 from registry.runs import lineage, tag
 from registry.stage_gates import stage_gates
-from registry.values import Measured, difference, level, measure, measures, models_of, pair
+from registry.values import difference, level, measure, measures, models_of, pair
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -105,12 +105,10 @@ def _levels(gate: Gate, of: Candidate, name: str) -> list[str]:
         if measures(of.values, name, gate.split, gate.metrics[metric])
     }
     cells = [show(level(found[metric], gate.bootstrap)) if metric in found else "" for metric in gate.compared]
-    return cells + (_counts(found[gate.headline]) if gate.headline in found else [""] * 3)
-
-
-def _counts(measured: Measured) -> list[str]:
-    scored = int(measured.scored.sum())
-    return [str(len(measured)), str(scored), str(len(measured) - scored)]
+    if gate.headline not in found:
+        return [*cells, "", "", ""]
+    samples, scored = len(found[gate.headline]), int(found[gate.headline].scored.sum())
+    return [*cells, str(samples), str(scored), str(samples - scored)]
 
 
 def _gains(gate: Gate, new: Candidate, champion: Candidate) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from infra.ledger import Commit, Imbalance, Ledger
+from infra.ledger import Commit, Ledger
 from registry.gates import DataQuality
 
 _SHOWN = 5
@@ -20,8 +20,15 @@ def check_data(ledger: Ledger, tables: Collection[str]) -> DataQuality:
     live = [commit for asset in sorted(assets) for commit in ledger.committed(asset).values()]
     if not live:
         return DataQuality(("the ledger knows of no data behind this version",), 0)
-    lost = [_imbalance(found) for found in ledger.reconcile() if found.asset in assets]
-    return DataQuality(tuple(_shortened(lost + _rule_errors(live))), len(live))
+    lost = [
+        f"{found.asset} {found.of}: {found.lost} of {found.rows_in} rows are neither out nor in quarantine"
+        for found in ledger.reconcile()
+        if found.asset in assets
+    ]
+    problems = lost + _rule_errors(live)
+    if len(problems) > _SHOWN:
+        problems = [*problems[:_SHOWN], f"and {len(problems) - _SHOWN} more"]
+    return DataQuality(tuple(problems), len(live))
 
 
 def _upstream(ledger: Ledger, tables: Collection[str]) -> set[str]:
@@ -43,12 +50,3 @@ def _rule_errors(commits: Collection[Commit]) -> list[str]:
         for rule in commit.rules
         if rule.status == "error"
     ]
-
-
-def _imbalance(found: Imbalance) -> str:
-    return f"{found.asset} {found.of}: {found.lost} of {found.rows_in} rows are neither out nor in quarantine"
-
-
-def _shortened(problems: list[str]) -> list[str]:
-    more = len(problems) - _SHOWN
-    return problems if more <= 0 else [*problems[:_SHOWN], f"and {more} more"]

@@ -58,7 +58,11 @@ def hold_gate(profile: Profile, model: str, version: str | None = None) -> GateR
         require_champion(client, model, champion)
     quality = check_data(Ledger(profile), snapshots_of(client, model, chosen))
     present = candidate(client, model, champion) if champion and champion != chosen else None
-    earlier = [candidate(client, model, one) for one in _earlier(client, ledger, model) if one != chosen]
+    known = {str(found.version) for found in versions(client, model)}
+    line = line_of_champions(ledger.history(model))
+    # The champions before the present one that MLflow still has, the newest first.
+    before = [one for one in dict.fromkeys(line[-2::-1]) if one in known and one not in (line[-1], chosen)]
+    earlier = [candidate(client, model, one) for one in before]
     report = evaluate(gate, candidate(client, model, chosen), present, quality, earlier)
     _attach(client, report)
     sync_aliases(client, ledger, model)
@@ -160,13 +164,6 @@ def _chosen(client: MlflowClient, ledger: Promotions, model: str, version: str |
     if chosen not in known:
         raise DataError(f"Model {model!r} has no version {chosen}.", do=f"Choose one of: {', '.join(known)}.")
     return chosen
-
-
-def _earlier(client: MlflowClient, ledger: Promotions, model: str) -> list[str]:
-    """The champions before the present one that MLflow still has, the newest first."""
-    known = {str(found.version) for found in versions(client, model)}
-    line = line_of_champions(ledger.history(model))
-    return [version for version in dict.fromkeys(line[-2::-1]) if version in known and version != line[-1]]
 
 
 def _last_about(ledger: Promotions, model: str, version: str) -> Decision | None:

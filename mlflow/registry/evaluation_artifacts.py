@@ -7,8 +7,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-import pandas as pd
-
 from registry.gates import Candidate
 from registry.runs import lineage, metric_name, tag
 from registry.values import read_values
@@ -28,13 +26,10 @@ def candidate(client: MlflowClient, model: str, version: str) -> Candidate:
     found = client.get_model_version(model, version)
     run = client.get_run(found.run_id)
     metrics = {metric_name(key): value for key, value in run.data.metrics.items()}
-    return Candidate(version, _values(client, run.info.run_id), metrics, run.data.tags[tag("origin")])
-
-
-def _values(client: MlflowClient, run_id: str) -> pd.DataFrame:
-    names = [file.path for file in client.list_artifacts(run_id, f"{EVALUATION}/{VALUES}")]
+    names = [file.path for file in client.list_artifacts(run.info.run_id, f"{EVALUATION}/{VALUES}")]
     with TemporaryDirectory() as scratch:
-        return read_values([Path(client.download_artifacts(run_id, name, scratch)) for name in names])
+        values = read_values([Path(client.download_artifacts(run.info.run_id, name, scratch)) for name in names])
+    return Candidate(version, values, metrics, run.data.tags[tag("origin")])
 
 
 def stage_folders(client: MlflowClient, model: str, version: str) -> set[Path]:

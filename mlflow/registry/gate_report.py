@@ -78,7 +78,11 @@ class GateReport:
             "| check | value | threshold | passed | reason |",
             "|---|---:|---:|---|---|",
         ]
-        return "\n".join([*lines, *(_row(check) for check in self.checks)]) + "\n"
+        for check in self.checks:
+            passed = "yes" if check.passed else "**no**"
+            reason = check.reason.replace("|", "\\|")
+            lines.append(f"| {check.name} | {number(check.value)} | {number(check.threshold)} | {passed} | {reason} |")
+        return "\n".join(lines) + "\n"
 
 
 def number(value: float | None) -> str:
@@ -86,9 +90,3 @@ def number(value: float | None) -> str:
     if value is None:
         return ""
     return f"{value:.4f}" if abs(value) < _COUNT_FROM else f"{value:.0f}"
-
-
-def _row(check: Check) -> str:
-    outcome = "yes" if check.passed else "**no**"
-    reason = check.reason.replace("|", "\\|")
-    return f"| {check.name} | {number(check.value)} | {number(check.threshold)} | {outcome} | {reason} |"

@@ -55,13 +55,20 @@ def register(profile: Profile, model: str, run_id: str, spec_dir: Path, out_dir:
     gate = load_gate(model)
     client = connect(profile)
     stage = StageRun.read(spec_dir, out_dir)
-    version = _version_of(client, model, run_id) or _pack(client, gate, run_id, stage)
+    found = client.search_model_versions(f"name='{model}' and run_id='{run_id}'")
+    version = str(found[0].version) if found else _pack(client, gate, run_id, stage)
     read = snapshots(client, run_id)
-    _keep_snapshots(Lake(profile), read, f"model-{model}-v{version}")
+    lake, name = Lake(profile), f"model-{model}-v{version}"
+    for table, ids in read.items():
+        for snapshot in ids:
+            lake.tag(table, snapshot, name if len(ids) == 1 else f"{name}-{snapshot}")
     client.set_model_version_tag(model, version, tag("snapshots"), json.dumps({t: sorted(s) for t, s in read.items()}))
     text = card.write(profile, client, gate, version)
     client.log_text(run_id, text, f"{EVALUATION}/model_card.md")
-    client.update_model_version(model, version, description=_fitting(text))
+    if len(text) > _DESCRIPTION:  # MLflow's column for descriptions is limited; the whole card is in the run
+        more = f"\n\n(The whole card: `{EVALUATION}/model_card.md` in the run.)"
+        text = text[: _DESCRIPTION - len(more)] + more
+    client.update_model_version(model, version, description=text)
     client.update_registered_model(model, description=_ABOUT)
     sync_aliases(client, Promotions(profile), model)
     return version
@@ -104,22 +111,14 @@ def _gone(place: str, why: str) -> DataError:
     )
 
 
-def _fitting(text: str) -> str:
-    """MLflow's column for descriptions is limited; the whole card is in the run."""
-    more = f"\n\n(The whole card: `{EVALUATION}/model_card.md` in the run.)"
-    return text if len(text) <= _DESCRIPTION else text[: _DESCRIPTION - len(more)] + more
-
-
-def _version_of(client: MlflowClient, model: str, run_id: str) -> str | None:
-    found = client.search_model_versions(f"name='{model}' and run_id='{run_id}'")
-    return str(found[0].version) if found else None
-
-
 def _pack(client: MlflowClient, gate: Gate, run_id: str, stage: StageRun) -> str:
     """Log the pyfunc, try it, and only then give it a version: what has a version can answer."""
     import mlflow
 
-    folder, files = stage.out / "model", _values_files(stage)
+    files = [stage.out / file for file in stage.result.get("tables", {}).get(VALUES, [])]
+    if not files:
+        raise DataError(f"The evaluation left no {VALUES}.", where=str(stage.out), do="Register an evaluation stage.")
+    folder = stage.out / "model"
     if not folder.is_dir():
         raise DataError("There is no model to register.", where=str(folder), do="Run the evaluation stage.")
     signature, example = _description(folder)
@@ -189,20 +188,7 @@ def _nothing(cell: Any) -> bool:
     return cell is None or (len(cell) == 0 if hasattr(cell, "__len__") else bool(pd.isna(cell)))
 
 
-def _values_files(stage: StageRun) -> list[Path]:
-    files = stage.result.get("tables", {}).get(VALUES, [])
-    if not files:
-        raise DataError(f"The evaluation left no {VALUES}.", where=str(stage.out), do="Register an evaluation stage.")
-    return [stage.out / file for file in files]
-
-
 def _manifest(folder: Path) -> dict[str, str]:
     """File (below `folder`) to sha256."""
     files = sorted(file for file in folder.rglob("*") if file.is_file())
     return {file.relative_to(folder).as_posix(): file_hash(file) for file in files}
-
-
-def _keep_snapshots(lake: Lake, read: dict[str, set[int]], name: str) -> None:
-    for table, ids in read.items():
-        for snapshot in ids:
-            lake.tag(table, snapshot, name if len(ids) == 1 else f"{name}-{snapshot}")

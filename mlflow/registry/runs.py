@@ -245,11 +245,11 @@ def _small_files(out: Path) -> list[Path]:
 def _files(out: Path) -> list[Path]:
     """All files but the training state, and what a killed write has left: neither is of use once the stage is done."""
     inside = (Path(folder) / name for folder, _, names in os.walk(out) for name in names)
-    return sorted(file for file in inside if not any(map(_useless, file.relative_to(out).parts)))
-
-
-def _useless(part: str) -> bool:
-    return part == CHECKPOINTS or part.startswith(".")
+    return sorted(
+        file
+        for file in inside
+        if not any(part == CHECKPOINTS or part.startswith(".") for part in file.relative_to(out).parts)
+    )
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

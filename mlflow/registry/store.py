@@ -39,10 +39,8 @@ def experiment(client: MlflowClient, profile: Profile, system: str) -> str:
     found = client.get_experiment_by_name(system)
     if found is not None:
         return str(found.experiment_id)
-    place = f"{_as_uri(profile.mlflow.artifact_root)}/{system}"
+    root = profile.mlflow.artifact_root
+    uri = root.rstrip("/") if "://" in root else Path(root).resolve().as_uri()
+    place = f"{uri}/{system}"
     note = f"One run per stage of `training/{system}/pipeline.yaml` and training set; `plumbline.origin`: on what data."
     return str(client.create_experiment(system, artifact_location=place, tags={"mlflow.note.content": note}))
-
-
-def _as_uri(root: str) -> str:
-    return root.rstrip("/") if "://" in root else Path(root).resolve().as_uri()

@@ -64,7 +64,10 @@ def run(job: Job, first: date, last: date, profile: Profile) -> JobReport:
     started = time.monotonic()
     lake, ledger = Lake(profile), Ledger(profile)
     snapshots = {source.table: lake.snapshot(source.table) for source in job.inputs}
-    inputs = [InputFiles(source, _files(lake, source, snapshots[source.table])) for source in job.inputs]
+    inputs = []
+    for source in job.inputs:
+        snapshot = snapshots[source.table]
+        inputs.append(InputFiles(source, [] if snapshot is None else lake.files(source.table, snapshot=snapshot)))
     asked = days_between(first, last)
     gaps = _gaps(job, asked, ledger)
     config = job.resolved_config(profile)
@@ -77,6 +80,7 @@ def run(job: Job, first: date, last: date, profile: Profile) -> JobReport:
     import_ahead()
     spark = spark_session(profile)
     frames = {i.source.table: read_files(spark, load_contract(i.source.table), i.files(list(missing))) for i in inputs}
+    audit = job.audit
     batch = Batch(
         contract=contract,
         frame=job.build(spark, frames, list(missing), config),
@@ -85,7 +89,7 @@ def run(job: Job, first: date, last: date, profile: Profile) -> JobReport:
         config_hash=config_hash(config, job.version),
         up_to_date=len(asked) - len(missing),
         started=started,
-        audit=_audit_of(job, frames),
+        audit=None if audit is None else lambda rows: audit(rows, frames),
     )
     report = commit(batch, lake, ledger)
     return replace(report, messages=gaps + report.messages)
@@ -122,12 +126,3 @@ def _gaps(job: Job, asked: Sequence[date], ledger: Ledger) -> tuple[str, ...]:
             some = ", ".join(map(str, days[:3])) + (f" and {len(days) - 3} more" if len(days) > 3 else "")
             messages.append(f"{job.table}: built without {source.table} of {some}: not committed yet")
     return tuple(messages)
-
-
-def _audit_of(job: Job, frames: Mapping[str, DataFrame]) -> Callable[[DataFrame], None] | None:
-    audit = job.audit
-    return None if audit is None else lambda rows: audit(rows, frames)
-
-
-def _files(lake: Lake, source: Input, snapshot: int | None) -> list[DataFile]:
-    return lake.files(source.table, snapshot=snapshot) if snapshot is not None else []

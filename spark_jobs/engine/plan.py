@@ -39,7 +39,11 @@ class InputFiles:
         self.source = source
         self._days = sorted(by_day)
         self._files = [sorted(by_day[day], key=lambda f: f.path) for day in self._days]
-        self._own = [_digest_of_day(day_files) for day_files in self._files]
+        self._own = []
+        for day_files in self._files:
+            # The place of the warehouse is not part of what the data is.
+            names = [f"{file.partition}/{file.run_key}/{file.path.rsplit('/', 1)[-1]}" for file in day_files]
+            self._own.append(hashlib.sha256("\n".join(names).encode()).hexdigest())
         self._prefix = _running_digests(self._own)
 
     def span(self, partition: date) -> range:
@@ -49,7 +53,9 @@ class InputFiles:
             return range(max(0, stop - 1), stop)
         if self.source.lookback_days is None:
             return range(0, stop)
-        return range(bisect_left(self._days, _days_before(partition, self.source.lookback_days)), stop)
+        back = timedelta(days=self.source.lookback_days)
+        first = partition - back if partition - UNDATED > back else date.min
+        return range(bisect_left(self._days, first), stop)
 
     def digest(self, partition: date) -> str:
         """Stands for the paths of all files that `partition` reads; equal when and only when they are."""
@@ -85,16 +91,6 @@ def uncommitted(source: Input, asked: Sequence[date], committed: Collection[date
 def days_between(first: date, last: date) -> list[date]:
     """All days of [first, last]."""
     return [first + timedelta(days=n) for n in range((last - first).days + 1)]
-
-
-def _days_before(partition: date, days: int) -> date:
-    return partition - timedelta(days=days) if partition - UNDATED > timedelta(days=days) else date.min
-
-
-def _digest_of_day(files: Sequence[DataFile]) -> str:
-    # The place of the warehouse is not part of what the data is.
-    names = [f"{file.partition}/{file.run_key}/{file.path.rsplit('/', 1)[-1]}" for file in files]
-    return hashlib.sha256("\n".join(names).encode()).hexdigest()
 
 
 def _running_digests(own: Sequence[str]) -> list[str]:

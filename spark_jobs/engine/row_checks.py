@@ -42,30 +42,30 @@ class CheckedRows:
     @property
     def masks(self) -> list[str]:
         """Names of the mask columns, one for every 30 rules."""
-        return [f"_mask{word}" for word in range(_words(len(self.rules)))]
+        words = max(1, -(-len(self.rules) // _WORD))
+        return [f"_mask{word}" for word in range(words)]
 
     @property
     def refused(self) -> Column:
         """True for a row that breaks a `fail` or a `drop` rule."""
-        return F.expr(
-            " or ".join(f"({name} & {bits}) != 0" for name, bits in zip(self.masks, self._refusing_bits(), strict=True))
-        )
+        bits = [0] * len(self.masks)
+        for i, rule in enumerate(self.rules):
+            bits[i // _WORD] |= (rule.level != "warn") << (i % _WORD)
+        return F.expr(" or ".join(f"({name} & {word}) != 0" for name, word in zip(self.masks, bits, strict=True)))
 
     @property
     def first_broken(self) -> Column:
         """Name of the first rule that refuses a row."""
-        found = [F.when(_bit(i), F.lit(r.name)) for i, r in enumerate(self.rules) if r.level != "warn"]
+        found = []
+        for i, rule in enumerate(self.rules):
+            if rule.level != "warn":
+                broken = F.expr(f"(_mask{i // _WORD} & {1 << (i % _WORD)}) != 0")
+                found.append(F.when(broken, F.lit(rule.name)))
         return F.coalesce(*found)
 
     def failed(self, masks: Sequence[int]) -> list[RowRule]:
         """The rules whose bit is set."""
         return [rule for i, rule in enumerate(self.rules) if masks[i // _WORD] >> (i % _WORD) & 1]
-
-    def _refusing_bits(self) -> list[int]:
-        words = [0] * len(self.masks)
-        for i, rule in enumerate(self.rules):
-            words[i // _WORD] |= (rule.level != "warn") << (i % _WORD)
-        return words
 
 
 def check_rows(
@@ -139,20 +139,9 @@ def _partition_row(day: date, groups: list[dict[str, Any]], checked: CheckedRows
         if measure == "null_share":
             row[name] = 1 - sum(group[name] for group in good) / rows_out if rows_out else 0.0
         else:
-            row[name] = _extreme(min if measure == "min" else max, good, name)
+            values = [group[name] for group in good if group[name] is not None]
+            row[name] = min(values, default=None) if measure == "min" else max(values, default=None)
     return row
-
-
-def _extreme(pick: Any, groups: list[dict[str, Any]], name: str) -> Any:
-    return pick((group[name] for group in groups if group[name] is not None), default=None)
-
-
-def _words(rules: int) -> int:
-    return max(1, -(-rules // _WORD))
-
-
-def _bit(position: int) -> Column:
-    return F.expr(f"(_mask{position // _WORD} & {1 << (position % _WORD)}) != 0")
 
 
 def _mask_columns(rules: Sequence[RowRule], words: int) -> list[Column]:

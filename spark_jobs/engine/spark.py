@@ -91,19 +91,17 @@ def _explain(code: int | None, said: str, profile: Profile) -> None:
 def _jvm_code() -> int | None:
     """The exit code of the JVM that this process has started; None while it works, and under `spark-submit`."""
     context, process = SparkContext._active_spark_context, getattr(SparkContext._gateway, "proc", None)
-    if context is None or process is None or _works(context):
+    if context is None or process is None:
         return None
+    try:
+        if not context._jsc.sc().isStopped():
+            return None
+    except (Py4JError, OSError):
+        pass  # nobody is there to answer
     try:
         return int(process.wait(_SECONDS))
     except subprocess.TimeoutExpired:
         return None
-
-
-def _works(context: SparkContext) -> bool:
-    try:
-        return not context._jsc.sc().isStopped()
-    except (Py4JError, OSError):  # nobody is there to answer
-        return False
 
 
 def _started(builder: SparkSession.Builder) -> SparkSession:

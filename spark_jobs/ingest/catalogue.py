@@ -12,7 +12,6 @@ from pyspark.sql import functions as F
 from infra.contracts import load_contract
 from infra.errors import DataError
 from infra.lake import Lake
-from infra.partitions import DataFile
 from spark_jobs.engine.job import read_files
 from spark_jobs.ingest.typing_rules import ITEM_KNOWN
 
@@ -38,7 +37,8 @@ class Catalogue:
 
     def inputs(self, day: date) -> list[str]:
         """What of the catalogue a partition depends on, for its run key."""
-        return sorted({f"items/{file.partition}/{file.run_key}" for file in self._of(self.delivery(day))})
+        delivery = self.delivery(day)
+        return sorted({f"items/{delivery}/{file.run_key}" for file in self._files if file.partition == delivery})
 
     def mark(self, spark: SparkSession, rows: DataFrame, partition: str, days: Sequence[date]) -> DataFrame:
         """Add `_item_known`."""
@@ -50,6 +50,3 @@ class Catalogue:
         as_of = F.create_map(*[F.lit(part) for pair in deliveries.items() for part in pair])
         marked = rows.withColumn(_DELIVERY, as_of[F.col(partition)]).join(known, [_DELIVERY, "item_id"], "left")
         return marked.withColumn(ITEM_KNOWN, F.coalesce(ITEM_KNOWN, F.lit(False))).drop(_DELIVERY)
-
-    def _of(self, delivery: date) -> list[DataFile]:
-        return [file for file in self._files if file.partition == delivery]

@@ -182,7 +182,9 @@ class _Ingest:
         keys = {day: self._key(day, stock) for day in days}
         live = current_keys(self.lake, self.ledger, name)
         late = {day for day in self._late(stock, first) if live.get(day) != keys[day]}
-        missing = {day: key for day, key in keys.items() if live.get(day) != key and _asked(day, first, last)}
+        low, high = first or date.min, last or date.max
+        asked = {day for day in keys if day == UNDATED or low <= day <= high}
+        missing = {day: key for day, key in keys.items() if day in asked and live.get(day) != key}
         missing |= {day: keys[day] for day in late}
         stuck = tuple(
             Stopped(day, f"{lost} holds rows of it and is gone or unreadable; put it back")
@@ -255,7 +257,3 @@ def _check_counts(contents: Iterable[Remembered]) -> None:
 
 def _inputs(stock: Holdings, day: date) -> tuple[str, ...]:
     return tuple(named_input(holding.name, holding.sha256) for holding in stock.of(day))
-
-
-def _asked(day: date, first: date | None, last: date | None) -> bool:
-    return day == UNDATED or ((first is None or day >= first) and (last is None or day <= last))

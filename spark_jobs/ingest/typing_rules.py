@@ -26,12 +26,20 @@ def typed_rows(raw: DataFrame, table: Landed, now: datetime) -> DataFrame:
     """The contract's columns, what the rules ask about, the source columns, the tally; no believable time: undated."""
     contract = table.contract
     day = f"if({MOMENT} between {_literal(OLDEST)} and {_literal(now)}, to_date({MOMENT}), date'{UNDATED}')"
-    values = [
-        F.expr(day if c.name == contract.partition else _filled(c, table)).alias(c.name) for c in contract.columns
-    ]
-    given = ", ".join(f"{_present(name)} as {name}" for name in table.accepted)
+    values = []
+    for column in contract.columns:
+        value = day if column.name == contract.partition else _typed(column, table)
+        if column.name != contract.partition and column.name in table.defaults:
+            value = f"coalesce({value}, '{table.defaults[column.name]}')"
+        values.append(F.expr(value).alias(column.name))
+    given = []
+    blanks, absent = _text(BLANKS), ", ".join(map(_text, ABSENT))
+    for name in table.accepted:
+        # The value without blanks around it; null where it is blank or a word for an absent value.
+        value = f"trim(both {blanks} from {VALUES}.{name})"
+        given.append(f"if({value} in ('', {absent}), null, {value}) as {name}")
     whole_row = f"if({FAULT} is null, to_json({VALUES}), to_json(struct({FAULT} as {FAULT_KEY}, {LINE} as line)))"
-    return raw.withColumn(GIVEN, F.expr(f"struct({given})")).select(
+    return raw.withColumn(GIVEN, F.expr(f"struct({', '.join(given)})")).select(
         *values,
         *(MOMENT, GIVEN, FAULT, ODD, TALLY),
         *(F.col(FILE).alias(SOURCE_FILE), F.col(NUMBER).alias(SOURCE_ROW), F.expr(whole_row).alias(SOURCE_JSON)),
@@ -90,11 +98,6 @@ def _id_rules(name: str) -> list[RowRule]:
     ]
 
 
-def _filled(column: Column, table: Landed) -> str:
-    typed, default = _typed(column, table), table.defaults.get(column.name)
-    return typed if default is None else f"coalesce({typed}, '{default}')"
-
-
 def _typed(column: Column, table: Landed) -> str:
     given = _given(column.name)
     if column.name == table.time:
@@ -107,12 +110,6 @@ def _typed(column: Column, table: Landed) -> str:
 
 def _given(name: str) -> str:
     return f"{GIVEN}.{name}"
-
-
-def _present(name: str) -> str:
-    """The value of a column without blanks around it; null where it is blank or a word for an absent value."""
-    value = f"trim(both {_text(BLANKS)} from {VALUES}.{name})"
-    return f"if({value} in ('', {', '.join(map(_text, ABSENT))}), null, {value})"
 
 
 def _text(text: str) -> str:

@@ -33,32 +33,29 @@ def landed_days(landing: Path) -> dict[str, date]:
             do="Put events.csv, .jsonl or .parquet there, or a folder events/ of such files (docs/bring-your-data.md).",
         )
     now = datetime.now(UTC)
-    events: Counter[date] = Counter()
+    low, high = ((moment - _EPOCH) // timedelta(microseconds=1) for moment in (OLDEST, now))
+    counts: Counter[int] = Counter()  # by the number of the day since the epoch
     problems = [str(problem) for problem in found.problems.values()]
     for file in {file.sha256: file for file in found.files}.values():
-        in_file: Counter[date] = Counter()
+        in_file: Counter[int] = Counter()
         for batch in batches(file, TABLES["events"].wanted):
-            in_file.update(_days(batch.column(MOMENT).cast("int64").to_pylist(), now))
+            moments = batch.column(MOMENT).cast("int64").to_pylist()
+            in_file.update(m // 86_400_000_000 for m in moments if m is not None and low <= m <= high)
             problem = next((tally_of(text).problem for text in batch.column(TALLY).to_pylist() if text), "")
         if problem:
             problems.append(problem)
         else:
-            events += in_file
-    if not events:
+            counts += in_file
+    if not counts:
         raise DataError(
             "No landed event has a time that can be read.",
             where=str(landing),
             why="\n".join(problems),
             do="See docs/bring-your-data.md: events need event_time such as 2018-01-05T10:00:00Z.",
         )
+    events = Counter({_EPOCH.date() + timedelta(days=day): count for day, count in counts.items()})
     edges = {"first": min(events), "last": max(events)}
     return edges | {"valid_from": _quantile(events, 0.8), "test_from": _quantile(events, 0.9)}
-
-
-def _days(moments: list[int | None], now: datetime) -> Counter[date]:
-    low, high = ((moment - _EPOCH) // timedelta(microseconds=1) for moment in (OLDEST, now))
-    whole = Counter(moment // 86_400_000_000 for moment in moments if moment is not None and low <= moment <= high)
-    return Counter({_EPOCH.date() + timedelta(days=day): count for day, count in whole.items()})
 
 
 def _quantile(events: Counter[date], share: float) -> date:

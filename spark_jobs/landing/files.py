@@ -45,7 +45,8 @@ def landing_files(landing: Path, table: str) -> Found:
             problems[name] = problem
             continue
         try:
-            files.append(LandingFile(name, path, _sha256(path)))
+            with path.open("rb") as stream:
+                files.append(LandingFile(name, path, hashlib.file_digest(stream, "sha256").hexdigest()))
         except OSError as error:
             problems[name] = DataError(
                 f"{name} cannot be opened.", why=error.strerror or "", do="Give this user the right to read it."
@@ -57,20 +58,17 @@ def _paths(landing: Path, table: str) -> Iterator[Path]:
     if not landing.is_dir():
         return
     for entry in sorted(landing.iterdir()):
-        if entry.name.startswith(_HIDDEN) or not _is_meant(entry, table):
+        stem, wanted = entry.name.split(".")[0].casefold(), table.casefold()
+        # Its name may be so near that somebody takes it for one of the table (`events (1).csv`).
+        longer = stem.startswith(wanted) and not stem[len(wanted) :][:1].isalpha()
+        is_meant = stem == wanted or (longer and entry.suffix.lower() in FORMATS)
+        if entry.name.startswith(_HIDDEN) or not is_meant:
             continue
         if entry.is_dir() and entry.name == table:
             root = landing.resolve()
             yield from _below(entry, frozenset([root, *root.parents, *entry.resolve().parents]))
         else:
             yield entry
-
-
-def _is_meant(entry: Path, table: str) -> bool:
-    """Whether a path is of the table, or its name so near that somebody may take it for one (`events (1).csv`)."""
-    stem, table = entry.name.split(".")[0].casefold(), table.casefold()
-    longer = stem.startswith(table) and not stem[len(table) :][:1].isalpha()
-    return stem == table or (longer and entry.suffix.lower() in FORMATS)
 
 
 def _readable(path: Path) -> str:
@@ -126,8 +124,3 @@ def _unusable(name: str, path: Path, table: str) -> DataError | None:
     if path.is_dir():
         return DataError(f"{name} is a folder.", do=f"Put its files into the folder {table}/.")
     return None if path.is_file() else DataError(f"{name} is no file.", do="Take it away.")
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -6,7 +6,6 @@ import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -35,7 +34,8 @@ class ParquetRows:
             refuse_other_bytes(name, path, but=PARQUET)
             raise self._damaged(error) from error
         check_columns(name, schema.names, wanted)
-        self.odd = [column for column in wanted.ids if column in schema.names and _is_odd(schema.field(column).type)]
+        kinds = {column: schema.field(column).type for column in wanted.ids if column in schema.names}
+        self.odd = [column for column, kind in kinds.items() if pt.is_nested(kind) or pt.is_boolean(kind)]
 
     def batches(self, most_bytes: int) -> Iterator[dict[str, pa.Array]]:
         """Column name to text, absent values null, times in UTC; about `most_bytes` of content at a time.
@@ -47,7 +47,10 @@ class ParquetRows:
             with pq.ParquetFile(
                 self._path, page_checksum_verification=True, coerce_int96_timestamp_unit="us"
             ) as parquet:
-                for batch in parquet.iter_batches(batch_size=_batch_rows(parquet.metadata, most_bytes)):
+                metadata = parquet.metadata
+                size = sum(metadata.row_group(n).total_byte_size for n in range(metadata.num_row_groups))
+                rows = max(1, min(_MOST_ROWS, int(most_bytes * metadata.num_rows / max(1, size))))
+                for batch in parquet.iter_batches(batch_size=rows):
                     batch.validate(full=True)
                     yield {field.name: self._text_of(field.name, batch.column(field.name)) for field in batch.schema}
         except (pa.ArrowException, OSError) as error:
@@ -56,10 +59,11 @@ class ParquetRows:
     def _text_of(self, column: str, values: pa.Array) -> pa.Array:
         if isinstance(values, pa.DictionaryArray):
             values = values.dictionary_decode()
-        if pt.is_floating(values.type) and column in (*self._wanted.ids, self._wanted.time):
-            spell = _id_of_float if column in self._wanted.ids else _number_in_full
+        if pt.is_floating(values.type) and column in self._wanted.ids:
             bound = _INEXACT[values.type]
-            return pa.array([None if v is None else spell(v, bound) for v in values.to_pylist()], pa.string())
+            return pa.array([None if v is None else _id_of_float(v, bound) for v in values.to_pylist()], pa.string())
+        if pt.is_floating(values.type) and column == self._wanted.time:
+            return pa.array([None if v is None else f"{v:.6f}" for v in values.to_pylist()], pa.string())
         try:
             return _as_text(values)
         except pa.ArrowException as error:
@@ -78,18 +82,10 @@ class ParquetRows:
         )
 
 
-def _batch_rows(metadata: pq.FileMetaData, most_bytes: int) -> int:
-    size = sum(metadata.row_group(n).total_byte_size for n in range(metadata.num_row_groups))
-    return max(1, min(_MOST_ROWS, int(most_bytes * metadata.num_rows / max(1, size))))
-
-
-def _is_odd(kind: pa.DataType) -> bool:
-    return bool(pt.is_nested(kind) or pt.is_boolean(kind))
-
-
 def _as_text(values: pa.Array) -> pa.Array:
     if pt.is_nested(values.type):
-        return pa.array([None if v is None else _json(v) for v in values.to_pylist(maps_as_pydicts="lossy")])
+        nested = values.to_pylist(maps_as_pydicts="lossy")
+        return pa.array([None if v is None else json.dumps(v, ensure_ascii=False, default=str) for v in nested])
     if pt.is_timestamp(values.type):
         micros = values.cast(pa.timestamp("us", values.type.tz), safe=False).cast(pa.int64())
         texts = micros.cast(pa.timestamp("us")).cast(pa.string()).to_pylist()
@@ -101,16 +97,8 @@ def _as_text(values: pa.Array) -> pa.Array:
     return values.cast(pa.string())
 
 
-def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, default=str)
-
-
 def _id_of_float(value: float, bound: int) -> str:
     """`1029.0` stays one, so that a rule can warn of it; what cannot be exact gets its E-notation, which is refused."""
     if not math.isfinite(value) or (value.is_integer() and abs(value) < bound):
         return f"{value:.1f}"
     return f"{value:.6E}" if value.is_integer() else repr(value)
-
-
-def _number_in_full(value: float, _: int) -> str:
-    return f"{value:.6f}"

@@ -77,7 +77,9 @@ def check_columns(name: str, columns: Sequence[str], wanted: Wanted) -> None:
         raise _unnamed(name, columns)
     missing = [column for column in wanted.needed if column not in columns]
     if missing:
-        separator = _separator(columns)
+        # What stands between the values of a header that is one name; empty where it is nothing known.
+        marks = {";": "semicolons", "\t": "tabs", "|": "bars"}
+        separator = next((word for mark, word in marks.items() if len(columns) == 1 and mark in columns[0]), "")
         raise DataError(
             f"{name} lacks the column{'s' * (len(missing) > 1)} {', '.join(missing)}.",
             why=f"Its values are separated by {separator}." if separator else f"It has: {listed(columns)}.",
@@ -104,12 +106,6 @@ def _unnamed(name: str, columns: Sequence[str]) -> DataError:
         why=f"Most likely {reasons[place]}." if place in reasons else "",
         do="Name the column, or leave it out.",
     )
-
-
-def _separator(columns: Sequence[str]) -> str:
-    """What stands between the values of a header that is one name; empty where it is nothing known."""
-    marks = {";": "semicolons", "\t": "tabs", "|": "bars"}
-    return next((word for mark, word in marks.items() if len(columns) == 1 and mark in columns[0]), "")
 
 
 def listed(columns: Iterable[str]) -> str:

@@ -35,7 +35,12 @@ def moment(text: str | None) -> int | None:
     value = stripped(text)
     if match := _ISO.fullmatch(value):
         return _iso(match)
-    return _epoch(Decimal(value)) if _NUMBER.fullmatch(value) else None
+    if not _NUMBER.fullmatch(value):
+        return None
+    number = Decimal(value)
+    unit = next((unit for bound, unit in _UNITS if number < bound), _NANOSECOND)
+    micros = int(number * unit)
+    return micros if micros <= _LAST else None
 
 
 def _iso(match: re.Match[str]) -> int | None:
@@ -48,9 +53,3 @@ def _iso(match: re.Match[str]) -> int | None:
         return None
     east = -1 if match["sign"] == "-" else 1
     return (local - _EPOCH) // _MICROSECOND - east * offset * 60 * 10**6
-
-
-def _epoch(number: Decimal) -> int | None:
-    unit = next((unit for bound, unit in _UNITS if number < bound), _NANOSECOND)
-    micros = int(number * unit)
-    return micros if micros <= _LAST else None
