@@ -257,7 +257,9 @@ def test_each_row_stands_against_the_one_above_and_lists_say_how_many_kinds_they
     names = ("popularity", "frequency", "covisit", "sasrec", "sft")
     steps = {f"{higher}.minus.{lower}.ndcg@10" for lower, higher in pairwise(names)}
     assert steps <= metrics.keys()
-    line = [row for row in _table(spec, "model_metrics") if (row["model"], row["metric"]) == ("popularity", "categories@10")]
+    line = [
+        row for row in _table(spec, "model_metrics") if (row["model"], row["metric"]) == ("popularity", "categories@10")
+    ]
     assert [row["value"] for row in line] == [metrics["popularity.categories@10"]] and 1 <= line[0]["value"] <= 3
 
 
