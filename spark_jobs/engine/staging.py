@@ -39,8 +39,7 @@ def stage_good(
     if not keys:
         return {}
     columns = [F.col(c.name).cast(c.dataType).alias(c.name) for c in StructType.fromDDL(spark_ddl(contract))]
-    rows = checked.frame.where(~checked.refused).where(F.col(contract.partition).isin(list(keys))).select(*columns)
-    return _write(lake, contract, rows, keys, token)
+    return _write(lake, contract, checked.frame.where(~checked.refused).select(*columns), keys, token)
 
 
 def stage_refused(
@@ -49,7 +48,7 @@ def stage_refused(
     """Write the refused rows in the shape of the quarantine table."""
     if not keys:
         return {}
-    rows = refused_rows(contract, checked).where(F.col(contract.partition).isin(list(keys)))
+    rows = refused_rows(contract, checked)
     run_keys = F.create_map(*[F.lit(part) for day, key in keys.items() for part in (day, key)])
     stamped = rows.withColumn("run_key", run_keys[F.col(contract.partition)])
     quarantine = lake.contract(f"{contract.table}{QUARANTINE_SUFFIX}")
