@@ -74,6 +74,11 @@ class Gpu:
     count: int = 0
 
 
+def stage_module(system: str, code: str) -> str:
+    """The import name of a stage's module: it has the stage's `Config` and `main(spec)`."""
+    return f"training.{system}.stages.{code}"
+
+
 @dataclass(frozen=True)
 class Stage:
     """One stage of a system. `retry` is a ceiling: the exit code decides whether a retry happens at all.
@@ -94,7 +99,7 @@ class Stage:
 
     @property
     def code(self) -> str:
-        """The module of the system's folder that it runs."""
+        """The module in the system's folder `stages` that it runs."""
         return self.module or self.name
 
     def under(self, preset: Preset, kept: Collection[str]) -> Stage:

@@ -15,6 +15,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from common.pipelines import stage_module
 from training.core.errors import EXIT_BUG, DataError, exit_code_of
 from training.core.stage import StageSpec, run_stage
 
@@ -44,10 +45,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(stage: str, spec: StageSpec) -> None:
     if stage != f"{spec.system}.{spec.stage}":
         raise DataError(f"the spec is for {spec.system}.{spec.stage}, not for {stage}", do="pass the right spec")
-    name = f"training.{spec.system}.{spec.module or spec.stage}"
+    name = stage_module(spec.system, spec.code)
     if importlib.util.find_spec(f"training.{spec.system}") is None or importlib.util.find_spec(name) is None:
         known = "see training/*/pipeline.yaml for the stages"
-        raise DataError(f"there is no stage {name.removeprefix('training.')}", do=known)
+        raise DataError(f"there is no stage {spec.system}.{spec.code}", do=known)
     # Imported only if it has to run: torch and transformers cost seconds, and a finished stage needs neither.
     ran = run_stage(spec, lambda spec: importlib.import_module(name).main(spec))
     sys.stdout.write(f"{stage}: {'done' if ran else 'already done'} -> {spec.out}\n")

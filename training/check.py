@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from common.config import parse_config
-from common.pipelines import SYSTEMS, Preset, Stage, load_pipeline
+from common.pipelines import SYSTEMS, Preset, Stage, load_pipeline, stage_module
 from training.core.embedded import INSTALL, is_missing
 from training.core.errors import DataError, exit_code_of
 from training.core.footprint import Load, faults, footprint
@@ -32,7 +32,7 @@ def check(
     stages = load_pipeline(system, preset, root).stages
     configs: dict[str, Any] = {}
     for stage in stages:
-        module = importlib.import_module(f"training.{system}.{stage.code}")
+        module = importlib.import_module(stage_module(system, stage.code))
         configs[stage.name] = parse_config(module.Config, stage.config[preset], f"{system}.{stage.name}")
     sizes = importlib.import_module(f"training.{system}.sizes")
     _refuse_unread(stages, {name: sizes.mentioned(config) for name, config in configs.items()})

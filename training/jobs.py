@@ -26,7 +26,7 @@ import torch
 import yaml
 
 from common.config import parse_config
-from common.pipelines import SYSTEMS, Preset, Stage, read_pipeline
+from common.pipelines import SYSTEMS, Preset, Stage, read_pipeline, stage_module
 from training.core.errors import DataError, exit_code_of
 from training.core.files import write_json
 from training.core.preemption import preemptible
@@ -121,7 +121,7 @@ def run(specs: Sequence[StageSpec], out: Path) -> None:
 
 
 def _module(spec: StageSpec) -> Any:
-    return importlib.import_module(f"training.{spec.system}.{spec.module}")
+    return importlib.import_module(stage_module(spec.system, spec.code))
 
 
 def _refuse_other_seed(spec: StageSpec) -> None:

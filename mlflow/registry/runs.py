@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import yaml
 
+from common.pipelines import stage_module
 from infra.errors import DataError
 from infra.launch import CHECKPOINTS
 from infra.profile import Profile, code_commit
@@ -163,7 +164,7 @@ def _tags(stage: StageRun, commit: str) -> dict[str, str]:
     }
     source = {
         "mlflow.source.type": "LOCAL",
-        "mlflow.source.name": f"training.{spec['system']}.{spec.get('module') or spec['stage']}",
+        "mlflow.source.name": stage_module(spec["system"], spec.get("module") or spec["stage"]),
         "mlflow.source.git.commit": commit,
     }
     return {**source, **{tag(name): str(value) for name, value in own.items()}}

@@ -18,8 +18,8 @@ import pytest
 import torch
 
 from training.core.stage import StageSpec, TableRef, run_stage
-from training.generative_rec import evaluate, sft
 from training.generative_rec.serve import Recommender
+from training.generative_rec.stages import evaluate, sft
 
 GROUPS = ("pen", "paper", "ink")
 SIZE = 4

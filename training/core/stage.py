@@ -1,6 +1,6 @@
 """What a training stage is: a spec in, a folder out.
 
-A stage is a module `training.<system>.<stage>` with `main(spec) -> StageResult`. The folder `spec.out` gets the
+A stage is a module `training.<system>.stages.<stage>` with `main(spec) -> StageResult`. The folder `spec.out` gets the
 stage's own files, `config.yaml` (resolved), `metrics.jsonl`, and last of all `result.json`: its presence is what
 makes the stage done, and a stage that is done with the same spec is not run again. Its checkpoints go then.
 
@@ -87,6 +87,11 @@ class StageSpec:
         del values["out"]
         values["made_by"] = {name: _made_by(Path(folder)) for name, folder in self.artifacts.items()}
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def code(self) -> str:
+        """The module in the system's folder `stages` that it runs."""
+        return self.module or self.stage
 
     @property
     def out_dir(self) -> Path:

@@ -19,11 +19,11 @@ import torch
 from common.pipelines import load_pipeline
 from training.core.files import write_json
 from training.core.stage import StageSpec, TableRef
-from training.generative_rec import collaborative, scid_tokenizer
 from training.generative_rec.generated_shop import write_shop
 from training.generative_rec.interactions import Interactions, run_starts
 from training.generative_rec.public_sets import FOLDERS, Name, write_tables
 from training.generative_rec.samples import NextItem
+from training.generative_rec.stages import collaborative, scid_tokenizer
 from training.jobs import Job, stage_specs
 
 _STAGES = {"collaborative": collaborative.main, "scid_tokenizer": scid_tokenizer.main}

@@ -12,7 +12,7 @@ from training.core.footprint import Decoding, Load
 from training.core.loop import LoopConfig
 from training.core.policy.trainer import PolicyConfig
 from training.core.prompts import Template
-from training.generative_rec import grpo, progressive, scid_tokenizer, semantic_ids, sft
+from training.generative_rec.stages import grpo, progressive, scid_tokenizer, semantic_ids, sft
 from training.generative_rec.tasks import TEXT_SLOTS, task_templates
 from training.generative_rec.validation import EVAL_BEAMS
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from infra import launch
 from infra.profile import CHECKOUT, Profile
-from tests.unit.training.generative_rec.test_sft import spec as sft_spec
+from tests.unit.training.generative_rec.stages.test_sft import spec as sft_spec
 from training.core.checkpoint import places, read_cursor
 from training.core.stage import StageSpec
 

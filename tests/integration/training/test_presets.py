@@ -29,8 +29,8 @@ from tests.unit.training.scid_kit import ITEMS, embed, walk, write_tables
 from training import jobs
 from training.core.backbone import load_backbone
 from training.core.stage import StageSpec, TableRef, run_stage
-from training.generative_rec import recommend, semantic_ids
 from training.generative_rec.scid import inputs
+from training.generative_rec.stages import recommend, semantic_ids
 from training.jobs import Job, stage_specs
 
 from . import launched

@@ -18,8 +18,8 @@ from tests.unit.training.scid_kit import embed
 from training import jobs
 from training.core.stage import StageSpec, TableRef, run_stage
 from training.core.steps import Steps
-from training.generative_rec import recommend
 from training.generative_rec.scid import inputs
+from training.generative_rec.stages import recommend
 from training.jobs import Job, stage_specs
 
 SHORT: dict[str, dict[str, Any]] = {

@@ -20,7 +20,7 @@ from training.ablation import compare, markdown, published_markdown, read_publis
 from training.core.errors import DataError
 from training.core.metrics import METRICS, gains
 from training.generative_rec.comparison import VALUES_SCHEMA, metrics_table
-from training.generative_rec.evaluate import Config
+from training.generative_rec.stages.evaluate import Config
 
 DAY = date(2018, 5, 9)
 Ranks = Mapping[str, Sequence[int | None]]

@@ -23,9 +23,9 @@ from training.core.errors import DataError
 from training.core.footprint import Decoding, Load, faults, footprint
 from training.core.prompts import FENCES, Writer
 from training.core.tokens import Vocabulary, train_text_tokenizer
-from training.generative_rec import scid_tokenizer, sft
 from training.generative_rec.item_codes import ItemCodes
 from training.generative_rec.sizes import loads
+from training.generative_rec.stages import scid_tokenizer, sft
 from training.generative_rec.tasks import SOURCES, TEXT_SLOTS, task_templates
 
 # The sizes of Qwen3-0.6B, as its config.json has them.

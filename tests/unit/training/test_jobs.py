@@ -105,7 +105,7 @@ def shop_job(root: Path, monkeypatch: pytest.MonkeyPatch, stage: Callable[[Stage
     for module in ("codes", "stage"):
         fake = types.ModuleType(module)
         fake.main, fake.Config = stage, Config  # type: ignore[attr-defined]
-        monkeypatch.setitem(sys.modules, f"training.shop.{module}", fake)
+        monkeypatch.setitem(sys.modules, f"training.shop.stages.{module}", fake)
     monkeypatch.setattr(jobs, "load_job", lambda name: load_job(name, root))
     monkeypatch.setattr(jobs, "stage_specs", lambda *given: stage_specs(*given, root))
     return ["bench", "--job", "all_stages", "--samples", str(root.parent), "--out", str(root.parent / "out")]

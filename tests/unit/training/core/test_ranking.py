@@ -13,12 +13,11 @@ from hypothesis import strategies as st
 
 from training.core import ranking
 from training.core.ranking import rows_at_once
-from training.generative_rec import clustering, collaborative
+from training.generative_rec import clustering
 from training.generative_rec.baselines.base import Known
 from training.generative_rec.baselines.covisit import CoVisit
 from training.generative_rec.baselines.sasrec import SASRec, SASRecConfig
 from training.generative_rec.clustering import kmeans
-from training.generative_rec.collaborative import Config, Encoder
 from training.generative_rec.interactions import Interactions
 from training.generative_rec.samples import NextItem
 from training.generative_rec.scid import collisions, residual_quantizer
@@ -26,6 +25,8 @@ from training.generative_rec.scid.collisions import SinkhornConfig, spread
 from training.generative_rec.scid.model import ScConfig, Side
 from training.generative_rec.scid.report import neighbour_report, side_report
 from training.generative_rec.scid.residual_quantizer import QuantizerConfig
+from training.generative_rec.stages import collaborative
+from training.generative_rec.stages.collaborative import Config, Encoder
 
 ITEMS = [f"i{n}" for n in range(40)]
 SEQUENCES = [[ITEMS[(start + 3 * step) % 40] for step in range(6)] for start in range(40)]

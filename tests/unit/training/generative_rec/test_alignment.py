@@ -17,10 +17,10 @@ from training.core.errors import DataError, Preempted
 from training.core.gated_stage import StageGate
 from training.core.preference import Preference, with_reference
 from training.core.stage import StageResult, StageSpec, run_stage
-from training.generative_rec import grpo, progressive
 from training.generative_rec.alignment import AlignmentStage
 from training.generative_rec.negatives import Choice, self_play
 from training.generative_rec.samples import of_subset, read_samples
+from training.generative_rec.stages import grpo, progressive
 from training.generative_rec.validation import draw_examples
 
 OPEN = {"max_loss": 9.0, "valid": 0.0, "samples": 20}

@@ -75,7 +75,7 @@ def _nothing_trains(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def encode_with(monkeypatch: pytest.MonkeyPatch, encoder: Callable[..., NDArray[np.float32]]) -> None:
-    for module in ("training.generative_rec.semantic_ids", "training.generative_rec.scid.inputs"):
+    for module in ("training.generative_rec.stages.semantic_ids", "training.generative_rec.scid.inputs"):
         monkeypatch.setattr(f"{module}.embed_texts", encoder)
 
 
@@ -113,7 +113,7 @@ def shop(tmp_path: Path) -> StageSpec:
 def run(shop: StageSpec, stage: str) -> None:
     out = Path(shop.out).with_name(f"{stage}_out")
     out.mkdir()
-    importlib.import_module(f"training.generative_rec.{stage}").main(
+    importlib.import_module(f"training.generative_rec.stages.{stage}").main(
         replace(shop, stage=stage, out=str(out), config=CONFIGS[stage])
     )
 

@@ -11,7 +11,7 @@ from typing import Any, get_args
 import pytest
 
 from common.config import parse_config
-from common.pipelines import SYSTEMS, Preset, load_pipeline, read_pipeline, systems
+from common.pipelines import SYSTEMS, Preset, load_pipeline, read_pipeline, stage_module, systems
 from training.jobs import load_job, stage_specs
 
 ALL = {system: read_pipeline(system) for system in systems()}
@@ -25,7 +25,7 @@ JOBS = sorted(path.stem for path in SYSTEMS.glob("*/jobs/*.yaml"))
 
 
 def parsed(system: str, code: str, config: Mapping[str, Any]) -> Any:
-    return parse_config(importlib.import_module(f"training.{system}.{code}").Config, config)
+    return parse_config(importlib.import_module(stage_module(system, code)).Config, config)
 
 
 @pytest.mark.parametrize(

@@ -17,8 +17,8 @@ from training.core.catalogue import item_text
 from training.core.errors import DataError
 from training.core.stage import StageSpec, TableRef, run_stage
 from training.core.trie import Trie
-from training.generative_rec import semantic_ids
 from training.generative_rec.item_codes import read_codes
+from training.generative_rec.stages import semantic_ids
 
 COLUMNS = ("item_id", "source", "title", "brand", "category", "description", "features")
 

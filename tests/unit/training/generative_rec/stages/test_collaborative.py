@@ -19,13 +19,13 @@ from safetensors.torch import load_file, save_file
 from tests.unit.training.scid_kit import CONFIG, collaborative_spec
 from training.core import ranking, steps
 from training.core.errors import DataError, Preempted
-from training.generative_rec import collaborative
-from training.generative_rec.collaborative import Config, Encoder, learning_rate
 from training.generative_rec.collaborative_vectors import CollaborativeVectors, pooled_users
 from training.generative_rec.covisit_vectors import covisit_vectors
 from training.generative_rec.din import DIN, AttentionUnit, Dice, sampled_softmax
 from training.generative_rec.interactions import NO_ITEM, Interactions, run_starts
 from training.generative_rec.samples import NextItem
+from training.generative_rec.stages import collaborative
+from training.generative_rec.stages.collaborative import Config, Encoder, learning_rate
 
 
 def one(user: str, item: str, day: int, history: Sequence[str], part: str = "train") -> NextItem:

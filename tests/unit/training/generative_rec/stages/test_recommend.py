@@ -21,9 +21,9 @@ from tests.recommender_kit import ITEMS, package_recommender, write_catalogue, w
 from training.core.batch_inference import shard_of
 from training.core.errors import DataError, Preempted
 from training.core.stage import StageSpec, TableRef, run_stage
-from training.generative_rec import recommend
-from training.generative_rec.recommend import HISTORIES as HISTORIES_TABLE
 from training.generative_rec.serve import Recommender
+from training.generative_rec.stages import recommend
+from training.generative_rec.stages.recommend import HISTORIES as HISTORIES_TABLE
 
 # u0 has a code of its own; `gone` is no item of the catalogue; u3 is left with nothing that the model knows.
 HISTORIES = {"u0": ["i1", "i2"], "u1": ["gone", "i3"], "u2": [], "u3": ["gone"]}
@@ -96,7 +96,7 @@ def test_a_killed_run_decodes_no_finished_shard_again_and_ends_with_the_same_row
         "import os, signal, sys\n"
         "from pathlib import Path\n"
         "from training.core.stage import StageSpec\n"
-        "from training.generative_rec import recommend\n"
+        "from training.generative_rec.stages import recommend\n"
         "from training.generative_rec.serve import Recommender\n"
         "calls, real = [], Recommender.recommend\n"
         "def dying(*args, **kwargs):\n"

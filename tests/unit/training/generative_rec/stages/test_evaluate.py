@@ -25,7 +25,6 @@ from training.core.errors import DataError, LeftOut
 from training.core.metrics import METRICS
 from training.core.stage import StageSpec, TableRef, run_stage
 from training.core.tokens import Vocabulary, train_text_tokenizer
-from training.generative_rec import evaluate, recommend
 from training.generative_rec.baselines import base
 from training.generative_rec.baselines.covisit import COUNTINGS
 from training.generative_rec.baselines.packed import Facts, pack
@@ -33,9 +32,10 @@ from training.generative_rec.baselines.sasrec import SASRecConfig
 from training.generative_rec.item_codes import codebook_sizes
 from training.generative_rec.samples import NextItem
 from training.generative_rec.serve import Recommender, load
+from training.generative_rec.stages import evaluate, recommend
 
 CODES = {f"i{n}": [n // 4, n % 4] for n in range(11)} | {"i11": [2, 3, 0], "i12": [2, 3, 1]}
-ROOT = Path(__file__).resolve().parents[4]
+ROOT = Path(__file__).resolve().parents[5]
 SMALL: dict[str, Any] = {
     "values": ["recall@3", "mrr"],
     "sasrec": {"width": 8, "layers": 1, "heads": 1, "epochs": 1},

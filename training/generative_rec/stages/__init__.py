@@ -1,0 +1,1 @@
+"""The stages of `pipeline.yaml`, a module each: `Config` and `main(spec)`."""
