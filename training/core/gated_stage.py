@@ -1,7 +1,7 @@
 """A stage that trains a model further: its gate, and what it hands on, which is what it made or what it started from.
 
-Each such stage hands on the gains of its chain's base (`base.json`), the model that the first of them started from. All
-are held against it too, and to measure it again would cost each one an evaluation more.
+Each such stage leaves (`gains.json`) what is known of the model that it hands on, and the gains of its chain's base,
+the model that the first of them started from: all are held against that too. What is known is not measured again.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -20,7 +21,7 @@ from training.core.files import new_folder, write_json
 from training.core.metrics import Floats, Interval, paired_difference
 from training.core.stage import GATE_FILE, StageResult, StageSpec, is_main_process
 
-_BASE_FILE = "base.json"
+_GAINS_FILE = "gains.json"
 
 
 @dataclass(frozen=True)
@@ -39,11 +40,20 @@ class StageGate:
 
 
 @dataclass(frozen=True)
+class Known:
+    """Of a model: its gains [examples], and the share of its answers that are well-formed, None where not measured."""
+
+    gains: Floats
+    valid: float | None
+
+
+@dataclass(frozen=True)
 class Verdict:
     """What a gate saw; `reason` is empty where the stage is accepted.
 
     Means of the metric: of the chain's `base`, of the model that the stage started from (`before`) and of the one that
-    it made (`after`). `difference`: after minus before; `difference_lo`: its one-sided 95 % lower bound.
+    it made (`after`). `difference`: after minus before; `difference_lo`: its one-sided 95 % lower bound. `goes_on` is
+    of the model that goes on, `valid` of the one that was made.
     """
 
     base: float
@@ -53,6 +63,7 @@ class Verdict:
     difference_lo: float
     valid: float
     reason: str
+    goes_on: Known = field(compare=False, repr=False)
 
     @property
     def accepted(self) -> bool:
@@ -62,10 +73,10 @@ class Verdict:
 
 @dataclass(frozen=True)
 class GatedStage:
-    """The model in the folder `start` on its way through a stage, and its gains on validation examples.
+    """The model in the folder `start` on its way through a stage.
 
-    `before` [examples] are the gains by `metric` as the stage starts, `base` those of its chain's base; `units` says of
-    whom each example is. `examples` stands for what the examples are.
+    `before` is what is known of it, `base` the gains [examples] of its chain's base; gains are by `metric`. `units`
+    says of whom each example is, `examples` stands for what they are.
     """
 
     spec: StageSpec
@@ -74,7 +85,7 @@ class GatedStage:
     metric: str
     units: Sequence[str]
     examples: str
-    before: Floats
+    before: Known
     base: Floats
 
     @classmethod
@@ -85,37 +96,43 @@ class GatedStage:
         start: Path,
         metric: str,
         asked: Sequence[tuple[str, object]],
-        now: Floats,
+        measure: Callable[[], Floats],
     ) -> GatedStage:
-        """`now`: the gains of the model in `start`, which is its chain's base where no gated stage has made it.
+        """`measure` gives the gains of the model in `start` where no gated stage has made it: it is its chain's base.
 
         `asked`: the unit of each example, and what the example is. Raises DataError where the stage below was measured
         on others.
         """
         examples = hashlib.sha256(repr(list(asked)).encode()).hexdigest()
-        below = _read_base(start.parent, examples)
-        base = now if below is None else below
-        return cls(spec, gate, start, metric, [unit for unit, _ in asked], examples, now, base)
+        units, below = [unit for unit, _ in asked], _read_gains(start.parent, examples)
+        if below is None:
+            now = measure()
+            return cls(spec, gate, start, metric, units, examples, Known(now, None), now)
+        before = Known(np.array(below["gains"]), below["valid"])
+        return cls(spec, gate, start, metric, units, examples, before, np.array(below["base"]))
 
     def hold(self, after: Floats, valid: float) -> Verdict:
         """The verdict on a model with these gains [examples], of whose answers a share `valid` is well-formed."""
+        start = self.before.gains
         # The lower end of a two-sided 90 % interval is the one-sided 95 % bound.
         change, whole = (
-            paired_difference(after[:, None], start[:, None], self.units, seed=self.spec.seed, level=0.9)[0]
-            for start in (self.before, self.base)
+            paired_difference(after[:, None], gains[:, None], self.units, seed=self.spec.seed, level=0.9)[0]
+            for gains in (start, self.base)
         )
-        reasons = self._too_much(change, self.before, after, "")
-        if not np.array_equal(self.before, self.base):
+        reasons = self._too_much(change, start, after, "")
+        if not np.array_equal(start, self.base):
             reasons += self._too_much(whole, self.base, after, " from the base of the chain")
         if not valid >= self.gate.valid:
             reasons.append(f"{valid:.1%} of the unconstrained answers are valid, fewer than {self.gate.valid:.0%}")
-        base, before, now = (float(gains.mean()) for gains in (self.base, self.before, after))
-        return Verdict(base, before, now, change.value, change.lo, valid, "; ".join(reasons))
+        base, before, now = (float(gains.mean()) for gains in (self.base, start, after))
+        goes_on = self.before if reasons else Known(after, valid)
+        return Verdict(base, before, now, change.value, change.lo, valid, "; ".join(reasons), goes_on)
 
     def unchanged(self, reason: str, valid: float) -> Verdict:
         """The verdict where nothing was trained, for this reason."""
-        before = float(self.before.mean())
-        return Verdict(float(self.base.mean()), before, before, 0.0, 0.0, valid, reason)
+        gains = self.before.gains
+        before = float(gains.mean())
+        return Verdict(float(self.base.mean()), before, before, 0.0, 0.0, valid, reason, Known(gains, valid))
 
     def hand_on(
         self,
@@ -140,9 +157,11 @@ class GatedStage:
                     save(scratch)
                 else:
                     shutil.copytree(self.start, scratch, dirs_exist_ok=True)
-            write_json(self.spec.out_dir / _BASE_FILE, {"examples": self.examples, "gains": self.base.tolist()})
+            goes_on = {"gains": verdict.goes_on.gains.tolist(), "valid": verdict.goes_on.valid}
+            known = {"examples": self.examples, "base": self.base.tolist(), **goes_on}
+            write_json(self.spec.out_dir / _GAINS_FILE, known)
             write_json(self.spec.out_dir / GATE_FILE, record)
-        figures = {name: value for name, value in asdict(verdict).items() if name != "reason"}
+        figures = {name: value for name, value in asdict(verdict).items() if name not in ("reason", "goes_on")}
         return StageResult({"accepted": float(verdict.accepted), **figures, **values}, resumed_from=resumed_from)
 
     def _too_much(self, change: Interval, start: Floats, after: Floats, whence: str) -> list[str]:
@@ -152,10 +171,10 @@ class GatedStage:
         return [f"{self.metric}{whence} {figures}, more than {self.gate.max_loss:.0%} allowed"]
 
 
-def _read_base(folder: Path, examples: str) -> Floats | None:
-    if not (folder / _BASE_FILE).is_file():
+def _read_gains(folder: Path, examples: str) -> dict[str, Any] | None:
+    if not (folder / _GAINS_FILE).is_file():
         return None
-    stored = json.loads((folder / _BASE_FILE).read_text())
+    stored: dict[str, Any] = json.loads((folder / _GAINS_FILE).read_text())
     if stored["examples"] != examples:
         raise DataError(
             "the stage below was measured on other validation examples",
@@ -163,4 +182,4 @@ def _read_base(folder: Path, examples: str) -> Floats | None:
             why="a chain of stages is held against its base, example by example",
             do="give all stages of a chain the same samples, seed, `history` and `gate.samples`",
         )
-    return np.array(stored["gains"])
+    return stored

@@ -189,13 +189,15 @@ class Loop(Generic[S]):
         eval_fn: Callable[[], float] | None = None,
         *,
         start_counts: bool = True,
+        start_value: float | None = None,
     ) -> Trained:
         """Train to the end, from the last checkpoint if there is one; the model ends with its best weights.
 
         `samples(epoch)` must give the same samples for the same epoch, or a resumed run is another one. The best
         weights have the lowest `eval_fn()`, asked before the first epoch and after each, and of equal ones the lowest
         loss on `valid`; where nothing is better than the start, the model ends as it was. `start_counts` is false for a
-        model that has not been trained yet. Without an `eval_fn` the lowest loss on `valid` after an epoch decides.
+        model that has not been trained yet; `start_value` is the start's `eval_fn()` where that is known already.
+        Without an `eval_fn` the lowest loss on `valid` after an epoch decides.
         Raises DataError without samples, Diverged where a loss is not finite, Preempted (with a checkpoint saved) on
         SIGTERM or Ctrl-C.
         """
@@ -207,8 +209,9 @@ class Loop(Generic[S]):
         stored, learner = self._learner.resume(), self._learner
         self._cursor = Cursor(**(stored or {}))
         if eval_fn and start_counts and stored is None:
-            self._cursor.best_loss, self._cursor.best_valid_loss = learner.value_of(eval_fn), -math.inf
-            learner.log.append(0, eval_value=self._cursor.best_loss, epoch=0)
+            start = learner.value_of(eval_fn) if start_value is None else start_value
+            self._cursor.best_loss, self._cursor.best_valid_loss = start, -math.inf
+            learner.log.append(0, eval_value=start, epoch=0)
             learner.save_best()
         with deferred() as stop:
             self._run(first, samples, valid, eval_fn, stop)

@@ -67,7 +67,7 @@ class AlignmentStage:
         )
         validation = Validation(model, items, valid)
         asked = [(one.user_id, (one.prompt, one.item)) for one in valid]
-        gate = GatedStage.begin(spec, config.gate, folder, f"ndcg@{EVAL_AT}", asked, validation.gains())
+        gate = GatedStage.begin(spec, config.gate, folder, f"ndcg@{EVAL_AT}", asked, validation.gains)
         return cls(spec, model, vocabulary, items, samples, examples, validation, gate)
 
     @property
@@ -80,12 +80,19 @@ class AlignmentStage:
 
         The model is that of the step (or round) `best`; at 0 no step was better than the start, which is logged.
         """
-        verdict = self.gate.hold(self.validation.gains(), self.validation.valid_id_rate())
+        if best == 0:
+            verdict = self.gate.hold(self.gate.before.gains, self._valid_at_start())
+        else:
+            verdict = self.gate.hold(self.validation.gains(), self.validation.valid_id_rate())
         return self._hand_on(verdict, {**values, "unmoved": float(best == 0)}, resumed_from)
 
     def leave_out(self, reason: str, values: Mapping[str, float]) -> StageResult:
         """Hand on what the stage started from, untrained."""
-        return self._hand_on(self.gate.unchanged(reason, self.validation.valid_id_rate()), values, None)
+        return self._hand_on(self.gate.unchanged(reason, self._valid_at_start()), values, None)
+
+    def _valid_at_start(self) -> float:
+        known = self.gate.before.valid
+        return self.validation.valid_id_rate() if known is None else known
 
     def _hand_on(self, verdict: Verdict, values: Mapping[str, float], resumed_from: int | None) -> StageResult:
         save = partial(save_backbone, self.model, self.vocabulary)

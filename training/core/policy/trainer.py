@@ -86,12 +86,17 @@ class PolicyTrainer:
         self._training = Training(model, pad, variant, config, seed, self._learner, reference)
         self._cursor = Cursor()
 
-    def train(self, requests: Sequence[Request], eval_fn: Callable[[], float] | None = None) -> TrainedPolicy:
+    def train(
+        self,
+        requests: Sequence[Request],
+        eval_fn: Callable[[], float] | None = None,
+        start_value: float | None = None,
+    ) -> TrainedPolicy:
         """Train to the end, from the last checkpoint if there is one.
 
         `eval_fn()`, lower is better, is asked before the first round, every `eval_rounds` rounds and at the end, in all
-        processes; the model ends with the weights that it liked best, the first ones included. Without it the last
-        weights stay.
+        processes; the model ends with the weights that it liked best, the first ones included. `start_value` is the
+        first ones' where that is known already. Without an `eval_fn` the last weights stay.
         Raises DataError without requests or where a response would not fit into a row, Diverged where a loss is not
         finite, Preempted (with a checkpoint saved) on SIGTERM or Ctrl-C.
         """
@@ -102,13 +107,13 @@ class PolicyTrainer:
         resumed = None if stored is None else self._cursor.round
         with deferred() as stop, Progress(self._config.rounds, "policy", "round", done=self._cursor.round) as progress:
             while self._cursor.round < self._config.rounds:
-                self._evaluate(eval_fn)
+                self._evaluate(eval_fn, start_value)
                 reward = self._round(requests, stop)
                 progress.advance(reward=f"{reward:.3f}")
                 if self._cursor.round % self._config.checkpoint_rounds == 0:
                     learner.save(asdict(self._cursor))
                 self._pause(stop)
-        self._evaluate(eval_fn)
+        self._evaluate(eval_fn, start_value)
         if eval_fn:
             learner.load_best()
         learner.finish()
@@ -132,11 +137,12 @@ class PolicyTrainer:
             self._learner.save(asdict(self._cursor))
             raise Preempted.saved(f"round {self._cursor.round}")
 
-    def _evaluate(self, eval_fn: Callable[[], float] | None) -> None:
+    def _evaluate(self, eval_fn: Callable[[], float] | None, start_value: float | None) -> None:
         cursor, config = self._cursor, self._config
         due = cursor.round % config.eval_rounds == 0 or cursor.round == config.rounds
         if eval_fn and due and cursor.evaluated < cursor.round:
-            value, cursor.evaluated = self._learner.value_of(eval_fn), cursor.round
+            known = start_value if cursor.round == 0 else None
+            value, cursor.evaluated = self._learner.value_of(eval_fn) if known is None else known, cursor.round
             self._learner.log.append(cursor.step, eval_value=value, round=cursor.round)
             if value < cursor.best:
                 cursor.best, cursor.best_round = value, cursor.round

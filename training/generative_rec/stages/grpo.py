@@ -36,7 +36,8 @@ def main(spec: StageSpec) -> StageResult:
     variant = grpo(Beams(items.trie, items.tokens, config.beams), RANKING, config.kl, config.clip)
     trainer = PolicyTrainer(stage.model, stage.pad, variant, config.policy, spec.seed, spec.out_dir, run=spec.hash)
     requests = [Request(one.prompt, items.tokens[one.item]) for one in stage.examples]
-    trained = trainer.train(requests, eval_fn=lambda: -stage.validation.ndcg())
+    start = -float(stage.gate.before.gains.mean())
+    trained = trainer.train(requests, eval_fn=lambda: -stage.validation.ndcg(), start_value=start)
     rounds = {"rounds": float(trained.rounds), "best_round": float(trained.best_round)}
     sizes = {**rounds, "examples": float(len(stage.examples))}
     return stage.end(sizes, trained.resumed_from, best=trained.best_round)

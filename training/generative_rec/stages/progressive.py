@@ -56,4 +56,6 @@ def _train(stage: AlignmentStage, config: Config, found: list[Preference]) -> Tr
     known = with_reference(stage.model, found, stage.pad, config.loop.row_tokens, config.loop.rows)
     held_out = max(1, len(known) // 20)
     loop = Loop(stage.model, stage.pad, config.loop, spec.seed, spec.out_dir, spec.hash, objective=config.objective)
-    return loop.train(lambda epoch: known[held_out:], known[:held_out], eval_fn=lambda: -stage.validation.ndcg())
+    start, samples = -float(stage.gate.before.gains.mean()), known[held_out:]
+    validation = stage.validation
+    return loop.train(lambda _: samples, known[:held_out], eval_fn=lambda: -validation.ndcg(), start_value=start)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from training.core.gated_stage import GatedStage, StageGate, Verdict
+from training.core.gated_stage import GatedStage, Known, StageGate, Verdict
 from training.core.stage import StageSpec
 
 
@@ -16,8 +16,8 @@ def held(before: list[float], after: list[float], base: list[float] | None = Non
     """The verdict on gains of the users `u0`, `u1`, ..., one example each."""
     spec = StageSpec("toy", "stage", "out", 3, {}, {}, {})
     units = [f"u{n}" for n in range(len(after))]
-    known = np.array(before), np.array(before if base is None else base)
-    stage = GatedStage(spec, StageGate(**gate), Path("start"), "ndcg@10", units, "", *known)
+    gains = Known(np.array(before), None), np.array(before if base is None else base)
+    stage = GatedStage(spec, StageGate(**gate), Path("start"), "ndcg@10", units, "", *gains)
     return stage.hold(np.array(after), 1.0)
 
 

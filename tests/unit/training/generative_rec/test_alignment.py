@@ -21,7 +21,7 @@ from training.generative_rec.alignment import AlignmentStage
 from training.generative_rec.negatives import Choice, self_play
 from training.generative_rec.samples import of_subset, read_samples
 from training.generative_rec.stages import grpo, progressive
-from training.generative_rec.validation import draw_examples
+from training.generative_rec.validation import Validation, draw_examples
 
 OPEN = {"max_loss": 9.0, "valid": 0.0, "samples": 20}
 LOOP = {"epochs": 2, "rows": 4, "row_tokens": 128, "learning_rate": 0.01, "log_steps": 1, "checkpoint_steps": 2}
@@ -215,3 +215,22 @@ def test_grpo_hands_on_its_first_weights_where_no_later_ones_are_better(good: St
     result = grpo.main(wild)
     assert result.metrics["best_round"] == 0.0 and result.metrics["accepted"] == 1.0
     assert weights(wild.out) == weights(good.out)
+
+
+def test_what_a_stage_knows_of_the_model_that_it_hands_on_is_not_measured_again(
+    good: StageSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    below = after(named(good, "below", FEEDBACK), good)
+    progressive.main(below)
+    measured = list[str]()
+    for name in ("gains", "valid_id_rate"):
+        real = getattr(Validation, name)
+        monkeypatch.setattr(Validation, name, lambda self, name=name, real=real: measured.append(name) or real(self))
+    left_out = progressive.main(after(named(good, "few", {**FEEDBACK, "choice": {"least": 5}}), below))
+    assert measured == [] and left_out.metrics["before"] == left_out.metrics["after"] > 0
+    trained = progressive.main(after(named(good, "once", {**FEEDBACK, "loop": {**LOOP, "epochs": 1}}), below))
+    # After the one epoch, and of what it ends with where that is not the start.
+    assert measured == ["gains"] + ([] if trained.metrics["unmoved"] else ["gains", "valid_id_rate"])
+    model, items = load(below, below.out)
+    asked = draw_examples(of_subset(read_samples(below, "time"), "valid"), items, 20, OPEN["samples"], below.seed)
+    assert trained.metrics["before"] == Validation(model, items, asked).ndcg()
