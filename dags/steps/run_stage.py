@@ -79,7 +79,7 @@ def _import_ahead(profile: Profile, system: str, publishes: bool) -> None:
 
     experiment(connect(profile), profile, system)
     if publishes:
-        import_ahead()
+        import_ahead().join()
 
 
 def finish(profile: Profile, system: str, stage: Stage, run: Run) -> None:

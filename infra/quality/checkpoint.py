@@ -45,10 +45,15 @@ def validate_partitions(
     }
 
 
-def import_ahead() -> None:
-    """Begin to import Great Expectations in the background, as while Spark starts; who needs it first waits for it."""
+def import_ahead() -> threading.Thread:
+    """Begin to import Great Expectations in the background, as while Spark starts; who needs it first waits for it.
+
+    It imports pyspark and more: whoever asks `sys.modules` for these meanwhile, as MLflow does, has to join the thread.
+    """
     os.environ.update(_QUIET)
-    threading.Thread(target=importlib.import_module, args=("great_expectations",), daemon=True).start()
+    thread = threading.Thread(target=importlib.import_module, args=("great_expectations",), daemon=True)
+    thread.start()
+    return thread
 
 
 def name_of(expectation: Expectation) -> str:

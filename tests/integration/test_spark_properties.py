@@ -167,7 +167,7 @@ def test_statistics_are_those_of_a_plain_count(
         assert row["last_event_time"] == max(e["event_time"] for e in of_entity)
 
 
-@few
+@settings(few, max_examples=4)
 @given(rows=events(), order=st.permutations(DAYS), pairs=st.booleans())
 def test_days_built_in_any_order_and_range_give_the_same_rows(
     rows: list[Row], order: list[date], pairs: bool, spark: SparkSession, make_frame: Any

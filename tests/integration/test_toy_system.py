@@ -11,13 +11,14 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from infra.profile import CHECKOUT
+from tests.warm_kit import warm_parent
 
 TOY = Path(__file__).with_name("toy_system")
 DAY = "2018-01-05"
@@ -77,18 +78,19 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def run(checkout: Path) -> Run:
+def run(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
     """Run Python with these arguments in the copy; what it printed last, as JSON if it is."""
     own = {"PYTHONPATH": f"{checkout}:{checkout / 'mlflow'}", "PLUMBLINE__HOME": str(checkout / "build")}
     environment = {**os.environ, **own, "AIRFLOW_HOME": str(checkout / "build" / "airflow")}
 
     def run(*arguments: str) -> Any:
         command = [sys.executable, *arguments]
-        done = subprocess.run(command, cwd=checkout, env=environment, capture_output=True, text=True)
+        done = subprocess.run(command, cwd=checkout, env=environment | warm, capture_output=True, text=True)
         assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
         return done.stdout
 
-    return run
+    with warm_parent(tmp_path_factory.mktemp("warm"), own) as warm:
+        yield run
 
 
 def test_its_dags_are_there_and_keep_every_policy(run: Run) -> None:

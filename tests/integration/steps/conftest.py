@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
@@ -27,8 +27,18 @@ from registry.promotions import Decision, Promotions
 from registry.store import connect
 from tests.pipeline_kit import declared
 from tests.registry_kit import MODEL, empty_store, finish_stage, profile, publish_day
+from tests.warm_kit import warm_parent
 
 __all__ = ["empty_store", "profile"]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def forked_stages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with warm_parent(tmp_path_factory.mktemp("warm"), {}) as variables, pytest.MonkeyPatch.context() as patch:
+        for name, value in variables.items():
+            patch.setenv(name, value)
+        yield
+
 
 FIRST = date(2018, 1, 5)
 METRIC = {"model": "sft", "metric": "recall@10", "slice": "all", "split": "time", "value": 0.4, "lo": 0.3, "hi": 0.5}
