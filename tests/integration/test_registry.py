@@ -198,7 +198,7 @@ def test_a_run_is_named_after_its_stage_and_folder_names_its_code_and_lasted_as_
     out = finish_stage(tmp_path / "2018-01-05-abc", "sft", snapshot=7)
     run = connect(profile).get_run(runs.log_stage(profile, out, out))
     info = run.info
-    assert run.data.tags["mlflow.source.name"] == "training.toy.sft"
+    assert run.data.tags["mlflow.source.name"] == "training.toy.stages.sft"
     assert info.run_name == "sft 2018-01-05-abc"
     assert info.end_time == int((out / "result.json").stat().st_mtime * 1000)
     assert info.end_time - info.start_time == 2500
