@@ -59,7 +59,7 @@ def stage_gates(client: MlflowClient, runs: Iterable[Run]) -> Iterator[StageGate
                 Path(tags[tag("out")]).parent.name,
                 tags[tag("stage")],
                 datetime.fromtimestamp((run.info.end_time or run.info.start_time) / 1000, UTC),
-                bool(record["accepted"]),
+                bool(record["accepted"] if "accepted" in record else record["stands"]),  # its name until 2026-11-26
                 record["reason"],
                 record.get("note", ""),
                 record.get("metric"),

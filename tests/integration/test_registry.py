@@ -273,6 +273,7 @@ def test_every_stage_gate_is_read_with_its_figures_and_what_never_began_has_none
     records = {
         "sp": {"accepted": True, "reason": "", **judged},
         "sft": {"accepted": False, "reason": "the shop is too small"},
+        "older": {"stands": True, "reason": ""},  # logged before the key had its present name
         "plain": None,
     }
     for stage, record in records.items():
@@ -282,7 +283,7 @@ def test_every_stage_gate_is_read_with_its_figures_and_what_never_began_has_none
         runs.log_stage(profile, out, out)
     client = connect(profile)
     found = {gate.stage: gate for gate in stage_gates(client, client.search_runs(["1"]))}
-    assert set(found) == {"sp", "sft"}
+    assert set(found) == {"sp", "sft", "older"} and found["older"].accepted
     sp, sft = found["sp"], found["sft"]
     assert (sp.run, sp.system, sp.accepted, sp.note) == ("2018-01-05-abc", "toy", True, "18 preferences")
     assert (sp.start, sp.before, sp.after, sp.lower, sp.metric) == (0.3, 0.2, 0.1, -0.12, "ndcg@10")
