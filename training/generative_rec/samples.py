@@ -95,7 +95,8 @@ def refuse_other_split(folder: Path, split: Split) -> None:
     """DataError if the stage in `folder` learnt from the training set of another split: test items of this one may be
     in it. A stage that learns from no split, as ids of text do, fits all."""
     path = folder / "config.yaml"
-    learnt = yaml.safe_load(path.read_text()).get("split") if path.is_file() else None
+    config = yaml.safe_load(path.read_text()) if path.is_file() else {}
+    learnt = config.get("split", config.get("protocol"))  # the key's name in folders of before 2026-11-26
     if learnt not in (None, split):
         raise DataError(
             f"vectors or codes of the split {learnt} are asked for in a run of {split}",

@@ -186,6 +186,10 @@ FAULTS: dict[str, tuple[Fault, Sequence[str], str]] = {
         lambda d: (d / "ids" / "config.yaml").write_text("split: leave_one_out"),
         OF_CODES, "of the split leave_one_out are asked for in a run of time",
     ),
+    "codes of another split, as an older checkout wrote it": (
+        lambda d: (d / "ids" / "config.yaml").write_text("protocol: leave_one_out"),
+        OF_CODES, "of the split leave_one_out are asked for in a run of time",
+    ),
     "code vectors that are not finite": (
         lambda d: spoil(d / "ids" / "quantizer.safetensors"), ("sft",), "vector is not finite"
     ),
