@@ -4,6 +4,8 @@ SHELL := /bin/bash
 ROOT := $(CURDIR)
 PY = "$(ROOT)/.venv/bin/python"
 export PYTHONUNBUFFERED = 1
+# Images of containers like to set this. Every process would then compile all it imports anew: half of a start.
+unexport PYTHONDONTWRITEBYTECODE
 
 # `make demo LANDING=/path/to/your/files` runs the pipeline on your own data.
 ifdef LANDING
