@@ -53,7 +53,8 @@ def resampled(terms: Sequence[Floats], units: Sequence[str], *, seed: int, resam
     rng, found = np.random.default_rng(seed), [list[Floats]() for _ in terms]
     for start in range(0, resamples, _RESAMPLES_AT_ONCE):
         size = min(_RESAMPLES_AT_ONCE, resamples - start)
-        drawn = rng.multinomial(count, np.full(count, 1.0 / count), size=size)
+        drawn = rng.integers(count, size=(size, count)) + np.arange(0, size * count, count)[:, None]
+        times = np.bincount(drawn.ravel(), minlength=size * count).reshape(size, count)
         for place, whole in enumerate(sums):
-            found[place].append(drawn @ whole)
+            found[place].append(times @ whole)
     return [np.concatenate(one) for one in found]

@@ -8,10 +8,18 @@ import typing
 from collections.abc import Mapping
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin
 
+import yaml
+
 from common.errors import DataError
 
 T = TypeVar("T")
 V = TypeVar("V")
+
+
+def read_yaml(text: str) -> Any:
+    """The plain values of a YAML text. Raises yaml.YAMLError where it is none."""
+    # As `yaml.safe_load`, by the parser in C that every wheel of PyYAML carries: ten times faster.
+    return yaml.load(text, Loader=yaml.CSafeLoader)
 
 
 def parse_config(cls: type[T], values: Mapping[str, Any], where: str = "config") -> T:

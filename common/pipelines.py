@@ -16,7 +16,7 @@ from typing import Any, Literal, TypeVar, get_args
 import yaml
 
 from common import assets
-from common.config import parse_config
+from common.config import parse_config, read_yaml
 from common.errors import DataError
 
 SYSTEMS = Path(__file__).resolve().parents[1] / "training"
@@ -215,7 +215,7 @@ def read_pipeline(system: str, root: Path = SYSTEMS) -> Pipeline:
         known = ", ".join(systems(root)) or "(none)"
         raise DataError(f"There is no system {system!r}.", where=str(path), do=f"Choose one of: {known}.")
     try:
-        values = yaml.safe_load(path.read_text())
+        values = read_yaml(path.read_text())
     except yaml.YAMLError as error:
         raise DataError("The declaration is no YAML.", where=str(path), why=str(error).replace("\n", " ")) from error
     declared = parse_config(Pipeline, {"system": system, **values}, str(path))

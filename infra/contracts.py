@@ -14,6 +14,7 @@ from typing import Any, Literal
 import pyarrow as pa
 import yaml
 
+from common.config import read_yaml
 from infra.errors import PlumblineError
 from infra.profile import CHECKOUT
 
@@ -139,7 +140,7 @@ def load_contract(table: str) -> Contract:
     if not path.is_file():
         raise ContractError(f"Table {table!r} has no contract.", where=str(CONTRACTS), do=f"Write {path.name}.")
     try:
-        raw = yaml.safe_load(path.read_text())
+        raw = read_yaml(path.read_text())
     except yaml.YAMLError as error:
         raise ContractError(
             "The contract is not YAML.", where=str(path), why=str(error), do="Correct that line."

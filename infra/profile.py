@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, SecretStr, ValidationError, model_validator
 
+from common.config import read_yaml
 from infra.errors import PlumblineError
 
 CHECKOUT = Path(__file__).resolve().parent.parent
@@ -158,7 +159,7 @@ def load_profile(name: str | None = None, environ: Mapping[str, str] = os.enviro
     if not path.is_file():
         known = ", ".join(sorted(p.stem for p in _PROFILES.glob("*.yaml")))
         raise ProfileError(f"There is no profile {chosen!r}.", where=str(_PROFILES), do=f"Choose one of: {known}.")
-    raw: dict[str, Any] = yaml.safe_load(path.read_text())
+    raw: dict[str, Any] = read_yaml(path.read_text())
     for variable in sorted(environ):
         if variable.startswith(_PREFIX):
             _override(raw, variable, environ[variable])
@@ -202,7 +203,7 @@ def _override(raw: dict[str, Any], variable: str, value: str) -> None:
 
 def _read(variable: str, text: str) -> Any:
     try:
-        return yaml.safe_load(text)
+        return read_yaml(text)
     except yaml.YAMLError as error:
         why = str(error).replace("\n", " ")
         do = "Quote the value as YAML does, e.g. '\"[\"'."

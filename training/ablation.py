@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import yaml
 
 from common.bootstrap import interval
+from common.config import read_yaml
 from common.formulas import Formula, Mean, parse_formula
 from training.core.errors import DataError, exit_code_of
 from training.core.files import write_json, write_text
@@ -98,7 +98,7 @@ class Line:
 def shown_of(system: str, names: Sequence[str], gates: Path = _GATES) -> Shown:
     """What the gate file of a system shows, of the `names` that have values; all of these where it has no gate file."""
     for path in sorted(gates.glob("*.yaml")):
-        gate = yaml.safe_load(path.read_text())
+        gate = read_yaml(path.read_text())
         if gate["system"] == system:
             asked = list(dict.fromkeys([gate["headline"], *gate.get("show", ())]))
             known = {
@@ -169,7 +169,7 @@ def read_published(name: str, root: Path = _ROOT) -> list[Published]:
     """The rows of a data set in the systems' `published.yaml`; DataError that lists the known sets."""
     found: dict[str, list[dict[str, Any]]] = {}
     for path in sorted(root.glob("*/published.yaml")):
-        found |= yaml.safe_load(path.read_text())
+        found |= read_yaml(path.read_text())
     if name not in found:
         raise DataError(f"nothing published is known of {name!r}", do=f"choose one of: {', '.join(sorted(found))}")
     words = ("model", "source", "protocol")

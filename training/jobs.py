@@ -23,9 +23,8 @@ from types import FrameType
 from typing import Any
 
 import torch
-import yaml
 
-from common.config import parse_config
+from common.config import parse_config, read_yaml
 from common.pipelines import SYSTEMS, Preset, Stage, read_pipeline, stage_module
 from training.core.errors import DataError, exit_code_of
 from training.core.files import write_json
@@ -55,7 +54,7 @@ def load_job(name: str, root: Path = SYSTEMS) -> Job:
 def _read_job(name: str, known: Mapping[str, Path]) -> dict[str, Any]:
     if name not in known:
         raise DataError(f"there is no job {name}", do=f"choose one of: {', '.join(known) or '(none)'}")
-    values = yaml.safe_load(known[name].read_text())
+    values = read_yaml(known[name].read_text())
     like = values.pop("like", None)
     return values if like is None else merged(_read_job(like, known), values, nulls=True)
 

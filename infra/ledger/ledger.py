@@ -129,13 +129,14 @@ class Ledger:
         files = self.landings.files(asset)
         return overdue(self.committed(asset), files) if files else {}
 
-    def reconcile(self) -> list[Imbalance]:
+    def reconcile(self, assets: Sequence[str] | None = None) -> list[Imbalance]:
         """What does not add up; empty when every record of the landing files came out or is in quarantine.
 
-        A landed partition is held against the records that were counted in its files, any other against its own input.
+        `assets`: all that have a row where none are named. A landed partition is held against the records that were
+        counted in its files, any other against its own input.
         """
-        found = [imbalance for asset in self.assets() for imbalance in self._imbalances(asset)]
-        return [imbalance for imbalance in found if imbalance.lost != 0]
+        asked = self.assets() if assets is None else assets
+        return [found for asset in asked for found in self._imbalances(asset) if found.lost != 0]
 
     def _imbalances(self, asset: str) -> Iterator[Imbalance]:
         files = self.landings.files(asset)

@@ -17,13 +17,12 @@ def check_data(ledger: Ledger, tables: Collection[str]) -> DataQuality:
     have been published; so red is what is beyond that: rows neither out nor in quarantine, or a rule that raised.
     """
     assets = _upstream(ledger, tables)
-    live = [commit for asset in sorted(assets) for commit in ledger.committed(asset).values()]
+    live = [commit for asset in sorted(assets) for commit in assets[asset]]
     if not live:
         return DataQuality(("the ledger knows of no data behind this version",), 0)
     lost = [
         f"{found.asset} {found.of}: {found.lost} of {found.rows_in} rows are neither out nor in quarantine"
-        for found in ledger.reconcile()
-        if found.asset in assets
+        for found in ledger.reconcile(sorted(assets))
     ]
     problems = lost + _rule_errors(live)
     if len(problems) > _SHOWN:
@@ -31,15 +30,16 @@ def check_data(ledger: Ledger, tables: Collection[str]) -> DataQuality:
     return DataQuality(tuple(problems), len(live))
 
 
-def _upstream(ledger: Ledger, tables: Collection[str]) -> set[str]:
-    """`tables` and their ancestors; a commit's inputs are `table@snapshot`, or landing files, which end the way."""
-    found: set[str] = set()
+def _upstream(ledger: Ledger, tables: Collection[str]) -> dict[str, list[Commit]]:
+    """`tables` and their ancestors, each with its live commits, whose inputs are `table@snapshot`, or landing files,
+    which end the way."""
+    found: dict[str, list[Commit]] = {}
     ahead = set(tables)
     while ahead:
         asset = ahead.pop()
-        found.add(asset)
-        inputs = {name for commit in ledger.committed(asset).values() for name in commit.inputs}
-        ahead |= {name.partition("@")[0] for name in inputs if "@" in name} - found
+        found[asset] = list(ledger.committed(asset).values())
+        inputs = {name for commit in found[asset] for name in commit.inputs}
+        ahead |= {name.partition("@")[0] for name in inputs if "@" in name} - set(found)
     return found
 
 

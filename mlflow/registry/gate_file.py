@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, PlainValidator, ValidationError, model_validator
 
+from common.config import read_yaml
 from common.formulas import Formula, parse_formula
 from infra.errors import DataError, PlumblineError
 from infra.profile import CHECKOUT
@@ -151,7 +151,7 @@ def load_gate(model: str, folder: Path = GATES) -> Gate:
         do = f"Models with a gate: {known}. For a new model write {path.name}."
         raise GateFileError(f"Model {model!r} has no gate.", where=str(folder), do=do)
     try:
-        return Gate.model_validate(yaml.safe_load(path.read_text()))
+        return Gate.model_validate(read_yaml(path.read_text()))
     except ValidationError as error:
         faults = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
         raise GateFileError("The gate file does not fit.", where=str(path), why=faults) from error

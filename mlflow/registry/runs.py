@@ -14,8 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import yaml
-
+from common.config import read_yaml
 from common.pipelines import stage_module
 from infra.errors import DataError
 from infra.launch import CHECKPOINTS
@@ -57,7 +56,7 @@ class StageRun:
             spec=json.loads(_text(spec_dir / "spec.json")),
             out=out_dir,
             result=json.loads(_text(out_dir / "result.json")),
-            config=(yaml.safe_load(config.read_text()) if config.is_file() else None) or {},
+            config=(read_yaml(config.read_text()) if config.is_file() else None) or {},
         )
 
     @property
@@ -126,11 +125,19 @@ def snapshots(client: MlflowClient, run_id: str) -> dict[str, set[int]]:
 
 def lineage(client: MlflowClient, run_id: str) -> list[Run]:
     """The run, and before it, recursively, the logged runs whose folders it names as artifacts; each once."""
-    run = client.get_run(run_id)
-    folders = [Path(v) for k, v in sorted(run.data.tags.items()) if k.startswith(tag("artifact."))]
-    earlier = [_at(client, run.info.experiment_id, folder) for folder in folders]
-    runs = {r.info.run_id: r for one in earlier if one is not None for r in lineage(client, one.info.run_id)}
-    return [*runs.values(), run]
+    found: dict[str, Run] = {}
+
+    def gather(run: Run) -> None:
+        # A stage is named by many later ones: without a look at what is known, paths are followed, and they multiply.
+        if run.info.run_id in found:
+            return
+        for name, folder in sorted(run.data.tags.items()):
+            if name.startswith(tag("artifact.")) and (earlier := _at(client, run.info.experiment_id, Path(folder))):
+                gather(earlier)
+        found[run.info.run_id] = run
+
+    gather(client.get_run(run_id))
+    return list(found.values())
 
 
 def tag(name: str) -> str:

@@ -63,6 +63,23 @@ def test_logging_that_was_killed_half_way_is_completed_in_the_same_run(
     assert len(client.get_metric_history(run_id, "loss")) == 3
 
 
+def test_a_chain_in_which_each_stage_reads_all_before_is_walked_once(
+    profile: Profile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folders: dict[str, Path] = {}
+    for n in range(8):
+        before = {name: str(folder) for name, folder in folders.items()}
+        folders[f"s{n}"] = finish_stage(tmp_path, f"s{n}", snapshot=n, artifacts=before)
+        last = runs.log_stage(profile, folders[f"s{n}"], folders[f"s{n}"])
+    looked_up, at = list[Path](), runs._at
+    monkeypatch.setattr(
+        runs, "_at", lambda client, place, folder: looked_up.append(folder) or at(client, place, folder)
+    )
+    found = runs.lineage(connect(profile), last)
+    assert [run.data.tags["plumbline.stage"] for run in found] == [f"s{n}" for n in range(8)]
+    assert len(looked_up) == 7 + 6 + 5 + 4 + 3 + 2 + 1  # one for each name of an earlier stage; along all paths, 127
+
+
 def test_neither_training_state_nor_what_a_killed_write_left_is_hashed_or_uploaded(
     profile: Profile, tmp_path: Path
 ) -> None:

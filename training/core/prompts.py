@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
 
-import yaml
-
+from common.config import read_yaml
 from training.core.errors import DataError
 from training.core.packing import Sample
 from training.core.tokens import Vocabulary
@@ -46,7 +45,7 @@ class Template:
 
 def load_templates(path: Path, slots: Collection[str]) -> Mapping[str, tuple[Template, ...]]:
     """The templates of every task in a file, by its name; DataError for one with a slot that is none of `slots`."""
-    raw = yaml.safe_load(path.read_text())
+    raw = read_yaml(path.read_text())
     templates = {task: tuple(Template.parse(**one) for one in found) for task, found in raw.items()}
     for task, template in ((task, one) for task, found in templates.items() for one in found):
         if unknown := template.slots.difference(slots):

@@ -18,9 +18,9 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import yaml
 from numpy.typing import NDArray
 
+from common.config import read_yaml
 from training.core.errors import DataError, LeftOut
 from training.core.stage import StageSpec, is_main_process, read_batches
 from training.core.tables import refuse_nulls
@@ -95,7 +95,7 @@ def refuse_other_split(folder: Path, split: Split) -> None:
     """DataError if the stage in `folder` learnt from the training set of another split: test items of this one may be
     in it. A stage that learns from no split, as ids of text do, fits all."""
     path = folder / "config.yaml"
-    config = yaml.safe_load(path.read_text()) if path.is_file() else {}
+    config = read_yaml(path.read_text()) if path.is_file() else {}
     learnt = config.get("split", config.get("protocol"))  # the key's name in folders of before 2026-11-26
     if learnt not in (None, split):
         raise DataError(

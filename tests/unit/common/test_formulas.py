@@ -128,9 +128,8 @@ def test_the_interval_of_macro_f1_is_that_of_the_metric_computed_anew_on_each_re
     samples = [confusion(f"q{query}", str(n), truth, said) for n, (query, truth, said) in enumerate(rows)]
     found = level(measured(MacroF1(macro_f1=CLASSES), samples), Bootstrap(resamples=40, seed=3))
     queries = sorted({f"q{query}" for query, _, _ in rows})
-    drawn = np.random.default_rng(3).multinomial(len(queries), np.full(len(queries), 1 / len(queries)), size=40)
     values = []
-    for counts in drawn:
+    for counts in _drawn(3, len(queries), 40):
         times = dict(zip(queries, counts, strict=True))
         truths = [truth for query, truth, _ in rows for _ in range(times[f"q{query}"])]
         said = [predicted for query, _, predicted in rows for _ in range(times[f"q{query}"])]
@@ -147,10 +146,8 @@ def test_a_paired_difference_of_macro_f1_is_exact_on_every_resample() -> None:
     formula = MacroF1(macro_f1=classes)
     found = difference(pair(measured(formula, a), measured(formula, b)), Bootstrap(resamples=100, seed=8))
     units = np.array(sorted({unit for unit, _, _ in rows}))
-    draws = np.random.default_rng(8).multinomial(12, np.full(12, 1 / 12), size=64)
-    draws = np.concatenate([draws, _next_draws(8, 36)])
 
-    def metric(side: Sequence[Sample], counts: Any) -> float:
+    def metric(side: Sequence[Sample], counts: Sequence[int]) -> float:
         times = dict(zip(units, counts, strict=True))
         sums = dict.fromkeys(formula.needs, 0.0)
         for unit, _, values in side:
@@ -159,15 +156,15 @@ def test_a_paired_difference_of_macro_f1_is_exact_on_every_resample() -> None:
         f1 = [2 * sums[f"tp.{c}"] / (2 * sums[f"tp.{c}"] + sums[f"fp.{c}"] + sums[f"fn.{c}"]) for c in classes]
         return sum(f1) / len(f1)
 
-    gaps = [metric(a, counts) - metric(b, counts) for counts in draws]
+    gaps = [metric(a, counts) - metric(b, counts) for counts in _drawn(8, 12, 64, 36)]
     assert (found.lo, found.hi) == pytest.approx(tuple(np.quantile(gaps, [0.025, 0.975])))
 
 
-def _next_draws(seed: int, size: int) -> Any:
-    """The second batch of the same stream: resamples are drawn 64 at a time."""
+def _drawn(seed: int, units: int, *sizes: int) -> list[list[int]]:
+    """How often each unit is in each resample, of batches of these sizes in one stream (64 are drawn at a time)."""
     rng = np.random.default_rng(seed)
-    rng.multinomial(12, np.full(12, 1 / 12), size=64)
-    return rng.multinomial(12, np.full(12, 1 / 12), size=size)
+    resamples = np.concatenate([rng.integers(units, size=(size, units)) for size in sizes]).tolist()
+    return [[resample.count(unit) for unit in range(units)] for resample in resamples]
 
 
 def test_units_are_resampled_whole() -> None:

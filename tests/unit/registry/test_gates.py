@@ -88,14 +88,14 @@ def check(report: GateReport, name: str) -> Check:
 def test_a_first_version_passes_on_its_limits_and_baselines_alone() -> None:
     rules = (
         {"metric": "recall@1", "limit": 0.7},
-        {"metric": "recall@1", "against": "popularity", "margin": 0.5},
+        {"metric": "recall@1", "against": "popularity", "margin": 0.6},
         {"metric": "recall@1", "against": "champion", "margin": 0.5},
     )
     frame = ranks(ours=[1, 1, 1, 2], popularity=[2, 2, 2, 2])
     report = evaluate(gate(*rules), version(frame), None, GREEN)
     assert check(report, "recall@1").value == 0.75
     assert check(report, "recall@1 vs champion").reason.startswith("no other champion")
-    # The mean gain is 0.75, but with four users its interval reaches down to about 0.25.
+    # The mean gain is 0.75, but with four users its interval reaches down to 0.5 at least.
     assert not check(report, "recall@1 vs popularity").passed
     assert [one.name for one in report.failed] == ["recall@1 vs popularity"]
 
