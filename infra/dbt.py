@@ -8,14 +8,13 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from infra import endings, processes
+from infra import endings, processes, warm
 from infra.contracts import Contract, all_contracts, duckdb_types
 from infra.errors import PlumblineError, exit_with_reason
 from infra.profile import CHECKOUT, Profile, load_profile
@@ -79,15 +78,20 @@ def build(profile: Profile, lake_views: Path) -> None:
     colours = [] if sys.stdout.isatty() else ["--no-use-colors"]
     options = [*colours, "--project-dir", str(PROJECT), "--profiles-dir", str(PROJECT)]
     argv = processes.python("infra.dbt_commands", *options)
-    done = subprocess.run(argv, env=_environment(profile, lake_views), cwd=CHECKOUT, check=False)
-    endings.explain("dbt", done.returncode, do="Run it again, with less beside it or on a machine with more memory.")
-    if done.returncode != 0:
+    code = endings.follow(warm.start("steps", argv, CHECKOUT, _environment(profile, lake_views)), _tell)
+    endings.explain("dbt", code, do="Run it again, with less beside it or on a machine with more memory.")
+    if code != 0:
         raise DbtFailed(
             "dbt failed.", where=str(PROJECT), why="See dbt's lines above.", do="Mend the model or its data."
         )
     page = profile.home / "report" / "dbt" / "index.html"
     page.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(profile.home / "dbt" / "target" / "static_index.html", page)
+
+
+def _tell(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
 
 
 def _environment(profile: Profile, lake_views: Path) -> dict[str, str]:

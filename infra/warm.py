@@ -32,7 +32,7 @@ FOLDER: Final = "PLUMBLINE_WARM"
 PACKAGES: Final[Mapping[str, Sequence[str]]] = {
     "steps": (
         "pyarrow.parquet", "pyiceberg.catalog.sql", "pyiceberg.table", "pyspark.sql", "duckdb", "mlflow",
-        "great_expectations", "feast",
+        "great_expectations", "feast", "dbt.cli.main",
     ),
     "training": (
         "torch", "torch._dynamo", "transformers", "transformers.models.qwen3.modeling_qwen3", "accelerate", "peft",

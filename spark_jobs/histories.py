@@ -14,7 +14,7 @@ from typing import Any, Literal
 from pyspark.sql import DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
 
-from spark_jobs.engine.job import Input, Job
+from spark_jobs.engine.job import Input, Job, on_days
 
 CONFIG: Mapping[str, Any] = {"length": 50, "lookback_days": 730}
 
@@ -48,7 +48,7 @@ def last_events(
     # Each user-day holds at least one event: `length` of them hold at least the last `length` events.
     before = Window.partitionBy("user_id").orderBy("event_date").rowsBetween(up_to + 1 - length, up_to)
     past = days.withColumn("past", F.flatten(F.collect_list("day_events").over(before)))
-    asked = past.where(F.col("event_date").isin(list(partitions)))
+    asked = past.where(on_days("event_date", partitions))
     oldest = F.date_sub("event_date", lookback)
     recent = asked.withColumn("past", F.filter("past", lambda event: event["event_date"] >= oldest))
     last = F.slice("past", F.greatest(F.size("past") - length, F.lit(0)) + 1, length)

@@ -16,7 +16,7 @@ from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from spark_jobs import histories
-from spark_jobs.engine.job import Input, Job
+from spark_jobs.engine.job import Input, Job, on_days
 from spark_jobs.leakage import require_no_leak
 
 CONFIG: Mapping[str, Any] = {"history_length": 20}
@@ -33,7 +33,7 @@ def build(
 
     An event without its row in `histories` keeps null lists and so breaks the contract: nothing is dropped in silence.
     """
-    targets = frames["events"].where(F.col("event_date").isin(list(partitions)))
+    targets = frames["events"].where(on_days("event_date", partitions))
     past = frames["histories"].select(
         "user_id",
         F.col("history_date").alias("event_date"),

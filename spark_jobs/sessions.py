@@ -14,7 +14,7 @@ from typing import Any
 from pyspark.sql import DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
 
-from spark_jobs.engine.job import Input, Job
+from spark_jobs.engine.job import Input, Job, on_days
 
 CONFIG: Mapping[str, Any] = {"gap_minutes": 30, "max_session_events": 50, "max_user_day_events": 10_000}
 
@@ -23,7 +23,7 @@ def build(
     spark: SparkSession, frames: Mapping[str, DataFrame], partitions: Sequence[date], config: Mapping[str, Any]
 ) -> DataFrame:
     """Sessions of the asked days; `frames` holds `events`. A pause of exactly the gap does not end a session."""
-    events = frames["events"].where(F.col("event_date").isin(list(partitions)))
+    events = frames["events"].where(on_days("event_date", partitions))
     return _one_row_per_session(_placed(events, config), config["max_session_events"])
 
 

@@ -14,6 +14,8 @@ from datetime import date
 from pyspark.sql import DataFrame, Window, WindowSpec
 from pyspark.sql import functions as F
 
+from spark_jobs.engine.job import on_days
+
 LONGEST_DAYS = 365
 COUNTED_DAYS = (7, 30, LONGEST_DAYS)
 
@@ -39,7 +41,7 @@ def daily_stats(events: DataFrame, entity: str, partner: str, partitions: Sequen
         F.col("last").alias("last_event_time"),
         "n",
     )
-    return rows.where((F.col("n") > 0) & F.col("stat_date").isin(list(partitions))).drop("n")
+    return rows.where((F.col("n") > 0) & on_days("stat_date", partitions)).drop("n")
 
 
 def _daily(events: DataFrame, entity: str, partner: str) -> DataFrame:

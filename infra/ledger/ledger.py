@@ -164,14 +164,16 @@ class Ledger:
     def _read(self, query: Select[Any]) -> list[Commit]:
         wanted = query.subquery()
         rules_query = select(rule_results).join(wanted, and_(wanted.c.id == rule_results.c.commit_id))
+        known: dict[tuple[Any, ...], RuleResult] = {}  # most rules say the same of nearly all partitions
         rules: dict[int, list[RuleResult]] = {}
         with transaction(self._engine) as connection:
-            for row in connection.execute(rules_query):
-                rules.setdefault(row.commit_id, []).append(RuleResult(row.rule, row.level, row.rows_failed, row.status))
+            for commit_id, *said in connection.execute(rules_query):
+                key = tuple(said)
+                rules.setdefault(commit_id, []).append(known.get(key) or known.setdefault(key, RuleResult(*key)))
             found = []
-            for row in connection.execute(query):
-                fields = {name: getattr(row, name) for name in _FIELDS} | {"inputs": tuple(row.inputs)}
-                found.append(Commit(**fields, rules=tuple(rules.get(row.id, ()))))
+            for row in connection.execute(query).mappings():
+                fields = {name: row[name] for name in _FIELDS} | {"inputs": tuple(row["inputs"])}
+                found.append(Commit(**fields, rules=tuple(rules.get(row["id"], ()))))
         return found
 
 

@@ -14,7 +14,8 @@ from dataclasses import dataclass, replace
 from datetime import date
 from typing import Any
 
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import functions as F
 
 from infra.contracts import Contract, load_contract, spark_ddl
 from infra.errors import DataError
@@ -101,6 +102,12 @@ def read_files(spark: SparkSession, contract: Contract, files: Iterable[DataFile
     if not paths:
         return spark.createDataFrame([], spark_ddl(contract))
     return spark.read.schema(spark_ddl(contract)).parquet(*paths)
+
+
+def on_days(column: str, days: Iterable[date]) -> Column:
+    """Whether the column is one of `days`; as one text, for each literal alone would be a call of the JVM."""
+    listed = ", ".join(f"DATE'{day.isoformat()}'" for day in days)
+    return F.expr(f"`{column}` IN ({listed})" if listed else "false")
 
 
 def config_hash(config: Mapping[str, Any], version: int) -> str:

@@ -26,7 +26,7 @@ from infra.partitions import run_key
 from infra.profile import Profile
 from infra.quality import import_ahead
 from spark_jobs.engine.commit import Batch, JobReport, Stopped, commit
-from spark_jobs.engine.job import config_hash
+from spark_jobs.engine.job import config_hash, on_days
 from spark_jobs.engine.plan import days_between
 from spark_jobs.engine.spark import spark_session
 from spark_jobs.engine.staging import SOURCE_FILE, SOURCE_ROW
@@ -226,7 +226,7 @@ class _Ingest:
         contract, files = self.table.contract, stock.files(todo)
         _LOG.info("%s: building %d partitions of %d files", contract.table, len(todo), len(files))
         rows = self._rows_of(files, fresh)
-        rows = rows.where(rows[contract.partition].isin(list(todo)))
+        rows = rows.where(on_days(contract.partition, todo))
         if self.catalogue:
             rows = self.catalogue.mark(self.spark, rows, contract.partition, list(todo))
         batch = Batch(
