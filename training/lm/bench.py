@@ -66,8 +66,8 @@ def _pair_by_pair(model: PreTrainedModel, tree: Tree) -> Tensor:
 def bench_lm_generate(runs: int = 2) -> Result:
     """16 greedy answers of 40 tokens to prompts of 200, prompts included, beside `generate` of transformers; tokens/s.
 
-    `ratio_rollouts`: 16 samples for one prompt, which `generate` reads 16 times. `same_tokens` is the share that is
-    alike in float32.
+    `ratio_after_prompts`: of what comes after the first token alone; both sides read prompts alike. `ratio_rollouts`:
+    16 samples for one prompt, which `generate` reads 16 times. `same_tokens` is the share that is alike in float32.
     """
     return _or_skipped(lambda: _generate(runs))
 
@@ -75,10 +75,12 @@ def bench_lm_generate(runs: int = 2) -> Result:
 def _generate(runs: int) -> Result:
     model, exact, prompts = _model(torch.bfloat16), _model(torch.float32), _tokens(200, 16)
     same = torch.tensor([answer for (answer,) in _ours(exact, prompts[:4], 12)]) == _theirs(exact, prompts[:4], 12)
-    ours, peer, ours_rollouts, peer_rollouts = in_turns(
+    ours, peer, ours_first, peer_first, ours_rollouts, peer_rollouts = in_turns(
         runs,
         lambda: _ours(model, prompts, 40),
         lambda: _theirs(model, prompts, 40),
+        lambda: _ours(model, prompts, 1),
+        lambda: _theirs(model, prompts, 1),
         lambda: _ours(model, prompts[:1], 40, responses=16),
         lambda: _theirs(model, prompts[:1], 40, responses=16),
     )
@@ -87,6 +89,7 @@ def _generate(runs: int) -> Result:
         "peer": 16 * 40 / peer,
         "unit": "tokens/s",
         "runs": runs,
+        "ratio_after_prompts": (peer - peer_first) / (ours - ours_first),
         "ratio_rollouts": peer_rollouts / ours_rollouts,
         "same_tokens": float(same.float().mean()),
     }
