@@ -8,7 +8,7 @@ export PYTHONUNBUFFERED = 1
 unexport PYTHONDONTWRITEBYTECODE
 
 # `make demo LANDING=/path/to/your/files` runs the pipeline on your own data.
-ifdef LANDING
+ifneq ($(origin LANDING),undefined)
 export PLUMBLINE__LANDING = $(LANDING)
 endif
 

@@ -12,8 +12,10 @@ import urllib.request
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
+from common.pipelines import read_pipeline
 from infra import airflow_env, processes, warm
 from infra.airflow_client import AirflowApiError, AirflowClient
 from infra.errors import exit_with_reason
@@ -31,6 +33,7 @@ def start_airflow(profile: Profile, logs: Path) -> list[Service]:
     Raises:
         ServiceFailed: the profile is not of one machine, a process ended, a DAG file does not parse, or nothing was
             ready in time.
+        DataError: the profile names a system that there is not.
     """
     if profile.launcher.kind != "local":
         raise ServiceFailed(
@@ -38,6 +41,8 @@ def start_airflow(profile: Profile, logs: Path) -> list[Service]:
             why="Its Airflow and MLflow are installations of their own; `make up` and `make demo` are for one machine.",
             do="PLUMBLINE_PROFILE=local, or see infra/deploy/README.md.",
         )
+    for system in profile.systems or ():
+        read_pipeline(system)
     airflow_env.prepare(profile)
     environment = {**TELEMETRY_OFF, **airflow_env.airflow_environment(profile)}
     services: list[Service] = []
@@ -49,7 +54,8 @@ def start_airflow(profile: Profile, logs: Path) -> list[Service]:
         for name, argv in airflow_env.commands().items():
             services.append(processes.start(name, argv, environment, logs))
         client = AirflowClient.of(profile)
-        wait_until(lambda: _ready(client), services, "Airflow")
+        began = datetime.now(UTC)
+        wait_until(lambda: _ready(client, began), services, "Airflow")
         client.ensure_pools(airflow_env.pools(profile))
     except BaseException:
         processes.stop([service.pid for service in services])
@@ -89,18 +95,26 @@ def _migrate(environment: dict[str, str], logs: Path) -> None:
         )
 
 
-def _ready(client: AirflowClient) -> bool:
+def _ready(client: AirflowClient, began: datetime) -> bool:
     try:
         health = client.health()
         states = [health[part]["status"] for part in ("metadatabase", "scheduler", "dag_processor", "triggerer")]
-        if states != ["healthy"] * 4 or not client.dags():
+        if states != ["healthy"] * 4:
             return False
-        errors = client.import_errors()
+        # Those of an earlier start stand in the database until their files are parsed again.
+        errors = [one for one in client.import_errors() if datetime.fromisoformat(one["timestamp"]) >= began]
+        if not errors:
+            return bool(client.dags())
     except AirflowApiError:
         return False
-    if errors:
-        raise ServiceFailed("A DAG file does not parse.", where=errors[0]["filename"], why=errors[0]["stack_trace"])
-    return True
+    lines = errors[0]["stack_trace"].splitlines()
+    last_of_code = max((n for n, line in enumerate(lines) if line.startswith("    ")), default=-1)
+    raise ServiceFailed(
+        "A DAG file does not parse.",
+        where=errors[0]["filename"],
+        why="\n".join(lines[last_of_code + 1 :]),
+        do="Mend it; the whole trace is in airflow/logs/dag_processor of the state folder.",
+    )
 
 
 def wait_until(ready: Callable[[], bool], services: Iterable[Service], what: str) -> None:

@@ -19,7 +19,7 @@ from infra.demo.landing import LandedDays, landed_days
 from infra.demo.screen import Screen
 from infra.demo.watch import Chain, all_parsed, daily_chain, follow
 from infra.errors import exit_with_reason
-from infra.profile import Profile, load_profile
+from infra.profile import Profile, SampleSettings, load_profile
 from infra.services import alone, start_airflow, wait_until
 
 
@@ -68,7 +68,7 @@ def _demo_profile(profile: Profile, days: LandedDays) -> Profile:
     """On a free port, approved by flag, not by the clock; the split is cut where the landed events say."""
     ports = profile.ports.model_copy(update={"airflow": processes.free_port(profile.ports.airflow)})
     airflow = profile.airflow.model_copy(update={"approve_by_flag": True, "follow_clock": False})
-    samples = profile.samples.model_copy(update={"valid_from": days.valid_from, "test_from": days.test_from})
+    samples = SampleSettings(valid_from=days.valid_from, test_from=days.test_from)
     landing = Path(profile.landing).resolve()
     return profile.model_copy(update={"ports": ports, "airflow": airflow, "samples": samples, "landing": landing})
 

@@ -14,7 +14,7 @@ from infra.profile import CHECKOUT
 
 @dataclass(frozen=True)
 class LandedDays:
-    """First and last day with an event; 80 % of the events are before `valid_from`, 90 % before `test_from`."""
+    """First and last day with an event, and where validation and test begin (`spark_jobs.landing.days`)."""
 
     first: date
     last: date

@@ -144,7 +144,8 @@ def _failure(client: AirflowClient, chain: Chain, dag: str) -> RunFailed:
         f"Task {dag}.{culprit.task} failed.",
         where=f"run {chain.runs[dag]}",
         why="its own last lines:\n    " + "\n    ".join(lines),
-        do="Mend the cause and run `make demo` again: what is committed is not done twice. docs/runbook.md has more.",
+        do="Mend the cause and run `make demo` again: what is committed is not done twice. `make report` shows what "
+        "came in, and what was refused or left out; docs/runbook.md has more.",
     )
 
 

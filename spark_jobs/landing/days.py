@@ -1,6 +1,7 @@
 """Which days the landed events cover: `python -m spark_jobs.landing.days FOLDER` prints them as JSON, without Spark.
 
-`first` and `last` have an event; 80 % of the events are before `valid_from`, 90 % before `test_from`.
+`first` and `last` have an event; about 80 % of the events are before `valid_from`, 90 % before `test_from`, which is
+another day, however few there are.
 """
 
 from __future__ import annotations
@@ -25,6 +26,9 @@ def landed_days(landing: Path) -> dict[str, date]:
     Raises:
         DataError: there are no event files, or none of their rows has a readable time.
     """
+    if not landing.is_dir():
+        kind = "is a file" if landing.exists() else "does not exist"
+        raise DataError(f"The landing folder {kind}.", where=str(landing), do="Name the folder that your files are in.")
     found = landing_files(landing, "events")
     if not found.files and not found.problems:
         raise DataError(
@@ -54,8 +58,19 @@ def landed_days(landing: Path) -> dict[str, date]:
             do="See docs/bring-your-data.md: events need event_time such as 2018-01-05T10:00:00Z.",
         )
     events = Counter({_EPOCH.date() + timedelta(days=day): count for day, count in counts.items()})
-    edges = {"first": min(events), "last": max(events)}
-    return edges | {"valid_from": _quantile(events, 0.8), "test_from": _quantile(events, 0.9)}
+    valid_from, test_from = _cuts(events)
+    return {"first": min(events), "last": max(events), "valid_from": valid_from, "test_from": test_from}
+
+
+def _cuts(events: Counter[date]) -> tuple[date, date]:
+    """Where validation and test begin. A day that holds both shares is validation where days follow it, else test."""
+    valid_from, test_from = _quantile(events, 0.8), _quantile(events, 0.9)
+    if valid_from < test_from:
+        return valid_from, test_from
+    if later := [day for day in events if day > valid_from]:
+        return valid_from, min(later)
+    earlier = [day for day in events if day < test_from]
+    return max(earlier, default=test_from - timedelta(days=1)), test_from
 
 
 def _quantile(events: Counter[date], share: float) -> date:

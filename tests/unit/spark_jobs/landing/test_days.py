@@ -46,6 +46,31 @@ def test_the_split_is_cut_where_eight_and_nine_of_ten_events_are_reached(tmp_pat
     assert (days["valid_from"], days["test_from"]) == (date(2018, 1, 8), date(2018, 1, 9))
 
 
+@pytest.mark.parametrize(
+    ("per_day", "cuts"),
+    [
+        ((10, 10, 10), (2, 3)),  # the last day holds both shares: the day before it is for validation
+        ((60, 35, 3, 2), (2, 3)),  # a sale: it is validation, and what follows is test
+        ((5,), (0, 1)),  # a single day: no day before it holds an event
+        ((100, 1), (1, 2)),
+    ],
+)
+def test_however_few_days_there_are_validation_begins_before_test(
+    tmp_path: Path, per_day: tuple[int, ...], cuts: tuple[int, int]
+) -> None:
+    days = [f"2024-03-{day:02d}" for day, count in enumerate(per_day, start=1) for _ in range(count)]
+    (tmp_path / "events.csv").write_text(_csv(*days))
+    found, first = landed_days(tmp_path), date(2024, 3, 1)
+    assert ((found["valid_from"] - first).days + 1, (found["test_from"] - first).days + 1) == cuts
+
+
+def test_a_folder_that_is_none_is_named(tmp_path: Path) -> None:
+    (tmp_path / "events.csv").write_text(_csv("2018-01-05"))
+    for landing, said in ((tmp_path / "nowhere", "does not exist"), (tmp_path / "events.csv", "is a file")):
+        with pytest.raises(DataError, match=said):
+            landed_days(landing)
+
+
 def test_a_broken_file_hides_no_other_file(tmp_path: Path) -> None:
     (tmp_path / "events").mkdir()
     (tmp_path / "events" / "a.parquet").write_bytes(b"PAR1 cut short")
