@@ -28,7 +28,7 @@ def parse_config(cls: type[T], values: Mapping[str, Any], where: str = "config")
     Raises DataError for an unknown key, a missing value without default, or a value of another type.
     """
     fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    unknown = sorted(set(values) - set(fields))
+    unknown = sorted(map(str, set(values) - set(fields)))
     if unknown:
         raise DataError(f"unknown config key {unknown[0]!r}", where=where, do=f"use one of: {', '.join(fields)}")
     required = {

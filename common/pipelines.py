@@ -8,7 +8,7 @@ that name it: the others are no part of its DAGs, and nobody reads what they wou
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
@@ -218,10 +218,26 @@ def read_pipeline(system: str, root: Path = SYSTEMS) -> Pipeline:
         values = read_yaml(path.read_text())
     except yaml.YAMLError as error:
         raise DataError("The declaration is no YAML.", where=str(path), why=str(error).replace("\n", " ")) from error
+    if not isinstance(values, dict) or "system" in values:
+        why = "its folder names the system" if isinstance(values, dict) else "it holds no `key: value` lines"
+        raise DataError("The declaration is none of a system.", where=str(path), why=why, do="See common/README.md.")
     declared = parse_config(Pipeline, {"system": system, **values}, str(path))
     if faults := list(_faults(declared)):
         raise DataError("The declaration does not fit together.", where=str(path), why="; ".join(faults))
     return declared
+
+
+def read_pipelines(chosen: Sequence[str], root: Path = SYSTEMS) -> list[Pipeline]:
+    """Read these systems; DataError as `read_pipeline`, and where two jobs or models would be one DAG to Airflow."""
+    found, owners = [read_pipeline(system, root) for system in chosen], dict[str, str]()
+    for declared in found:
+        jobs = [f"job {job.name}" for job in declared.jobs]
+        for what in (*jobs, *(f"model {model}" for model in declared.models)):
+            if what in owners:
+                where = f"training/{owners[what]} and training/{declared.system}"
+                raise DataError(f"Two systems have a {what}.", where=where, do="Rename one of the two.")
+            owners[what] = declared.system
+    return found
 
 
 def load_pipeline(system: str, preset: Preset, root: Path = SYSTEMS) -> Pipeline:
@@ -231,7 +247,7 @@ def load_pipeline(system: str, preset: Preset, root: Path = SYSTEMS) -> Pipeline
 
 def owner(model: str, root: Path = SYSTEMS) -> str:
     """The system that makes the registered model of this name. Raises DataError where none does."""
-    makers = {name: system for system in systems(root) for name in read_pipeline(system, root).models}
+    makers = {name: declared.system for declared in read_pipelines(systems(root), root) for name in declared.models}
     return _named(model, makers, "There is no model")
 
 
@@ -243,9 +259,13 @@ def _named(name: str, known: Mapping[str, T], what: str) -> T:
 
 def _faults(pipeline: Pipeline) -> Iterator[str]:
     seen: set[str] = set()
+    written = {table for stage in pipeline.stages for table in stage.writes.tables}
     for stage in pipeline.stages:
         if stage.name in seen:
             yield f"two stages are called {stage.name}"
+        written_before = {table for one in seen for table in pipeline.stage(one).writes.tables}
+        if ahead := sorted((written - written_before) & set(stage.reads.lake)):
+            yield f"stage {stage.name} reads {', '.join(ahead)}, which it or a later stage writes"
         if unknown := sorted(set(stage.reads.artifacts) - {one for one in seen if pipeline.stage(one).writes.artifact}):
             yield f"stage {stage.name} reads {', '.join(unknown)}, which no earlier stage writes"
         seen.add(stage.name)
@@ -255,11 +275,14 @@ def _faults(pipeline: Pipeline) -> Iterator[str]:
     for name, trigger in (("training", pipeline.training), *((job.name, job) for job in pipeline.jobs)):
         if bool(trigger.after) == bool(trigger.every) or (trigger.every and not trigger.minutes):
             yield f"{name} needs either `after: [asset, ...]` or `every: 15m` (minutes or hours)"
-        for written in trigger.after:
+        for awaited in trigger.after:
             try:
-                assets.parse(written)
+                assets.parse(awaited)
             except DataError as error:
-                yield f"{name} waits for {error.what}"
+                yield f"{name} waits for an asset that is none: {error.what} {error.do}"
+    names = [job.name for job in pipeline.jobs]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        yield f"two jobs are called {', '.join(twice)}"
     for job in pipeline.jobs:
         if job.stage.reads.artifacts:
             yield f"job {job.name} reads artifacts; outside of a training run there are none"

@@ -28,7 +28,7 @@ from airflow.sdk import (  # type: ignore[attr-defined]  # its stub file lags be
 )
 
 from common import assets
-from common.pipelines import Job, Pipeline, Stage, Trigger, load_pipeline, systems
+from common.pipelines import Job, Pipeline, Stage, Trigger, read_pipelines, systems
 from dags.alerts import missed_deadline, on_failure
 from dags.commands import range_of
 from dags.operators import Approval, RunCommand
@@ -69,7 +69,7 @@ def nightly(hour: int) -> CronTriggerTimetable | None:
 def pipelines() -> list[Pipeline]:
     """The systems that the profile names (default: all), as its preset has them."""
     chosen = systems() if PROFILE.systems is None else PROFILE.systems
-    return [load_pipeline(system, PROFILE.training_preset) for system in chosen]
+    return [declared.under(PROFILE.training_preset) for declared in read_pipelines(chosen)]
 
 
 def after(*written: str) -> PartitionedAssetTimetable:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import importlib.util
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -34,6 +35,9 @@ def check(
     for stage in stages:
         module = importlib.import_module(stage_module(system, stage.code))
         configs[stage.name] = parse_config(module.Config, stage.config[preset], f"{system}.{stage.name}")
+    if importlib.util.find_spec(f"training.{system}.sizes") is None:
+        unknown = f"memory is not estimated: training/{system}/sizes.py, which would tell it, is not there"
+        return "\n".join([*(_line(name, None, 0) for name in configs), unknown])
     sizes = importlib.import_module(f"training.{system}.sizes")
     _refuse_unread(stages, {name: sizes.mentioned(config) for name, config in configs.items()})
     found: Mapping[str, Load] = sizes.loads(configs, backbone)

@@ -119,6 +119,11 @@ def test_its_dags_are_there_and_keep_every_policy(run: Run) -> None:
     assert waits >= {"toy_ranker_challenger", "toy_writer_decision", "toy_scores", "recommendations"}
 
 
+def test_its_configs_are_checked_though_it_tells_no_sizes(run: Run) -> None:
+    told = run("-m", "training", "check", "--system", "toy", "--preset", "demo")
+    assert "writer           config" in told and "training/toy/sizes.py, which would tell it, is not there" in told
+
+
 def test_it_trains_is_gated_makes_its_lists_and_stands_in_the_report(run: Run, checkout: Path) -> None:
     def of_run(name: str, *which: str) -> list[str]:
         return [name, *which, "--system", "toy", "--run-id", "r", "--partition", DAY]

@@ -78,8 +78,9 @@ def test_a_preset_has_the_jobs_and_models_whose_stages_name_it(tmp_path: Path) -
         ({"jobs": [job(after=[])]}, "nightly needs either `after"),
         ({"jobs": [job(after=["events"], every="15m")]}, "nightly needs either `after"),
         ({"jobs": [job(every="15 minutes")]}, "nightly needs either `after"),
-        ({"jobs": [job(after=["verdict(m)"])]}, r"nightly waits for 'verdict\(m\)' is no asset"),
+        ({"jobs": [job(after=["verdict(m)"])]}, r"nightly waits for an asset that is none: 'verdict\(m\)'"),
         ({"jobs": [job(stage=stage("list", [], ["fit"]))]}, "job nightly reads artifacts"),
+        ({"jobs": [job(), job()]}, "two jobs are called nightly"),
         ({"stages": [stage("fit", [], []), stage("fit", [], [])]}, "two stages are called fit"),
         ({"stages": [stage("fit", [], [], config={"demo": {}, "tiny": {}})]}, "'tiny' is no preset"),
     ],
@@ -110,6 +111,46 @@ def test_a_stage_comes_after_the_stages_that_it_reads_each_said_once(tmp_path: P
         "score": {"codes", "ranker"},
         "evaluate": {"ranker", "fit"},
     }
+
+
+def writer(name: str, table: str) -> dict[str, Any]:
+    return one_more(name, writes={"tables": [table], "artifact": True})
+
+
+def test_a_stage_reads_no_table_that_it_or_a_later_stage_writes(tmp_path: Path) -> None:
+    own = {**writer("fit", "codes"), "reads": {"tables": ["codes"]}}
+    with pytest.raises(DataError, match="fit reads codes, which it or a later stage writes"):
+        read_pipeline("toy", declare(tmp_path, own))
+    (tmp_path / "cycle").mkdir()
+    with pytest.raises(DataError, match="a reads y, which it or a later stage writes"):
+        a, b = ({**writer(name, out), "reads": {"tables": [read]}} for name, out, read in ("axy", "byx"))
+        read_pipeline("toy", declare(tmp_path / "cycle", a, b))
+
+
+@pytest.mark.parametrize("text", ["", "- training", "training", "system: other\ntraining: {}"])
+def test_what_declares_no_system_is_refused_with_its_file(tmp_path: Path, text: str) -> None:
+    (tmp_path / "toy").mkdir()
+    (tmp_path / "toy" / "pipeline.yaml").write_text(text)
+    with pytest.raises(DataError, match=r"toy/pipeline\.yaml"):
+        read_pipeline("toy", tmp_path)
+
+
+def test_keys_of_any_kind_that_are_unknown_are_named(tmp_path: Path) -> None:
+    declared = declare(tmp_path, one_more("fit"), zz=1) / "toy" / "pipeline.yaml"
+    declared.write_text(declared.read_text() + "1: 2\n")
+    with pytest.raises(DataError, match="unknown config key '1'"):
+        read_pipeline("toy", tmp_path)
+
+
+@pytest.mark.parametrize(("more", "words"), [({"jobs": [job()]}, "job nightly"), ({"models": {"m": "fit"}}, "model m")])
+def test_what_two_systems_name_alike_is_refused_for_one_would_hide_the_other(
+    tmp_path: Path, more: dict[str, Any], words: str
+) -> None:
+    declare(tmp_path, one_more("fit"), **more)
+    (tmp_path / "toy").rename(tmp_path / "other")
+    declare(tmp_path, one_more("fit"), **more)
+    with pytest.raises(DataError, match=f"Two systems have a {words}(?s:.*)training/other and training/toy"):
+        owner("m", tmp_path)
 
 
 def test_a_run_pins_the_tables_that_come_from_outside_and_no_others(tmp_path: Path) -> None:
