@@ -42,7 +42,8 @@ def open_database(uri: str, tables: MetaData) -> Engine:
     one that reads first and writes later fails at once, whatever the patience, if another wrote in between.
 
     Raises:
-        PlumblineError: the address cannot be read, its driver is not installed, or the file is no database.
+        PlumblineError: the address cannot be read, its driver is not installed, its folder cannot be made, or the file
+            is no database.
         TransientError: as `transaction`.
     """
     engine = _engine(uri)
@@ -69,11 +70,22 @@ def _engine_of(url: URL) -> Engine:
     if url.get_backend_name() == "sqlite":
         engine = create_engine(url, poolclass=NullPool, connect_args={"timeout": _BUSY_SECONDS})
         if url.database:
-            Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+            _make_folder(Path(url.database).parent)
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_immediate)
         return engine
     return create_engine(url, pool_pre_ping=True)
+
+
+def _make_folder(folder: Path) -> None:
+    # A mkdir of all parents fails like this only where no folder can be: below /proc, or in the place of a file.
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileNotFoundError, FileExistsError) as error:
+        do = "Name another state folder: PLUMBLINE__HOME=/path."
+        raise PlumblineError(
+            "A folder could not be made.", where=str(folder), why=str(error.strerror), do=do
+        ) from error
 
 
 @contextmanager

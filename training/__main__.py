@@ -1,6 +1,10 @@
-"""`python -m training <system>.<stage> --spec spec.json`: run one stage. `bench --job ...`: several. `check`: none.
+"""`python -m training <system>.<stage> --spec spec.json`: run one stage. Three commands stand beside stages:
 
-`ablation --runs ...`: the table of several seeds.
+  check --system NAME --preset NAME         would a preset run, and would it fit? Nothing is trained.
+  bench --job NAME --samples DIR --out DIR  the stages of a job on a folder of samples
+  ablation --runs DIR ... --out FILE.md     the table of several seeds
+
+Each tells its options with --help.
 
 Exit codes: 0 done; 65 bad data; 75 preempted with a checkpoint saved, or the disk is full; 130 interrupted by a person;
 anything else is a bug, or a folder that cannot be used.
@@ -10,14 +14,12 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import importlib.util
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from common.pipelines import stage_module
 from training.core.errors import EXIT_BUG, DataError, exit_code_of
-from training.core.stage import StageSpec, run_stage
+from training.core.stage import StageSpec, known_module, run_stage
 
 _COMMANDS = {"bench": "training.jobs", "check": "training.check", "ablation": "training.ablation"}
 
@@ -27,7 +29,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     if given and given[0] in _COMMANDS:
         return int(importlib.import_module(_COMMANDS[given[0]]).main(given[1:]))
-    parser = argparse.ArgumentParser(prog="python -m training", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m training", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("stage", help="system and stage, such as generative_rec.sft")
     parser.add_argument("--spec", type=Path, required=True, help="the stage's spec.json")
     options = parser.parse_args(given)
@@ -45,10 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(stage: str, spec: StageSpec) -> None:
     if stage != f"{spec.system}.{spec.stage}":
         raise DataError(f"the spec is for {spec.system}.{spec.stage}, not for {stage}", do="pass the right spec")
-    name = stage_module(spec.system, spec.code)
-    if importlib.util.find_spec(f"training.{spec.system}") is None or importlib.util.find_spec(name) is None:
-        known = "see training/*/pipeline.yaml for the stages"
-        raise DataError(f"there is no stage {spec.system}.{spec.code}", do=known)
+    name = known_module(spec.system, spec.code)
     # Imported only if it has to run: torch and transformers cost seconds, and a finished stage needs neither.
     ran = run_stage(spec, lambda spec: importlib.import_module(name).main(spec))
     sys.stdout.write(f"{stage}: {'done' if ran else 'already done'} -> {spec.out}\n")

@@ -10,16 +10,18 @@ from __future__ import annotations
 import argparse
 import importlib
 import importlib.util
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from common.config import parse_config
-from common.pipelines import SYSTEMS, Preset, Stage, load_pipeline, stage_module
+from common.pipelines import SYSTEMS, Preset, Stage, load_pipeline
 from training.core.embedded import INSTALL, is_missing
 from training.core.errors import DataError, exit_code_of
 from training.core.footprint import Load, faults, footprint
+from training.core.stage import known_module
 
 
 def check(
@@ -33,7 +35,7 @@ def check(
     stages = load_pipeline(system, preset, root).stages
     configs: dict[str, Any] = {}
     for stage in stages:
-        module = importlib.import_module(stage_module(system, stage.code))
+        module = importlib.import_module(known_module(system, stage.code))
         configs[stage.name] = parse_config(module.Config, stage.config[preset], f"{system}.{stage.name}")
     if importlib.util.find_spec(f"training.{system}.sizes") is None:
         unknown = f"memory is not estimated: training/{system}/sizes.py, which would tell it, is not there"
@@ -81,13 +83,29 @@ def _refuse_unread(stages: Sequence[Stage], mentioned: Mapping[str, set[str]]) -
         done.add(stage.name)
 
 
+def _count(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of GPUs; write 1 or more, or leave it out")
+    return int(text)
+
+
+def _gib(text: str) -> float:
+    try:
+        gib = float(text)
+    except ValueError:
+        gib = math.nan
+    if not 0 < gib < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not the memory of a GPU; write it in GiB, such as 24")
+    return gib
+
+
 def main(arguments: Sequence[str]) -> int:
     """Print the report; 65 where something is wrong."""
     parser = argparse.ArgumentParser(prog="python -m training check", description=__doc__)
     parser.add_argument("--system", required=True)
     parser.add_argument("--preset", required=True)
-    parser.add_argument("--gpus", type=int, help="GPUs of each stage; default: as declared")
-    parser.add_argument("--gpu-gib", type=float, default=80.0, help="memory of one GPU")
+    parser.add_argument("--gpus", type=_count, help="GPUs of each stage; default: as declared")
+    parser.add_argument("--gpu-gib", type=_gib, default=80.0, help="memory of one GPU")
     parser.add_argument("--backbone", help="a Hugging Face folder, or embedded:smollm2, for the preset's own path")
     options = parser.parse_args(arguments)
     return exit_code_of(lambda: _print_report(options))

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import importlib.util
 import json
 import os
 import shutil
@@ -27,6 +28,7 @@ import yaml
 
 from common.config import parse_config
 from common.models import ModelVersion
+from common.pipelines import stage_module
 from training.core.errors import DataError, LeftOut
 from training.core.files import write_json, write_text
 from training.core.preemption import preemptible
@@ -133,6 +135,29 @@ class StageResult:
     tables: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     resumed_from: int | None = None
     left_out: str = ""
+
+
+def known_module(system: str, code: str) -> str:
+    """The import name of a stage's module, which is there; it is not imported: torch costs seconds.
+
+    Raises:
+        DataError: it is not there.
+    """
+    name = stage_module(system, code)
+    try:
+        found = importlib.util.find_spec(name)
+    except ModuleNotFoundError as error:
+        # A folder on the way is not there; what such a folder itself fails to import is a bug.
+        if not name.startswith(f"{error.name}."):
+            raise
+        found = None
+    if found is None:
+        raise DataError(
+            f"there is no stage {system}.{code}",
+            where=f"{name.replace('.', '/')}.py",
+            do="write it, or see training/*/pipeline.yaml for the stages",
+        )
+    return name
 
 
 def run_stage(spec: StageSpec, main: Callable[[StageSpec], StageResult]) -> bool:

@@ -23,6 +23,17 @@ def test_an_address_that_cannot_be_opened_says_where_it_stands_and_how_to_write_
     assert "sqlite:////" in failure.value.do
 
 
+@pytest.mark.parametrize("place", ["/proc/x", "{file}"])
+def test_a_folder_that_cannot_be_made_is_a_refusal_that_names_it(tmp_path: Path, place: str) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    folder = place.format(file=file)
+    with pytest.raises(PlumblineError, match="could not be made") as failure:
+        open_database(f"sqlite:///{folder}/state.db", TABLES)
+    assert failure.value.where == folder and "PLUMBLINE__HOME" in failure.value.do
+    assert not isinstance(failure.value, TransientError)
+
+
 def test_a_file_that_is_no_database_is_named_and_not_retried(tmp_path: Path) -> None:
     file = tmp_path / "state.db"
     file.write_text("not a database, but long enough to be looked at\n" * 100)

@@ -53,6 +53,43 @@ def declared(root: Path, change: Callable[[dict[str, Any]], object]) -> Path:
     return root
 
 
+@pytest.mark.parametrize("system", ["generative_rec", "toy"])
+def test_a_stage_without_a_module_is_refused_with_its_place(tmp_path: Path, system: str) -> None:
+    text = yaml.safe_dump(DECLARED).replace("name: sft\n", "name: sft\n  module: nowhere\n")
+    (tmp_path / system).mkdir()
+    (tmp_path / system / "pipeline.yaml").write_text(text)
+    with pytest.raises(DataError, match="there is no stage") as failure:
+        check(system, "demo", None, 80.0, None, tmp_path)
+    assert failure.value.where.startswith(f"training/{system}/stages/")
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [
+        ("--gpus", "-1", "'-1' is not a number of GPUs"),
+        ("--gpus", "0", "write 1 or more"),
+        ("--gpus", "two", "write 1 or more"),
+        ("--gpu-gib", "-5", "is not the memory of a GPU"),
+        ("--gpu-gib", "nan", "such as 24"),
+        ("--gpu-gib", "much", "such as 24"),
+    ],
+)
+def test_gpus_that_cannot_be_are_refused_in_a_sentence(
+    option: str, value: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(["check", "--system", "generative_rec", "--preset", "demo", f"{option}={value}"])
+    assert left.value.code == 2 and said in capsys.readouterr().err
+
+
+def test_the_help_tells_of_the_commands_beside_stages(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    lines = capsys.readouterr().out.splitlines()
+    for command in ("check --system NAME", "bench --job NAME", "ablation --runs DIR"):
+        assert any(line.startswith(f"  {command}") for line in lines)
+
+
 @pytest.mark.parametrize("lora", [None, LoraSettings(rank=2)])
 def test_the_outline_has_the_weights_of_the_model(vocabulary: Vocabulary, lora: LoraSettings | None) -> None:
     config = replace(TINY, lora=lora)
