@@ -8,6 +8,7 @@ that name it: the others are no part of its DAGs, and nobody reads what they wou
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -72,6 +73,11 @@ class Gpu:
 
     kind: Literal["none", "small", "large"] = "none"
     count: int = 0
+
+
+def promotion(model: str) -> str:
+    """The DAG that promotes this model."""
+    return f"promote_{model}"
 
 
 def stage_module(system: str, code: str) -> str:
@@ -152,6 +158,11 @@ class Pipeline:
         """The DAG of its training runs."""
         return f"align_{self.system}"
 
+    @property
+    def dags(self) -> list[str]:
+        """Every DAG that is made of it: of its training runs, its jobs, and the promotion of its models."""
+        return [self.dag, *(job.name for job in self.jobs), *map(promotion, self.models)]
+
     def under(self, preset: Preset, also: Collection[str] = ()) -> Pipeline:
         """As the preset has it, with the stages `also`; DataError where no stage names it."""
         kept = {stage.name for stage in self.stages if preset in stage.config or stage.name in also}
@@ -227,17 +238,28 @@ def read_pipeline(system: str, root: Path = SYSTEMS) -> Pipeline:
     return declared
 
 
-def read_pipelines(chosen: Sequence[str], root: Path = SYSTEMS) -> list[Pipeline]:
-    """Read these systems; DataError as `read_pipeline`, and where two jobs or models would be one DAG to Airflow."""
-    found, owners = [read_pipeline(system, root) for system in chosen], dict[str, str]()
-    for declared in found:
-        jobs = [f"job {job.name}" for job in declared.jobs]
-        for what in (*jobs, *(f"model {model}" for model in declared.models)):
-            if what in owners:
-                where = f"training/{owners[what]} and training/{declared.system}"
-                raise DataError(f"Two systems have a {what}.", where=where, do="Rename one of the two.")
-            owners[what] = declared.system
-    return found
+def read_pipelines(
+    chosen: Sequence[str], root: Path = SYSTEMS, taken: Mapping[str, str] | None = None
+) -> tuple[list[Pipeline], list[DataError]]:
+    """Read these systems; returns those that can be used, and why each of the others cannot (see `read_pipeline`).
+
+    Two DAGs of one name would be one to Airflow: the second system that asks for a name is refused, and whoever asks
+    for one that is `taken` (name to where).
+    """
+    found, faults, owners = list[Pipeline](), list[DataError](), dict(taken or {})
+    for system in chosen:
+        try:
+            declared = read_pipeline(system, root)
+            for dag in declared.dags:
+                if dag in owners:
+                    where = f"{owners[dag]} and {root / system}"
+                    raise DataError(f"Two places make a DAG {dag!r}.", where=where, do="Rename the job or the model.")
+        except DataError as fault:
+            faults.append(fault)
+        else:
+            owners |= dict.fromkeys(declared.dags, str(root / system))
+            found.append(declared)
+    return found, faults
 
 
 def load_pipeline(system: str, preset: Preset, root: Path = SYSTEMS) -> Pipeline:
@@ -246,8 +268,15 @@ def load_pipeline(system: str, preset: Preset, root: Path = SYSTEMS) -> Pipeline
 
 
 def owner(model: str, root: Path = SYSTEMS) -> str:
-    """The system that makes the registered model of this name. Raises DataError where none does."""
-    makers = {name: declared.system for declared in read_pipelines(systems(root), root) for name in declared.models}
+    """The system that makes the registered model of this name.
+
+    Raises:
+        DataError: none does, or perhaps one whose declaration cannot be used.
+    """
+    found, faults = read_pipelines(systems(root), root)
+    makers = {name: declared.system for declared in found for name in declared.models}
+    if model not in makers and faults:
+        raise faults[0]
     return _named(model, makers, "There is no model")
 
 
@@ -280,9 +309,8 @@ def _faults(pipeline: Pipeline) -> Iterator[str]:
                 assets.parse(awaited)
             except DataError as error:
                 yield f"{name} waits for an asset that is none: {error.what} {error.do}"
-    names = [job.name for job in pipeline.jobs]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        yield f"two jobs are called {', '.join(twice)}"
+    if twice := sorted(dag for dag, count in Counter(pipeline.dags).items() if count > 1):
+        yield f"two DAGs would be called {', '.join(twice)}"
     for job in pipeline.jobs:
         if job.stage.reads.artifacts:
             yield f"job {job.name} reads artifacts; outside of a training run there are none"

@@ -28,15 +28,17 @@ from airflow.sdk import (  # type: ignore[attr-defined]  # its stub file lags be
 )
 
 from common import assets
-from common.pipelines import Job, Pipeline, Stage, Trigger, read_pipelines, systems
+from common.errors import DataError
+from common.pipelines import Job, Pipeline, Stage, Trigger, promotion
 from dags.alerts import missed_deadline, on_failure
 from dags.commands import range_of
-from dags.operators import Approval, RunCommand
+from dags.operators import Approval, Refused, RunCommand
 from dags.partitions import KEY_FORMAT
 from dags.policies import RETRIES
 from infra.airflow_env import DAILY_CHAIN, HEAVY_POOL
 from infra.launch import pod_spec
 from infra.profile import load_profile
+from infra.systems import declared_systems
 
 __all__ = ["DAILY_CHAIN", "chain"]
 
@@ -67,9 +69,14 @@ def nightly(hour: int) -> CronTriggerTimetable | None:
 
 
 def pipelines() -> list[Pipeline]:
-    """The systems that the profile names (default: all), as its preset has them."""
-    chosen = systems() if PROFILE.systems is None else PROFILE.systems
-    return [declared.under(PROFILE.training_preset) for declared in read_pipelines(chosen)]
+    """The systems of the profile that can be used, as its preset has them."""
+    return declared_systems(PROFILE)[0]
+
+
+def refuse_faulty_systems() -> None:
+    """Raise what is wrong with the declarations of the others, for Airflow to show."""
+    if faults := declared_systems(PROFILE)[1]:
+        raise DataError("Systems whose DAGs are missing:", why="\n".join(map(str, faults)))
 
 
 def after(*written: str) -> PartitionedAssetTimetable:
@@ -136,6 +143,11 @@ def module(task_id: str, name: str, *arguments: str, minutes: int, **options: An
 def heavy(task_id: str, name: str, *arguments: str, minutes: int, **options: Any) -> RunCommand:
     """As `module`, for Spark and whatever else fills the machine: as many at a time as it has lanes."""
     return module(task_id, name, *arguments, minutes=minutes, pool=HEAVY_POOL, **options)
+
+
+def refused(task_id: str, of: str) -> Refused:
+    """A task that is red where the task `of` went on without what it refused."""
+    return Refused(task_id=task_id, of=of, **_limits(5, "data"))
 
 
 def approval(task_id: str, subject: str, body: str, version: str) -> Approval:
@@ -216,7 +228,7 @@ def promotion_dag(doc: str, model: str) -> DAG:
     report, answer = "ti.xcom_pull(task_ids='gate_report')", "ti.xcom_pull(task_ids='approve')"
     version = f"{{{{ {report}['version'] or '' }}}}"
     dag = new_dag(
-        f"promote_{model}",
+        promotion(model),
         doc.format(model=model),
         schedule=after(f"challenger({model})"),
         owner="ml-engineering",

@@ -4,7 +4,9 @@
 
 **First three checks** when it is red:
 
-1. The task's last lines name the file, the row, the rule and what to do (exit code 65: data; 75: try again).
+1. `refused` red: it names the files and days that were left out; the chain goes on without them. `landed` red: no
+   day of the range could be landed, and nothing is built. Its last lines name the file, the row, the rule and what to
+   do (exit code 65: data; 75: try again).
 2. `python -m infra.ledger missing --asset events --from DAY --to DAY`: what is not committed; the old version is live.
 3. The quarantine page of the report lists the rows that were refused and the rule that refused them.
 
@@ -14,7 +16,7 @@ committed with the same input is not done again, so a rerun is always safe.
 **Owner**: data-engineering.
 """
 
-from dags.builder import DAILY_CHAIN, RANGE, asset, daily, heavy, new_dag
+from dags.builder import DAILY_CHAIN, RANGE, asset, chain, daily, heavy, new_dag, refused
 
 with new_dag(
     "ingest",
@@ -25,4 +27,5 @@ with new_dag(
     deadline_minutes=120,
 ):
     # One Spark process for all of it: to start and warm up another costs more than most of these tables.
-    heavy("landed", "spark_jobs", "landed", *RANGE, minutes=90, outlets=[asset("events")])
+    landed = heavy("landed", "spark_jobs", "landed", "--go-on", *RANGE, minutes=90, outlets=[asset("events")])
+    chain(landed, refused("refused", of="landed"))

@@ -8,7 +8,8 @@ from typing import Any
 from airflow.providers.standard.operators.hitl import HITLOperator
 from airflow.sdk import BaseOperator
 
-from dags.commands import Commands
+from dags.commands import Commands, refusals
+from infra.errors import DataError
 
 
 class RunCommand(Commands, BaseOperator):  # type: ignore[misc]
@@ -31,6 +32,25 @@ class RunCommand(Commands, BaseOperator):  # type: ignore[misc]
     def on_kill(self) -> None:
         """Leave no process behind."""
         self.stop_command()
+
+
+class Refused(BaseOperator):  # type: ignore[misc]
+    """Fail where the task `of`, which went on without them, has handed on that something was `refused`."""
+
+    def __init__(self, *, of: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.of = of
+
+    def execute(self, context: Any) -> None:
+        """Raise what was refused: it is in no table until somebody mends it."""
+        result = context["ti"].xcom_pull(task_ids=self.of) or {}
+        if lines := result.get("refused"):
+            with refusals():
+                raise DataError(
+                    "Landing files or days were refused; the others go on without them.",
+                    why="\n".join(lines),
+                    do="Mend what is named, put it back under the same name, and trigger the DAG for the same days.",
+                )
 
 
 class Approval(HITLOperator):  # type: ignore[misc]

@@ -76,6 +76,14 @@ class AirflowClient:
             body["partition_key"] = partition_key.isoformat()
         return self._call("POST", f"/api/v2/dags/{_quote(dag_id)}/dagRuns", body)
 
+    def makers(self) -> dict[str, set[str]]:
+        """The tasks of each DAG whose success sets off others: those that make an asset."""
+        found: dict[str, set[str]] = {}
+        for asset in self._pages("/api/v2/assets", "assets"):
+            for task in asset["producing_tasks"]:
+                found.setdefault(task["dag_id"], set()).add(task["task_id"])
+        return found
+
     def announce(self, asset: str, partition_key: date) -> Json:
         """Make an event of `asset`, for what no task has done; it sets off the DAGs that follow the asset."""
         known = {one["name"]: one["id"] for one in self._pages("/api/v2/assets", "assets", {"name_pattern": asset})}

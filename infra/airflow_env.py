@@ -24,6 +24,8 @@ HOST = "127.0.0.1"
 USER = "admin"
 HEAVY_POOL = "heavy"
 FIRST_DAG = "ingest"
+NO_DAG = "declarations.py"
+"""The one DAG file that makes none."""
 DAILY_CHAIN = "daily chain"
 """The tag of the DAGs that a new day of data sets off, one by the other, from `FIRST_DAG` on; the demo follows them."""
 # What the largest stage of a large shop holds (docs/LOG.md), with room for the services beside it.
@@ -85,6 +87,13 @@ def _plumbline_overrides(profile: Profile) -> dict[str, str]:
         "PLUMBLINE__AIRFLOW__APPROVE_BY_FLAG": str(profile.airflow.approve_by_flag).lower(),
         "PLUMBLINE__AIRFLOW__FOLLOW_CLOCK": str(profile.airflow.follow_clock).lower(),
     }
+
+
+def dag_files() -> list[Path]:
+    """The files of the checkout that Airflow parses."""
+    folder = CHECKOUT / "dags"
+    ignored = (folder / ".airflowignore").read_text().split()
+    return sorted(path for path in folder.glob("*.py") if path.name not in ignored)
 
 
 def prepare(profile: Profile) -> None:

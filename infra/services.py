@@ -15,13 +15,13 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from common.pipelines import read_pipeline
 from infra import airflow_env, processes, warm
 from infra.airflow_client import AirflowApiError, AirflowClient
 from infra.errors import exit_with_reason
 from infra.launch import build_environment
 from infra.processes import Service, ServiceFailed
 from infra.profile import Profile, load_profile
+from infra.systems import declared_systems
 from infra.telemetry import TELEMETRY_OFF
 
 _START_SECONDS = 180
@@ -33,7 +33,7 @@ def start_airflow(profile: Profile, logs: Path) -> list[Service]:
     Raises:
         ServiceFailed: the profile is not of one machine, a process ended, a DAG file does not parse, or nothing was
             ready in time.
-        DataError: the profile names a system that there is not.
+        DataError: the declaration of a system cannot be used, or the profile names one that there is not.
     """
     if profile.launcher.kind != "local":
         raise ServiceFailed(
@@ -41,8 +41,8 @@ def start_airflow(profile: Profile, logs: Path) -> list[Service]:
             why="Its Airflow and MLflow are installations of their own; `make up` and `make demo` are for one machine.",
             do="PLUMBLINE_PROFILE=local, or see infra/deploy/README.md.",
         )
-    for system in profile.systems or ():
-        read_pipeline(system)
+    if faults := declared_systems(profile)[1]:
+        raise faults[0]
     airflow_env.prepare(profile)
     environment = {**TELEMETRY_OFF, **airflow_env.airflow_environment(profile)}
     services: list[Service] = []
@@ -96,17 +96,21 @@ def _migrate(environment: dict[str, str], logs: Path) -> None:
 
 
 def _ready(client: AirflowClient, began: datetime) -> bool:
+    """Whether Airflow is up and has read every DAG file: one that it has not would miss the event that it waits for.
+
+    What it knew of them at an earlier start stands in its database, and counts for nothing.
+    """
     try:
         health = client.health()
         states = [health[part]["status"] for part in ("metadatabase", "scheduler", "dag_processor", "triggerer")]
         if states != ["healthy"] * 4:
             return False
-        # Those of an earlier start stand in the database until their files are parsed again.
-        errors = [one for one in client.import_errors() if datetime.fromisoformat(one["timestamp"]) >= began]
-        if not errors:
-            return bool(client.dags())
+        errors = [error for error in client.import_errors() if _since(began, error["timestamp"])]
+        read = {Path(dag["fileloc"]).name for dag in client.dags() if _since(began, dag["last_parsed_time"])}
     except AirflowApiError:
         return False
+    if not errors:
+        return {path.name for path in airflow_env.dag_files()} - {airflow_env.NO_DAG} <= read
     lines = errors[0]["stack_trace"].splitlines()
     last_of_code = max((n for n, line in enumerate(lines) if line.startswith("    ")), default=-1)
     raise ServiceFailed(
@@ -115,6 +119,10 @@ def _ready(client: AirflowClient, began: datetime) -> bool:
         why="\n".join(lines[last_of_code + 1 :]),
         do="Mend it; the whole trace is in airflow/logs/dag_processor of the state folder.",
     )
+
+
+def _since(began: datetime, moment: str | None) -> bool:
+    return moment is not None and datetime.fromisoformat(moment) >= began
 
 
 def wait_until(ready: Callable[[], bool], services: Iterable[Service], what: str) -> None:

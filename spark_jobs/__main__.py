@@ -15,10 +15,12 @@ import argparse
 import importlib
 import logging
 from datetime import date
+from typing import Any
 
 from infra.arguments import add_range, given_range
 from infra.contracts import UNDATED
 from infra.errors import PlumblineError, exit_with_reason
+from infra.ledger import Ledger
 from infra.profile import Profile, load_profile
 from infra.results import hand_on
 from spark_jobs.engine.job import Job, JobReport, run
@@ -28,6 +30,7 @@ from spark_jobs.leakage import audit_table
 
 BUILT = ("sessions", "histories", "user_stats", "item_stats", "user_profiles", "next_item_samples")
 _GROUPS = {"landed": LANDED, "built": BUILT}
+_TOLD = 20  # refusals that a later task tells again
 
 
 def main() -> int:
@@ -36,8 +39,15 @@ def main() -> int:
     names = (*_GROUPS, *LANDED, *BUILT, "leakage")
     parser.add_argument("jobs", nargs="+", choices=names, metavar="job", help=", ".join(names))
     add_range(parser, required=False)
+    parser.add_argument(
+        "--go-on",
+        action="store_true",
+        help="hand refused files and partitions on to a later task and exit 0, if a day of the range is committed",
+    )
     parser.add_argument("--table", default="next_item_samples", help="the sample table that `leakage` audits")
     args = parser.parse_args()
+    if args.go_on and args.partition is None:
+        parser.error("--go-on needs --partition")
     logging.basicConfig(format="%(asctime)s %(message)s")
     logging.getLogger("plumbline").setLevel(logging.INFO)
     profile = load_profile()
@@ -49,11 +59,27 @@ def main() -> int:
                 report = _run(name, args, profile)
                 reports.append(report)
                 print("\n".join(report.messages if name == "leakage" else report.lines()), flush=True)
+    refused = _shortened([line for report in reports for line in report.refusals])
+    goes_on = args.go_on and _any_day_committed(reports[-1].table, args, profile)
+    result: dict[str, Any] = {"refused": refused} if refused and goes_on else {}
     built = {write.partition for report in reports for write in report.published} - {UNDATED}
     if min(built, default=first) < first:
         # Late rows rebuild days before the range; whoever follows is to see them too.
-        hand_on({"from": min(built).isoformat()})
-    return max(report.exit_code for report in reports)
+        result["from"] = min(built).isoformat()
+    if result:
+        hand_on(result)
+    return 0 if goes_on else max(report.exit_code for report in reports)
+
+
+def _shortened(lines: list[str]) -> list[str]:
+    more = f"... and {len(lines) - _TOLD} more, in the log of this command"
+    return lines if len(lines) <= _TOLD else [*lines[:_TOLD], more]
+
+
+def _any_day_committed(table: str, args: argparse.Namespace, profile: Profile) -> bool:
+    """Whether there is something of the range to build on: what was refused is then no reason to build nothing."""
+    first, last = given_range(args)
+    return any(first <= day <= last for day in Ledger(profile).committed(table))
 
 
 def _run(name: str, args: argparse.Namespace, profile: Profile) -> JobReport:

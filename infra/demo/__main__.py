@@ -17,10 +17,10 @@ from infra.console import new_console
 from infra.demo import summary
 from infra.demo.landing import LandedDays, landed_days
 from infra.demo.screen import Screen
-from infra.demo.watch import Chain, all_parsed, daily_chain, follow
+from infra.demo.watch import Chain, RunFailed, daily_chain, follow
 from infra.errors import exit_with_reason
 from infra.profile import Profile, SampleSettings, load_profile
-from infra.services import alone, start_airflow, wait_until
+from infra.services import alone, start_airflow
 
 
 def main() -> int:
@@ -36,7 +36,7 @@ def main() -> int:
     began = time.monotonic()
     try:
         with alone(profile):
-            chain, started = _run(profile, days, console)
+            chain, failure, started = _run(profile, days, console)
     except KeyboardInterrupt:
         console.print(
             "interrupted: all that was started is stopped; `make demo` goes on from what is committed", soft_wrap=True
@@ -44,16 +44,19 @@ def main() -> int:
         return 130
     figures = summary.collect(profile, chain, started, time.monotonic() - began)
     summary.show(figures, summary.write(figures, profile.home / "demo"), console)
+    if failure:
+        raise failure
     return 0
 
 
-def _run(profile: Profile, days: LandedDays, console: Console) -> tuple[Chain, float]:
-    """Start Airflow, follow the chain to its end, stop; returns the chain and the seconds that the start took."""
+def _run(profile: Profile, days: LandedDays, console: Console) -> tuple[Chain, RunFailed | None, float]:
+    """Start Airflow, follow the chain to its end, stop; returns the chain, what failed and stopped nothing, and the
+    seconds that the start took."""
     began = time.monotonic()
     services = start_airflow(profile, profile.home / "demo" / "logs")
     started = time.monotonic() - began
     try:
-        return _follow_chain(profile, days, console, services), started
+        return *_follow_chain(profile, days, console, services), started
     finally:
         for number in (signal.SIGINT, signal.SIGTERM):  # a second Ctrl-C waits for the end of all services
             signal.signal(number, signal.SIG_IGN)
@@ -73,16 +76,17 @@ def _demo_profile(profile: Profile, days: LandedDays) -> Profile:
     return profile.model_copy(update={"ports": ports, "airflow": airflow, "samples": samples, "landing": landing})
 
 
-def _follow_chain(profile: Profile, days: LandedDays, console: Console, services: list[processes.Service]) -> Chain:
+def _follow_chain(
+    profile: Profile, days: LandedDays, console: Console, services: list[processes.Service]
+) -> tuple[Chain, RunFailed | None]:
     client = AirflowClient.of(profile)
-    wait_until(lambda: all_parsed(client), services, "The list of DAGs")
-    chain = Chain(since=datetime.now(UTC), partition_key=days.last.isoformat(), dags=daily_chain(client))
+    chain = Chain(datetime.now(UTC), days.last.isoformat(), daily_chain(client), client.makers())
     for dag in chain.dags:
         client.unpause(dag)
     client.trigger(FIRST_DAG, days.last, {"from": days.first.isoformat()})
     with Screen(console) as screen:
-        follow(client, chain, screen.show, lambda: processes.check_alive(services))
-    return chain
+        failure = follow(client, chain, screen.show, lambda: processes.check_alive(services))
+    return chain, failure
 
 
 if __name__ == "__main__":

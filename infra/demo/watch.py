@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 from infra.airflow_client import AirflowApiError, AirflowClient
 from infra.airflow_env import DAILY_CHAIN
 from infra.errors import EXIT_BUG, PlumblineError
 from infra.processes import COMMAND_MARK
-from infra.profile import CHECKOUT
 
 _LINES = 25
 _TOLD_CODE = re.compile(r"\(exit code (\d+)\)")
@@ -53,11 +51,15 @@ class Task:
 
 @dataclass
 class Chain:
-    """The newest run of each of the `dags` since the trigger, for the trigger's partition: others are not ours."""
+    """The newest run of each of the `dags` since the trigger, for the trigger's partition: others are not ours.
+
+    `makers`: the tasks of a DAG that others of the chain wait for.
+    """
 
     since: datetime
     partition_key: str
     dags: tuple[str, ...]
+    makers: Mapping[str, Collection[str]] = field(default_factory=dict)
     states: dict[str, str] = field(default_factory=dict)
     runs: dict[str, str] = field(default_factory=dict)
     tasks: dict[str, list[Task]] = field(default_factory=dict)
@@ -79,21 +81,22 @@ class Chain:
 
     @property
     def done(self) -> bool:
-        """Every DAG of the chain succeeded."""
-        return all(self.states.get(dag) == "success" for dag in self.dags)
+        """Every DAG of the chain is over, and none of them stopped the rest."""
+        return all(self.states.get(dag) in ("success", "failed") for dag in self.dags) and not self.stopped
 
     @property
-    def failed(self) -> str | None:
-        """The DAG whose run failed, if one did."""
-        return next((dag for dag, state in self.states.items() if state == "failed"), None)
+    def failed(self) -> list[str]:
+        """The DAGs whose runs failed."""
+        return [dag for dag, state in self.states.items() if state == "failed"]
 
+    @property
+    def stopped(self) -> str | None:
+        """The DAG that failed before it had made what others wait for, if one did."""
+        return next((dag for dag in self.failed if not self._made(dag)), None)
 
-def all_parsed(client: AirflowClient) -> bool:
-    """Whether every DAG file has been read: one that was not would miss the event that it waits for."""
-    folder = CHECKOUT / "dags"
-    ignored = (folder / ".airflowignore").read_text().split()
-    files = {file.name for file in folder.glob("*.py")} - set(ignored)
-    return files <= {Path(dag["fileloc"]).name for dag in client.dags()}
+    def _made(self, dag: str) -> bool:
+        done = {task.task for task in self.tasks[dag] if task.state == "success"}
+        return dag in self.makers and done.issuperset(self.makers[dag])
 
 
 def daily_chain(client: AirflowClient) -> tuple[str, ...]:
@@ -116,11 +119,13 @@ def _task(dag: str, row: dict[str, Any]) -> Task:
     )
 
 
-def follow(client: AirflowClient, chain: Chain, show: Callable[[Chain], None], check: Callable[[], None]) -> None:
-    """Poll until the chain is done; `check` raises when a service has gone.
+def follow(
+    client: AirflowClient, chain: Chain, show: Callable[[Chain], None], check: Callable[[], None]
+) -> RunFailed | None:
+    """Poll until the chain is done; `check` raises when a service has gone. Returns what failed and stopped nothing.
 
     Raises:
-        RunFailed: a task failed; carries its own last log lines.
+        RunFailed: a task failed that others wait for; carries its own last log lines.
     """
     while not chain.done:
         check()
@@ -130,9 +135,10 @@ def follow(client: AirflowClient, chain: Chain, show: Callable[[Chain], None], c
             time.sleep(1.0)  # one slow answer of a busy machine is no failure; `check` notices a dead server
             continue
         show(chain)
-        if chain.failed:
-            raise _failure(client, chain, chain.failed)
+        if chain.stopped:
+            raise _failure(client, chain, chain.stopped)
         time.sleep(1.0)
+    return _failure(client, chain, chain.failed[0]) if chain.failed else None
 
 
 def _failure(client: AirflowClient, chain: Chain, dag: str) -> RunFailed:

@@ -70,7 +70,12 @@ class JobReport:
     @property
     def exit_code(self) -> int:
         """0, or 65 where a partition was stopped or a landing file could not be used."""
-        return EXIT_DATA if self.stopped or self.problems else 0
+        return EXIT_DATA if self.refusals else 0
+
+    @property
+    def refusals(self) -> list[str]:
+        """The files and partitions that were left out, and why."""
+        return [*self.problems, *(f"{self.table} {stop.partition} stopped: {stop.why}" for stop in self.stopped)]
 
     def lines(self) -> list[str]:
         """The report for a terminal."""
@@ -80,12 +85,7 @@ class JobReport:
             f"{len(self.stopped)} stopped; rows in {rows[0]}, out {rows[1]}, quarantined {rows[2]} "
             f"({self.seconds:.1f} s)"
         )
-        return [
-            head,
-            *self.messages,
-            *self.problems,
-            *(f"{self.table} {s.partition} stopped: {s.why}" for s in self.stopped),
-        ]
+        return [head, *self.messages, *self.refusals]
 
 
 def commit(batch: Batch, lake: Lake, ledger: Ledger) -> JobReport:

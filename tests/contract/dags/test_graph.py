@@ -18,7 +18,7 @@ from infra.profile import CHECKOUT
 DAGS = CHECKOUT / "dags"
 MADE = ("align_generative_rec", "promote_generative_rec", "nightly_recommend")  # of the declaration
 CHAIN = ("ingest", "build_samples", "features", *MADE, "quality_report")
-FILES = {"systems", "maintenance", *CHAIN} - set(MADE)
+FILES = {"systems", "declarations", "maintenance", *CHAIN} - set(MADE)
 RANGE = [
     "--from",
     "{{ days(partition_key, params, triggering_asset_events).first }}",
@@ -99,7 +99,7 @@ def test_where_a_flag_approves_lists_follow_the_decision_and_the_report_comes_on
 @pytest.mark.parametrize(
     ("dag_id", "task_id", "arguments"),
     [
-        ("ingest", "landed", ["-m", "spark_jobs", "landed", *RANGE]),
+        ("ingest", "landed", ["-m", "spark_jobs", "landed", "--go-on", *RANGE]),
         ("features", "training_set", ["-m", "feature_store", "training-set", *RANGE]),
         ("align_generative_rec", "sft", ["-m", "dags.steps.run_stage", "run", "--stage", "sft", *RUN]),
         ("align_generative_rec", "register", ["-m", "dags.steps.register", "--model", "generative_rec", *RUN]),

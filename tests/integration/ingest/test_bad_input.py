@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 
 from infra.contracts import UNDATED
 from infra.errors import EXIT_DATA, DataError
+from spark_jobs.__main__ import main as command
 from spark_jobs.engine.commit import JobReport
 from tests.landing_kit import GOOD, Shop, event, many_good_events
 
@@ -209,3 +211,32 @@ def test_without_items_events_say_that_items_come_first(tmp_path: Path, shop: Sh
 def test_a_landing_folder_without_events_says_what_to_put_there(shop: Shop) -> None:
     with pytest.raises(DataError, match=r"events\.csv"):
         shop.ingest()
+
+
+def _landed(shop: Shop, day: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> tuple[int, Any]:
+    """What the task `landed` ends with for a day: its exit code and what it hands on."""
+    handed = tmp_path / "handed.json"
+    monkeypatch.setattr("spark_jobs.__main__.load_profile", lambda: shop.profile)
+    monkeypatch.setattr("sys.argv", ["spark_jobs", "events", "--go-on", "--partition", day])
+    monkeypatch.setenv("PLUMBLINE_RESULT_FILE", str(handed))
+    return command(), json.loads(handed.read_text()) if handed.exists() else None
+
+
+def test_the_chain_goes_on_without_a_file_that_cannot_be_used_and_a_later_task_tells_of_it(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    shop.put("events/good.csv", many_good_events())
+    (shop.profile.landing / "events" / "odd.csv").write_text("colour\nred\n")
+    code, handed = _landed(shop, "2024-03-01", monkeypatch, tmp_path)
+    assert code == 0
+    (line,) = handed["refused"]
+    assert "events/odd.csv" in line
+    assert len(shop.rows()) == len(many_good_events())
+
+
+def test_where_no_day_of_the_range_could_be_landed_the_chain_stops(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (shop.profile.landing / "events").mkdir()
+    (shop.profile.landing / "events" / "odd.csv").write_text("colour\nred\n")
+    assert _landed(shop, "2024-03-01", monkeypatch, tmp_path) == (EXIT_DATA, None)

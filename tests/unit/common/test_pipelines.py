@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from common.errors import DataError
-from common.pipelines import Preset, load_pipeline, owner, read_pipeline, systems
+from common.pipelines import Preset, load_pipeline, owner, read_pipeline, read_pipelines, systems
 from tests.pipeline_kit import TRAINING
 
 
@@ -80,7 +80,9 @@ def test_a_preset_has_the_jobs_and_models_whose_stages_name_it(tmp_path: Path) -
         ({"jobs": [job(every="15 minutes")]}, "nightly needs either `after"),
         ({"jobs": [job(after=["verdict(m)"])]}, r"nightly waits for an asset that is none: 'verdict\(m\)'"),
         ({"jobs": [job(stage=stage("list", [], ["fit"]))]}, "job nightly reads artifacts"),
-        ({"jobs": [job(), job()]}, "two jobs are called nightly"),
+        ({"jobs": [job(), job()]}, "two DAGs would be called nightly"),
+        ({"jobs": [job("align_toy")]}, "two DAGs would be called align_toy"),
+        ({"models": {"m": "fit"}, "jobs": [job("promote_m")]}, "two DAGs would be called promote_m"),
         ({"stages": [stage("fit", [], []), stage("fit", [], [])]}, "two stages are called fit"),
         ({"stages": [stage("fit", [], [], config={"demo": {}, "tiny": {}})]}, "'tiny' is no preset"),
     ],
@@ -142,15 +144,42 @@ def test_keys_of_any_kind_that_are_unknown_are_named(tmp_path: Path) -> None:
         read_pipeline("toy", tmp_path)
 
 
-@pytest.mark.parametrize(("more", "words"), [({"jobs": [job()]}, "job nightly"), ({"models": {"m": "fit"}}, "model m")])
-def test_what_two_systems_name_alike_is_refused_for_one_would_hide_the_other(
-    tmp_path: Path, more: dict[str, Any], words: str
+def two_systems(root: Path, first: dict[str, Any], second: dict[str, Any]) -> Path:
+    """The systems `other` and `toy`, each with one stage and more."""
+    declare(root, one_more("fit"), **first)
+    (root / "toy").rename(root / "other")
+    return declare(root, one_more("fit"), **second)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "dag"),
+    [
+        ({"jobs": [job()]}, {"jobs": [job()]}, "nightly"),
+        ({"models": {"m": "fit"}}, {"models": {"m": "fit"}}, "promote_m"),
+        ({"models": {"m": "fit"}}, {"jobs": [job("promote_m")]}, "promote_m"),
+        ({}, {"jobs": [job("align_other")]}, "align_other"),
+        ({}, {"jobs": [job("ingest")]}, "ingest"),
+    ],
+)
+def test_a_second_dag_of_one_name_is_refused_and_its_system_alone(
+    tmp_path: Path, first: dict[str, Any], second: dict[str, Any], dag: str
 ) -> None:
-    declare(tmp_path, one_more("fit"), **more)
-    (tmp_path / "toy").rename(tmp_path / "other")
-    declare(tmp_path, one_more("fit"), **more)
-    with pytest.raises(DataError, match=f"Two systems have a {words}(?s:.*)training/other and training/toy"):
-        owner("m", tmp_path)
+    root = two_systems(tmp_path, first, second)
+    found, faults = read_pipelines(["other", "toy"], root, taken={"ingest": "dags/ingest.py"})
+    assert [declared.system for declared in found] == ["other"]
+    (fault,) = faults
+    assert f"Two places make a DAG '{dag}'" in fault.what
+    assert str(root / "toy") in fault.where
+
+
+def test_a_system_that_cannot_be_read_takes_nothing_from_the_others(tmp_path: Path) -> None:
+    root = two_systems(tmp_path, {"models": {"b": "fit"}}, {"models": {"m": "nothing"}})
+    found, faults = read_pipelines(systems(root), root)
+    assert [declared.system for declared in found] == ["other"]
+    assert ["toy/pipeline.yaml" in fault.where for fault in faults] == [True]
+    assert owner("b", root) == "other"
+    with pytest.raises(DataError, match="m is made by nothing"):
+        owner("m", root)
 
 
 def test_a_run_pins_the_tables_that_come_from_outside_and_no_others(tmp_path: Path) -> None:

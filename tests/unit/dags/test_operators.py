@@ -13,7 +13,7 @@ from typing import Any
 import psutil
 import pytest
 
-from dags.builder import asset, command
+from dags.builder import asset, command, refused
 from dags.commands import raise_for_exit_code
 from dags.operators import RunCommand
 from infra.errors import EXIT_BUG, EXIT_DATA, EXIT_SUPERSEDED, EXIT_TRANSIENT
@@ -127,3 +127,23 @@ def test_a_command_that_the_system_kills_is_tried_again_and_its_memory_is_told(m
     assert float(told[1]) >= 0.5, "the largest of all children of this process, so other tests may have had larger ones"
     assert not isinstance(caught.value, airflow.AirflowFailException)
     assert "(exit code 75)" in str(caught.value), "what follows the task reads the class of the failure there"
+
+
+class Handed:
+    """A run in which `landed` has handed this on."""
+
+    def __init__(self, result: Any) -> None:
+        self.result = result
+
+    def xcom_pull(self, task_ids: str) -> Any:
+        return self.result if task_ids == "landed" else None
+
+
+@pytest.mark.parametrize("result", [None, {"from": "2018-01-01"}])
+def test_where_nothing_was_refused_the_task_that_tells_is_green(result: Any) -> None:
+    refused("refused", of="landed").execute({"ti": Handed(result)})
+
+
+def test_what_was_refused_fails_the_task_that_tells_with_the_code_of_data() -> None:
+    with pytest.raises(airflow.AirflowFailException, match=r"(?s)events/a\.csv.*exit code 65"):
+        refused("refused", of="landed").execute({"ti": Handed({"refused": ["events/a.csv: it is empty"]})})

@@ -7,7 +7,7 @@ import pytest
 
 from infra.airflow_client import AirflowApiError, AirflowClient
 from infra.airflow_env import DAILY_CHAIN
-from infra.demo.watch import Chain, RunFailed, all_parsed, daily_chain, follow
+from infra.demo.watch import Chain, RunFailed, daily_chain, follow
 
 SINCE = datetime(2026, 1, 1, tzinfo=UTC)
 DAGS = ("ingest", "quality_report")
@@ -82,29 +82,61 @@ def test_the_chain_is_done_when_all_of_its_dags_are() -> None:
         assert not Chain(SINCE, "2018-01-05", DAGS, states=chain.states | {dag: "running"}).done
 
 
-class Parsed(AirflowClient):
-    """Has read these files, each with one DAG."""
-
-    def __init__(self, *files: str) -> None:
-        super().__init__("http://127.0.0.1:1", "admin", "")
-        self.files = files
+class Tagged(AirflowClient):
+    """Has these DAGs, with these tags."""
 
     def dags(self) -> list[dict[str, Any]]:
-        tags = {"ingest.py": [DAILY_CHAIN], "systems.py": ["training", DAILY_CHAIN]}
-        return [
-            {"dag_id": file[:-3], "fileloc": f"/x/{file}", "tags": [{"name": tag} for tag in tags.get(file, [])]}
-            for file in self.files
-        ]
+        tags = {"ingest": [DAILY_CHAIN], "maintenance": [], "align_toy": ["training", DAILY_CHAIN]}
+        return [{"dag_id": dag, "tags": [{"name": tag} for tag in tags[dag]]} for dag in tags]
 
 
 def test_the_demo_follows_the_dags_that_carry_the_tag() -> None:
-    assert daily_chain(Parsed("ingest.py", "maintenance.py", "systems.py")) == ("ingest", "systems")
+    assert daily_chain(Tagged("http://127.0.0.1:1", "admin", "")) == ("ingest", "align_toy")
 
 
-def test_the_trigger_waits_until_every_dag_file_has_been_read() -> None:
-    files = ["build_samples.py", "features.py", "ingest.py", "maintenance.py", "quality_report.py", "systems.py"]
-    assert all_parsed(Parsed(*files))
-    assert not any(all_parsed(Parsed(*(file for file in files if file != one))) for one in files)
+class FailedAfterItHadMade(AirflowClient):
+    """`ingest` has made what others wait for, and its last task is red; the others are done two refreshes later."""
+
+    def __init__(self, landed: str) -> None:
+        super().__init__("http://127.0.0.1:1", "admin", "")
+        self.landed, self.refreshed = landed, 0
+
+    def runs(self, dag_id: str = "~", since: datetime | None = None) -> list[dict[str, Any]]:
+        self.refreshed += 1
+        states = {"ingest": "failed", "quality_report": "success" if self.refreshed > 2 else "running"}
+        return [
+            {"dag_id": dag, "partition_key": "2018-01-05", "state": state, "dag_run_id": "r"}
+            for dag, state in states.items()
+        ]
+
+    def task_instances(self, dag_id: str = "~", run_id: str = "~") -> list[dict[str, Any]]:
+        times = dict.fromkeys(("queued_when", "start_date", "end_date"))
+        states = {"landed": self.landed, "refused": "failed"} if dag_id == "ingest" else {"report": "success"}
+        return [{"task_id": task, "state": state, "try_number": 1, **times} for task, state in states.items()]
+
+    def log(self, dag_id: str, run_id: str, task_id: str, try_number: int = 1) -> list[str]:
+        return [f"{task_id} says why (exit code 65); not retried."]
+
+
+def _chain() -> Chain:
+    return Chain(SINCE, "2018-01-05", DAGS, {"ingest": {"landed"}})
+
+
+def test_a_dag_that_fails_after_it_has_made_what_others_wait_for_stops_nothing_and_is_told_at_the_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    client, chain = FailedAfterItHadMade(landed="success"), _chain()
+    failure = follow(client, chain, lambda chain: None, lambda: None)
+    assert chain.done
+    assert client.refreshed == 3
+    assert failure is not None
+    assert (failure.what, failure.exit_code) == ("Task ingest.refused failed.", 65)
+
+
+def test_a_dag_that_fails_before_it_has_made_what_others_wait_for_stops_the_chain() -> None:
+    with pytest.raises(RunFailed, match=r"ingest\.landed|ingest\.refused"):
+        follow(FailedAfterItHadMade(landed="failed"), _chain(), lambda chain: None, lambda: None)
 
 
 def test_what_has_begun_stands_first_on_the_screen() -> None:
