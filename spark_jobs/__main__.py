@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import logging
+from collections.abc import Sequence
 from datetime import date
 from typing import Any
 
@@ -26,6 +27,7 @@ from infra.results import hand_on
 from spark_jobs.engine.job import Job, JobReport, run
 from spark_jobs.engine.spark import explained
 from spark_jobs.ingest import LANDED, ingest
+from spark_jobs.landing.tables import TABLES
 from spark_jobs.leakage import audit_table
 
 BUILT = ("sessions", "histories", "user_stats", "item_stats", "user_profiles", "next_item_samples")
@@ -42,12 +44,12 @@ def main() -> int:
     parser.add_argument(
         "--go-on",
         action="store_true",
-        help="hand refused files and partitions on to a later task and exit 0, if a day of the range is committed",
+        help="landed tables: hand what was refused on to a later task and exit 0, if a day of the range has landed",
     )
     parser.add_argument("--table", default="next_item_samples", help="the sample table that `leakage` audits")
     args = parser.parse_args()
-    if args.go_on and args.partition is None:
-        parser.error("--go-on needs --partition")
+    if args.go_on and (args.partition is None or not {"landed", *LANDED}.issuperset(args.jobs)):
+        parser.error("--go-on is for landed tables, with --partition")
     logging.basicConfig(format="%(asctime)s %(message)s")
     logging.getLogger("plumbline").setLevel(logging.INFO)
     profile = load_profile()
@@ -60,7 +62,7 @@ def main() -> int:
                 reports.append(report)
                 print("\n".join(report.messages if name == "leakage" else report.lines()), flush=True)
     refused = _shortened([line for report in reports for line in report.refusals])
-    goes_on = args.go_on and _any_day_committed(reports[-1].table, args, profile)
+    goes_on = args.go_on and _something_landed([report.table for report in reports], args, profile)
     result: dict[str, Any] = {"refused": refused} if refused and goes_on else {}
     built = {write.partition for report in reports for write in report.published} - {UNDATED}
     if min(built, default=first) < first:
@@ -76,10 +78,11 @@ def _shortened(lines: list[str]) -> list[str]:
     return lines if len(lines) <= _TOLD else [*lines[:_TOLD], more]
 
 
-def _any_day_committed(table: str, args: argparse.Namespace, profile: Profile) -> bool:
-    """Whether there is something of the range to build on: what was refused is then no reason to build nothing."""
-    first, last = given_range(args)
-    return any(first <= day <= last for day in Ledger(profile).committed(table))
+def _something_landed(tables: Sequence[str], args: argparse.Namespace, profile: Profile) -> bool:
+    """Whether each daily table has a day of the range: what was refused is then no reason to build nothing."""
+    (first, last), ledger = given_range(args), Ledger(profile)
+    daily = [name for name in tables if TABLES[name].has_quiet_days]
+    return all(any(first <= day <= last for day in ledger.committed(name)) for name in daily)
 
 
 def _run(name: str, args: argparse.Namespace, profile: Profile) -> JobReport:

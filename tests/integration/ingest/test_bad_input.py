@@ -131,6 +131,7 @@ def test_a_file_that_cannot_be_used_is_named_and_the_others_go_on(shop: Shop, ca
     name, content, complaint = FILES[case]
     shop.put_text(name, content)
     shop.put("events/good.csv", many_good_events())
+    shop.put("queries.csv", [{"query": "lamp"}])
 
     report = shop.ingest()
 
@@ -217,7 +218,7 @@ def _landed(shop: Shop, day: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     """What the task `landed` ends with for a day: its exit code and what it hands on."""
     handed = tmp_path / "handed.json"
     monkeypatch.setattr("spark_jobs.__main__.load_profile", lambda: shop.profile)
-    monkeypatch.setattr("sys.argv", ["spark_jobs", "events", "--go-on", "--partition", day])
+    monkeypatch.setattr("sys.argv", ["spark_jobs", "events", "queries", "--go-on", "--partition", day])
     monkeypatch.setenv("PLUMBLINE_RESULT_FILE", str(handed))
     return command(), json.loads(handed.read_text()) if handed.exists() else None
 
