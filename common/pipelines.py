@@ -14,8 +14,6 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
-import yaml
-
 from common import assets
 from common.config import parse_config, read_yaml
 from common.errors import DataError
@@ -225,10 +223,7 @@ def read_pipeline(system: str, root: Path = SYSTEMS) -> Pipeline:
     if not path.is_file():
         known = ", ".join(systems(root)) or "(none)"
         raise DataError(f"There is no system {system!r}.", where=str(path), do=f"Choose one of: {known}.")
-    try:
-        values = read_yaml(path.read_text())
-    except yaml.YAMLError as error:
-        raise DataError("The declaration is no YAML.", where=str(path), why=str(error).replace("\n", " ")) from error
+    values = read_yaml(path)
     if not isinstance(values, dict) or "system" in values:
         why = "its folder names the system" if isinstance(values, dict) else "it holds no `key: value` lines"
         raise DataError("The declaration is none of a system.", where=str(path), why=why, do="See common/README.md.")

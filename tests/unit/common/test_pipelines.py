@@ -129,6 +129,13 @@ def test_a_stage_reads_no_table_that_it_or_a_later_stage_writes(tmp_path: Path) 
         read_pipeline("toy", declare(tmp_path / "cycle", a, b))
 
 
+def test_a_declaration_that_is_no_utf8_is_refused_with_its_file(tmp_path: Path) -> None:
+    declaration = declare(tmp_path, one_more("fit")) / "toy" / "pipeline.yaml"
+    declaration.write_bytes(declaration.read_bytes() + "# Bücher".encode("latin-1"))
+    with pytest.raises(DataError, match=r"no YAML(?s:.*)toy/pipeline\.yaml"):
+        read_pipeline("toy", tmp_path)
+
+
 @pytest.mark.parametrize("text", ["", "- training", "training", "system: other\ntraining: {}"])
 def test_what_declares_no_system_is_refused_with_its_file(tmp_path: Path, text: str) -> None:
     (tmp_path / "toy").mkdir()
