@@ -72,7 +72,10 @@ def _convert(kind: object, value: object, where: str) -> object:
         return value
     if origin is Mapping:
         pairs = _expect(dict, value, where).items()
-        return {key: _convert(arguments[1], element, f"{where}.{key}") for key, element in pairs}
+        return {
+            _convert(arguments[0], key, f"a key of {where}"): _convert(arguments[1], element, f"{where}.{key}")
+            for key, element in pairs
+        }
     if origin is tuple:
         elements = enumerate(_expect(list, value, where))
         return tuple(_convert(arguments[0], element, f"{where}.{place}") for place, element in elements)

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, Literal, TypeVar
 
 from common import assets
 from common.config import parse_config, read_yaml
@@ -22,6 +22,7 @@ SYSTEMS = Path(__file__).resolve().parents[1] / "training"
 Preset = Literal["demo", "bench", "production"]
 RetryClass = Literal["transient", "preempted", "data", "bug"]
 T = TypeVar("T")
+_HELP = "Correct it; common/README.md has every key."
 _INTERVAL = re.compile(r"([1-9]\d*)(m|h)")
 
 
@@ -94,12 +95,12 @@ class Stage:
     name: str
     time_limit_minutes: int
     retry: RetryClass
-    config: Mapping[str, Mapping[str, Any]]
+    config: Mapping[Preset, Mapping[str, Any]]
     module: str | None = None
     reads: Reads = Reads()
     writes: Writes = Writes()
     gpu: Gpu = Gpu()
-    gpu_for: Mapping[str, Gpu] = field(default_factory=dict)
+    gpu_for: Mapping[Preset, Gpu] = field(default_factory=dict)
 
     @property
     def code(self) -> str:
@@ -109,7 +110,7 @@ class Stage:
     def under(self, preset: Preset, kept: Collection[str]) -> Stage:
         """With the one preset's config and GPUs, so that a change of another is not a change of this run."""
         reads = replace(self.reads, artifacts=tuple(name for name in self.reads.artifacts if name in kept))
-        config: dict[str, Mapping[str, Any]] = {preset: self.config.get(preset, {})}
+        config: dict[Preset, Mapping[str, Any]] = {preset: self.config.get(preset, {})}
         return replace(self, reads=reads, config=config, gpu=self.gpu_for.get(preset, self.gpu), gpu_for={})
 
 
@@ -226,10 +227,10 @@ def read_pipeline(system: str, root: Path = SYSTEMS) -> Pipeline:
     values = read_yaml(path)
     if not isinstance(values, dict) or "system" in values:
         why = "its folder names the system" if isinstance(values, dict) else "it holds no `key: value` lines"
-        raise DataError("The declaration is none of a system.", where=str(path), why=why, do="See common/README.md.")
+        raise DataError("The declaration is none of a system.", where=str(path), why=why, do=_HELP)
     declared = parse_config(Pipeline, {"system": system, **values}, str(path))
     if faults := list(_faults(declared)):
-        raise DataError("The declaration does not fit together.", where=str(path), why="; ".join(faults))
+        raise DataError("The declaration does not fit together.", where=str(path), why="; ".join(faults), do=_HELP)
     return declared
 
 
@@ -309,7 +310,3 @@ def _faults(pipeline: Pipeline) -> Iterator[str]:
     for job in pipeline.jobs:
         if job.stage.reads.artifacts:
             yield f"job {job.name} reads artifacts; outside of a training run there are none"
-    stages = [*pipeline.stages, *(job.stage for job in pipeline.jobs)]
-    for preset in sorted({name for stage in stages for name in (*stage.config, *stage.gpu_for)}):
-        if preset not in get_args(Preset):
-            yield f"{preset!r} is no preset; they are {', '.join(get_args(Preset))}"

@@ -71,6 +71,9 @@ def test_a_preset_has_the_jobs_and_models_whose_stages_name_it(tmp_path: Path) -
         owner("c", root)
 
 
+NO_PRESET = "{} is not allowed(?s:.*)stages.0.config(?s:.*)'demo', 'bench', 'production'"
+
+
 @pytest.mark.parametrize(
     ("more", "words"),
     [
@@ -84,13 +87,15 @@ def test_a_preset_has_the_jobs_and_models_whose_stages_name_it(tmp_path: Path) -
         ({"jobs": [job("align_toy")]}, "two DAGs would be called align_toy"),
         ({"models": {"m": "fit"}, "jobs": [job("promote_m")]}, "two DAGs would be called promote_m"),
         ({"stages": [stage("fit", [], []), stage("fit", [], [])]}, "two stages are called fit"),
-        ({"stages": [stage("fit", [], [], config={"demo": {}, "tiny": {}})]}, "'tiny' is no preset"),
+        ({"stages": [stage("fit", [], [], config={"demo": {}, "tiny": {}})]}, NO_PRESET.format("'tiny'")),
+        ({"stages": [stage("fit", [], [], config={"demo": {}, 1: {}})]}, NO_PRESET.format("1")),
+        ({"stages": [stage("fit", [], [], gpu_for={"tiny": {}})]}, "'tiny' is not allowed(?s:.*)stages.0.gpu_for"),
     ],
 )
 def test_what_does_not_fit_together_is_named(tmp_path: Path, more: dict[str, Any], words: str) -> None:
     with pytest.raises(DataError, match=words) as refusal:
         load_pipeline("toy", "demo", declare(tmp_path, stage("fit", [], []), **more))
-    assert refusal.value.where.endswith("toy/pipeline.yaml")
+    assert "toy/pipeline.yaml" in refusal.value.where and refusal.value.do
 
 
 @pytest.mark.parametrize(("every", "minutes"), [("15m", 15), ("2h", 120)])
