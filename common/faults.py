@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,6 +28,15 @@ def faults_of(pipeline: Pipeline, folder: Path) -> Iterator[str]:
     yield from _of_triggers(pipeline)
     yield from _of_jobs(pipeline)
     yield from _of_files(pipeline, folder)
+
+
+def unknown_awaited(pipeline: Pipeline, models: Collection[str], tables: Collection[str]) -> Iterator[str]:
+    """Every asset that a system waits for in vain, as it is none of the models of all systems and the lake's tables."""
+    known = {*map(assets.table, tables), *map(assets.challenger, models), *map(assets.decision, models)}
+    for who, trigger in _triggers(pipeline):
+        for awaited in trigger.after:
+            if assets.parse(awaited) not in known:
+                yield f"{who} waits for {awaited}, which is no table, nor of a model that a system makes"
 
 
 def _triggers(pipeline: Pipeline) -> list[tuple[str, Trigger]]:

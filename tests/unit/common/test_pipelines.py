@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any, get_args
 
@@ -9,7 +10,9 @@ import pytest
 import yaml
 
 from common.errors import DataError
+from common.faults import unknown_awaited
 from common.pipelines import Preset, load_pipeline, owner, read_pipeline, read_pipelines, systems
+from infra.contracts import all_contracts
 from tests.pipeline_kit import TRAINING
 
 
@@ -147,6 +150,29 @@ def test_what_a_declaration_names_of_its_folder_is_there(tmp_path: Path) -> None
             read_pipeline("toy", tmp_path)
         (folder / place).touch()
     assert read_pipeline("toy", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("awaited", "unknown"),
+    [
+        ([["events"], ["challenger(ranker)", "decision(ranker)"]], []),
+        ([["orders"], ["events"]], ["training waits for orders, which is no table"]),
+        ([["challenger(nobody)"], ["events"]], [r"training waits for challenger\(nobody\), which is no table, nor of"]),
+        ([["events"], ["decision(nobody)", "ranker", "decision(events)"]],
+         [r"job nightly waits for decision\(nobody\)", "job nightly waits for ranker", r"waits for decision\(events"]),
+    ],
+)  # fmt: skip
+def test_assets_that_nobody_makes_are_named(tmp_path: Path, awaited: list[list[str]], unknown: list[str]) -> None:
+    training, nightly = awaited
+    declare(tmp_path, one_more("fit"), training={**TRAINING, "after": training}, jobs=[job(after=nightly)])
+    found = list(unknown_awaited(read_pipeline("toy", tmp_path), {"ranker"}, {"events", "items"}))
+    assert len(found) == len(unknown) and all(map(re.search, unknown, found)), found
+
+
+def test_every_system_of_the_checkout_waits_for_what_there_is() -> None:
+    known = [read_pipeline(system) for system in systems()]
+    models = {model for pipeline in known for model in pipeline.models}
+    assert [fault for pipeline in known for fault in unknown_awaited(pipeline, models, all_contracts())] == []
 
 
 @pytest.mark.parametrize(("every", "minutes"), [("15m", 15), ("2h", 120)])
