@@ -6,6 +6,7 @@ import dataclasses
 import types
 import typing
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin
 
 import yaml
@@ -16,8 +17,17 @@ T = TypeVar("T")
 V = TypeVar("V")
 
 
-def read_yaml(text: str) -> Any:
-    """The plain values of a YAML text. Raises yaml.YAMLError where it is none."""
+def read_yaml(path: Path) -> Any:
+    """The plain values of a YAML file. Raises DataError, with its place, where it is none or not of UTF-8."""
+    try:
+        return parse_yaml(path.read_bytes())
+    except yaml.YAMLError as error:
+        why = " ".join(str(error).split())
+        raise DataError("The file is no YAML.", where=str(path), why=why, do="Correct it; save it as UTF-8.") from error
+
+
+def parse_yaml(text: str | bytes) -> Any:
+    """The plain values of a YAML text. Raises yaml.YAMLError where it is none, or its bytes are not of UTF-8."""
     # As `yaml.safe_load`, by the parser in C that every wheel of PyYAML carries: ten times faster.
     return yaml.load(text, Loader=yaml.CSafeLoader)
 
@@ -62,7 +72,10 @@ def _convert(kind: object, value: object, where: str) -> object:
         return value
     if origin is Mapping:
         pairs = _expect(dict, value, where).items()
-        return {key: _convert(arguments[1], element, f"{where}.{key}") for key, element in pairs}
+        return {
+            _convert(arguments[0], key, f"a key of {where}"): _convert(arguments[1], element, f"{where}.{key}")
+            for key, element in pairs
+        }
     if origin is tuple:
         elements = enumerate(_expect(list, value, where))
         return tuple(_convert(arguments[0], element, f"{where}.{place}") for place, element in elements)

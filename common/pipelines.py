@@ -8,22 +8,20 @@ that name it: the others are no part of its DAGs, and nobody reads what they wou
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, Literal, TypeVar
 
-import yaml
-
-from common import assets
 from common.config import parse_config, read_yaml
 from common.errors import DataError
+from common.faults import faults_of
 
 SYSTEMS = Path(__file__).resolve().parents[1] / "training"
 Preset = Literal["demo", "bench", "production"]
 RetryClass = Literal["transient", "preempted", "data", "bug"]
 T = TypeVar("T")
+_HELP = "Correct it; common/README.md has every key."
 _INTERVAL = re.compile(r"([1-9]\d*)(m|h)")
 
 
@@ -96,12 +94,12 @@ class Stage:
     name: str
     time_limit_minutes: int
     retry: RetryClass
-    config: Mapping[str, Mapping[str, Any]]
+    config: Mapping[Preset, Mapping[str, Any]]
     module: str | None = None
     reads: Reads = Reads()
     writes: Writes = Writes()
     gpu: Gpu = Gpu()
-    gpu_for: Mapping[str, Gpu] = field(default_factory=dict)
+    gpu_for: Mapping[Preset, Gpu] = field(default_factory=dict)
 
     @property
     def code(self) -> str:
@@ -111,7 +109,7 @@ class Stage:
     def under(self, preset: Preset, kept: Collection[str]) -> Stage:
         """With the one preset's config and GPUs, so that a change of another is not a change of this run."""
         reads = replace(self.reads, artifacts=tuple(name for name in self.reads.artifacts if name in kept))
-        config: dict[str, Mapping[str, Any]] = {preset: self.config.get(preset, {})}
+        config: dict[Preset, Mapping[str, Any]] = {preset: self.config.get(preset, {})}
         return replace(self, reads=reads, config=config, gpu=self.gpu_for.get(preset, self.gpu), gpu_for={})
 
 
@@ -225,16 +223,13 @@ def read_pipeline(system: str, root: Path = SYSTEMS) -> Pipeline:
     if not path.is_file():
         known = ", ".join(systems(root)) or "(none)"
         raise DataError(f"There is no system {system!r}.", where=str(path), do=f"Choose one of: {known}.")
-    try:
-        values = read_yaml(path.read_text())
-    except yaml.YAMLError as error:
-        raise DataError("The declaration is no YAML.", where=str(path), why=str(error).replace("\n", " ")) from error
+    values = read_yaml(path)
     if not isinstance(values, dict) or "system" in values:
         why = "its folder names the system" if isinstance(values, dict) else "it holds no `key: value` lines"
-        raise DataError("The declaration is none of a system.", where=str(path), why=why, do="See common/README.md.")
+        raise DataError("The declaration is none of a system.", where=str(path), why=why, do=_HELP)
     declared = parse_config(Pipeline, {"system": system, **values}, str(path))
-    if faults := list(_faults(declared)):
-        raise DataError("The declaration does not fit together.", where=str(path), why="; ".join(faults))
+    if found := list(faults_of(declared, path.parent)):
+        raise DataError("The declaration does not fit together.", where=str(path), why="; ".join(found), do=_HELP)
     return declared
 
 
@@ -284,37 +279,3 @@ def _named(name: str, known: Mapping[str, T], what: str) -> T:
     if name not in known:
         raise DataError(f"{what} {name!r}.", do=f"Choose one of: {', '.join(known) or '(none)'}.")
     return known[name]
-
-
-def _faults(pipeline: Pipeline) -> Iterator[str]:
-    seen: set[str] = set()
-    written = {table for stage in pipeline.stages for table in stage.writes.tables}
-    for stage in pipeline.stages:
-        if stage.name in seen:
-            yield f"two stages are called {stage.name}"
-        written_before = {table for one in seen for table in pipeline.stage(one).writes.tables}
-        if ahead := sorted((written - written_before) & set(stage.reads.lake)):
-            yield f"stage {stage.name} reads {', '.join(ahead)}, which it or a later stage writes"
-        if unknown := sorted(set(stage.reads.artifacts) - {one for one in seen if pipeline.stage(one).writes.artifact}):
-            yield f"stage {stage.name} reads {', '.join(unknown)}, which no earlier stage writes"
-        seen.add(stage.name)
-    for model, maker in pipeline.models.items():
-        if maker not in seen or not pipeline.stage(maker).writes.artifact:
-            yield f"model {model} is made by {maker}, which is no stage that writes an artifact"
-    for name, trigger in (("training", pipeline.training), *((job.name, job) for job in pipeline.jobs)):
-        if bool(trigger.after) == bool(trigger.every) or (trigger.every and not trigger.minutes):
-            yield f"{name} needs either `after: [asset, ...]` or `every: 15m` (minutes or hours)"
-        for awaited in trigger.after:
-            try:
-                assets.parse(awaited)
-            except DataError as error:
-                yield f"{name} waits for an asset that is none: {error.what} {error.do}"
-    if twice := sorted(dag for dag, count in Counter(pipeline.dags).items() if count > 1):
-        yield f"two DAGs would be called {', '.join(twice)}"
-    for job in pipeline.jobs:
-        if job.stage.reads.artifacts:
-            yield f"job {job.name} reads artifacts; outside of a training run there are none"
-    stages = [*pipeline.stages, *(job.stage for job in pipeline.jobs)]
-    for preset in sorted({name for stage in stages for name in (*stage.config, *stage.gpu_for)}):
-        if preset not in get_args(Preset):
-            yield f"{preset!r} is no preset; they are {', '.join(get_args(Preset))}"

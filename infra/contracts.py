@@ -12,7 +12,6 @@ from functools import cache
 from typing import Any, Literal
 
 import pyarrow as pa
-import yaml
 
 from common.config import read_yaml
 from infra.errors import PlumblineError
@@ -134,18 +133,13 @@ def load_contract(table: str) -> Contract:
     """The contract of `table`.
 
     Raises:
-        ContractError: there is none, it is not YAML, or it lacks a field.
+        ContractError: there is none, or it lacks a field.
+        DataError: it is no YAML.
     """
     path = CONTRACTS / f"{table}.yaml"
     if not path.is_file():
         raise ContractError(f"Table {table!r} has no contract.", where=str(CONTRACTS), do=f"Write {path.name}.")
-    try:
-        raw = read_yaml(path.read_text())
-    except yaml.YAMLError as error:
-        raise ContractError(
-            "The contract is not YAML.", where=str(path), why=str(error), do="Correct that line."
-        ) from error
-    return parse_contract(raw, str(path))
+    return parse_contract(read_yaml(path), str(path))
 
 
 def parse_contract(raw: dict[str, Any], where: str) -> Contract:

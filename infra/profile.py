@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, SecretStr, ValidationError, model_validator
 
-from common.config import read_yaml
+from common.config import parse_yaml, read_yaml
 from infra.errors import PlumblineError
 
 CHECKOUT = Path(__file__).resolve().parent.parent
@@ -153,13 +153,14 @@ def load_profile(name: str | None = None, environ: Mapping[str, str] = os.enviro
 
     Raises:
         ProfileError: no such profile, an unknown key, or a value that is missing or of the wrong type.
+        DataError: its file is no YAML.
     """
     chosen = name or environ.get("PLUMBLINE_PROFILE", "local")
     path = _PROFILES / f"{chosen}.yaml"
     if not path.is_file():
         known = ", ".join(sorted(p.stem for p in _PROFILES.glob("*.yaml")))
         raise ProfileError(f"There is no profile {chosen!r}.", where=str(_PROFILES), do=f"Choose one of: {known}.")
-    raw: dict[str, Any] = read_yaml(path.read_text())
+    raw: dict[str, Any] = read_yaml(path)
     for variable in sorted(environ):
         if variable.startswith(_PREFIX):
             _override(raw, variable, environ[variable])
@@ -203,7 +204,7 @@ def _override(raw: dict[str, Any], variable: str, value: str) -> None:
 
 def _read(variable: str, text: str) -> Any:
     try:
-        return read_yaml(text)
+        return parse_yaml(text)
     except yaml.YAMLError as error:
         why = str(error).replace("\n", " ")
         do = "Quote the value as YAML does, e.g. '\"[\"'."

@@ -98,7 +98,7 @@ class Line:
 def shown_of(system: str, names: Sequence[str], gates: Path = _GATES) -> Shown:
     """What the gate file of a system shows, of the `names` that have values; all of these where it has no gate file."""
     for path in sorted(gates.glob("*.yaml")):
-        gate = read_yaml(path.read_text())
+        gate = read_yaml(path)
         if gate["system"] == system:
             asked = list(dict.fromkeys([gate["headline"], *gate.get("show", ())]))
             known = {
@@ -169,7 +169,7 @@ def read_published(name: str, root: Path = _ROOT) -> list[Published]:
     """The rows of a data set in the systems' `published.yaml`; DataError that lists the known sets."""
     found: dict[str, list[dict[str, Any]]] = {}
     for path in sorted(root.glob("*/published.yaml")):
-        found |= read_yaml(path.read_text())
+        found |= read_yaml(path)
     if name not in found:
         raise DataError(f"nothing published is known of {name!r}", do=f"choose one of: {', '.join(sorted(found))}")
     words = ("model", "source", "protocol")

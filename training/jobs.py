@@ -54,7 +54,7 @@ def load_job(name: str, root: Path = SYSTEMS) -> Job:
 def _read_job(name: str, known: Mapping[str, Path]) -> dict[str, Any]:
     if name not in known:
         raise DataError(f"there is no job {name}", do=f"choose one of: {', '.join(known) or '(none)'}")
-    values = read_yaml(known[name].read_text())
+    values = read_yaml(known[name])
     like = values.pop("like", None)
     return values if like is None else merged(_read_job(like, known), values, nulls=True)
 

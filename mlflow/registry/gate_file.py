@@ -144,6 +144,7 @@ def load_gate(model: str, folder: Path = GATES) -> Gate:
 
     Raises:
         GateFileError: there is none, or a value does not fit.
+        DataError: it is no YAML.
     """
     path = folder / f"{model}.yaml"
     if not path.is_file():
@@ -151,7 +152,7 @@ def load_gate(model: str, folder: Path = GATES) -> Gate:
         do = f"Models with a gate: {known}. For a new model write {path.name}."
         raise GateFileError(f"Model {model!r} has no gate.", where=str(folder), do=do)
     try:
-        return Gate.model_validate(read_yaml(path.read_text()))
+        return Gate.model_validate(read_yaml(path))
     except ValidationError as error:
         faults = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
         raise GateFileError("The gate file does not fit.", where=str(path), why=faults) from error

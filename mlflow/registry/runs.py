@@ -56,7 +56,7 @@ class StageRun:
             spec=json.loads(_text(spec_dir / "spec.json")),
             out=out_dir,
             result=json.loads(_text(out_dir / "result.json")),
-            config=(read_yaml(config.read_text()) if config.is_file() else None) or {},
+            config=(read_yaml(config) if config.is_file() else None) or {},
         )
 
     @property

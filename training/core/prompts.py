@@ -45,7 +45,7 @@ class Template:
 
 def load_templates(path: Path, slots: Collection[str]) -> Mapping[str, tuple[Template, ...]]:
     """The templates of every task in a file, by its name; DataError for one with a slot that is none of `slots`."""
-    raw = read_yaml(path.read_text())
+    raw = read_yaml(path)
     templates = {task: tuple(Template.parse(**one) for one in found) for task, found in raw.items()}
     for task, template in ((task, one) for task, found in templates.items() for one in found):
         if unknown := template.slots.difference(slots):

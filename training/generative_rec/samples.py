@@ -95,7 +95,7 @@ def refuse_other_split(folder: Path, split: Split) -> None:
     """DataError if the stage in `folder` learnt from the training set of another split: test items of this one may be
     in it. A stage that learns from no split, as ids of text do, fits all."""
     path = folder / "config.yaml"
-    config = read_yaml(path.read_text()) if path.is_file() else {}
+    config = read_yaml(path) if path.is_file() else {}
     learnt = config.get("split", config.get("protocol"))  # the key's name in folders of before 2026-11-26
     if learnt not in (None, split):
         raise DataError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any, get_args
 
@@ -9,7 +10,9 @@ import pytest
 import yaml
 
 from common.errors import DataError
+from common.faults import unknown_awaited
 from common.pipelines import Preset, load_pipeline, owner, read_pipeline, read_pipelines, systems
+from infra.contracts import all_contracts
 from tests.pipeline_kit import TRAINING
 
 
@@ -71,26 +74,105 @@ def test_a_preset_has_the_jobs_and_models_whose_stages_name_it(tmp_path: Path) -
         owner("c", root)
 
 
+def writer(name: str, table: str) -> dict[str, Any]:
+    return one_more(name, writes={"tables": [table], "artifact": True})
+
+
+def asked(days: int) -> dict[str, Any]:
+    return {"file": "active.sql", "tables": ["events"], "days": days}
+
+
+RENEWED = {**writer("list", "lists"), "reads": {"query": {"file": "old.sql", "tables": ["lists"]}}}
+NO_PRESET = "{} is not allowed(?s:.*)stages.0.config(?s:.*)'demo', 'bench', 'production'"
+
+
 @pytest.mark.parametrize(
     ("more", "words"),
     [
         ({"models": {"m": "nothing"}}, "model m is made by nothing, which is no stage that writes an artifact"),
         ({"jobs": [job(after=[])]}, "nightly needs either `after"),
         ({"jobs": [job(after=["events"], every="15m")]}, "nightly needs either `after"),
-        ({"jobs": [job(every="15 minutes")]}, "nightly needs either `after"),
+        ({"jobs": [job(every="15 minutes")]}, "nightly runs every '15 minutes', where 1 or more minutes or hours"),
+        ({"jobs": [job(every="0m")]}, "nightly runs every '0m', where 1 or more minutes or hours are allowed, as 15m"),
+        ({"jobs": [job(every="2d")]}, "nightly runs every '2d', where 1 or more minutes or hours are allowed, as 15m"),
+        ({"jobs": [job(stage=RENEWED)]}, "job nightly reads or waits for lists, which it writes itself"),
+        ({"jobs": [job(stage=writer("list", "lists"), after=["lists"])]}, "reads or waits for lists, which it writes"),
+        ({"jobs": [job(after=["events"], deadline_minutes=0)]}, "job nightly has 0 deadline_minutes, where 1 or more"),
+        ({"training": {**TRAINING, "deadline_minutes": -5}}, "training has -5 deadline_minutes, where 1 or more"),
+        ({"jobs": [job(stage=one_more("list", time_limit_minutes=0))]}, "job nightly has 0 time_limit_minutes, where"),
+        ({"stages": [one_more("fit", time_limit_minutes=-1)]}, "stage fit has -1 time_limit_minutes, where 1 or more"),
+        ({"stages": [one_more("fit", reads={"query": asked(0)})]}, r"stage fit has 0 query\.days, where 1 or more"),
+        ({"jobs": [job(stage=one_more("list", reads={"query": asked(-1)}))]}, r"job nightly has -1 query\.days, where"),
+        ({"stages": [one_more("fit", gpu={"kind": "small"})]}, r"0 GPUs of the kind small \(gpu\), where 1 or more"),
+        ({"stages": [one_more("fit", gpu={"kind": "large", "count": -1})]}, "-1 GPUs of the kind large.*1 or more are"),
+        ({"stages": [one_more("fit", gpu={"kind": "none", "count": 2})]}, "2 GPUs of the kind none.*, where 0 are"),
+        ({"stages": [one_more("fit", gpu_for={"demo": {"kind": "small"}})]}, r"0 .* small \(gpu_for\.demo\), where 1"),
+        ({"stages": [one_more("fit well")]}, "the stage 'fit well' is no name: A to Z, a to z, 0 to 9 and _ are"),
+        ({"stages": [one_more("fit", module="fits/a")]}, "the module 'fits/a' is no name: A to Z, a to z, 0"),
+        ({"models": {"ranker:1": "fit"}}, "the model 'ranker:1' is no name: A to Z, a to z, 0"),
+        ({"jobs": [job("jede Nacht")]}, "the job 'jede Nacht' is no name: A to Z, a to z, 0"),
+        ({"jobs": [job(stage=one_more("für"))]}, "the stage 'für' is no name: A to Z, a to z, 0"),
         ({"jobs": [job(after=["verdict(m)"])]}, r"nightly waits for an asset that is none: 'verdict\(m\)'"),
         ({"jobs": [job(stage=stage("list", [], ["fit"]))]}, "job nightly reads artifacts"),
         ({"jobs": [job(), job()]}, "two DAGs would be called nightly"),
         ({"jobs": [job("align_toy")]}, "two DAGs would be called align_toy"),
         ({"models": {"m": "fit"}, "jobs": [job("promote_m")]}, "two DAGs would be called promote_m"),
         ({"stages": [stage("fit", [], []), stage("fit", [], [])]}, "two stages are called fit"),
-        ({"stages": [stage("fit", [], [], config={"demo": {}, "tiny": {}})]}, "'tiny' is no preset"),
+        ({"stages": [stage("fit", [], [], config={"demo": {}, "tiny": {}})]}, NO_PRESET.format("'tiny'")),
+        ({"stages": [stage("fit", [], [], config={"demo": {}, 1: {}})]}, NO_PRESET.format("1")),
+        ({"stages": [stage("fit", [], [], gpu_for={"tiny": {}})]}, "'tiny' is not allowed(?s:.*)stages.0.gpu_for"),
     ],
 )
 def test_what_does_not_fit_together_is_named(tmp_path: Path, more: dict[str, Any], words: str) -> None:
     with pytest.raises(DataError, match=words) as refusal:
         load_pipeline("toy", "demo", declare(tmp_path, stage("fit", [], []), **more))
-    assert refusal.value.where.endswith("toy/pipeline.yaml")
+    assert "toy/pipeline.yaml" in refusal.value.where and refusal.value.do
+
+
+def test_the_name_of_a_system_is_one_for_airflow_mlflow_and_python(tmp_path: Path) -> None:
+    declare(tmp_path, one_more("fit"))
+    (tmp_path / "toy").rename(tmp_path / "toy shop")
+    with pytest.raises(DataError, match="the system 'toy shop' is no name: A to Z, a to z, 0 to 9 and _ are"):
+        read_pipeline("toy shop", tmp_path)
+
+
+def test_what_a_declaration_names_of_its_folder_is_there(tmp_path: Path) -> None:
+    listed = one_more("list", reads={"query": asked(1)})
+    folder = declare(tmp_path, one_more("fit", module="train"), jobs=[job(stage=listed)]) / "toy"
+    assert read_pipeline("toy", tmp_path), "a declaration is read without its code"
+    (folder / "stages").mkdir()
+    for place, fault in (
+        ("stages/train.py", r"stage fit needs stages/train\.py"),
+        ("stages/list.py", r"job nightly needs stages/list\.py"),
+        ("active.sql", r"job nightly needs active\.sql"),
+    ):
+        with pytest.raises(DataError, match=f"{fault}, which is not there"):
+            read_pipeline("toy", tmp_path)
+        (folder / place).touch()
+    assert read_pipeline("toy", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("awaited", "unknown"),
+    [
+        ([["events"], ["challenger(ranker)", "decision(ranker)"]], []),
+        ([["orders"], ["events"]], ["training waits for orders, which is no table"]),
+        ([["challenger(nobody)"], ["events"]], [r"training waits for challenger\(nobody\), which is no table, nor of"]),
+        ([["events"], ["decision(nobody)", "ranker", "decision(events)"]],
+         [r"job nightly waits for decision\(nobody\)", "job nightly waits for ranker", r"waits for decision\(events"]),
+    ],
+)  # fmt: skip
+def test_assets_that_nobody_makes_are_named(tmp_path: Path, awaited: list[list[str]], unknown: list[str]) -> None:
+    training, nightly = awaited
+    declare(tmp_path, one_more("fit"), training={**TRAINING, "after": training}, jobs=[job(after=nightly)])
+    found = list(unknown_awaited(read_pipeline("toy", tmp_path), {"ranker"}, {"events", "items"}))
+    assert len(found) == len(unknown) and all(map(re.search, unknown, found)), found
+
+
+def test_every_system_of_the_checkout_waits_for_what_there_is() -> None:
+    known = [read_pipeline(system) for system in systems()]
+    models = {model for pipeline in known for model in pipeline.models}
+    assert [fault for pipeline in known for fault in unknown_awaited(pipeline, models, all_contracts())] == []
 
 
 @pytest.mark.parametrize(("every", "minutes"), [("15m", 15), ("2h", 120)])
@@ -115,10 +197,6 @@ def test_a_stage_comes_after_the_stages_that_it_reads_each_said_once(tmp_path: P
     }
 
 
-def writer(name: str, table: str) -> dict[str, Any]:
-    return one_more(name, writes={"tables": [table], "artifact": True})
-
-
 def test_a_stage_reads_no_table_that_it_or_a_later_stage_writes(tmp_path: Path) -> None:
     own = {**writer("fit", "codes"), "reads": {"tables": ["codes"]}}
     with pytest.raises(DataError, match="fit reads codes, which it or a later stage writes"):
@@ -127,6 +205,13 @@ def test_a_stage_reads_no_table_that_it_or_a_later_stage_writes(tmp_path: Path) 
     with pytest.raises(DataError, match="a reads y, which it or a later stage writes"):
         a, b = ({**writer(name, out), "reads": {"tables": [read]}} for name, out, read in ("axy", "byx"))
         read_pipeline("toy", declare(tmp_path / "cycle", a, b))
+
+
+def test_a_declaration_that_is_no_utf8_is_refused_with_its_file(tmp_path: Path) -> None:
+    declaration = declare(tmp_path, one_more("fit")) / "toy" / "pipeline.yaml"
+    declaration.write_bytes(declaration.read_bytes() + "# Bücher".encode("latin-1"))
+    with pytest.raises(DataError, match=r"no YAML(?s:.*)toy/pipeline\.yaml"):
+        read_pipeline("toy", tmp_path)
 
 
 @pytest.mark.parametrize("text", ["", "- training", "training", "system: other\ntraining: {}"])

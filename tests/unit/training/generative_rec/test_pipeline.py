@@ -35,11 +35,6 @@ def test_every_preset_is_a_config_of_its_stage(system: str, stage: Any, preset: 
     assert dataclasses.is_dataclass(parsed(system, stage.code, stage.config[preset]))
 
 
-@pytest.mark.parametrize(("system", "stage"), STAGES, ids=[stage.name for _, stage in STAGES])
-def test_every_query_that_a_stage_reads_is_a_file_of_its_system(system: str, stage: Any) -> None:
-    assert stage.reads.query is None or (SYSTEMS / system / stage.reads.query.file).is_file()
-
-
 @pytest.mark.parametrize("preset", get_args(Preset))
 def test_what_is_served_reads_as_much_history_as_was_trained(preset: Preset) -> None:
     pipeline = load_pipeline("generative_rec", preset)

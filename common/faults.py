@@ -1,0 +1,140 @@
+"""What is wrong with a declaration that has all its keys, in sentences. `common.pipelines` refuses one with a fault."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from common import assets
+from common.errors import DataError
+
+if TYPE_CHECKING:
+    from common.pipelines import Pipeline, Stage, Trigger
+
+# What is at once a DAG, a task, an asset, a Python module, a folder and a registered model.
+_NAME = re.compile(r"[A-Za-z0-9_]+")
+
+
+def faults_of(pipeline: Pipeline, folder: Path) -> Iterator[str]:
+    """Every fault that the declaration of the system in `folder` shows by itself."""
+    yield from _of_names(pipeline)
+    yield from _of_numbers(pipeline)
+    yield from _of_gpus(pipeline)
+    yield from _of_reads(pipeline)
+    yield from _of_models(pipeline)
+    yield from _of_triggers(pipeline)
+    yield from _of_jobs(pipeline)
+    yield from _of_files(pipeline, folder)
+
+
+def unknown_awaited(pipeline: Pipeline, models: Collection[str], tables: Collection[str]) -> Iterator[str]:
+    """Every asset that a system waits for in vain, as it is none of the models of all systems and the lake's tables."""
+    known = {*map(assets.table, tables), *map(assets.challenger, models), *map(assets.decision, models)}
+    for who, trigger in _triggers(pipeline):
+        for awaited in trigger.after:
+            if assets.parse(awaited) not in known:
+                yield f"{who} waits for {awaited}, which is no table, nor of a model that a system makes"
+
+
+def _triggers(pipeline: Pipeline) -> list[tuple[str, Trigger]]:
+    return [("training", pipeline.training), *((f"job {job.name}", job) for job in pipeline.jobs)]
+
+
+def _stages(pipeline: Pipeline) -> list[tuple[str, Stage]]:
+    own = [(f"stage {stage.name}", stage) for stage in pipeline.stages]
+    return [*own, *((f"job {job.name}", job.stage) for job in pipeline.jobs)]
+
+
+def _of_names(pipeline: Pipeline) -> Iterator[str]:
+    stages = [stage for _, stage in _stages(pipeline)]
+    names = {
+        "system": [pipeline.system],
+        "stage": [stage.name for stage in stages],
+        "module": [stage.module for stage in stages if stage.module],
+        "model": pipeline.models,
+        "job": [job.name for job in pipeline.jobs],
+    }
+    for kind, given in names.items():
+        for name in given:
+            if not _NAME.fullmatch(name):
+                yield f"the {kind} {name!r} is no name: A to Z, a to z, 0 to 9 and _ are allowed"
+
+
+def _of_numbers(pipeline: Pipeline) -> Iterator[str]:
+    numbers = [(who, "deadline_minutes", trigger.deadline_minutes) for who, trigger in _triggers(pipeline)]
+    for who, stage in _stages(pipeline):
+        numbers.append((who, "time_limit_minutes", stage.time_limit_minutes))
+        if stage.reads.query and stage.reads.query.days is not None:
+            numbers.append((who, "query.days", stage.reads.query.days))
+    for who, key, number in numbers:
+        if number < 1:
+            yield f"{who} has {number} {key}, where 1 or more are allowed"
+
+
+def _of_gpus(pipeline: Pipeline) -> Iterator[str]:
+    for who, stage in _stages(pipeline):
+        wanted = {"gpu": stage.gpu, **{f"gpu_for.{preset}": gpu for preset, gpu in stage.gpu_for.items()}}
+        for key, gpu in wanted.items():
+            fits = gpu.count == 0 if gpu.kind == "none" else gpu.count > 0
+            if not fits:
+                allowed = "0 are" if gpu.kind == "none" else "1 or more are"
+                yield f"{who} has {gpu.count} GPUs of the kind {gpu.kind} ({key}), where {allowed} allowed"
+
+
+def _of_reads(pipeline: Pipeline) -> Iterator[str]:
+    """Of the order of stages: each reads what one before it has written."""
+    seen: dict[str, Stage] = {}
+    written = {table for stage in pipeline.stages for table in stage.writes.tables}
+    for stage in pipeline.stages:
+        if stage.name in seen:
+            yield f"two stages are called {stage.name}"
+        written_before = {table for one in seen.values() for table in one.writes.tables}
+        if ahead := sorted((written - written_before) & set(stage.reads.lake)):
+            yield f"stage {stage.name} reads {', '.join(ahead)}, which it or a later stage writes"
+        if unknown := sorted(set(stage.reads.artifacts) - {one.name for one in seen.values() if one.writes.artifact}):
+            yield f"stage {stage.name} reads {', '.join(unknown)}, which no earlier stage writes"
+        seen[stage.name] = stage
+
+
+def _of_models(pipeline: Pipeline) -> Iterator[str]:
+    makers = {stage.name for stage in pipeline.stages if stage.writes.artifact}
+    for model, maker in pipeline.models.items():
+        if maker not in makers:
+            yield f"model {model} is made by {maker}, which is no stage that writes an artifact"
+
+
+def _of_triggers(pipeline: Pipeline) -> Iterator[str]:
+    for who, trigger in _triggers(pipeline):
+        if bool(trigger.after) == bool(trigger.every):
+            yield f"{who} needs either `after: [asset, ...]` or `every: 15m`"
+        if trigger.every and not trigger.minutes:
+            yield f"{who} runs every {trigger.every!r}, where 1 or more minutes or hours are allowed, as 15m or 2h"
+        for awaited in trigger.after:
+            try:
+                assets.parse(awaited)
+            except DataError as error:
+                yield f"{who} waits for an asset that is none: {error.what} {error.do}"
+
+
+def _of_jobs(pipeline: Pipeline) -> Iterator[str]:
+    if twice := sorted(dag for dag, count in Counter(pipeline.dags).items() if count > 1):
+        yield f"two DAGs would be called {', '.join(twice)}"
+    for job in pipeline.jobs:
+        if job.stage.reads.artifacts:
+            yield f"job {job.name} reads artifacts; outside of a training run there are none"
+        # It takes tables as they stand: each try would be another run, and each run would set off the next.
+        if own := sorted({*job.stage.reads.lake, *job.after} & set(job.stage.writes.tables)):
+            yield f"job {job.name} reads or waits for {', '.join(own)}, which it writes itself"
+
+
+def _of_files(pipeline: Pipeline, folder: Path) -> Iterator[str]:
+    if not (folder / "stages").is_dir():
+        return  # a declaration without its code, as one is drafted
+    for who, stage in _stages(pipeline):
+        query = stage.reads.query
+        for file in (f"stages/{stage.code}.py", *([query.file] if query else ())):
+            if not (folder / file).is_file():
+                yield f"{who} needs {file}, which is not there"
