@@ -161,14 +161,17 @@ class Pipeline:
         """Every DAG that is made of it: of its training runs, its jobs, and the promotion of its models."""
         return [self.dag, *(job.name for job in self.jobs), *map(promotion, self.models)]
 
+    @property
+    def presets(self) -> set[Preset]:
+        """Those that a stage of its training runs names."""
+        return {preset for stage in self.stages for preset in stage.config}
+
     def under(self, preset: Preset, also: Collection[str] = ()) -> Pipeline:
         """As the preset has it, with the stages `also`; DataError where no stage names it."""
         kept = {stage.name for stage in self.stages if preset in stage.config or stage.name in also}
         if not kept:
-            named = sorted({name for stage in self.stages for name in stage.config})
-            raise DataError(
-                f"{self.system} has no stage under the preset {preset!r}.", do=f"Choose {' or '.join(named)}."
-            )
+            do = f"Choose {' or '.join(sorted(self.presets))}."
+            raise DataError(f"{self.system} has no stage under the preset {preset!r}.", do=do)
         return replace(
             self,
             stages=tuple(stage.under(preset, kept) for stage in self.stages if stage.name in kept),

@@ -48,3 +48,23 @@ def test_no_job_takes_the_name_of_a_dag_file(root: Path) -> None:
     _, (fault,) = declared_systems(_profile("good"), root)
     assert "quality_report" in fault.what
     assert "dags/quality_report.py" in fault.where
+
+
+def test_a_system_that_waits_for_what_nobody_makes_is_refused_alone(root: Path) -> None:
+    path = root / "unset" / "pipeline.yaml"
+    declared = yaml.safe_load((root / "good" / "pipeline.yaml").read_text())
+    path.write_text(yaml.safe_dump(declared | {"training": TRAINING | {"after": ["challenger(nobody)"]}}))
+    usable, faults = declared_systems(_profile(), root)
+    assert [pipeline.system for pipeline in usable] == ["good"]
+    assert any("waits for challenger(nobody)" in fault.why for fault in faults)
+
+
+def test_a_system_may_wait_for_a_model_of_one_that_does_not_run_here(root: Path) -> None:
+    path = root / "unset" / "pipeline.yaml"
+    declared = yaml.safe_load((root / "good" / "pipeline.yaml").read_text())
+    path.write_text(yaml.safe_dump(declared | {"training": TRAINING | {"after": ["challenger(m)"]}}))
+    maker = declared | {"models": {"m": "fit"}}
+    maker["stages"][0]["writes"] = {"artifact": True}
+    (root / "faulty" / "pipeline.yaml").write_text(yaml.safe_dump(maker))
+    usable, faults = declared_systems(_profile("unset"), root)
+    assert ([pipeline.system for pipeline in usable], faults) == (["unset"], [])
