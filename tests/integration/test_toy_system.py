@@ -34,6 +34,13 @@ policies = runpy.run_path("tests/contract/dags/policies.py")["POLICIES"]
 faults = {name: [fault for policy in policies for fault in policy(dag)] for name, dag in bag.dags.items()}
 print(json.dumps({"graph": runpy.run_path("tests/contract/dags/graph.py")["describe"](bag.dags), "faults": faults}))
 """
+ERRORS = """
+import json
+from airflow.dag_processing.dagbag import DagBag
+bag = DagBag("dags", safe_mode=False)
+print(json.dumps({"errors": {file.rpartition("/")[2]: why for file, why in bag.import_errors.items()},
+                  "dags": sorted(bag.dags)}))
+"""
 # Every step in one process: to import their packages for each of them takes longer than all that they do.
 STEPS = """
 import contextlib, importlib, io, json, sys
@@ -117,6 +124,21 @@ def test_its_dags_are_there_and_keep_every_policy(run: Run) -> None:
     assert nearline["outlets"] == [] and "run_after" in nearline["arguments"][-1]
     waits = set(schedules["quality_report"].split(" | "))
     assert waits >= {"toy_ranker_challenger", "toy_writer_decision", "toy_scores", "recommendations"}
+
+
+def test_a_faulty_system_beside_it_costs_its_own_dags_alone_and_airflow_says_why(run: Run, checkout: Path) -> None:
+    broken = checkout / "training" / "zoo"
+    broken.mkdir()
+    try:
+        (broken / "pipeline.yaml").write_text((TOY / "pipeline.yaml").read_text())  # the toy's jobs and models again
+        found = json.loads(run("-c", ERRORS).splitlines()[-1])
+    finally:
+        shutil.rmtree(broken)
+    (file, why), *others = found["errors"].items()
+    assert (file, others) == ("declarations.py", [])
+    assert "Two places make a DAG" in why and "training/toy" in why
+    assert set(found["dags"]) >= {"align_toy", "toy_nightly", "nightly_recommend", "ingest", "quality_report"}
+    assert "align_zoo" not in found["dags"]
 
 
 def test_its_configs_are_checked_though_it_tells_no_sizes(run: Run) -> None:
