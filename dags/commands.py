@@ -85,7 +85,7 @@ def refusals() -> Iterator[None]:
     try:
         yield
     except DataError as error:
-        raise AirflowFailException(f"{error}\n{_FINAL[EXIT_DATA]} (exit code {EXIT_DATA}); not retried.") from error
+        raise AirflowFailException(f"{error}\n{_FINAL[EXIT_DATA]} (exit code {EXIT_DATA}); not retried.") from None
 
 
 def range_of(partition_key: str | None, params: Any, triggering_asset_events: Any) -> PartitionRange:

@@ -15,6 +15,7 @@ from infra.errors import EXIT_BUG, PlumblineError
 from infra.processes import COMMAND_MARK
 
 _LINES = 25
+_AIRFLOWS_REMARK = "Task failed with exception"  # before the reason of a task that runs no command
 _TOLD_CODE = re.compile(r"\(exit code (\d+)\)")
 
 
@@ -162,5 +163,5 @@ def _last_lines(client: AirflowClient, run_id: str, task: Task) -> list[str]:
     except AirflowApiError as error:
         return [f"(its log could not be read: {error.what} {error.why})"]
     own = [line for line in lines if not line.startswith("::")]  # Airflow's folding marks
-    start = next((at for at, line in enumerate(own) if line.startswith(COMMAND_MARK)), 0)
+    start = next((at for at, line in enumerate(own) if line.startswith((COMMAND_MARK, _AIRFLOWS_REMARK))), 0)
     return own[start:][-_LINES:]

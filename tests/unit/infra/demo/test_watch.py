@@ -115,7 +115,8 @@ class FailedAfterItHadMade(AirflowClient):
         return [{"task_id": task, "state": state, "try_number": 1, **times} for task, state in states.items()]
 
     def log(self, dag_id: str, run_id: str, task_id: str, try_number: int = 1) -> list[str]:
-        return [f"{task_id} says why (exit code 65); not retried."]
+        why = f"{task_id} says why (exit code 65); not retried."
+        return ["Worker startup parse complete", "Task failed with exception", why]
 
 
 def _chain() -> Chain:
@@ -132,6 +133,7 @@ def test_a_dag_that_fails_after_it_has_made_what_others_wait_for_stops_nothing_a
     assert client.refreshed == 3
     assert failure is not None
     assert (failure.what, failure.exit_code) == ("Task ingest.refused failed.", 65)
+    assert "startup" not in failure.why
 
 
 def test_a_dag_that_fails_before_it_has_made_what_others_wait_for_stops_the_chain() -> None:
