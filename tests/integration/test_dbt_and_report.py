@@ -124,7 +124,12 @@ def _fill(connection: duckdb.DuckDBPyConnection) -> None:
     lists = {**commit, "commit_id": 3, "asset": "recommendations", "rows_in": 8, "rows_out": 8, "rows_quarantined": 0}
     later = {**commit, "commit_id": 2, "partition": date(2018, 1, 6), "rows_in": 1, "rows_quarantined": 0}
     rule = {"commit_id": 1, "rule": "price_not_negative", "level": "fail", "rows_failed": 1, "status": "failed"}
-    for name, rows, schema in (("ledger_commits", [commit, later, lists], _COMMITS), ("rule_results", [rule], _RULES)):
+    warning = {**rule, "rule": "short_title", "level": "warn"}
+    rules = [rule, warning, {**warning, "commit_id": 2}]
+    # Rows set aside before a rule was asked.
+    aside = {**commit, "commit_id": 4, "partition": date(2018, 1, 3), "rows_in": 1, "rows_out": 0}
+    commits = [commit, later, lists, aside]
+    for name, rows, schema in (("ledger_commits", commits, _COMMITS), ("rule_results", rules, _RULES)):
         connection.register("rows", pa.Table.from_pylist(rows, schema=schema))
         connection.execute(f"create table {name} as select * from rows")
         connection.unregister("rows")
@@ -137,9 +142,20 @@ def test_the_mart_says_what_each_partition_is_worth(site: Path) -> None:
                from fct_partition_quality where asset = 'events' order by 1"""
         ).fetchall()
     assert rows == [
-        (date(2018, 1, 5), True, 1, "price_not_negative", 6.0),
-        (date(2018, 1, 6), True, 0, None, -18.0),
+        (date(2018, 1, 3), True, 0, None, 54.0),
+        (date(2018, 1, 5), True, 1, "price_not_negative (quarantine), short_title (warn)", 6.0),
+        (date(2018, 1, 6), True, 0, "short_title (warn)", -18.0),
     ]
+
+
+def test_the_page_counts_the_partitions_that_it_lists_as_failed_and_says_what_came_of_each_rule(site: Path) -> None:
+    failed = [row for row in rows_of(site, "failures") if row[:1] == ["events"] and row[1] == "real"]
+    assert [(row[2], row[4]) for row in failed] == [
+        ("2018-01-05", "price_not_negative (quarantine), short_title (warn)"),
+        ("2018-01-03", "-"),
+    ]
+    (events,) = [row for row in rows_of(site, "quality") if row and row[0].startswith("events ")]
+    assert events[7].startswith("2 with failures")
 
 
 def test_the_page_names_rule_key_owner_and_the_csv(site: Path) -> None:

@@ -43,8 +43,7 @@ def failing_partitions(marts: Marts, contracts: dict[str, Contract], csv_folder:
     rows = marts.rows(
         """select asset, partition_date, rows_in, rows_quarantined, coalesce(failing_rules, '') rules
            from fct_partition_quality
-           where rules_failed > 0 or rules_in_error > 0 or rows_quarantined > 0
-           order by partition_date desc, asset"""
+           where has_failures order by partition_date desc, asset"""
     )
     return [_one_failure(marts, contracts[row["asset"]], row, csv_folder) for row in rows if row["asset"] in contracts]
 

@@ -49,7 +49,7 @@ def table_quality(marts: Marts, contracts: dict[str, Contract]) -> list[TableQua
                   sum(rows_in)::bigint rows_in, sum(rows_out)::bigint rows_out,
                   sum(rows_quarantined)::bigint rows_quarantined,
                   count(*) filter (where not is_balanced) unbalanced,
-                  count(*) filter (where rules_failed + rules_in_error > 0) failing, max(committed_at) last_commit
+                  count(*) filter (where has_failures) failing, max(committed_at) last_commit
            from fct_partition_quality group by asset order by asset"""
     )
     return [_one_table(marts, contracts[row["asset"]], row) for row in totals if row["asset"] in contracts]

@@ -35,8 +35,7 @@ METRICS += [{**METRICS[0], "system": "judge", "metric": "macro_f1", "value": 0.6
 
 MARTS = {
     "fct_partition_quality": "asset varchar, partition_date date, rows_in bigint, rows_out bigint, "
-    "rows_quarantined bigint, is_balanced boolean, rules_failed bigint, rules_in_error bigint, "
-    "committed_at timestamptz",
+    "rows_quarantined bigint, is_balanced boolean, has_failures boolean, committed_at timestamptz",
     "fct_model_metrics": "run_id varchar, logged_date date, system varchar, stage varchar, version varchar, "
     "model varchar, metric varchar, slice varchar, split varchar, value double, lo double, hi double, n bigint, "
     "scored bigint, origin varchar, reason varchar, shown bigint",
@@ -63,7 +62,7 @@ def summary(profile: Profile) -> dict[str, Any]:
     (profile.home / "lake").mkdir(parents=True)
     duckdb.connect(str(profile.home / "lake" / "lake.duckdb")).close()
     quality = {"asset": "events", "partition_date": "2026-01-01", "rows_in": 9, "rows_out": 8, "rows_quarantined": 1}
-    quality |= {"is_balanced": True, "rules_failed": 0, "rules_in_error": 0, "committed_at": "2026-01-01 12:00Z"}
+    quality |= {"is_balanced": True, "has_failures": True, "committed_at": "2026-01-01 12:00Z"}
     gate = {"system": "generative_rec", "run": "2026-01-01-ff", "origin": "real", "is_newest": True, "accepted": True}
     judged = {"reason": "", "metric": "ndcg@10", "before": 0.1, "after": 0.2}
     decision = {"model": "m", "decision": "promote", "to_version": "1", "who": "flag", "reason": "x"}
