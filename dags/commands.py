@@ -28,7 +28,10 @@ from infra.results import RESULT_FILE
 from infra.telemetry import TELEMETRY_OFF
 
 _GRACE_SECONDS = 60
-_FINAL = {EXIT_DATA: "the data is wrong", EXIT_SUPERSEDED: "a newer start of this task has taken over"}
+_FINAL = {
+    EXIT_DATA: "the data, a setting or a name is wrong",
+    EXIT_SUPERSEDED: "a newer start of this task has taken over",
+}
 
 
 class Commands:

@@ -14,7 +14,7 @@ from datetime import timedelta
 from typing import Any
 
 from infra.contracts import Contract, load_contract
-from infra.errors import PlumblineError
+from infra.errors import DataError
 
 PROJECT = "plumbline"
 EVENT_TIME = "available_at"
@@ -77,10 +77,10 @@ def service_views(service: str) -> tuple[DailyView, ...]:
     """The daily views that a feature service reads.
 
     Raises:
-        PlumblineError: there is no such service.
+        DataError: there is no such service.
     """
     if service not in SERVICES:
-        raise PlumblineError(
+        raise DataError(
             f"There is no feature service {service!r}.",
             where="feature_store/definitions.py",
             do=f"Choose one of: {', '.join(SERVICES)}.",

@@ -20,7 +20,7 @@ from feature_store.definitions import DailyView, service_views
 from feature_store.point_in_time import attach, entity_keys, join_features, read_rows
 from feature_store.sources import Pinned, pin, require_committed
 from infra.contracts import Contract, load_contract
-from infra.errors import PlumblineError
+from infra.errors import DataError
 from infra.lake import Lake, Published, current_keys, publish
 from infra.ledger import Ledger, run_key
 from infra.partitions import Attempt, DataFile, PartitionWrite
@@ -47,10 +47,10 @@ def training_set(table: str) -> TrainingSet:
     """The training set of this name.
 
     Raises:
-        PlumblineError: there is none.
+        DataError: there is none.
     """
     if table not in _KNOWN:
-        raise PlumblineError(f"There is no training set {table!r}.", do=f"Choose one of: {', '.join(_KNOWN)}.")
+        raise DataError(f"There is no training set {table!r}.", do=f"Choose one of: {', '.join(_KNOWN)}.")
     return _KNOWN[table]
 
 

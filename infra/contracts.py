@@ -14,7 +14,7 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from common.config import read_yaml
-from infra.errors import PlumblineError
+from infra.errors import DataError
 from infra.profile import CHECKOUT
 
 CONTRACTS = CHECKOUT / "spark_jobs" / "contracts"
@@ -47,7 +47,7 @@ _TYPES: dict[str, _Type] = {
 }
 
 
-class ContractError(PlumblineError):
+class ContractError(DataError):
     """A contract file does not say what a contract must say."""
 
 

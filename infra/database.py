@@ -14,7 +14,7 @@ from sqlalchemy import URL, DateTime, Engine, MetaData, NullPool, TypeDecorator,
 from sqlalchemy.engine import Connection, Dialect
 from sqlalchemy.exc import ArgumentError, DatabaseError, OperationalError
 
-from infra.errors import PlumblineError, TransientError
+from infra.errors import DataError, PlumblineError, TransientError
 
 _BUSY_SECONDS = 60
 _SCHEMA_LOCK = 7_315_001
@@ -42,8 +42,8 @@ def open_database(uri: str, tables: MetaData) -> Engine:
     one that reads first and writes later fails at once, whatever the patience, if another wrote in between.
 
     Raises:
-        PlumblineError: the address cannot be read, its driver is not installed, its folder cannot be made, or the file
-            is no database.
+        DataError: the address cannot be read, or its driver is not installed.
+        PlumblineError: its folder cannot be made, or the file is no database.
         TransientError: as `transaction`.
     """
     engine = _engine(uri)
@@ -58,7 +58,7 @@ def _engine(uri: str) -> Engine:
     try:
         return _engine_of(make_url(uri))
     except (ArgumentError, ModuleNotFoundError) as error:  # SQLAlchemy does not know the name, or lacks its driver
-        raise PlumblineError(
+        raise DataError(
             "The database cannot be opened.",
             where="database_uri of the profile",
             why=str(error),

@@ -18,7 +18,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, SecretStr, ValidationError, model_validator
 
 from common.config import parse_yaml, read_yaml
-from infra.errors import PlumblineError
+from infra.errors import DataError
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 _PROFILES = Path(__file__).resolve().parent / "profiles"
@@ -26,7 +26,7 @@ _PREFIX = "PLUMBLINE__"
 _VARIABLE = re.compile(r"\$\{(env:)?(\w+)\}")
 
 
-class ProfileError(PlumblineError):
+class ProfileError(DataError):
     """The profile has an unknown key, or lacks a value."""
 
 

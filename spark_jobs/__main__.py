@@ -20,7 +20,7 @@ from typing import Any
 
 from infra.arguments import add_range, given_range
 from infra.contracts import UNDATED
-from infra.errors import PlumblineError, exit_with_reason
+from infra.errors import DataError, exit_with_reason
 from infra.ledger import Ledger
 from infra.profile import Profile, load_profile
 from infra.results import hand_on
@@ -95,7 +95,7 @@ def _run(name: str, args: argparse.Namespace, profile: Profile) -> JobReport:
         job: Job = importlib.import_module(f"spark_jobs.{name}").JOB
         return run(job, first, last, profile)
     if name not in LANDED:
-        raise PlumblineError(f"Job {name!r} needs to know which partition.", do="Add --partition YYYY-MM-DD.")
+        raise DataError(f"Job {name!r} needs to know which partition.", do="Add --partition YYYY-MM-DD.")
     return ingest(name, profile, args.first)
 
 

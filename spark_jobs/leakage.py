@@ -20,7 +20,7 @@ from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 
 from infra.contracts import load_contract
-from infra.errors import DataError, PlumblineError
+from infra.errors import DataError
 from infra.lake import Lake
 from infra.profile import Profile
 from spark_jobs.engine.job import read_files
@@ -65,11 +65,11 @@ def audit_table(table: str, profile: Profile) -> int:
 
     Raises:
         LeakageError: as `require_no_leak`.
-        PlumblineError: the table holds no samples.
+        DataError: the table holds no samples.
     """
     contract, lake, spark = load_contract(table), Lake(profile), spark_session(profile)
     if not set(_NAMED) <= set(contract.names):
-        raise PlumblineError(f"Table {table!r} holds no samples.", do=f"Name a table with {', '.join(_NAMED)}.")
+        raise DataError(f"Table {table!r} holds no samples.", do=f"Name a table with {', '.join(_NAMED)}.")
     samples = read_files(spark, contract, lake.files(table)).persist()
     try:
         require_no_leak(table, samples, read_files(spark, load_contract("events"), lake.files("events")))

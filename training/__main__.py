@@ -6,8 +6,8 @@
 
 Each tells its options with --help.
 
-Exit codes: 0 done; 65 bad data; 75 preempted with a checkpoint saved, or the disk is full; 130 interrupted by a person;
-anything else is a bug, or a folder that cannot be used.
+Exit codes: 0 done; 65 bad data, or a wrong name or setting; 75 preempted with a checkpoint saved, or the
+disk is full; 130 interrupted by a person; anything else is a bug, or a folder that cannot be used.
 """
 
 from __future__ import annotations

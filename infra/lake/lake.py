@@ -20,7 +20,7 @@ from pyiceberg.table import Table
 from pyiceberg.table.snapshots import Snapshot
 
 from infra.contracts import Contract, ContractError, all_contracts, quarantine_contract
-from infra.errors import PlumblineError, TransientError
+from infra.errors import DataError, TransientError
 from infra.lake.catalog import Catalog
 from infra.partitions import QUARANTINE_SUFFIX, DataFile
 from infra.profile import Profile
@@ -99,7 +99,7 @@ class Lake:
         """The live files, or those of `snapshot`, by partition and path. Bounds are inclusive; no data is no files.
 
         Raises:
-            PlumblineError: `snapshot` is not one of the table's.
+            DataError: `snapshot` is not one of the table's.
         """
         wanted = set(partitions) if partitions is not None else None
         found = (describe(entry) for entry in self.entries(self.load(table), snapshot))
@@ -175,11 +175,11 @@ class Lake:
         """The version with this id.
 
         Raises:
-            PlumblineError: the table has none (it expired, is of another table, or is the half of a publish).
+            DataError: the table has none (it expired, is of another table, or is the half of a publish).
         """
         found = table.snapshot_by_id(snapshot)
         if found is None or not is_version(found):
-            raise PlumblineError(
+            raise DataError(
                 f"Table {table.name()[-1]!r} has no version {snapshot}.",
                 why="It has expired, or belongs to another table.",
                 do=f"See `python -m infra.lake history {table.name()[-1]}`.",
@@ -197,11 +197,11 @@ class Lake:
         """The Iceberg table.
 
         Raises:
-            PlumblineError: nothing was ever published to it.
+            DataError: nothing was ever published to it.
         """
         loaded = self.load(table)
         if loaded is None:
-            raise PlumblineError(f"Nothing was ever published to {table!r}.", do="Run the job that fills it.")
+            raise DataError(f"Nothing was ever published to {table!r}.", do="Run the job that fills it.")
         return loaded
 
 
@@ -248,7 +248,7 @@ def _version(snapshot: Snapshot, tags: tuple[str, ...], current: bool) -> Versio
 
 def _folder(warehouse: str) -> str:
     if "://" in warehouse:
-        raise PlumblineError(
+        raise DataError(
             "The warehouse must be a folder that every process of the installation sees.",
             where=warehouse,
             why="Jobs stage files with the operations of a file system (make, rename, list).",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import date
 
-from infra.errors import PlumblineError
+from infra.errors import DataError
 from infra.lake.lake import QUARANTINE_SNAPSHOT, Lake
 from infra.lake.publish import empty
 from infra.ledger import Ledger
@@ -26,12 +26,10 @@ def rollback(lake: Lake, ledger: Ledger, table: str, snapshot: int) -> RolledBac
     Attempts that are under way on a partition that changes become stale, so none undoes the rollback by accident.
 
     Raises:
-        PlumblineError: there is no such version.
+        DataError: there is no such version.
     """
     if table.endswith(QUARANTINE_SUFFIX):
-        raise PlumblineError(
-            "A quarantine goes back with its table.", do=f"Roll back {table[: -len(QUARANTINE_SUFFIX)]}."
-        )
+        raise DataError("A quarantine goes back with its table.", do=f"Roll back {table[: -len(QUARANTINE_SUFFIX)]}.")
     version = lake.version(lake.existing(table), snapshot)
     before, after = lake.live_keys(table), lake.live_keys(table, snapshot)
     changing = [day for day in before.keys() | after.keys() if before.get(day) != after.get(day)]

@@ -8,15 +8,13 @@ from datetime import date
 from infra.arguments import day, ordered
 from infra.console import print_table
 from infra.contracts import all_contracts
-from infra.errors import PlumblineError, exit_with_reason
+from infra.errors import EXIT_DATA, DataError, exit_with_reason
 from infra.ledger.ledger import Ledger
 from infra.profile import load_profile
 
-_UNBALANCED = 1
-
 
 def main() -> int:
-    """Run one command; `reconcile` exits 1 where rows in are not rows out plus rows in quarantine."""
+    """Run one command; 65 where `reconcile` finds rows in that are not rows out plus rows in quarantine."""
     arguments = _parser().parse_args()
     ledger = Ledger(load_profile())
     match arguments.command:
@@ -43,7 +41,9 @@ def _parser() -> argparse.ArgumentParser:
     history = commands.add_parser("history", help="every row, oldest first")
     history.add_argument("--asset")
     history.add_argument("--partition", type=day, metavar="DAY")
-    commands.add_parser("reconcile", help="records delivered = rows out + quarantined, for every file and partition")
+    commands.add_parser(
+        "reconcile", help="records delivered = rows out + quarantined, for every file and partition; exit 65 where not"
+    )
     return parser
 
 
@@ -60,11 +60,11 @@ def _known(ledger: Ledger, asset: str) -> str:
     """The asset: a table, or what the ledger has rows of (such as `online.user_stats`).
 
     Raises:
-        PlumblineError: it is neither; a misspelt name would have no day committed, for ever.
+        DataError: it is neither; a misspelt name would have no day committed, for ever.
     """
     known = sorted({*all_contracts(), *ledger.assets()})
     if asset not in known:
-        raise PlumblineError(f"There is no asset {asset!r}.", do=f"Choose one of: {', '.join(known)}.")
+        raise DataError(f"There is no asset {asset!r}.", do=f"Choose one of: {', '.join(known)}.")
     return asset
 
 
@@ -96,7 +96,7 @@ def _reconcile(ledger: Ledger) -> int:
     columns = ("asset", "partition or file", "in", "out", "quarantined", "lost")
     balance = "In balance: records delivered = rows out + quarantined, in every landing file and committed partition."
     print_table(columns, rows, balance)
-    return _UNBALANCED if lost else 0
+    return EXIT_DATA if lost else 0
 
 
 if __name__ == "__main__":

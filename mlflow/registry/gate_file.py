@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, PlainValidator, ValidationError, mod
 
 from common.config import read_yaml
 from common.formulas import Formula, parse_formula
-from infra.errors import DataError, PlumblineError
+from infra.errors import DataError
 from infra.profile import CHECKOUT
 from registry.values import Bootstrap
 
@@ -22,7 +22,7 @@ CHAMPION = "champion"
 BEST_BASELINE = "best_baseline"
 
 
-class GateFileError(PlumblineError):
+class GateFileError(DataError):
     """A gate file is missing, or does not say what a gate must say."""
 
 

@@ -1,7 +1,7 @@
 """What can go wrong in a training stage, and the exit code that its command ends with.
 
-The exit code decides about a retry: 65 (the data is wrong) and 70 (a bug) do not retry, 75 (preempted or transient)
-does.
+The exit code decides about a retry: 65 (data, a setting or a name is wrong) and 70 (a bug) do not retry, 75 (preempted
+or transient) does.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ def test_only_transient_and_preempted_are_retried(airflow: Any) -> None:
         "bug": ("failed", 1),
     }
     log = "\n".join(airflow.client.log("retry_classes", run, "data"))
-    assert "the data is wrong (exit code 65); not retried" in log
+    assert "the data, a setting or a name is wrong (exit code 65); not retried" in log
     told = {alert["task"] for alert in airflow.alerts if alert["run"] == run}
     assert told == {"data", "bug"}
 

@@ -28,7 +28,7 @@ def typed(line: str, monkeypatch: pytest.MonkeyPatch) -> object:
         ("sessions --partition 2018-01-05 --from 2018-02-01", EXIT_DATA, "backwards: from 2018-02-01 to 2018-01-05"),
         ("events --partition 2018-01-05 --from 2018-02-01", EXIT_DATA, "backwards: from 2018-02-01 to 2018-01-05"),
         ("sessions --partition 5.1.2018", 2, "'5.1.2018' is not a day; write it as 2018-01-05"),
-        ("sessions", EXIT_BUG, "'sessions' needs to know which partition"),
+        ("sessions", EXIT_DATA, "'sessions' needs to know which partition"),
         ("sesions --partition 2018-01-05", 2, "invalid choice: 'sesions'"),
     ],
 )

@@ -69,7 +69,7 @@ def test_the_exit_code_is_the_one_that_the_tasks_log_tells(monkeypatch: pytest.M
     assert _followed(FailedOnItsThirdTry()).exit_code == 70
     told = [
         "$ python -m spark_jobs events",
-        "python -m spark_jobs events: the data is wrong (exit code 65); not retried.",
+        "python -m spark_jobs events: the data, a setting or a name is wrong (exit code 65); not retried.",
     ]
     monkeypatch.setattr(FailedOnItsThirdTry, "log", lambda *asked: told)
     assert _followed(FailedOnItsThirdTry()).exit_code == 65
