@@ -16,6 +16,7 @@ from filelock import FileLock, Timeout
 
 from feature_store.definitions import PROJECT
 from infra.errors import PlumblineError, TransientError
+from infra.folders import make_folder
 from infra.profile import Profile
 
 _LOCK_SECONDS = 600
@@ -61,8 +62,7 @@ def _feature_store(profile: Profile) -> Any:
 
     # Feast switches deprecation warnings on at import; those of its own libraries are not for our logs.
     warnings.filterwarnings("ignore", category=DeprecationWarning, module="ibis")
-    home = feast_home(profile)
-    home.mkdir(parents=True, exist_ok=True)
+    home = make_folder(feast_home(profile))
     registry = {"registry_type": "sql", "path": profile.feast.registry_uri, "cache_ttl_seconds": 5}
     config = RepoConfig(
         project=PROJECT,
@@ -91,7 +91,7 @@ def single_writer(profile: Profile) -> Iterator[None]:
         TransientError: another writer held it for ten minutes.
     """
     path = feast_home(profile) / "writer.lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     try:
         with FileLock(path, timeout=_LOCK_SECONDS):
             yield

@@ -15,6 +15,7 @@ from sqlalchemy.engine import Connection, Dialect
 from sqlalchemy.exc import ArgumentError, DatabaseError, OperationalError
 
 from infra.errors import DataError, PlumblineError, TransientError
+from infra.folders import make_folder
 
 _BUSY_SECONDS = 60
 _SCHEMA_LOCK = 7_315_001
@@ -70,22 +71,11 @@ def _engine_of(url: URL) -> Engine:
     if url.get_backend_name() == "sqlite":
         engine = create_engine(url, poolclass=NullPool, connect_args={"timeout": _BUSY_SECONDS})
         if url.database:
-            _make_folder(Path(url.database).parent)
+            make_folder(Path(url.database).parent)
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_immediate)
         return engine
     return create_engine(url, pool_pre_ping=True)
-
-
-def _make_folder(folder: Path) -> None:
-    # A mkdir of all parents fails like this only where no folder can be: below /proc, or in the place of a file.
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except (FileNotFoundError, FileExistsError) as error:
-        do = "Name another state folder: PLUMBLINE__HOME=/path."
-        raise PlumblineError(
-            "A folder could not be made.", where=str(folder), why=str(error.strerror), do=do
-        ) from error
 
 
 @contextmanager

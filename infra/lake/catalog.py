@@ -15,6 +15,7 @@ from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
 
 from infra.contracts import Contract
 from infra.database import explained
+from infra.folders import make_folder
 from infra.lake.schema import iceberg_schema
 from infra.profile import LakeSettings
 
@@ -35,14 +36,15 @@ class Catalog:
     """The tables of one warehouse, by name.
 
     Raises:
-        TransientError, PlumblineError: the catalogue's database, as `infra.database.explained`.
+        TransientError, PlumblineError: the catalogue's database, as `infra.database.explained`; or its folder cannot be
+            made.
     """
 
     def __init__(self, settings: LakeSettings, warehouse: str) -> None:
         self._warehouse = warehouse
         uri = make_url(settings.catalog_uri)
         if uri.get_backend_name() == "sqlite" and uri.database:
-            Path(uri.database).parent.mkdir(parents=True, exist_ok=True)
+            make_folder(Path(uri.database).parent)
             uri = uri.update_query_dict({"timeout": _BUSY_SECONDS})
         self._uri = uri
         with explained(uri):

@@ -21,6 +21,7 @@ from pyiceberg.table.snapshots import Snapshot
 
 from infra.contracts import Contract, ContractError, all_contracts, quarantine_contract
 from infra.errors import DataError, TransientError
+from infra.folders import make_folder
 from infra.lake.catalog import Catalog
 from infra.partitions import QUARANTINE_SUFFIX, DataFile
 from infra.profile import Profile
@@ -79,9 +80,7 @@ class Lake:
     def staging(self, table: str, run_key: str, partition: date, token: int) -> Path:
         """The folder (made) where attempt `token` writes the files of one partition; published, they stay there."""
         self.contract(table)
-        folder = Path(self.run_folder(table, run_key, partition)) / str(token)
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder
+        return make_folder(Path(self.run_folder(table, run_key, partition)) / str(token))
 
     def run_folder(self, table: str, run_key: str, partition: date) -> str:
         """The folder of all attempts of one run of one partition."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import make_url
 
 from infra import telemetry
+from infra.folders import make_folder
 from infra.profile import Profile
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ def connect(profile: Profile) -> MlflowClient:
 
     uri = profile.mlflow.tracking_uri
     if uri.startswith("sqlite:"):
-        Path(make_url(uri).database or "").parent.mkdir(parents=True, exist_ok=True)
+        make_folder(Path(make_url(uri).database or "").parent)
     mlflow.set_tracking_uri(uri)
     mlflow.set_registry_uri(uri)
     return mlflow.MlflowClient()

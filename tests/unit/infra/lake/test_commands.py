@@ -14,8 +14,10 @@ import pytest
 import infra.bench
 import infra.lake.__main__ as lake_command
 import infra.ledger.__main__ as ledger_command
-from infra.errors import EXIT_BUG, EXIT_DATA, exit_with_reason
+from infra.errors import EXIT_BUG, EXIT_DATA, PlumblineError, exit_with_reason
+from infra.lake import Lake
 from infra.partitions import PartitionWrite
+from infra.profile import Profile
 from tests.lake_kit import Day, Shop, day, sales_contract
 
 Run = Callable[[str], tuple[int, str]]
@@ -174,6 +176,24 @@ def test_a_damaged_catalogue_is_named_and_what_to_do_about_it(shop: Shop, run: R
     assert code == EXIT_BUG
     assert out.startswith("error: The database is damaged.\n  where: ")
     assert str(catalogue) in out
+
+
+@pytest.mark.parametrize("place", ["/proc/x", "{home}/file"])
+def test_a_folder_of_the_catalogue_that_cannot_be_made_is_named(
+    shop: Shop, run: Run, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    (shop.home / "file").touch()
+    folder = place.format(home=shop.home)
+    monkeypatch.setenv("PLUMBLINE__LAKE__CATALOG_URI", f"sqlite:///{folder}/catalog.db")
+    code, out = run("lake tables")
+    assert code == EXIT_BUG
+    assert out.startswith(f"error: A folder could not be made.\n  where: {folder}\n")
+
+
+def test_a_warehouse_below_which_no_folder_can_be_made_is_named(profile: Profile) -> None:
+    lake = Lake(profile.model_copy(update={"lake": profile.lake.model_copy(update={"warehouse": "/proc/x"})}))
+    with pytest.raises(PlumblineError, match="A folder could not be made"):
+        lake.staging("events", "key", day(0), 1)
 
 
 def test_a_warehouse_that_is_no_folder_is_refused(shop: Shop, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
