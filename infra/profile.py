@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, SecretStr, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 
 from common.config import parse_yaml, read_yaml
 from infra.errors import DataError
@@ -61,7 +62,7 @@ class SampleSettings(_Section):
     @model_validator(mode="after")
     def _in_order(self) -> Self:
         if self.valid_from >= self.test_from:
-            raise ValueError("valid_from must be before test_from")
+            raise ValueError("a valid_from before test_from")
         return self
 
 
@@ -171,8 +172,8 @@ def load_profile(name: str | None = None, environ: Mapping[str, str] = os.enviro
     try:
         return Profile(name=chosen, **filled)
     except ValidationError as error:
-        faults = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
-        raise ProfileError(f"The profile does not fit: {faults}", where=str(path), do=_REMEDY) from error
+        why = "\n         ".join(map(_fault, error.errors()))
+        raise ProfileError("The profile does not fit.", where=f"environment, or {path}", why=why, do=_REMEDY) from error
 
 
 def code_commit(profile: Profile) -> str:
@@ -186,7 +187,35 @@ def code_commit(profile: Profile) -> str:
     return asked.stdout.strip() or "unknown"
 
 
-_REMEDY = "Correct the YAML, or set PLUMBLINE__<SECTION>__<KEY> in the environment."
+_REMEDY = "Correct the variable where it is set, else the file."
+# What a value may be, by the first word of the name that pydantic has for what is wrong with it.
+_ALLOWED = {
+    "bool": "true or false",
+    "date": "a day such as 2018-01-05",
+    "dict": "keys with their values",
+    "extra": "nothing, as there is no such setting",
+    "greater": "{ge} or more",
+    "int": "a whole number",
+    "less": "{le} or less",
+    "literal": "{expected}",
+    "model": "keys with their values",
+    "path": "a path",
+    "string": "a text",
+    "tuple": "a list such as [a, b]",
+    "value": "{error}",
+}
+
+
+def _fault(fault: ErrorDetails) -> str:
+    """A setting, the variable that overrides it, what was found there, and what is allowed."""
+    keys = [str(key) for key in fault["loc"]]
+    name = f"{'.'.join(keys)} ({_PREFIX}{'__'.join(keys).upper()})"
+    word = fault["type"].split("_")[0]
+    if word == "missing":
+        return f"{name} is missing."
+    found = "not as it must be" if keys[:2] == ["airflow", "api"] else repr(fault["input"])  # a password may be in it
+    allowed = _ALLOWED[word].format(**fault.get("ctx", {})) if word in _ALLOWED else fault["msg"]
+    return f"{name} is {found}; allowed is {allowed}."
 
 
 def _override(raw: dict[str, Any], variable: str, value: str) -> None:
