@@ -20,6 +20,11 @@ class PlumblineError(Exception):
         self.what, self.where, self.why, self.do = what, where, why, do
         super().__init__(self.__str__())
 
+    @property
+    def parts(self) -> dict[str, str]:
+        """What it was made of, by name."""
+        return {"what": self.what, "where": self.where, "why": self.why, "do": self.do}
+
     def __str__(self) -> str:
         parts = (("", self.what), ("  where: ", self.where), ("  why:   ", self.why), ("  do:    ", self.do))
         return "\n".join(label + text for label, text in parts if text)

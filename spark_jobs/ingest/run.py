@@ -156,7 +156,7 @@ class _Ingest:
                 per_day[name][day] = count
             else:
                 tallies[name] = tally_of(tally)
-        unusable = {name: tallies[name].problem for name in sorted(tallies) if tallies[name].problem}
+        unusable = {name: str(tallies[name].problem) for name in sorted(tallies) if tallies[name].problem}
         contents = {
             file.sha256: Remembered(file.name, file.sha256, tallies[file.name].records, per_day[file.name])
             for file in files

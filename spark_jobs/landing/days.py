@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections import Counter
+from collections.abc import Mapping
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from spark_jobs.landing.files import landing_files
 from spark_jobs.landing.read import MOMENT, TALLY, batches, tally_of
 from spark_jobs.landing.tables import OLDEST, TABLES
 
+_NEXT_LINE = "\n         "  # below the first one of a part of an error
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -39,27 +41,38 @@ def landed_days(landing: Path) -> dict[str, date]:
     now = datetime.now(UTC)
     low, high = ((moment - _EPOCH) // timedelta(microseconds=1) for moment in (OLDEST, now))
     counts: Counter[int] = Counter()  # by the number of the day since the epoch
-    problems = [str(problem) for problem in found.problems.values()]
+    problems = dict(found.problems)
     for file in {file.sha256: file for file in found.files}.values():
         in_file: Counter[int] = Counter()
         for batch in batches(file, TABLES["events"].wanted):
             moments = batch.column(MOMENT).cast("int64").to_pylist()
             in_file.update(m // 86_400_000_000 for m in moments if m is not None and low <= m <= high)
-            problem = next((tally_of(text).problem for text in batch.column(TALLY).to_pylist() if text), "")
+            problem = next((tally_of(text).problem for text in batch.column(TALLY).to_pylist() if text), None)
         if problem:
-            problems.append(problem)
+            problems[file.name] = problem
         else:
             counts += in_file
     if not counts:
-        raise DataError(
-            "No landed event has a time that can be read.",
-            where=str(landing),
-            why="\n".join(problems),
-            do="See docs/bring-your-data.md: events need event_time such as 2018-01-05T10:00:00Z.",
-        )
+        raise _no_event(landing, problems)
     events = Counter({_EPOCH.date() + timedelta(days=day): count for day, count in counts.items()})
     valid_from, test_from = _cuts(events)
     return {"first": min(events), "last": max(events), "valid_from": valid_from, "test_from": test_from}
+
+
+def _no_event(landing: Path, problems: Mapping[str, DataError]) -> DataError:
+    """Why there is no day at all: what is wrong with each file that cannot be used, a line each."""
+    whys = [
+        " ".join(filter(None, (fault.what, fault.where and f"({fault.where})", fault.why)))
+        for fault in problems.values()
+    ]
+    remedies = [f"{name}: {fault.do}" for name, fault in problems.items()]
+    return DataError(
+        "No landed event has a time that can be read.",
+        where=str(landing),
+        why=_NEXT_LINE.join(whys),
+        do=_NEXT_LINE.join(remedies)
+        or "See docs/bring-your-data.md: events need event_time such as 2018-01-05T10:00:00Z.",
+    )
 
 
 def _cuts(events: Counter[date]) -> tuple[date, date]:

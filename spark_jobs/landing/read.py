@@ -28,7 +28,7 @@ class Tally:
     """What a file turned out to be: the records that it holds, or why it cannot be used at all."""
 
     records: int
-    problem: str = ""
+    problem: DataError | None = None
 
 
 def schema(wanted: Wanted) -> pa.Schema:
@@ -41,7 +41,12 @@ def schema(wanted: Wanted) -> pa.Schema:
 
 def tally_of(text: str) -> Tally:
     """A tally as it stands in the column `_tally`."""
-    return Tally(**json.loads(text))
+    records, problem = json.loads(text)
+    return Tally(records, DataError(**problem) if problem else None)
+
+
+def _text_of(tally: Tally) -> str:
+    return json.dumps((tally.records, tally.problem and tally.problem.parts))
 
 
 def batches(file: LandingFile, wanted: Wanted) -> Iterator[pa.RecordBatch]:
@@ -49,20 +54,20 @@ def batches(file: LandingFile, wanted: Wanted) -> Iterator[pa.RecordBatch]:
 
     Whatever is wrong with a file as a whole is said in its tally; batches that came before are then not to be used.
     """
-    records, problem = 0, ""
+    records, problem = 0, None
     try:
         for batch in _batches(file, wanted):
             yield _numbered(file.name, records, batch, wanted)
             records += len(batch[FAULT])
         if records == 0:
-            problem = str(DataError(f"{file.name} holds no row.", do="Deliver it again, or take it away."))
+            problem = DataError(f"{file.name} holds no row.", do="Deliver it again, or take it away.")
     except DataError as error:
-        problem = str(error)
+        problem = error
     except Exception as error:  # noqa: BLE001
         # A file that our reader stumbles over must not keep the other files out.
-        fault = DataError(f"{file.name} cannot be read.", why=f"{type(error).__name__}: {error}", do="Deliver it anew.")
-        problem = str(fault)
-    tally = json.dumps(vars(Tally(records, problem)))
+        why = f"{type(error).__name__}: {error}"
+        problem = DataError(f"{file.name} cannot be read.", why=why, do="Deliver it anew.")
+    tally = _text_of(Tally(records, problem))
     yield pa.RecordBatch.from_pylist([{FILE: file.name, TALLY: tally}], schema(wanted))
 
 

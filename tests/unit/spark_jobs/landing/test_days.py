@@ -34,6 +34,24 @@ def test_events_without_a_readable_time_say_so(tmp_path: Path) -> None:
         landed_days(tmp_path)
 
 
+def test_files_that_cannot_be_used_are_told_in_one_error_a_line_each(tmp_path: Path) -> None:
+    (tmp_path / "events").mkdir()
+    (tmp_path / "events" / "1.csv").write_text(_csv("2018-01-05").replace(",", ";"))
+    (tmp_path / "events" / "2.csv").write_text(_csv())
+    with pytest.raises(DataError, match="No landed event") as failure:
+        landed_days(tmp_path)
+    assert [line.strip() for line in failure.value.why.splitlines()] == [
+        "events/1.csv lacks the columns user_id, item_id, event_time, event_type. "
+        "Its values are separated by semicolons.",
+        "events/2.csv holds no row.",
+    ]
+    assert [line.strip() for line in failure.value.do.splitlines()] == [
+        "events/1.csv: Save it with commas.",
+        "events/2.csv: Deliver it again, or take it away.",
+    ]
+    assert str(failure.value).count("why:") == str(failure.value).count("do:") == 1
+
+
 @pytest.mark.parametrize("scale", [1, 1_000, 1_000_000, 1_000_000_000])
 def test_epoch_numbers_are_read_in_any_of_their_units(tmp_path: Path, scale: int) -> None:
     (tmp_path / "events.csv").write_text(_csv(str(1515146400 * scale)))
