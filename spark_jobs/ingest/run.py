@@ -18,7 +18,7 @@ from pyspark import StorageLevel
 from pyspark.sql import DataFrame, SparkSession
 
 from infra.contracts import UNDATED
-from infra.errors import DataError, PlumblineError
+from infra.errors import PlumblineError
 from infra.lake import Lake, current_keys
 from infra.ledger import LandingFile as Remembered
 from infra.ledger import Ledger, named_input
@@ -34,7 +34,7 @@ from spark_jobs.ingest.catalogue import Catalogue
 from spark_jobs.ingest.holdings import Holdings, take_stock
 from spark_jobs.ingest.reading import read_landing
 from spark_jobs.ingest.typing_rules import typed_rows, typing_rules
-from spark_jobs.landing.files import Found, LandingFile, landing_files
+from spark_jobs.landing.files import Found, LandingFile, landing_files, nothing_landed
 from spark_jobs.landing.read import TALLY, Tally, tally_of
 from spark_jobs.landing.tables import TABLES, Landed
 
@@ -123,13 +123,9 @@ class _Ingest:
         return replace(report, problems=tuple(fresh.problems.values()), messages=messages)
 
     def _nothing_landed(self) -> JobReport:
-        name, folder = self.table.table, self.profile.landing
+        name = self.table.table
         if self.table.needed_always:
-            raise DataError(
-                f"There is no landing file of {name}.",
-                where=str(folder),
-                do=f"Put {name}.csv, .jsonl or .parquet there, or a folder {name}/ of such files.",
-            )
+            raise nothing_landed(self.profile.landing, name)
         return JobReport(name, messages=(f"{name}: no landing file; nothing to do",))
 
     def _fresh(self, found: Found, known: set[str]) -> _Fresh:

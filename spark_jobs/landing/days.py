@@ -14,7 +14,9 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 from infra.errors import DataError, exit_with_reason
-from spark_jobs.landing.files import landing_files
+from infra.ledger import Ledger
+from infra.profile import load_profile
+from spark_jobs.landing.files import required_files
 from spark_jobs.landing.read import MOMENT, TALLY, batches, tally_of
 from spark_jobs.landing.tables import OLDEST, TABLES
 
@@ -28,16 +30,7 @@ def landed_days(landing: Path) -> dict[str, date]:
     Raises:
         DataError: there are no event files, or none of their rows has a readable time.
     """
-    if not landing.is_dir():
-        kind = "is a file" if landing.exists() else "does not exist"
-        raise DataError(f"The landing folder {kind}.", where=str(landing), do="Name the folder that your files are in.")
-    found = landing_files(landing, "events")
-    if not found.files and not found.problems:
-        raise DataError(
-            "There are no landed events.",
-            where=str(landing),
-            do="Put events.csv, .jsonl or .parquet there, or a folder events/ of such files (docs/bring-your-data.md).",
-        )
+    found = required_files(landing, "events")
     now = datetime.now(UTC)
     low, high = ((moment - _EPOCH) // timedelta(microseconds=1) for moment in (OLDEST, now))
     counts: Counter[int] = Counter()  # by the number of the day since the epoch
@@ -97,10 +90,13 @@ def _quantile(events: Counter[date], share: float) -> date:
 
 
 def main() -> int:
-    """Print the days of one landing folder."""
+    """Print the days of one landing folder; one whose events could not be ingested for want of items is refused."""
     parser = argparse.ArgumentParser(prog="python -m spark_jobs.landing.days", description=__doc__)
     parser.add_argument("landing", type=Path)
-    days = landed_days(parser.parse_args().landing)
+    landing = parser.parse_args().landing
+    if not Ledger(load_profile()).landings.files("items"):
+        required_files(landing, "items")
+    days = landed_days(landing)
     print(json.dumps({name: day.isoformat() for name, day in days.items()}))
     return 0
 

@@ -54,6 +54,30 @@ def landing_files(landing: Path, table: str) -> Found:
     return Found(tuple(files), problems)
 
 
+def required_files(landing: Path, table: str) -> Found:
+    """The files of a table without which there is nothing to do.
+
+    Raises:
+        DataError: the landing folder is none, or there is no file of the table.
+    """
+    if not landing.is_dir():
+        kind = "is a file" if landing.exists() else "does not exist"
+        raise DataError(f"The landing folder {kind}.", where=str(landing), do="Name the folder that your files are in.")
+    found = landing_files(landing, table)
+    if not found.files and not found.problems:
+        raise nothing_landed(landing, table)
+    return found
+
+
+def nothing_landed(landing: Path, table: str) -> DataError:
+    """There is no file of a table that is needed."""
+    return DataError(
+        f"There is no landing file of {table}.",
+        where=str(landing),
+        do=f"Put {table}.csv, .jsonl or .parquet there, or a folder {table}/ of such files (docs/bring-your-data.md).",
+    )
+
+
 def _paths(landing: Path, table: str) -> Iterator[Path]:
     if not landing.is_dir():
         return

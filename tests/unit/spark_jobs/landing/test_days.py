@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+import sys
 from datetime import date
 from pathlib import Path
 
 import duckdb
 import pytest
 
-from infra.errors import DataError
-from spark_jobs.landing.days import landed_days
+from infra.errors import EXIT_DATA, DataError, exit_with_reason
+from infra.ledger import Ledger
+from infra.ledger.landings import LandingFile
+from infra.profile import load_profile
+from spark_jobs.landing.days import landed_days, main
 
 
 def _csv(*times: str) -> str:
@@ -26,6 +30,35 @@ def test_the_range_spans_files_of_all_formats_and_ignores_the_future_and_the_unr
 def test_an_empty_landing_folder_says_what_to_put_there(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"events\.csv"):
         landed_days(tmp_path)
+
+
+def asked(landing: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> tuple[object, str]:
+    """The exit code and the words of the command, with a new state."""
+    monkeypatch.setenv("PLUMBLINE__HOME", str(landing / "_state"))
+    monkeypatch.setattr(sys, "argv", ["days", str(landing)])
+    with pytest.raises(SystemExit) as ended:
+        exit_with_reason(main)
+    return ended.value.code, "".join(capsys.readouterr())
+
+
+def test_a_folder_without_items_is_refused_until_items_have_been_delivered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "events.csv").write_text(_csv("2018-01-05"))
+    code, said = asked(tmp_path, monkeypatch, capsys)
+    assert code == EXIT_DATA
+    assert "There is no landing file of items." in said and "Put items.csv" in said
+    Ledger(load_profile()).landings.record("items", [LandingFile("items.csv", "ff", 1, {})])
+    code, said = asked(tmp_path, monkeypatch, capsys)
+    assert code == 0 and '"first": "2018-01-05"' in said
+
+
+def test_a_folder_with_items_and_events_has_its_days(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "events.csv").write_text(_csv("2018-01-05"))
+    (tmp_path / "items.csv").write_text("item_id,title\ni,A pen\n")
+    assert asked(tmp_path, monkeypatch, capsys)[0] == 0
 
 
 def test_events_without_a_readable_time_say_so(tmp_path: Path) -> None:
