@@ -37,18 +37,29 @@ def main(spec: StageSpec) -> StageResult:
     """Train, hold the gate, write `model/` and `gate.json`."""
     config = resolve_config(spec, Config)
     stage = AlignmentStage.start(spec, config)
+    feedback = training_feedback(spec, stage.samples) if config.source == "real_feedback" else []
     if config.source == "self_play":
         found = self_play(stage.model.eval(), stage.items, stage.examples, config.level, config.choice)
     else:
-        feedback = training_feedback(spec, stage.samples)
         found = real_feedback(stage.items, stage.examples, feedback, config.level, config.choice)
     kept, examples = len(found.kept), len(stage.examples)
     sizes = {"examples": float(examples), "preferences": float(kept), "dropped": float(found.dropped)}
     if kept < config.least:
-        return stage.leave_out(f"{kept} preferences from {examples} examples, fewer than {config.least}", sizes)
+        reason = f"{kept} preferences from {examples} examples, fewer than {config.least}"
+        return stage.leave_out(reason + _lacking(config, bool(feedback)), sizes)
     trained = _train(stage, config, found.kept)
     steps = {"steps": float(trained.steps), "best_step": float(trained.best_step)}
     return stage.end({**sizes, **steps}, trained.resumed_from, best=trained.best_step)
+
+
+def _lacking(config: Config, rated: bool) -> str:
+    """What the shop lacks for preferences from real feedback; those of self-play ask nothing of it but examples."""
+    if config.source == "self_play":
+        return ""
+    if not rated:
+        return ": its training events have no ratings, so nobody is known to like or dislike anything"
+    stars = "fewer than 3" if config.level == "easy" else "3 or 4"
+    return f": too few customers gave one item 5 stars and at least {config.choice.least} other items {stars}"
 
 
 def _train(stage: AlignmentStage, config: Config, found: list[Preference]) -> Trained:

@@ -118,8 +118,16 @@ def test_a_stage_with_too_few_preferences_hands_on_what_it_started_from_with_a_r
     few = named(spec, "few", {**FEEDBACK, "choice": {"least": 5}})
     result = progressive.main(few)
     assert result.metrics["accepted"] == 0.0 and "steps" not in result.metrics
-    assert record(few)["reason"].startswith("0 preferences from 90 examples")
+    lacking = "too few customers gave one item 5 stars and at least 5 other items fewer than 3"
+    assert record(few)["reason"] == f"0 preferences from 90 examples, fewer than 3: {lacking}"
     assert weights(few.out) == weights(spec.artifacts["sft"])
+
+
+def test_a_shop_without_ratings_is_told_that_it_lacks_them(spec: StageSpec, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progressive, "training_feedback", lambda spec, samples: [])
+    silent = named(spec, "silent", FEEDBACK)
+    progressive.main(silent)
+    assert "its training events have no ratings" in record(silent)["reason"]
 
 
 def test_feedback_counts_if_it_was_said_in_the_training_part(spec: StageSpec) -> None:
