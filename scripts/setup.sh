@@ -79,7 +79,7 @@ if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$want" ]; then
 fi
 python=$(find_python)
 started=$SECONDS
-say "building the environment in .venv with $("$python" --version) (about 1 to 3 minutes, 2.6 GB)"
+say "building the environment in .venv with $("$python" --version) (about 1 to 3 minutes, 3 GB)"
 # A virtual environment knows its own path: one that was moved is built anew.
 if [ ! -f "$venv/bin/activate" ] || ! grep -qF "$venv" "$venv/bin/activate"; then
   "$python" -m venv --clear "$venv" || fail "The virtual environment could not be made." \

@@ -41,6 +41,11 @@ def test_the_secret_names_exactly_what_the_profile_takes_from_the_environment(se
     assert all(f"{name}=" in DOCKERFILE for name in IN_THE_IMAGE)
 
 
+def test_the_set_up_and_the_read_me_name_one_size() -> None:
+    (told,) = re.findall(r"minutes, ([\d.]+ GB)\)\"", SETUP)
+    assert f"{told})" in (CHECKOUT / "README.md").read_text()
+
+
 def test_the_secret_that_is_committed_holds_no_value() -> None:
     (secret,) = _documents("settings.yaml")
     assert set(secret["stringData"].values()) == {""}
