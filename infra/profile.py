@@ -54,15 +54,18 @@ class SparkSettings(_Section):
 
 
 class SampleSettings(_Section):
-    """The cut dates of the split in time: train < `valid_from` <= validation < `test_from` <= test."""
+    """The cut dates of the split in time: train < `valid_from` <= validation < `test_from` <= test.
+
+    The same date twice leaves validation without a day.
+    """
 
     valid_from: date
     test_from: date
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:
-        if self.valid_from >= self.test_from:
-            raise ValueError("a valid_from before test_from")
+        if self.valid_from > self.test_from:
+            raise ValueError("a valid_from that is not after test_from")
         return self
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from spark_jobs.landing.days import cuts
 from tests.unit.training.sample_kit import write_rows
 
 FIRST = date(2024, 1, 1)
@@ -36,15 +37,15 @@ def titled(items: int) -> dict[str, str | None]:
 
 
 def write_shop(folder: Path, events: Sequence[Event], titles: Mapping[str, str | None]) -> Path:
-    """The sample tables of a shop: histories end before the day, 80 % and 90 % of the events cut the split."""
+    """The sample tables of a shop: histories end before the day, the split is cut as that of landed events."""
     folder.mkdir(parents=True, exist_ok=True)
-    valid, test = (_quantile(Counter(day for _, _, day in events), share) for share in (0.8, 0.9))
+    valid, test = cuts(Counter(FIRST + timedelta(days=day) for _, _, day in events))
     rows = list[tuple[Any, ...]]()
     for user in dict.fromkeys(user for user, _, _ in events):
         own = sorted((day, item) for who, item, day in events if who == user)
         for day, item in own:
             on, past = FIRST + timedelta(days=day), [i for d, i in own if d < day]
-            part = "test" if day >= test else "valid" if day >= valid else "train"
+            part = "test" if on >= test else "valid" if on >= valid else "train"
             rows.append((user, on, datetime(on.year, on.month, on.day, tzinfo=UTC), item, past, part, "unknown", None))
     write_rows(folder / "next_item_training_set.parquet", rows)
     texts: dict[str, Any] = {name: [None] * len(titles) for name in TEXTS}
@@ -53,12 +54,3 @@ def write_shop(folder: Path, events: Sequence[Event], titles: Mapping[str, str |
         pa.table(columns, schema=pa.schema([(name, pa.string()) for name in columns])), folder / "items.parquet"
     )
     return folder
-
-
-def _quantile(days: Counter[int], share: float) -> int:
-    reached = 0
-    for day in sorted(days):
-        reached += days[day]
-        if reached >= share * days.total():
-            return day
-    return max(days)

@@ -1,7 +1,7 @@
 """Which days the landed events cover: `python -m spark_jobs.landing.days FOLDER` prints them as JSON, without Spark.
 
-`first` and `last` have an event; about 80 % of the events are before `valid_from`, 90 % before `test_from`, which is
-another day, however few there are.
+`first` and `last` have an event; about 80 % of the events are before `valid_from`, 90 % before `test_from`. Where there
+are few days, there is training before there is test, and test before there is validation (`cuts`).
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def landed_days(landing: Path) -> dict[str, date]:
     if not counts:
         raise _no_event(landing, problems)
     events = Counter({_EPOCH.date() + timedelta(days=day): count for day, count in counts.items()})
-    valid_from, test_from = _cuts(events)
+    valid_from, test_from = cuts(events)
     return {"first": min(events), "last": max(events), "valid_from": valid_from, "test_from": test_from}
 
 
@@ -68,23 +68,28 @@ def _no_event(landing: Path, problems: Mapping[str, DataError]) -> DataError:
     )
 
 
-def _cuts(events: Counter[date]) -> tuple[date, date]:
-    """Where validation and test begin. A day that holds both shares is validation where days follow it, else test."""
-    valid_from, test_from = _quantile(events, 0.8), _quantile(events, 0.9)
+def cuts(events: Mapping[date, int]) -> tuple[date, date]:
+    """Where validation and test begin, by the number of events of each day.
+
+    The first day is training, whatever it holds; alone, nothing is held out. A later one that holds both shares is
+    validation where days follow it, else test; then the day before it is validation, where that is not the first.
+    """
+    first, *later = sorted(events)
+    begin = later[0] if later else first + timedelta(days=1)
+    valid_from, test_from = (max(begin, _quantile(events, share)) for share in (0.8, 0.9))
     if valid_from < test_from:
         return valid_from, test_from
-    if later := [day for day in events if day > valid_from]:
-        return valid_from, min(later)
-    earlier = [day for day in events if day < test_from]
-    return max(earlier, default=test_from - timedelta(days=1)), test_from
+    if behind := [day for day in later if day > valid_from]:
+        return valid_from, behind[0]
+    return max((day for day in later if day < test_from), default=test_from), test_from
 
 
-def _quantile(events: Counter[date], share: float) -> date:
+def _quantile(events: Mapping[date, int], share: float) -> date:
     """The day on which the running count of events reaches `share` of them."""
-    reached = 0
+    reached, total = 0, sum(events.values())
     for day in sorted(events):
         reached += events[day]
-        if reached >= share * events.total():
+        if reached >= share * total:
             return day
     return max(events)
 

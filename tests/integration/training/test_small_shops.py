@@ -118,8 +118,13 @@ def once() -> list[Event]:
     return [(f"u{user}", f"i{user % 60:03d}", user % 50) for user in range(200)]
 
 
-def one_day() -> list[Event]:
-    return [(user, item, 0) for user, item, _ in walks(60, 60)]
+def on_days(*users_by_day: int) -> list[Event]:
+    """So many users a day, all of whom come on the days before too."""
+    return [
+        (user, item, day)
+        for day, users in enumerate(users_by_day)
+        for user, item, _ in walks(users, 60, length=3 + day)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -127,9 +132,10 @@ def one_day() -> list[Event]:
     [
         (lambda: walks(users=5, items=60), "of at least 20 users in the training part", True),
         (once, "nothing to train the collaborative encoder on", True),
-        (one_day, "the time split has no training samples", False),
+        (lambda: on_days(60), "0 validation samples", False),
+        (lambda: on_days(60, 20), "0 validation samples", True),
     ],
-    ids=["five users", "users with one event each", "all on one day"],
+    ids=["five users", "users with one event each", "all on one day", "on two days"],
 )
 def test_what_there_is_too_little_data_for_is_left_out_in_words(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, events: Callable[[], list[Event]], why: str, measured: bool
@@ -137,8 +143,10 @@ def test_what_there_is_too_little_data_for_is_left_out_in_words(
     monkeypatch.setattr(Steps, "run", lambda *_: pytest.fail("training began"))
     chain = run_chain(tmp_path, events(), titled(60))
     assert why in told(chain)["collaborative"]
-    assert (chain["evaluate"].out_dir / "baseline").is_dir() == measured
     assert ("without the time split" in told(chain).get("evaluate", "")) != measured
+    assert ("popularity.ndcg@10" in result(chain["evaluate"])["metrics"]) == measured
+    rows = nightly(chain["evaluate"], tmp_path, {"u001": ["i000"], "new": []})
+    assert {row["user_id"] for row in rows} == {"u001", "new"}
 
 
 def test_items_that_left_the_catalogue_are_not_learnt_and_not_asked_for(tmp_path: Path) -> None:

@@ -41,7 +41,11 @@ def test_an_unknown_key_is_named(variable: str) -> None:
         ("PLUMBLINE__SAMPLES__TEST_FROM", "8.1.2018", "'8.1.2018'; allowed is a day such as 2018-01-05."),
         ("PLUMBLINE__SYSTEMS", "generative_rec", "'generative_rec'; allowed is a list such as [a, b]."),
         ("PLUMBLINE__LAKE", "7", "7; allowed is keys with their values."),
-        ("PLUMBLINE__SAMPLES", "{valid_from: 2018-01-05, test_from: 2018-01-05}", "allowed is a valid_from before "),
+        (
+            "PLUMBLINE__SAMPLES",
+            "{valid_from: 2018-01-06, test_from: 2018-01-05}",
+            "allowed is a valid_from that is not after ",
+        ),
     ],
 )
 def test_a_value_that_does_not_fit_is_told_with_its_variable_and_what_is_allowed(

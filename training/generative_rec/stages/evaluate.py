@@ -11,7 +11,8 @@ so a trained model has a row there only where its stage trained one for it (`spl
 
 A row whose stages were left out has the weights of the row that they started from, and so its figures; a model whose
 stage made nothing has no row, and neither has a baseline that the data is too little for: `gate.json` says why. The
-baseline with the best NDCG@10 is packed in `baseline/`: where there is no champion, it makes the nightly lists.
+baseline with the best NDCG@10 is packed in `baseline/`: where there is no champion, it makes the nightly lists. Where
+nothing could be measured, as in a shop of one day, that is popularity over the training part.
 """
 
 from __future__ import annotations
@@ -131,10 +132,19 @@ def _catalogue(spec: StageSpec, config: Config) -> list[str]:
 
 
 def _pack_best(spec: StageSpec, config: Config, catalogue: Sequence[str], metrics: Mapping[str, float]) -> None:
-    measured = [name for name in next(iter(config.baselines.values()), ()) if f"{name}.{COMPARED}" in metrics]
-    if measured:
-        best = max(measured, key=lambda name: metrics[f"{name}.{COMPARED}"])
+    names = next(iter(config.baselines.values()), ())
+    measured = [name for name in names if f"{name}.{COMPARED}" in metrics]
+    if measured or (names and _has_training(spec, next(iter(config.baselines)))):
+        best: BaselineName = max(measured, key=lambda name: metrics[f"{name}.{COMPARED}"], default="popularity")
         pack(spec, Facts(best, spec.seed, config.sasrec, config.rank_own), catalogue, spec.out_dir / "baseline")
+
+
+def _has_training(spec: StageSpec, split: Split) -> bool:
+    try:
+        read_samples(spec, split, TABLE)
+    except LeftOut:
+        return False
+    return True
 
 
 def chosen_samples(test: Sequence[NextItem], limit: int | None, seed: int) -> list[NextItem]:

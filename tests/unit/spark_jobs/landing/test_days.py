@@ -102,11 +102,13 @@ def test_the_split_is_cut_where_eight_and_nine_of_ten_events_are_reached(tmp_pat
     [
         ((10, 10, 10), (2, 3)),  # the last day holds both shares: the day before it is for validation
         ((60, 35, 3, 2), (2, 3)),  # a sale: it is validation, and what follows is test
-        ((5,), (0, 1)),  # a single day: no day before it holds an event
-        ((100, 1), (1, 2)),
+        ((95, 3, 2), (2, 3)),  # the first day holds both shares, and is training all the same
+        ((100, 1), (2, 2)),  # two days: training and test
+        ((1, 100), (2, 2)),
+        ((5,), (2, 2)),  # a single day: training, and nothing is held out
     ],
 )
-def test_however_few_days_there_are_validation_begins_before_test(
+def test_however_few_days_there_are_the_first_is_training(
     tmp_path: Path, per_day: tuple[int, ...], cuts: tuple[int, int]
 ) -> None:
     days = [f"2024-03-{day:02d}" for day, count in enumerate(per_day, start=1) for _ in range(count)]
