@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from common.pipelines import Pipeline, Stage, Trigger
 
 # What is at once a DAG, a task, an asset, a Python module, a folder and a registered model.
-_NAME = re.compile(r"[A-Za-z0-9_]+")
+_NAME = re.compile(r"[A-Za-z0-9_]{1,100}")
+_MOST = 1_000_000  # minutes: two years
+_OF_A_MODEL = (assets.challenger, assets.decision)
 
 
 def faults_of(pipeline: Pipeline, folder: Path) -> Iterator[str]:
@@ -30,12 +32,18 @@ def faults_of(pipeline: Pipeline, folder: Path) -> Iterator[str]:
     yield from _of_files(pipeline, folder)
 
 
-def unknown_awaited(pipeline: Pipeline, models: Collection[str], tables: Collection[str]) -> Iterator[str]:
-    """Every asset that a system waits for in vain, as it is none of the models of all systems and the lake's tables."""
-    known = {*map(assets.table, tables), *map(assets.challenger, models), *map(assets.decision, models)}
+def unknown_assets(pipeline: Pipeline, models: Collection[str] | None, tables: Collection[str]) -> Iterator[str]:
+    """Everything that a system waits for, reads or writes in vain: it is none of the models of all systems (None: they
+    are not known) and the tables of the lake."""
+    known = {*map(assets.table, tables), *(of(model) for model in models or () for of in _OF_A_MODEL)}
+    for who, stage in _stages(pipeline):
+        for table in sorted({*stage.reads.lake, *stage.writes.tables} - set(tables)):
+            yield f"{who} names the table {table!r}, which has no contract"
+        for model in sorted(set(stage.reads.models) - set(models if models is not None else stage.reads.models)):
+            yield f"{who} reads the model {model!r}, which no system makes"
     for who, trigger in _triggers(pipeline):
         for awaited in trigger.after:
-            if assets.parse(awaited) not in known:
+            if assets.parse(awaited) not in known and (models is not None or "(" not in awaited):
                 yield f"{who} waits for {awaited}, which is no table, nor of a model that a system makes"
 
 
@@ -60,7 +68,10 @@ def _of_names(pipeline: Pipeline) -> Iterator[str]:
     for kind, given in names.items():
         for name in given:
             if not _NAME.fullmatch(name):
-                yield f"the {kind} {name!r} is no name: A to Z, a to z, 0 to 9 and _ are allowed"
+                yield f"the {kind} {name!r} is no name: up to 100 of A to Z, a to z, 0 to 9 and _ are allowed"
+    registrations = {"register", *(f"register_{model}" for model in pipeline.models)}
+    for name in sorted(registrations & {stage.name for stage in pipeline.stages}):
+        yield f"a stage is called {name}, as the task that registers a model is"
 
 
 def _of_numbers(pipeline: Pipeline) -> Iterator[str]:
@@ -69,9 +80,10 @@ def _of_numbers(pipeline: Pipeline) -> Iterator[str]:
         numbers.append((who, "time_limit_minutes", stage.time_limit_minutes))
         if stage.reads.query and stage.reads.query.days is not None:
             numbers.append((who, "query.days", stage.reads.query.days))
+    numbers += [(who, "minutes in `every`", trigger.minutes) for who, trigger in _triggers(pipeline) if trigger.minutes]
     for who, key, number in numbers:
-        if number < 1:
-            yield f"{who} has {number} {key}, where 1 or more are allowed"
+        if not 1 <= number <= _MOST:
+            yield f"{who} has {number} {key}, where 1 to {_MOST} are allowed"
 
 
 def _of_gpus(pipeline: Pipeline) -> Iterator[str]:
@@ -86,6 +98,8 @@ def _of_gpus(pipeline: Pipeline) -> Iterator[str]:
 
 def _of_reads(pipeline: Pipeline) -> Iterator[str]:
     """Of the order of stages: each reads what one before it has written."""
+    if not pipeline.presets:
+        yield "no stage names a preset in its `config`, so none would ever run"
     seen: dict[str, Stage] = {}
     written = {table for stage in pipeline.stages for table in stage.writes.tables}
     for stage in pipeline.stages:
@@ -108,6 +122,8 @@ def _of_models(pipeline: Pipeline) -> Iterator[str]:
 
 def _of_triggers(pipeline: Pipeline) -> Iterator[str]:
     for who, trigger in _triggers(pipeline):
+        if not trigger.notes.strip():
+            yield f"{who} has no notes, which say in Airflow what it does and what to check when it is red"
         if bool(trigger.after) == bool(trigger.every):
             yield f"{who} needs either `after: [asset, ...]` or `every: 15m`"
         if trigger.every and not trigger.minutes:

@@ -189,6 +189,10 @@ class Pipeline:
         """The job of that name. Raises DataError if there is none."""
         return _named(name, {job.name: job for job in self.jobs}, f"{self.system} has no job")
 
+    def maker(self, model: str) -> str:
+        """The stage whose folder is registered as this model. Raises DataError if there is none."""
+        return _named(model, self.models, f"{self.system} makes no model")
+
     def tables(self) -> set[str]:
         """Every lake table that comes from outside the stages: what a training run pins when it starts."""
         written = {table for stage in self.stages for table in stage.writes.tables}

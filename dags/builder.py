@@ -76,7 +76,8 @@ def pipelines() -> list[Pipeline]:
 def refuse_faulty_systems() -> None:
     """Raise what is wrong with the declarations of the others, for Airflow to show."""
     if faults := declared_systems(PROFILE)[1]:
-        raise DataError("Systems whose DAGs are missing:", why="\n".join(map(str, faults)))
+        lines = [f"{fault.where}: {fault.what} {fault.why} {fault.do}".rstrip() for fault in faults]
+        raise DataError("DAGs are missing, for these declarations cannot be used.", why="\n".join(lines))
 
 
 def after(*written: str) -> PartitionedAssetTimetable:
@@ -252,17 +253,19 @@ def promotion_dag(doc: str, model: str) -> DAG:
     return dag
 
 
-def news() -> PartitionedAssetTimetable:
+def news() -> PartitionedAssetTimetable | None:
     """Whenever analysts have something new to read. Where a flag approves, once a partition: after the last of it.
 
     Where a person decides, the report waits neither for the answer nor for the lists: it is made before, and again
-    after.
+    after. None, where no system brings any.
     """
     lists = [
         table for pipeline in pipelines() for job in pipeline.jobs if job.after for table in job.stage.writes.tables
     ]
     models = [model for pipeline in pipelines() for model in pipeline.models]
     decisions = [f"decision({model})" for model in models]
+    if not (lists or models):
+        return None
     if PROFILE.airflow.approve_by_flag:
         return after_all(*lists, *decisions)
     return after(*(f"challenger({model})" for model in models), *decisions, *lists)

@@ -48,7 +48,7 @@ class Refused(BaseOperator):  # type: ignore[misc]
             with refusals():
                 raise DataError(
                     "Landing files or days were refused; the others go on without them.",
-                    why="\n".join(lines),
+                    why="\n".join(["", *(f"- {line}" for line in lines)]),
                     do="Mend what is named, put it back under the same name, and trigger the DAG for the same days.",
                 )
 

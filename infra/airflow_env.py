@@ -18,6 +18,7 @@ from typing import TypedDict
 
 import psutil
 
+from infra.folders import make_folder
 from infra.profile import CHECKOUT, Profile
 
 HOST = "127.0.0.1"
@@ -98,6 +99,7 @@ def dag_files() -> list[Path]:
 
 def prepare(profile: Profile) -> None:
     """Make Airflow's home, its secrets and the password of `admin`, each only if it is not there."""
+    make_folder(profile.airflow.home)
     (profile.airflow.home / "secrets").mkdir(parents=True, exist_ok=True, mode=0o700)
     fernet = base64.urlsafe_b64encode(os.urandom(_SECRETS["fernet_key"][1])).decode()
     _write_once(_secret_file(profile, "fernet_key"), fernet)

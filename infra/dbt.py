@@ -17,6 +17,7 @@ import yaml
 from infra import endings, processes, warm
 from infra.contracts import Contract, all_contracts, duckdb_types
 from infra.errors import PlumblineError, exit_with_reason
+from infra.folders import make_folder
 from infra.profile import CHECKOUT, Profile, load_profile
 from infra.telemetry import TELEMETRY_OFF
 
@@ -74,7 +75,7 @@ def build(profile: Profile, lake_views: Path) -> None:
     Raises:
         DbtFailed: dbt said no; its own output stands above.
     """
-    marts_path(profile).parent.mkdir(parents=True, exist_ok=True)
+    make_folder(marts_path(profile).parent)
     colours = [] if sys.stdout.isatty() else ["--no-use-colors"]
     options = [*colours, "--project-dir", str(PROJECT), "--profiles-dir", str(PROJECT)]
     argv = processes.python("infra.dbt_commands", *options)
@@ -85,7 +86,7 @@ def build(profile: Profile, lake_views: Path) -> None:
             "dbt failed.", where=str(PROJECT), why="See dbt's lines above.", do="Mend the model or its data."
         )
     page = profile.home / "report" / "dbt" / "index.html"
-    page.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(page.parent)
     shutil.copyfile(profile.home / "dbt" / "target" / "static_index.html", page)
 
 

@@ -15,6 +15,7 @@ import psutil
 
 from infra import warm
 from infra.errors import PlumblineError
+from infra.folders import make_folder
 
 COMMAND_MARK = "$ python"  # how a task's log shows the command whose own lines follow
 _GRACE_SECONDS = 15
@@ -50,7 +51,7 @@ class Service:
 
 def start(name: str, argv: Sequence[str], environment: Mapping[str, str], folder: Path) -> Service:
     """Start `argv` in its own session, so that a Ctrl-C in the terminal reaches only us and we stop it in order."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     log = folder / f"{name}.log"
     with log.open("ab") as output:
         process = subprocess.Popen(

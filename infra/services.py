@@ -18,6 +18,7 @@ from pathlib import Path
 from infra import airflow_env, processes, warm
 from infra.airflow_client import AirflowApiError, AirflowClient
 from infra.errors import exit_with_reason
+from infra.folders import make_folder
 from infra.launch import build_environment
 from infra.processes import Service, ServiceFailed
 from infra.profile import Profile, load_profile
@@ -79,7 +80,7 @@ def _warm_parents(environment: dict[str, str], logs: Path) -> list[Service]:
 
 
 def _migrate(environment: dict[str, str], logs: Path) -> None:
-    logs.mkdir(parents=True, exist_ok=True)
+    make_folder(logs)
     log = logs / "migrate.log"
     with log.open("ab") as output:
         done = subprocess.run(
@@ -165,7 +166,7 @@ def up(profile: Profile) -> int:
 
 def _start_all(profile: Profile) -> None:
     logs = _state(profile).parent
-    (profile.home / "report").mkdir(parents=True, exist_ok=True)
+    make_folder(profile.home / "report")
     services = start_airflow(profile, logs)
     try:
         for name, (argv, url) in _commands(profile).items():
@@ -185,7 +186,7 @@ def alone(profile: Profile) -> Iterator[None]:
         ServiceFailed: `up` has started services on it, or another start or demo is at work.
     """
     folder = _state(profile).parent
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     with (folder / "lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

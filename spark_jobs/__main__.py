@@ -74,8 +74,8 @@ def main() -> int:
 
 
 def _shortened(lines: list[str]) -> list[str]:
-    more = f"... and {len(lines) - _TOLD} more, in the log of this command"
-    return lines if len(lines) <= _TOLD else [*lines[:_TOLD], more]
+    told, more = [" ".join(line.split()) for line in lines[:_TOLD]], len(lines) - _TOLD
+    return [*told, f"... and {more} more, in the log of this command"] if more > 0 else told
 
 
 def _something_landed(tables: Sequence[str], args: argparse.Namespace, profile: Profile) -> bool:

@@ -19,6 +19,7 @@ from datetime import date
 from pathlib import Path
 
 from common.models import ModelVersion
+from infra.folders import make_folder
 from infra.profile import Profile
 
 JOBS = "jobs"
@@ -58,7 +59,7 @@ def stages_of(profile: Profile, system: str) -> Path:
 @contextmanager
 def hold(root: Path, *, alone: bool = False) -> Iterator[None]:
     """Keep others from choosing what to remove below `root` while a folder is opened; `alone`: choose oneself."""
-    root.mkdir(parents=True, exist_ok=True)
+    make_folder(root)
     with (root / "lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
         yield
@@ -92,7 +93,7 @@ def read_run(folder: Path) -> Run:
 
 def write_json(path: Path, value: Mapping[str, object], keep: bool = False) -> Path:
     """Write `value`, whole or not at all; with `keep` what is there already stays."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     if not (keep and path.is_file()):
         draft = path.with_name(f"{path.name}.{os.getpid()}")
         draft.write_text(json.dumps(value, indent=1))

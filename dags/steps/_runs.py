@@ -15,6 +15,7 @@ from dags.steps._folders import JOBS, PINS, Run, hold, marker_of, opened, read_r
 from dags.steps._inputs import is_state, newest_snapshot, read_files
 from dags.steps._models import active
 from feature_store.sources import require_committed
+from infra.folders import make_folder
 from infra.lake import Lake
 from infra.ledger import Ledger
 from infra.profile import Profile
@@ -58,7 +59,7 @@ def open_job(profile: Profile, pipeline: Pipeline, job: Job, day: date) -> Run:
     root = stages_of(profile, pipeline.system)
     folder = root / JOBS / job.name / f"{job.name}-{day}"
     with hold(root):
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         return Run(opened(folder), day, {}, models)
 
 

@@ -13,6 +13,7 @@ from dags.steps._folders import Run, write_json
 from dags.steps._inputs import newest_snapshot, query_rows, read_files
 from dags.steps._publish import content_hash
 from infra.errors import DataError
+from infra.folders import make_folder
 from infra.lake import Lake
 from infra.profile import Profile
 
@@ -58,7 +59,7 @@ def _query_ref(lake: Lake, system: str, query: Query, run: Run, out: Path) -> di
     """The rows of a query in a file that is named by what it holds, as the files of a spec's table."""
     rows = query_rows(lake, system, query, run.last, run.pins)
     file = out / f"{query.table}-{content_hash(rows)[:16]}.parquet"
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     pq.write_table(rows, file)
     origins = {lake.contract(table).origin for table in query.tables}
     return {"files": [str(file)], "snapshot": None, "origin": "simulated" if "simulated" in origins else "real"}

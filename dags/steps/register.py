@@ -33,7 +33,7 @@ def main() -> int:
     profile, model = load_profile(), arguments.model
     pipeline = load_pipeline(arguments.system, profile.training_preset)
     run = open_run(profile, pipeline, arguments.run_id, arguments.partition)
-    out = run.stage(pipeline.models[model])
+    out = run.stage(pipeline.maker(model))
     run_id = log_stage(profile, out, out)
     made: dict[str, str | bool | None] = {"model": model, "version": None, "passed": None}
     if json.loads((out / "result.json").read_text())["metrics"].get("models") == 0:

@@ -162,6 +162,7 @@ def _last_lines(client: AirflowClient, run_id: str, task: Task) -> list[str]:
         lines = client.log(task.dag, run_id, task.task, max(1, task.tries))
     except AirflowApiError as error:
         return [f"(its log could not be read: {error.what} {error.why})"]
-    own = [line for line in lines if not line.startswith("::")]  # Airflow's folding marks
+    own = [line for line in lines if not line.startswith(("::", "ALERT "))]  # Airflow's folding marks, and our alert
     start = next((at for at, line in enumerate(own) if line.startswith((COMMAND_MARK, _AIRFLOWS_REMARK))), 0)
-    return own[start:][-_LINES:]
+    told = "\n".join(own[start:]).replace(f"{_AIRFLOWS_REMARK}\nAirflowFailException: ", "").splitlines()
+    return told[-_LINES:]

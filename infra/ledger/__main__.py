@@ -91,6 +91,8 @@ def _reconcile(ledger: Ledger) -> int:
     left_out = [(file.table, file.name, file.problem.splitlines()[0]) for file in ledger.landings.left_out()]
     if left_out:
         print_table(("table", "file that was left out", "why"), left_out, "")
+    if held_back := [(one.table, one.day, one.records) for one in ledger.held_back()]:
+        print_table(("table", "day that is not committed", "records delivered"), held_back, "")
     lost = ledger.reconcile()
     rows = [(i.asset, i.of, i.rows_in, i.rows_out, i.rows_quarantined, i.lost) for i in lost]
     columns = ("asset", "partition or file", "in", "out", "quarantined", "lost")

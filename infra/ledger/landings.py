@@ -83,6 +83,12 @@ class Landings:
                 for row in connection.execute(query)
             ]
 
+    def tables(self) -> list[str]:
+        """The tables of which a landing file was read."""
+        with transaction(self._engine) as connection:
+            query = select(landed_files.c.table_name).distinct().order_by(landed_files.c.table_name)
+            return list(connection.scalars(query))
+
     def record_left_out(self, table: str, problems: Mapping[str, str]) -> None:
         """Replace the list of files of `table` that cannot be used: name to reason."""
         rows = [{"table_name": table, "name": name, "problem": why} for name, why in sorted(problems.items())]

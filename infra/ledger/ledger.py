@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
@@ -42,6 +43,15 @@ class Imbalance:
     def lost(self) -> int:
         """Rows that went in and did not come out (negative: rows from nowhere)."""
         return self.rows_in - self.rows_out - self.rows_quarantined
+
+
+@dataclass(frozen=True)
+class HeldBack:
+    """The records that were delivered for a day of a table that is not committed."""
+
+    table: str
+    day: date
+    records: int
 
 
 class Ledger:
@@ -129,13 +139,23 @@ class Ledger:
         files = self.landings.files(asset)
         return overdue(self.committed(asset), files) if files else {}
 
+    def held_back(self) -> list[HeldBack]:
+        """What was delivered for days that are not committed: stopped, or not asked for yet. By table and day."""
+        found = []
+        for asset in self.landings.tables():
+            rows, committed = Counter[date](), self.committed(asset)
+            for file in self.landings.files(asset):
+                rows.update(file.rows)
+            found += [HeldBack(asset, day, rows[day]) for day in sorted(rows) if day not in committed]
+        return found
+
     def reconcile(self, assets: Sequence[str] | None = None) -> list[Imbalance]:
         """What does not add up; empty when every record of the landing files came out or is in quarantine.
 
-        `assets`: all that have a row where none are named. A landed partition is held against the records that were
-        counted in its files, any other against its own input.
+        `assets`: all that have a row or a file where none are named. A landed partition is held against the records
+        that were counted in its files, any other against its own input.
         """
-        asked = self.assets() if assets is None else assets
+        asked = sorted({*self.assets(), *self.landings.tables()}) if assets is None else assets
         return [found for asset in asked for found in self._imbalances(asset) if found.lost != 0]
 
     def _imbalances(self, asset: str) -> Iterator[Imbalance]:

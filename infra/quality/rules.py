@@ -82,7 +82,7 @@ def why_stopped(contract: Contract, row: Mapping[str, Any], results: Sequence[Ru
         worst = max((r for r in results if r.level == "fail"), key=lambda r: r.rows_failed)
         bad = row["rows_quarantined"] - row["rows_dropped"]
         return (
-            f"{bad} of {row['rows_in']} rows are bad ({row['bad_share']:.1%}, at most "
+            f"{bad} of {row.get('bad_of', row['rows_in'])} rows are bad ({row['bad_share']:.1%}, at most "
             f"{contract.max_bad_share:.1%}), most often by rule {worst.rule} ({worst.rows_failed})"
         )
     errors = [r.rule for r in results if r.level == "fail" and r.status == "error"]

@@ -126,7 +126,7 @@ def _explained(refusal: Refusal, checked: CheckedRows) -> str:
         return f"{refusal.rows} dropped by rule {refusal.rule} in {where}. {reason} Nothing is to be done."
     return (
         f"{refusal.rows} refused by rule {refusal.rule} in {where}. {reason} "
-        "They are in the quarantine; correct and deliver them again."
+        "They are listed in report/quarantine; correct and deliver them again."
     )
 
 
@@ -160,7 +160,8 @@ def _aggregates(batch: Batch, checked: CheckedRows) -> dict[date, dict[str, Any]
     rows = {day: found.get(day) or empty_row(day, checked, batch.contract) for day in sorted(batch.keys)}
     if batch.landed and UNDATED in rows:
         bad = rows[UNDATED]["rows_quarantined"] - rows[UNDATED]["rows_dropped"]
-        rows[UNDATED]["bad_share"] = bad_share(bad, sum(r["rows_in"] - r["rows_dropped"] for r in rows.values()))
+        of = sum(r["rows_in"] - r["rows_dropped"] for r in rows.values())
+        rows[UNDATED] |= {"bad_share": bad_share(bad, of), "bad_of": of}
     return rows
 
 

@@ -127,7 +127,7 @@ def _gaps(job: Job, asked: Sequence[date], ledger: Ledger) -> tuple[str, ...]:
         if not committed:
             raise DataError(
                 f"{job.table} is made of {source.table}, and nothing was ever published to that.",
-                do=f"Run `python -m spark_jobs {source.table}` first, for the same days.",
+                do=f"Run `python -m spark_jobs {source.table}` for the same days first, and mend what it refuses.",
             )
         if days := uncommitted(source, asked, committed):
             some = ", ".join(map(str, days[:3])) + (f" and {len(days) - 3} more" if len(days) > 3 else "")

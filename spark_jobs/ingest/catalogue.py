@@ -27,8 +27,8 @@ class Catalogue:
         if not self._days:
             raise DataError(
                 f"The items that {asked_by} refer to are not there.",
-                why="The table items is empty.",
-                do="Put items into the landing folder and ingest items first.",
+                why="No item was ever published: none was delivered, or all that was delivered was refused.",
+                do="Ingest items first; what it refuses stands in its own messages.",
             )
 
     def delivery(self, day: date) -> date:

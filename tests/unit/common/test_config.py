@@ -37,3 +37,22 @@ def test_a_file_that_is_no_yaml_of_utf8_is_refused_with_its_place(tmp_path: Path
 def test_the_key_of_a_mapping_has_its_type_as_the_value_has(values: dict[str, Any], words: str) -> None:
     with pytest.raises(DataError, match=words):
         parse_config(Sizes, values)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "day: 2024-02-30",
+        "n: !!int sixty",
+        "f: !!float x",
+        "b: !!bool maybe",
+        "t: !!timestamp x",
+        "n: " + "9" * 5000,
+        "a: &a {x: *a}",
+    ],
+)
+def test_a_value_that_python_cannot_make_is_no_yaml(tmp_path: Path, text: str) -> None:
+    (tmp_path / "x.yaml").write_text(text)
+    with pytest.raises(DataError, match="no YAML") as refusal:
+        read_yaml(tmp_path / "x.yaml")
+    assert refusal.value.where == str(tmp_path / "x.yaml")

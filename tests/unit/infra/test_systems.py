@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -50,21 +51,38 @@ def test_no_job_takes_the_name_of_a_dag_file(root: Path) -> None:
     assert "dags/quality_report.py" in fault.where
 
 
-def test_a_system_that_waits_for_what_nobody_makes_is_refused_alone(root: Path) -> None:
-    path = root / "unset" / "pipeline.yaml"
+def _declare(root: Path, system: str, **values: Any) -> None:
     declared = yaml.safe_load((root / "good" / "pipeline.yaml").read_text())
-    path.write_text(yaml.safe_dump(declared | {"training": TRAINING | {"after": ["challenger(nobody)"]}}))
-    usable, faults = declared_systems(_profile(), root)
-    assert [pipeline.system for pipeline in usable] == ["good"]
-    assert any("waits for challenger(nobody)" in fault.why for fault in faults)
+    (root / system / "pipeline.yaml").write_text(yaml.safe_dump(declared | values))
+
+
+def test_a_system_that_waits_for_what_nobody_makes_is_refused_alone(root: Path) -> None:
+    _declare(root, "faulty")
+    _declare(root, "unset", training=TRAINING | {"after": ["challenger(nobody)"]})
+    usable, (fault,) = declared_systems(_profile(), root)
+    assert [pipeline.system for pipeline in usable] == ["faulty", "good"]
+    assert "waits for challenger(nobody)" in fault.why
+
+
+def test_while_a_declaration_is_faulty_nobody_is_blamed_for_waiting_for_its_models(root: Path) -> None:
+    _declare(root, "unset", training=TRAINING | {"after": ["challenger(m)"]})
+    usable, (fault,) = declared_systems(_profile(), root)
+    assert [pipeline.system for pipeline in usable] == ["good", "unset"]
+    assert "faulty/pipeline.yaml" in fault.where
 
 
 def test_a_system_may_wait_for_a_model_of_one_that_does_not_run_here(root: Path) -> None:
-    path = root / "unset" / "pipeline.yaml"
-    declared = yaml.safe_load((root / "good" / "pipeline.yaml").read_text())
-    path.write_text(yaml.safe_dump(declared | {"training": TRAINING | {"after": ["challenger(m)"]}}))
-    maker = declared | {"models": {"m": "fit"}}
-    maker["stages"][0]["writes"] = {"artifact": True}
-    (root / "faulty" / "pipeline.yaml").write_text(yaml.safe_dump(maker))
-    usable, faults = declared_systems(_profile("unset"), root)
+    _declare(root, "unset", training=TRAINING | {"after": ["challenger(m)"]})
+    stage = yaml.safe_load((root / "good" / "pipeline.yaml").read_text())["stages"][0]
+    _declare(root, "faulty", models={"m": "fit"}, stages=[stage | {"writes": {"artifact": True}}])
+    usable, faults = declared_systems(_profile("unset", "unset"), root)
     assert ([pipeline.system for pipeline in usable], faults) == (["unset"], [])
+
+
+def test_a_table_without_a_contract_and_a_model_that_nobody_makes_are_refused(root: Path) -> None:
+    stage = yaml.safe_load((root / "good" / "pipeline.yaml").read_text())["stages"][0]
+    reads = {"tables": ["itmes"], "models": ["nobody"]}
+    _declare(root, "faulty", stages=[stage | {"reads": reads}])
+    (fault,) = declared_systems(_profile(), root)[1]
+    assert "'itmes', which has no contract" in fault.why
+    assert "'nobody', which no system makes" in fault.why

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from infra.errors import EXIT_SUPERSEDED
-from infra.ledger import LandingFile, Ledger, StaleAttempt, named_input
+from infra.ledger import HeldBack, LandingFile, Ledger, StaleAttempt, named_input
 from infra.partitions import PartitionWrite, RuleResult
 from infra.profile import Profile
 from tests.lake_kit import day
@@ -161,3 +161,15 @@ def test_a_day_is_overdue_where_its_landing_files_are_not_those_of_its_commit(le
     assert ledger.overdue("events") == {day(1): ("late.csv",)}
     ledger.landings.record("events", [_landed("a.csv", "c" * 64, {0: 1})])
     assert ledger.overdue("events") == {day(0): ("a.csv",), day(1): ("late.csv",)}
+
+
+def test_what_was_delivered_for_days_that_are_not_committed_is_told(ledger: Ledger) -> None:
+    ledger.landings.record("events", [_landed("a.csv", "a" * 64, {0: 2, 1: 1}), _landed("b.csv", "b" * 64, {1: 4})])
+    ledger.landings.record("items", [_landed("i.csv", "c" * 64, {5: 3})])  # of a table without one commit
+    assert ledger.held_back() == [
+        HeldBack("events", day(0), 2),
+        HeldBack("events", day(1), 5),
+        HeldBack("items", day(5), 3),
+    ]
+    ledger.record(ledger.open_attempt("events", [day(1)]), [_write(1)], 1)
+    assert [(one.table, one.day) for one in ledger.held_back()] == [("events", day(0)), ("items", day(5))]
