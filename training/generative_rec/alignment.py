@@ -13,7 +13,8 @@ from training.core.gated_stage import GatedStage, StageGate, Verdict
 from training.core.stage import StageResult, StageSpec
 from training.core.tokens import Vocabulary
 from training.generative_rec.item_codes import ItemCodes
-from training.generative_rec.samples import (
+from training.generative_rec.validation import EVAL_AT, Example, Validation, draw_examples
+from training.next_item.samples import (
     NextItem,
     Split,
     model_folder,
@@ -22,7 +23,6 @@ from training.generative_rec.samples import (
     read_samples,
     refuse_other_split,
 )
-from training.generative_rec.validation import EVAL_AT, Example, Validation, draw_examples
 
 
 @dataclass(frozen=True, kw_only=True)

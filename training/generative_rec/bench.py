@@ -21,10 +21,10 @@ from training.core.files import write_json
 from training.core.stage import StageSpec, TableRef
 from training.generative_rec.generated_shop import write_shop
 from training.generative_rec.interactions import Interactions, run_starts
-from training.generative_rec.public_sets import FOLDERS, Name, write_tables
-from training.generative_rec.samples import NextItem
 from training.generative_rec.stages import collaborative, scid_tokenizer
 from training.jobs import Job, stage_specs
+from training.next_item.public_sets import FOLDERS, Name, write_tables
+from training.next_item.samples import NextItem
 
 _STAGES = {"collaborative": collaborative.main, "scid_tokenizer": scid_tokenizer.main}
 _SIZES = {"small": (10_000, 100_000), "large": (100_000, 1_000_000)}  # items and events

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from training.generative_rec.samples import PROFILE, SCHEMA
+from training.next_item.samples import PROFILE, SCHEMA
 
 Ints = NDArray[np.int64]
 _PER_USER, _BASKET, _HISTORY, _PER_KIND, _KINDS, _SAYING = 200, 10, 20, 50, 6, 20

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from training.core.errors import DataError, LeftOut
 from training.core.ranking import rows_at_once
-from training.generative_rec.samples import NextItem, Samples, of_subset, sequences_by_user
+from training.next_item.samples import NextItem, Samples, of_subset, sequences_by_user
 
 NO_ITEM = -1
 T = TypeVar("T", int, Tensor)

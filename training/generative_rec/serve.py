@@ -25,9 +25,9 @@ from training.core.errors import DataError
 from training.core.files import new_folder, write_json
 from training.core.precision import products
 from training.core.trie import NO_ITEM
-from training.generative_rec.baselines import base
-from training.generative_rec.baselines.base import ListRequest, Ranking
 from training.generative_rec.item_codes import CODES_FILE, USER_CODES_FILE, ItemCodes, read_codes
+from training.next_item import recommender
+from training.next_item.recommender import ListRequest, Ranking
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -73,7 +73,7 @@ def load(folder: str | Path) -> Recommender:
     return Recommender.load(folder)
 
 
-class Recommender(base.Recommender):
+class Recommender(recommender.Recommender):
     """Constrained beam search over the catalogue; every recommendation is an item (see `core.decoding`)."""
 
     def __init__(self, model: PreTrainedModel, items: ItemCodes, serving: Serving) -> None:
@@ -90,7 +90,7 @@ class Recommender(base.Recommender):
         return cls(model, ItemCodes.load(path.parent, vocabulary), Serving(**json.loads(path.read_text())))
 
     def answer(self, asked: Sequence[ListRequest], k: int, within: Collection[str] | None) -> list[Ranking]:
-        """See `base.Recommender.answer`; scores are log-probabilities. What is left out widens the beam.
+        """See `next_item.recommender`; scores are log-probabilities. What is left out widens the beam.
 
         No beam goes to an item that is not `within`. DataError where none of the model's items is.
         """

@@ -14,7 +14,7 @@ from training.core.errors import LeftOut
 from training.core.metrics import Floats, ndcg_at
 from training.core.prompts import Codes
 from training.generative_rec.item_codes import ItemCodes
-from training.generative_rec.samples import NextItem
+from training.next_item.samples import NextItem
 
 EVAL_AT = 10
 EVAL_BEAMS = 2 * EVAL_AT

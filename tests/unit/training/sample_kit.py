@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from training.generative_rec.samples import SCHEMA
+from training.next_item.samples import SCHEMA
 
 
 def write_rows(path: Path, rows: Sequence[tuple[Any, ...]], **changes: Any) -> Path:

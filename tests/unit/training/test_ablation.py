@@ -19,8 +19,8 @@ from training.__main__ import main
 from training.ablation import compare, markdown, published_markdown, read_published, read_run
 from training.core.errors import DataError
 from training.core.metrics import METRICS, gains
-from training.generative_rec.comparison import VALUES_SCHEMA, metrics_table
 from training.generative_rec.stages.evaluate import Config
+from training.next_item.comparison import VALUES_SCHEMA, metrics_table
 
 DAY = date(2018, 5, 9)
 Ranks = Mapping[str, Sequence[int | None]]

@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.core.metrics import paired_difference
-from training.generative_rec.baselines.base import Baseline, Choice, Known, Scores
-from training.generative_rec.samples import NextItem
+from training.generative_rec.baselines.base import Baseline, Known, Scores
+from training.next_item.recommender import Choice
+from training.next_item.samples import NextItem
 
 Direction = Literal["both", "forward", "backward"]
 LAST = 5

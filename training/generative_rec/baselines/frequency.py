@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from training.generative_rec.baselines.base import Baseline, ListRequest, Ranking, Scores
+from training.generative_rec.baselines.base import Baseline, Scores
+from training.next_item.recommender import ListRequest, Ranking
 
 
 class PersonalFrequency(Baseline):

@@ -21,7 +21,7 @@ from training.core.stage import StageSpec, TableRef, read_batches
 from training.core.tables import read_parquet
 from training.generative_rec.baselines.rows import BaselineName
 from training.generative_rec.baselines.sasrec import SASRecConfig
-from training.generative_rec.samples import COLUMNS, TABLE, NextItem, read_samples
+from training.next_item.samples import COLUMNS, TABLE, NextItem, read_samples
 
 FACTS_FILE = "baseline.json"
 _SAMPLES_FILE, _ITEMS_FILE = "samples.parquet", "items.parquet"

@@ -10,7 +10,7 @@ from training.generative_rec.baselines.covisit import CoVisit
 from training.generative_rec.baselines.frequency import PersonalFrequency
 from training.generative_rec.baselines.popularity import Popularity
 from training.generative_rec.baselines.sasrec import SASRec, SASRecConfig
-from training.generative_rec.samples import NextItem, before_held_out, of_subset, sequences_by_user, training_sequences
+from training.next_item.samples import NextItem, before_held_out, of_subset, sequences_by_user, training_sequences
 
 BaselineName = Literal["popularity", "frequency", "covisit", "sasrec"]
 COUNTED: tuple[BaselineName, ...] = ("popularity", "frequency", "covisit")

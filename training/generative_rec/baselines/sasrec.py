@@ -22,7 +22,7 @@ from training.core.errors import LeftOut
 from training.core.progress import Progress
 from training.core.ranking import rows_at_once
 from training.generative_rec.baselines.base import Baseline, Known, Scores
-from training.generative_rec.samples import NextItem
+from training.next_item.samples import NextItem
 
 _PAD, _BEGIN, _FIRST_ITEM = 0, 1, 2
 _LENGTHS_TOGETHER = 4

@@ -28,7 +28,7 @@ from training.core.errors import DataError
 from training.core.stage import StageSpec, read_batches
 from training.generative_rec.collaborative_vectors import CollaborativeVectors, pooled_users, pooling_weights
 from training.generative_rec.interactions import Interactions, early_length
-from training.generative_rec.samples import PROFILE, SCHEMA, NextItem, held_out_from, of_subset
+from training.next_item.samples import PROFILE, SCHEMA, NextItem, held_out_from, of_subset
 
 _PROFILE_COLUMNS = {name: SCHEMA.field(name).type for name in ("user_id", "sample_date", PROFILE)}
 

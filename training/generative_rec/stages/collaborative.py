@@ -29,7 +29,7 @@ from training.generative_rec.collaborative_vectors import CollaborativeVectors, 
 from training.generative_rec.covisit_vectors import covisit_vectors
 from training.generative_rec.din import DIN, sampled_softmax
 from training.generative_rec.interactions import Interactions, padded_rows
-from training.generative_rec.samples import TABLE, NextItem, Split, of_catalogue, of_subset, read_samples
+from training.next_item.samples import TABLE, NextItem, Split, of_catalogue, of_subset, read_samples
 
 T = TypeVar("T")
 _VALID_SEED, _AT_ONCE = -1, 4

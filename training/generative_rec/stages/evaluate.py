@@ -34,11 +34,13 @@ from training.core.files import write_json
 from training.core.metrics import METRICS, rank_of
 from training.core.progress import Progress
 from training.core.stage import GATE_FILE, StageResult, StageSpec, resolve_config
-from training.generative_rec.baselines.base import Ranking, Recommender
 from training.generative_rec.baselines.packed import Facts, pack
 from training.generative_rec.baselines.rows import COUNTED, BaselineName, fitted
 from training.generative_rec.baselines.sasrec import SASRecConfig
-from training.generative_rec.comparison import (
+from training.generative_rec.item_codes import read_codes
+from training.generative_rec.serve import Recommender as Generative
+from training.generative_rec.serve import Serving, package
+from training.next_item.comparison import (
     COMPARED,
     VALUES_SCHEMA,
     Comparison,
@@ -46,8 +48,8 @@ from training.generative_rec.comparison import (
     flat,
     metrics_table,
 )
-from training.generative_rec.item_codes import read_codes
-from training.generative_rec.samples import (
+from training.next_item.recommender import Ranking, Recommender
+from training.next_item.samples import (
     TABLE,
     NextItem,
     Split,
@@ -58,8 +60,6 @@ from training.generative_rec.samples import (
     refuse_other_split,
     training_sequences,
 )
-from training.generative_rec.serve import Recommender as Generative
-from training.generative_rec.serve import Serving, package
 
 LeftOutRows = dict[str, str]
 _CHUNK = 256

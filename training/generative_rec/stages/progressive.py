@@ -18,7 +18,7 @@ from training.core.preference import Preference, PreferenceObjective, with_refer
 from training.core.stage import StageResult, StageSpec, resolve_config
 from training.generative_rec.alignment import AlignmentConfig, AlignmentStage
 from training.generative_rec.negatives import Choice, Level, real_feedback, self_play
-from training.generative_rec.samples import training_feedback
+from training.next_item.samples import training_feedback
 
 
 @dataclass(frozen=True, kw_only=True)

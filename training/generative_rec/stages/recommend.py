@@ -21,10 +21,10 @@ from training.core.errors import DataError, LeftOut
 from training.core.files import new_folder
 from training.core.progress import Progress
 from training.core.stage import StageResult, StageSpec, read_table, resolve_config
-from training.generative_rec.baselines.base import Ranking, Recommender
 from training.generative_rec.baselines.packed import FACTS_FILE, unpack
 from training.generative_rec.baselines.rows import fitted
 from training.generative_rec.serve import Recommender as Generative
+from training.next_item.recommender import Ranking, Recommender
 
 HISTORIES = "active_histories"
 _HISTORY_COLUMNS = {"user_id": pa.string(), "item_ids": pa.list_(pa.string())}

@@ -35,7 +35,13 @@ from training.generative_rec.item_codes import (
     read_user_codes,
 )
 from training.generative_rec.quantizers import unique_leaves
-from training.generative_rec.samples import (
+from training.generative_rec.scid.collisions import SinkhornConfig, collision_rate, spread
+from training.generative_rec.scid.inputs import Inputs, TextConfig, build_inputs
+from training.generative_rec.scid.model import DualTokenizer, ScConfig, Side
+from training.generative_rec.scid.report import covisit_report, neighbour_report, side_report
+from training.generative_rec.scid.residual_quantizer import QuantizerConfig
+from training.generative_rec.scid.training import TokenizerData, TokenizerTraining, TrainingConfig, codes_of
+from training.next_item.samples import (
     TABLE,
     Split,
     before_held_out,
@@ -43,12 +49,6 @@ from training.generative_rec.samples import (
     read_samples,
     refuse_other_split,
 )
-from training.generative_rec.scid.collisions import SinkhornConfig, collision_rate, spread
-from training.generative_rec.scid.inputs import Inputs, TextConfig, build_inputs
-from training.generative_rec.scid.model import DualTokenizer, ScConfig, Side
-from training.generative_rec.scid.report import covisit_report, neighbour_report, side_report
-from training.generative_rec.scid.residual_quantizer import QuantizerConfig
-from training.generative_rec.scid.training import TokenizerData, TokenizerTraining, TrainingConfig, codes_of
 
 _REPORTED_ROWS = 1000
 

@@ -23,7 +23,7 @@ from training.core.embeddings import embed_texts
 from training.core.stage import MetricsLog, StageResult, StageSpec, read_table, resolve_config
 from training.generative_rec.code_sizes import fitted
 from training.generative_rec.quantizers import QUANTIZERS, codebook_report, unique_leaves
-from training.generative_rec.samples import TABLE
+from training.next_item.samples import TABLE
 
 CODES_FILE = "codes.parquet"
 CODES_SCHEMA = {"item_id": pa.string(), "codes": pa.list_(pa.int32())}

@@ -32,7 +32,10 @@ from training.core.tokens import Vocabulary, train_text_tokenizer
 from training.generative_rec.baselines.base import Known
 from training.generative_rec.baselines.covisit import order_matters
 from training.generative_rec.item_codes import ItemCodes, codebooks, meaning_of, start_from_text
-from training.generative_rec.samples import (
+from training.generative_rec.scid.inputs import profiles
+from training.generative_rec.tasks import PROFILE_TASKS, TEXT_TASKS, Augmentation, Corpus, Mixture
+from training.generative_rec.validation import Validation, draw_examples
+from training.next_item.samples import (
     NextItem,
     Split,
     held_out_from,
@@ -43,9 +46,6 @@ from training.generative_rec.samples import (
     refuse_other_split,
     sequences_by_user,
 )
-from training.generative_rec.scid.inputs import profiles
-from training.generative_rec.tasks import PROFILE_TASKS, TEXT_TASKS, Augmentation, Corpus, Mixture
-from training.generative_rec.validation import Validation, draw_examples
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,6 @@ from training.generative_rec.baselines.covisit import CoVisit
 from training.generative_rec.baselines.sasrec import SASRec, SASRecConfig
 from training.generative_rec.clustering import kmeans
 from training.generative_rec.interactions import Interactions
-from training.generative_rec.samples import NextItem
 from training.generative_rec.scid import collisions, residual_quantizer
 from training.generative_rec.scid.collisions import SinkhornConfig, spread
 from training.generative_rec.scid.model import ScConfig, Side
@@ -27,6 +26,7 @@ from training.generative_rec.scid.report import neighbour_report, side_report
 from training.generative_rec.scid.residual_quantizer import QuantizerConfig
 from training.generative_rec.stages import collaborative
 from training.generative_rec.stages.collaborative import Config, Encoder
+from training.next_item.samples import NextItem
 
 ITEMS = [f"i{n}" for n in range(40)]
 SEQUENCES = [[ITEMS[(start + 3 * step) % 40] for step in range(6)] for start in range(40)]

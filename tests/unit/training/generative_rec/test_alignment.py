@@ -19,9 +19,9 @@ from training.core.preference import Preference, with_reference
 from training.core.stage import StageResult, StageSpec, run_stage
 from training.generative_rec.alignment import AlignmentStage
 from training.generative_rec.negatives import Choice, self_play
-from training.generative_rec.samples import of_subset, read_samples
 from training.generative_rec.stages import grpo, progressive
 from training.generative_rec.validation import Validation, draw_examples
+from training.next_item.samples import of_subset, read_samples
 
 OPEN = {"max_loss": 9.0, "valid": 0.0, "samples": 20}
 LOOP = {"epochs": 2, "rows": 4, "row_tokens": 128, "learning_rate": 0.01, "log_steps": 1, "checkpoint_steps": 2}

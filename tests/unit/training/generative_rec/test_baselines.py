@@ -31,7 +31,7 @@ from training.generative_rec.baselines.frequency import PersonalFrequency
 from training.generative_rec.baselines.popularity import Popularity
 from training.generative_rec.baselines.rows import BaselineName, rows
 from training.generative_rec.baselines.sasrec import SASRec, SASRecConfig
-from training.generative_rec.samples import NextItem
+from training.next_item.samples import NextItem
 
 CATALOGUE = ["a", "b", "c", "d", "e"]
 SEQUENCES = st.lists(st.lists(st.sampled_from(CATALOGUE), max_size=9), max_size=8)

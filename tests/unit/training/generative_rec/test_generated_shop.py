@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 from training.core.catalogue import read_catalogue
 from training.core.stage import StageSpec, TableRef
 from training.generative_rec.generated_shop import write_shop
-from training.generative_rec.samples import SUBSETS, TABLE, of_subset, read_samples
+from training.next_item.samples import SUBSETS, TABLE, of_subset, read_samples
 
 
 def test_a_shop_has_so_many_items_and_events_and_its_histories_are_of_days_before(tmp_path: Path) -> None:

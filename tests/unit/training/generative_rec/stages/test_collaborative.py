@@ -23,9 +23,9 @@ from training.generative_rec.collaborative_vectors import CollaborativeVectors, 
 from training.generative_rec.covisit_vectors import covisit_vectors
 from training.generative_rec.din import DIN, AttentionUnit, Dice, sampled_softmax
 from training.generative_rec.interactions import NO_ITEM, Interactions, run_starts
-from training.generative_rec.samples import NextItem
 from training.generative_rec.stages import collaborative
 from training.generative_rec.stages.collaborative import Config, Encoder, learning_rate
+from training.next_item.samples import NextItem
 
 
 def one(user: str, item: str, day: int, history: Sequence[str], part: str = "train") -> NextItem:

@@ -30,9 +30,9 @@ from training.generative_rec.baselines.covisit import COUNTINGS
 from training.generative_rec.baselines.packed import Facts, pack
 from training.generative_rec.baselines.sasrec import SASRecConfig
 from training.generative_rec.item_codes import codebook_sizes
-from training.generative_rec.samples import NextItem
 from training.generative_rec.serve import Recommender, load
 from training.generative_rec.stages import evaluate, recommend
+from training.next_item.samples import NextItem
 
 CODES = {f"i{n}": [n // 4, n % 4] for n in range(11)} | {"i11": [2, 3, 0], "i12": [2, 3, 1]}
 ROOT = Path(__file__).resolve().parents[5]

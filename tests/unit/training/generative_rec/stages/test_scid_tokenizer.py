@@ -27,10 +27,10 @@ from training.core.trie import Trie
 from training.generative_rec.collaborative_vectors import pooled_users
 from training.generative_rec.interactions import Interactions, held_out_pairs
 from training.generative_rec.item_codes import read_codes, read_early_codes, read_user_codes
-from training.generative_rec.samples import TABLE, NextItem, before_held_out, held_out_from, read_samples
 from training.generative_rec.scid import inputs, training
 from training.generative_rec.scid.training import TokenizerData
 from training.generative_rec.stages import collaborative, scid_tokenizer
+from training.next_item.samples import TABLE, NextItem, before_held_out, held_out_from, read_samples
 
 
 @pytest.fixture(autouse=True)

@@ -19,9 +19,9 @@ from training.core.errors import DataError
 from training.core.stage import StageSpec, TableRef, run_stage
 from training.core.tokens import Vocabulary, train_text_tokenizer
 from training.generative_rec.item_codes import ItemCodes, codebooks, read_codes, start_from_text
-from training.generative_rec.samples import of_subset, read_samples
 from training.generative_rec.stages import sft
 from training.generative_rec.validation import Validation, draw_examples
+from training.next_item.samples import of_subset, read_samples
 
 ITEMS = [str(number) for number in range(12)]
 CODES = [[number // 4, number % 4] if number < 11 else [0, 0, 1] for number in range(12)]

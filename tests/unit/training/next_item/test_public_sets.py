@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from training.core.errors import DataError
 from training.core.stage import StageSpec, TableRef
-from training.generative_rec.public_sets import HISTORY, Event, feedback, profile, samples, write_tables
-from training.generative_rec.samples import of_subset, read_samples
+from training.next_item.public_sets import HISTORY, Event, feedback, profile, samples, write_tables
+from training.next_item.samples import of_subset, read_samples
 
 START = date(2018, 1, 1)
 events = st.lists(

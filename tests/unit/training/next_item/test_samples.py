@@ -17,8 +17,8 @@ from tests.unit.training.sample_kit import write_rows
 from training.core import tables
 from training.core.errors import DataError, LeftOut
 from training.core.stage import StageSpec, TableRef
-from training.generative_rec import sample_columns
-from training.generative_rec.samples import (
+from training.next_item import sample_columns
+from training.next_item.samples import (
     NextItem,
     Samples,
     before_held_out,

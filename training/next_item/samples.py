@@ -24,8 +24,8 @@ from common.config import read_yaml
 from training.core.errors import DataError, LeftOut
 from training.core.stage import StageSpec, is_main_process, read_batches
 from training.core.tables import refuse_nulls
-from training.generative_rec.sample_columns import NextItem as NextItem
-from training.generative_rec.sample_columns import Samples as Samples
+from training.next_item.sample_columns import NextItem as NextItem
+from training.next_item.sample_columns import Samples as Samples
 
 Split = Literal["time", "leave_one_out"]
 SUBSETS = ("train", "valid", "test")

@@ -1,6 +1,6 @@
 """Public data sets as the tables that the stages read, for evaluations on a machine without Spark or a lake.
 
-`python -m training.generative_rec.public_sets beauty --data DIR --out DIR` writes `items.parquet` and
+`python -m training.next_item.public_sets beauty --data DIR --out DIR` writes `items.parquet` and
 `next_item_training_set.parquet`, with the same meaning as the lake's: what a user did on one day is not history of that
 day. Beauty and Instruments tell only the order of a user's items: each place in it is made a day of its own, from
 2000-01-01 on, and the leave-one-out split is the only one that means anything. Ratings are known for Office alone.
@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from training.core.errors import DataError, exit_code_of
-from training.generative_rec.samples import PROFILE, SCHEMA
+from training.next_item.samples import PROFILE, SCHEMA
 
 Name = Literal["beauty", "instruments", "office"]
 FOLDERS: Mapping[Name, str] = {
@@ -151,7 +151,7 @@ def _ordered_events(folder: Path) -> list[Event]:
 
 def main() -> int:
     """Write the tables of one data set."""
-    parser = argparse.ArgumentParser(prog="python -m training.generative_rec.public_sets", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m training.next_item.public_sets", description=__doc__)
     parser.add_argument("name", choices=sorted(FOLDERS))
     parser.add_argument("--data", type=Path, required=True, help="the folder that holds the data sets")
     parser.add_argument("--out", type=Path, required=True, help="where the tables are written")

@@ -12,8 +12,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from training.core.metrics import METRICS, Floats, Interval, coverage, gains, intervals, paired_difference
-from training.generative_rec.baselines.base import Choice
-from training.generative_rec.samples import NextItem, Split
+from training.next_item.recommender import Choice
+from training.next_item.samples import NextItem, Split
 
 HISTORY_BUCKETS = {"0": (0, 0), "1-2": (1, 2), "3-5": (3, 5), "6+": (6, 10**9)}
 COVERAGE_AT = 10
