@@ -64,6 +64,7 @@ def _of_names(pipeline: Pipeline) -> Iterator[str]:
         "module": [stage.module for stage in stages if stage.module],
         "model": pipeline.models,
         "job": [job.name for job in pipeline.jobs],
+        "DAG": [pipeline.dag],
     }
     for kind, given in names.items():
         for name in given:

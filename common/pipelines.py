@@ -133,6 +133,13 @@ class Trigger:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Training(Trigger):
+    """The training runs of a system. `dag`: the name of their DAG, where it is another than `align_<system>`."""
+
+    dag: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Job(Trigger):
     """A stage outside of training runs: its DAG has the job's name and this one task."""
 
@@ -145,7 +152,7 @@ class Pipeline:
     """All that is declared of one system. `models`: registered name to the stage whose folder is registered."""
 
     system: str
-    training: Trigger
+    training: Training
     stages: tuple[Stage, ...]
     models: Mapping[str, str] = field(default_factory=dict)
     jobs: tuple[Job, ...] = ()
@@ -154,7 +161,7 @@ class Pipeline:
     @property
     def dag(self) -> str:
         """The DAG of its training runs."""
-        return f"align_{self.system}"
+        return self.training.dag or f"align_{self.system}"
 
     @property
     def dags(self) -> list[str]:

@@ -88,6 +88,9 @@ fi
 "$venv/bin/python" -m pip install -q --disable-pip-version-check "uv==$uv_version"
 say "packages from uv.lock"
 (cd "$root" && UV_PROJECT_ENVIRONMENT="$venv" "$venv/bin/python" -m uv sync --frozen --inexact --quiet --python "$venv/bin/python")
+"$venv/bin/python" -c "import lightgbm" 2>/dev/null || fail "LightGBM cannot be loaded." \
+  "  why:   most likely the system's OpenMP library is not there." \
+  "  do:    Debian or Ubuntu: apt-get install libgomp1    macOS: brew install libomp"
 install_torch
 install_language_model
 printf '%s\n' "$want" > "$stamp"

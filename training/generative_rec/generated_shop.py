@@ -63,6 +63,7 @@ def _items(count: int, rng: np.random.Generator) -> pa.Table:
             "category": [f"goods > {_NOUNS[kind % len(_NOUNS)]} > kind {kind}" for kind in kinds.tolist()],
             "description": pa.nulls(count, pa.string()),
             "features": pa.nulls(count, pa.string()),
+            "price": np.round(1.0 + 20.0 * rng.random(count), 2),
         }
     )
 

@@ -34,7 +34,9 @@ FOLDERS: Mapping[Name, str] = {
 OFFICE_CUTS = (date(2018, 4, 11), date(2018, 5, 9))
 HISTORY, PROFILE_ITEMS, PROFILE_NAMES, PROFILE_TITLES = 50, 50, 3, 3
 _WORDS = ("item_id", "source", "title", "brand", "category", "description", "features")
-ITEMS_SCHEMA = pa.schema([*((name, pa.string()) for name in _WORDS), ("letter_codes", pa.list_(pa.int32()))])
+ITEMS_SCHEMA = pa.schema(
+    [*((name, pa.string()) for name in _WORDS), ("price", pa.float64()), ("letter_codes", pa.list_(pa.int32()))]
+)
 
 
 @dataclass(frozen=True)

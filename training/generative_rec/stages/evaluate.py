@@ -24,15 +24,10 @@ from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from training.core.catalogue import read_catalogue, read_kinds
 from training.core.errors import DataError, LeftOut
 from training.core.files import write_json
-from training.core.metrics import METRICS, rank_of
-from training.core.progress import Progress
+from training.core.metrics import METRICS
 from training.core.stage import GATE_FILE, StageResult, StageSpec, resolve_config
 from training.generative_rec.baselines.packed import Facts, pack
 from training.generative_rec.baselines.rows import COUNTED, BaselineName, fitted
@@ -42,16 +37,13 @@ from training.generative_rec.serve import Recommender as Generative
 from training.generative_rec.serve import Serving, package
 from training.next_item.comparison import (
     COMPARED,
-    VALUES_SCHEMA,
     Comparison,
     Row,
-    flat,
-    metrics_table,
 )
-from training.next_item.recommender import Ranking, Recommender
+from training.next_item.evaluation import chosen_samples, measured, write_comparisons
+from training.next_item.recommender import Recommender
 from training.next_item.samples import (
     TABLE,
-    NextItem,
     Split,
     model_folder,
     of_catalogue,
@@ -110,7 +102,7 @@ def main(spec: StageSpec) -> StageResult:
         words = "; ".join(f"without {name}: {why}" for name, why in left_out.items())
         ran = {"accepted": bool(found), "reason": "" if found else words, "note": words if found else ""}
         write_json(spec.out_dir / GATE_FILE, ran)
-    result = _write(spec, found, config.values)
+    result = write_comparisons(spec, found, config.values)
     _pack_best(spec, config, catalogue, result.metrics)
     return replace(result, metrics={**result.metrics, "models": float(len(config.models))})
 
@@ -145,17 +137,6 @@ def _has_training(spec: StageSpec, split: Split) -> bool:
     except LeftOut:
         return False
     return True
-
-
-def chosen_samples(test: Sequence[NextItem], limit: int | None, seed: int) -> list[NextItem]:
-    """All of `test`, or the samples of users in a seeded order, cut at `limit`."""
-    if not test:
-        raise LeftOut("there is no test sample", where=TABLE, do="move the cut dates of the split")
-    if limit is None or len(test) <= limit:
-        return list(test)
-    users = sorted({sample.user_id for sample in test})
-    place = {users[row]: order for order, row in enumerate(np.random.default_rng(seed).permutation(len(users)))}
-    return sorted(test, key=lambda sample: place[sample.user_id])[:limit]
 
 
 def _trained(spec: StageSpec, config: Config, split: Split) -> dict[str, Recommender]:
@@ -196,53 +177,14 @@ def _compare(
 ) -> Comparison:
     samples = of_catalogue(read_samples(spec, split, TABLE), catalogue)
     test, kinds = chosen_samples(of_subset(samples, "test"), config.samples, spec.seed), read_kinds(spec, catalogue)
-    measured, found = dict[Recommender, Row](), list[Row]()
+    seen, found = dict[Recommender, Row](), list[Row]()
     for row in baselines:
         with _recorded(left_out, row):
             model = fitted(row, catalogue, samples, config.sasrec, config.rank_own, spec.seed)
-            found.append(_measure(row, model, test, config, frozenset(catalogue)))
+            found.append(measured(row, model, test, catalogue, config.depth, config.rank_own))
     for name, recommender in trained.items():
-        if recommender not in measured:
-            measured[recommender] = _measure(name, recommender, test, config, frozenset(catalogue))
-        found.append(replace(measured[recommender], model=name))
+        if recommender not in seen:
+            seen[recommender] = measured(name, recommender, test, catalogue, config.depth, config.rank_own)
+        found.append(replace(seen[recommender], model=name))
     warm = frozenset(chain.from_iterable(training_sequences(samples)))
     return Comparison(split, found, test, warm, len(catalogue), kinds, spec.seed, config.resamples)
-
-
-def _measure(
-    name: str, recommender: Recommender, test: Sequence[NextItem], config: Config, catalogue: frozenset[str]
-) -> Row:
-    # What a user does on one day are several questions with one history, and so one list.
-    asked, found = list(dict.fromkeys((sample.user_id, sample.history) for sample in test)), list[Ranking]()
-    with Progress(len(asked), f"evaluate {name}", "question") as progress:
-        for start in range(0, len(asked), _CHUNK):
-            users, histories = zip(*asked[start : start + _CHUNK], strict=True)
-            found += recommender.recommend(histories, config.depth, users=users, rank_own=config.rank_own)
-            progress.advance(len(histories))
-    answers = {question: [item for item, _ in line] for question, line in zip(asked, found, strict=True)}
-    lists = [answers[sample.user_id, sample.history] for sample in test]
-    invented = {item for line in lists for item in line} - catalogue
-    if invented:
-        raise AssertionError(f"{name} recommended items that do not exist: {sorted(invented)[:5]}")
-    ranks = np.array([rank_of(s.item_id, line) for s, line in zip(test, lists, strict=True)])
-    return Row(name, lists, ranks, recommender.choice)
-
-
-def _write(spec: StageSpec, found: Sequence[Comparison], names: Sequence[str]) -> StageResult:
-    """Metrics of the time split keep their names; those of the other one begin with its own."""
-    origin, metrics = spec.tables[TABLE].origin, dict[str, float]()
-    means, values = [metrics_table([], origin, "", None)], [VALUES_SCHEMA.empty_table()]
-    for comparison in found:
-        lines = comparison.lines()
-        means.append(comparison.metrics_table(lines, origin))
-        values.append(comparison.values_table(names))
-        sizes = {"test_samples": float(len(comparison.test)), "catalogue": float(comparison.catalogue)}
-        own = {**flat(lines), **comparison.differences(), **sizes}
-        prefix = "" if comparison.split == "time" else f"{comparison.split}."
-        metrics |= {f"{prefix}{name}": value for name, value in own.items()}
-    tables = {"model_metrics": pa.concat_tables(means), "eval_values": pa.concat_tables(values)}
-    files = {name: f"tables/{name}/part-0.parquet" for name in tables}
-    for name, file in files.items():
-        (spec.out_dir / file).parent.mkdir(parents=True, exist_ok=True)
-        pq.write_table(tables[name], spec.out_dir / file)
-    return StageResult(metrics, {name: (file,) for name, file in files.items()})

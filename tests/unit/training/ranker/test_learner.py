@@ -1,0 +1,153 @@
+"""The mixture: what it is made of, what it learns, what its numbers mean."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from training.core.errors import LeftOut
+from training.ranker.candidates import Depth, candidates, places
+from training.ranker.features import Facts, Table, features
+from training.ranker.learner import Labelled, LearnerConfig, Ranker
+from training.ranker.signals.base import Learnt, Questions
+from training.ranker.signals.covisit import CoVisit
+from training.ranker.signals.personal import Personal
+from training.ranker.signals.popularity import Popularity
+
+CONFIG = LearnerConfig(rounds=60, patience=20, num_leaves=7, min_data_in_leaf=5)
+
+
+def _items(*sequence: int) -> np.ndarray:
+    return np.array(sequence, dtype=np.int64)
+
+
+SHOP = Learnt(5, [_items(0, 1, 2), _items(0, 1), _items(3, 1)], [_items(0, 1, 2), _items(4, 5), _items(5, 6)])
+SIGNALS = {
+    "popularity": Popularity.fit(SHOP),
+    "personal": Personal.fit(SHOP),
+    "forward": CoVisit.fit(SHOP, "forward", 1),
+}
+
+
+def test_candidates_are_what_any_signal_names_each_once_with_its_place_in_each() -> None:
+    asked = Questions([_items(0), _items()])
+    found = candidates(SIGNALS, asked, Depth(signal=2, popularity=1))
+    assert list(zip(found.pairs.questions.tolist(), found.pairs.items.tolist(), strict=True)) == [
+        (0, 0),
+        (0, 1),
+        (1, 1),
+    ]
+    assert found.scores["popularity"].tolist() == [2, 3, 3]
+    assert found.ranks["popularity"].tolist() == [2, 1, 1]
+    assert np.isnan(found.ranks["personal"]).tolist() == [False, True, True]
+    left = candidates(SIGNALS, asked, Depth(2, 1), None, [_items(0), _items()])
+    assert left.pairs.items.tolist() == [1, 1]
+    allowed = np.array([True, False, False, True, True])
+    assert 1 not in candidates(SIGNALS, asked, Depth(2, 1), allowed).pairs.items
+
+
+def test_places_count_within_a_question() -> None:
+    assert places(_items(0, 0, 0, 1, 1), np.array([1, 3, 0, 2, 5], dtype=np.float32)).tolist()[:2] == [2, 1]
+    assert places(_items(0, 0, 1), np.array([1, 1, 4], dtype=np.float32)).tolist() == [1, 2, 1]
+
+
+def test_features_by_hand() -> None:
+    items = [{"price": price, "category": kind} for price, kind in
+             [(1.0, "a > pens"), (3.0, "pens"), (None, None), (7.0, "ink"), (2.0, "ink")]]  # fmt: skip
+    asked = Questions([_items(0, 3, 0), _items()])
+    found = candidates(SIGNALS, asked, Depth(3, 2))
+    table = features(SIGNALS, found, asked, Facts.of(SHOP, items))
+    at = {
+        (question, item): dict(zip(table.names, line.tolist(), strict=True))
+        for question, item, line in zip(found.pairs.questions, found.pairs.items, table.values, strict=True)
+    }
+    one = at[0, 1]
+    assert one["history.length"] == 3
+    assert one["history.repeats"] == pytest.approx(1 / 3)
+    assert one["history.count_of_the_last"] == 2
+    assert one["category.share"] == pytest.approx(2 / 3)
+    assert one["price.to_the_usual"] == pytest.approx(np.log(4 / 2))
+    assert one["age.days"] == 5  # first taken on day 1, the last day is 6
+    assert one["forward.of_the_last"] == pytest.approx(np.log(3))
+    assert one["forward.share"] == 1.0
+    assert at[1, 1]["history.length"] == 0
+    assert np.isnan(at[1, 1]["category.share"])
+    bare = features(SIGNALS, found, asked, Facts.of(SHOP, [{"price": None, "category": None}] * 5))
+    assert not any(name.startswith(("price", "category")) for name in bare.names)
+
+
+def _labelled(questions: int, seed: int, names: tuple[str, ...] = ("good.score", "noise.score")) -> Labelled:
+    """Ten candidates each; the larger the first feature, the more often it is taken; one of four questions has none."""
+    rng = np.random.default_rng(seed)
+    good, noise = rng.normal(size=(2, questions, 10))
+    taken = np.zeros((questions, 10), dtype=bool)
+    taken[np.arange(questions), (good + rng.gumbel(size=good.shape)).argmax(axis=1)] = True
+    taken[::4] = False
+    values = np.stack([good.ravel(), noise.ravel()], axis=1).astype(np.float32)
+    return Labelled(Table(names, values), np.repeat(np.arange(questions), 10), taken.ravel())
+
+
+@pytest.fixture(scope="module")
+def ranker() -> Ranker:
+    return Ranker.fit(_labelled(600, 1), _labelled(600, 2), CONFIG, seed=3)
+
+
+def test_it_learns_which_feature_tells(ranker: Ranker) -> None:
+    test = _labelled(300, 5)
+    scores = ranker.scores(test.table).reshape(-1, 10)
+    assert np.corrcoef(scores.ravel(), test.table.values[:, 0])[0, 1] > 0.9
+    first = test.taken.reshape(-1, 10)[np.arange(300), scores.argmax(axis=1)].mean()
+    assert first > 2 * test.taken.mean()
+
+
+def test_a_probability_is_how_often_such_an_item_is_taken(ranker: Ranker) -> None:
+    test = _labelled(3000, 7)
+    chances = ranker.probabilities(ranker.scores(test.table))
+    assert chances.mean() == pytest.approx(test.taken.mean(), abs=0.01)
+    for low, high in ((0.0, 0.05), (0.05, 0.15), (0.15, 1.0)):
+        own = (chances >= low) & (chances < high)
+        assert chances[own].mean() == pytest.approx(test.taken[own].mean(), abs=0.03)
+    order = np.argsort(ranker.scores(test.table))
+    assert (np.diff(chances[order]) >= 0).all()
+    assert ranker.probabilities(np.array([-1e9, 1e9], dtype=np.float32)).tolist() == [chances.min(), chances.max()]
+
+
+def test_reasons_add_up_to_the_score(ranker: Ranker) -> None:
+    table = _labelled(20, 9).table
+    groups, found = ranker.reasons(table)
+    assert groups == ("good", "noise")
+    beside = ranker.scores(table) - found.sum(axis=1)
+    assert beside == pytest.approx(np.full(len(beside), beside[0]), abs=1e-4)
+    assert np.abs(found[:, 0]).mean() > 5 * np.abs(found[:, 1]).mean()
+
+
+def test_what_the_shop_no_longer_tells_is_unknown_and_what_is_new_is_read_over(ranker: Ranker) -> None:
+    table = _labelled(10, 11).table
+    more = Table(("new.score", *reversed(table.names)), np.column_stack([table.values[:, 0], table.values[:, ::-1]]))
+    assert ranker.scores(more).tolist() == ranker.scores(table).tolist()
+    unknown = np.column_stack([table.values[:, 0], np.full(len(table.values), np.nan)]).astype(np.float32)
+    without = ranker.scores(Table(("good.score",), table.values[:, :1]))
+    assert without.tolist() == ranker.scores(Table(table.names, unknown)).tolist()
+
+
+def test_what_is_written_ranks_as_what_was_learnt(ranker: Ranker, tmp_path: Path) -> None:
+    assert not Ranker.there_is_one(tmp_path)
+    ranker.save(tmp_path)
+    again, table = Ranker.load(tmp_path), _labelled(20, 13).table
+    assert again.scores(table).tolist() == ranker.scores(table).tolist()
+    assert again.probabilities(again.scores(table)).tolist() == ranker.probabilities(ranker.scores(table)).tolist()
+
+
+def test_the_same_seed_gives_the_same_trees() -> None:
+    first, second = (Ranker.fit(_labelled(100, 1), _labelled(100, 2), CONFIG, seed=3) for _ in range(2))
+    assert first.trees.model_to_string() == second.trees.model_to_string()
+
+
+def test_without_one_answer_among_the_candidates_there_is_nothing_to_learn() -> None:
+    learnt = _labelled(40, 1)
+    nothing = Labelled(learnt.table, learnt.questions, np.zeros_like(learnt.taken))
+    for pair in ((nothing, learnt), (learnt, nothing)):
+        with pytest.raises(LeftOut, match="no signal names"):
+            Ranker.fit(*pair, CONFIG, seed=3)

@@ -1,0 +1,182 @@
+"""What each signal says, by hand, against a peer, and as a property: a list of its own is its scores, sorted."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from training.core.errors import LeftOut
+from training.ranker.signals import base
+from training.ranker.signals.base import Learnt, Pairs, Questions, Signal
+from training.ranker.signals.covisit import CoVisit
+from training.ranker.signals.personal import Personal
+from training.ranker.signals.popularity import Popularity
+from training.ranker.signals.sasrec import Network, SASRec, SASRecConfig, sampled_softmax
+from training.ranker.signals.text import TextSimilarity, tf_idf
+from training.ranker.signals.validation import Validation
+
+SMALL = SASRecConfig(width=16, length=6, dropout=0.0, negatives=8, learning_rate=0.01, batch_size=8, epochs=60)
+
+
+def rows(*sequences: list[int]) -> list[Any]:
+    return [np.array(sequence, dtype=np.int64) for sequence in sequences]
+
+
+def learnt(catalogue: int, *sequences: list[int], days: list[list[int]] | None = None) -> Learnt:
+    when = days or [list(range(len(sequence))) for sequence in sequences]
+    return Learnt(catalogue, rows(*sequences), rows(*when))
+
+
+def score(signal: Signal, history: list[int], item: int) -> float:
+    return float(signal.scores(Questions(rows(history)), Pairs(np.array([0]), np.array([item])))[0])
+
+
+def test_co_visits_count_what_stands_behind_and_weigh_the_newest_most() -> None:
+    shop = learnt(4, [0, 1, 2], [0, 1], [3, 0])
+    forward = CoVisit.fit(shop, "forward", 1)
+    assert score(forward, [0], 1) == pytest.approx(math.log(3))  # twice
+    assert score(forward, [1], 0) == 0.0
+    assert score(forward, [3, 1], 0) == pytest.approx(math.log(2) / math.log2(3))
+    backward = CoVisit.fit(shop, "backward", 1)
+    assert score(backward, [1], 0) == pytest.approx(math.log(3))
+    assert score(CoVisit.fit(shop, "forward", 2), [0], 2) == pytest.approx(math.log(2))
+
+
+def test_of_a_long_history_the_last_five_items_count() -> None:
+    forward = CoVisit.fit(learnt(7, [0, 6]), "forward", 1)
+    assert score(forward, [0, 1, 2, 3, 4], 6) > 0.0
+    assert score(forward, [0, 1, 2, 3, 4, 5], 6) == 0.0
+
+
+def test_what_a_user_takes_most_often_comes_first_and_the_newest_of_equals() -> None:
+    personal = Personal.fit(learnt(5))
+    asked = Questions(rows([1, 2, 1, 3]), rows([4, 4]))
+    pairs, scores = personal.top(asked, 5)
+    assert pairs.items.tolist() == [1, 4, 3, 2]
+    assert scores.tolist() == pytest.approx([2 + 5 / 7, 2 + 2 / 7, 1 + 6 / 7, 1 + 4 / 7])
+
+
+def test_popularity_looks_back_as_far_as_it_is_told() -> None:
+    shop = learnt(3, [0, 1], [0, 2], days=[[1, 9], [2, 10]])
+    assert Popularity.fit(shop).counts.tolist() == [2, 1, 1]
+    assert Popularity.fit(shop, 2).counts.tolist() == [0, 1, 1]
+    assert Popularity.fit(shop, 1).counts.tolist() == [0, 0, 1]
+    assert Popularity.fit(learnt(2), 1).counts.tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("dense", [False, True])
+def test_likeness_is_the_sum_of_cosines_and_what_has_no_text_is_like_nothing(dense: bool) -> None:
+    vectors = np.array([[1, 0], [0.6, 0.8], [0, 1], [0, 0]], dtype=np.float32)
+    text = TextSimilarity.fit(vectors if dense else sp.csr_array(vectors))
+    assert score(text, [0, 2], 1) == pytest.approx(0.8 + 0.6 / math.log2(3))
+    assert score(text, [0], 3) == score(text, [3], 0) == 0.0
+    pairs, _ = text.top(Questions(rows([0], [3])), 4)
+    assert (pairs.questions.tolist(), pairs.items.tolist()) == ([0, 0], [0, 1])
+
+
+def test_words_that_few_items_have_weigh_most() -> None:
+    vectors = tf_idf(["red pen", "red ink", "red pen case", None])
+    near = TextSimilarity.fit(vectors)
+    assert score(near, [0], 2) > score(near, [0], 1) > 0.0
+    assert np.diff(vectors.indptr).tolist()[-1] == 0
+    assert tf_idf([None, ""]).shape == (2, 1)
+
+
+def test_sasrec_learns_an_order_and_says_nothing_without_a_history() -> None:
+    shop = learnt(8, *[[start, (start + 1) % 8, (start + 2) % 8, (start + 3) % 8] for start in range(8)] * 4)
+    asked = Questions(rows(*[[n, (n + 1) % 8] for n in range(8)]))
+    truth = np.array([(n + 2) % 8 for n in range(8)])
+    model = SASRec.fit(shop, SMALL, Validation(asked, truth, rank_own=False))
+    pairs, scores = model.top(Questions(rows([0, 1], [], [4])), 1)
+    assert (pairs.questions.tolist(), pairs.items.tolist()) == ([0, 2], [2, 5])
+    table = next(model._tables(asked))[1]
+    assert np.exp(table).sum(axis=1) == pytest.approx(np.ones(8), abs=1e-4)
+    assert model.certainty(Questions(rows([0, 1])))[0] == pytest.approx(scores[0], abs=1e-5)
+
+
+def test_sasrec_is_left_out_where_there_is_no_order_to_learn() -> None:
+    nothing = Validation(Questions([]), np.empty(0, dtype=np.int64), rank_own=True)
+    with pytest.raises(LeftOut, match="two events"):
+        SASRec.fit(learnt(3, [0], [1]), SMALL, None)
+    with pytest.raises(LeftOut, match="validate"):
+        SASRec.fit(learnt(3, [0, 1]), SMALL, nothing)
+
+
+def test_the_loss_is_the_cross_entropy_of_the_target_beside_what_was_drawn() -> None:
+    network = Network(5, SMALL)
+    states, target, drawn = torch.randn(3, 16), torch.tensor([1, 2, 3]), torch.tensor([4, 5])
+    logits = states @ network.item(torch.tensor([4, 5])).T
+    right = (states * network.item(target)).sum(dim=1, keepdim=True)
+    expected = torch.nn.functional.cross_entropy(torch.cat([right, logits], dim=1), torch.zeros(3, dtype=torch.long))
+    assert sampled_softmax(network, states, target, drawn).item() == pytest.approx(expected.item(), abs=1e-6)
+
+
+ITEMS = 9
+_HISTORIES = st.lists(st.lists(st.integers(0, ITEMS - 1), max_size=8), min_size=1, max_size=6)
+
+
+def _signals(sequences: list[list[int]]) -> dict[str, Signal]:
+    shop = learnt(ITEMS, *sequences)
+    words = [f"w{item % 4} w{item % 3}" if item % 5 else None for item in range(ITEMS)]
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = Network(ITEMS, SMALL)
+    return {
+        "forward": CoVisit.fit(shop, "forward", 3),
+        "both": CoVisit.fit(shop, "both", 2),
+        "personal": Personal.fit(shop),
+        "popularity": Popularity.fit(shop, 3),
+        "text": TextSimilarity.fit(tf_idf(words)),
+        "sasrec": SASRec(network, 1),
+    }
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    _HISTORIES, _HISTORIES, st.integers(1, ITEMS), st.none() | st.lists(st.booleans(), min_size=ITEMS, max_size=ITEMS)
+)
+def test_a_list_is_the_scores_of_all_allowed_items_sorted(
+    sequences: list[list[int]], histories: list[list[int]], n: int, allowed: list[bool] | None
+) -> None:
+    asked, mask = Questions(rows(*histories)), None if allowed is None else np.array(allowed)
+    every = Pairs(np.repeat(np.arange(len(histories)), ITEMS), np.tile(np.arange(ITEMS), len(histories)))
+    for name, signal in _signals(sequences).items():
+        table = signal.scores(asked, every).reshape(len(histories), ITEMS)
+        pairs, scores = signal.top(asked, n, mask)
+        for question, line in enumerate(table):
+            said = [i for i in range(ITEMS) if line[i] != 0 and (mask is None or mask[i])]
+            if name == "sasrec" and not histories[question]:
+                said = []
+            expected = sorted(said, key=lambda item: (-line[item], item))[:n]
+            own = pairs.questions == question
+            assert scores[own].tolist() == pytest.approx(line[expected].tolist(), abs=1e-5), name
+            assert set(pairs.items[own].tolist()) <= set(said), name
+
+
+@settings(max_examples=20, deadline=None)
+@given(_HISTORIES, _HISTORIES)
+def test_what_is_written_answers_as_what_was_fitted(sequences: list[list[int]], histories: list[list[int]]) -> None:
+    asked = Questions(rows(*histories))
+    for signal in _signals(sequences).values():
+        again = type(signal).of_arrays(signal.arrays())
+        (pairs, scores), (same_pairs, same_scores) = signal.top(asked, 5), again.top(asked, 5)
+        assert pairs.items.tolist() == same_pairs.items.tolist()
+        assert scores.tolist() == same_scores.tolist()
+
+
+def test_some_questions_at_a_time_have_the_answers_of_all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = Questions(rows([0, 1], [2], [], [3, 4, 5], [1]), rows([1], [], [2, 2], [], []))
+    every = Pairs(np.repeat(np.arange(5), ITEMS), np.tile(np.arange(ITEMS), 5))
+    signals = _signals([[0, 1, 2, 3], [2, 3, 4]])
+    whole = {name: (signal.scores(asked, every), signal.top(asked, 4)[0].items) for name, signal in signals.items()}
+    monkeypatch.setattr(base, "_QUESTIONS_AT_ONCE", 2)
+    for name, signal in signals.items():
+        assert signal.scores(asked, every) == pytest.approx(whole[name][0], abs=1e-6), name
+        assert signal.top(asked, 4)[0].items.tolist() == whole[name][1].tolist(), name

@@ -1,0 +1,70 @@
+"""The items that are worth ranking for a history: the union of what each signal puts first."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from training.ranker.signals.base import Floats, Ints, Mask, Pairs, Questions, Signal
+
+
+@dataclass(frozen=True)
+class Depth:
+    """How many items each signal names. Popularity names the same ones to everybody, so fewer of them will do."""
+
+    signal: int = 100
+    popularity: int = 30
+
+    def of(self, name: str) -> int:
+        """For the signal of this name."""
+        return self.popularity if name == "popularity" else self.signal
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """`pairs` by question and item, each once; what each signal says of them, by its name: `scores` and `ranks`.
+
+    A rank is the place among the candidates of the question, from 1; NaN where the signal says nothing of the item.
+    """
+
+    pairs: Pairs
+    scores: Mapping[str, Floats]
+    ranks: Mapping[str, Floats]
+
+
+def candidates(
+    signals: Mapping[str, Signal],
+    asked: Questions,
+    depth: Depth,
+    allowed: Mask | None = None,
+    left_out: Sequence[Ints] | None = None,
+) -> Candidates:
+    """The first items of every signal, of the `allowed` ones; without those that are `left_out` of each question."""
+    tops = [signal.top(asked, depth.of(name), allowed)[0] for name, signal in signals.items()]
+    size = 1 + max((int(pairs.items.max()) for pairs in tops if len(pairs)), default=0)
+    keys = np.unique(np.concatenate([pairs.questions * size + pairs.items for pairs in tops]))
+    pairs = Pairs(keys // size, keys % size)
+    if left_out is not None:
+        pairs = _without(pairs, left_out, size)
+    scores = {name: signal.scores(asked, pairs) for name, signal in signals.items()}
+    return Candidates(pairs, scores, {name: places(pairs.questions, values) for name, values in scores.items()})
+
+
+def places(questions: Ints, scores: Floats) -> Floats:
+    """The place of each pair among those of its question, best score first, from 1; NaN for a score of 0."""
+    order = np.lexsort((-scores, questions))
+    starts = np.searchsorted(questions, questions)
+    found = np.empty(len(scores), dtype=np.float32)
+    found[order] = np.arange(len(scores)) - starts[order] + 1
+    found[scores == 0] = np.nan
+    return found
+
+
+def _without(pairs: Pairs, left_out: Sequence[Ints], size: int) -> Pairs:
+    owners = np.repeat(np.arange(len(left_out)), [len(items) for items in left_out])
+    items = np.concatenate([np.empty(0, dtype=np.int64), *left_out])
+    own = (owners * size + items)[items < size]
+    kept = ~np.isin(pairs.questions * size + pairs.items, own)
+    return Pairs(pairs.questions[kept], pairs.items[kept])

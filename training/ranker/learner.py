@@ -1,0 +1,160 @@
+"""A listwise ranker: LightGBM's lambdarank over the features of candidates, with a calibrated probability and reasons.
+
+LambdaMART (Burges 2010, MSR-TR-2010-82). Isotonic calibration: Zadrozny and Elkan 2002. Contributions of features are
+SHAP values of trees (Lundberg et al. 2018, arXiv 1802.03888), which LightGBM computes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightgbm as lgb
+import numpy as np
+
+from training.core.errors import LeftOut
+from training.core.files import write_json
+from training.ranker.features import Table
+from training.ranker.signals.base import Floats, Ints, Mask
+
+_TREES, _FACTS = "trees.txt", "ranker.json"
+
+
+@dataclass(frozen=True)
+class LearnerConfig:
+    """LightGBM's own names. `patience`: rounds without a better NDCG@10 on the questions that are held back."""
+
+    rounds: int = 1000
+    patience: int = 50
+    learning_rate: float = 0.05
+    num_leaves: int = 31
+    min_data_in_leaf: int = 50
+    feature_fraction: float = 0.8
+    bagging_fraction: float = 0.8
+    lambdarank_truncation_level: int = 30
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Candidates of questions whose answer is known: `questions` [pairs] in rising order, `taken` [pairs]."""
+
+    table: Table
+    questions: Ints
+    taken: Mask
+
+    def answerable(self) -> Labelled:
+        """Without the questions whose answer is no candidate: nothing is learnt of them."""
+        answered = np.zeros(int(self.questions.max(initial=-1)) + 1, dtype=bool)
+        answered[self.questions[self.taken]] = True
+        kept = answered[self.questions]
+        return Labelled(Table(self.table.names, self.table.values[kept]), self.questions[kept], self.taken[kept])
+
+    @classmethod
+    def joined(cls, parts: Sequence[Labelled]) -> Labelled:
+        """All of them, each with questions of its own."""
+        names, starts = (
+            parts[0].table.names,
+            np.cumsum([0, *(int(part.questions.max(initial=-1)) + 1 for part in parts)]),
+        )
+        questions = [part.questions + start for part, start in zip(parts, starts[:-1], strict=True)]
+        table = Table(names, np.concatenate([part.table.values for part in parts]))
+        return cls(table, np.concatenate(questions), np.concatenate([part.taken for part in parts]))
+
+    def data(self) -> lgb.Dataset:
+        """As LightGBM takes it."""
+        _, sizes = np.unique(self.questions, return_counts=True)
+        return lgb.Dataset(self.table.values, self.taken.astype(np.int8), group=sizes, free_raw_data=False)
+
+
+@dataclass(frozen=True)
+class Ranker:
+    """Trees over the features `names`, and the steps of the calibration: probability `shares[n]` from score
+    `edges[n]` on."""
+
+    trees: lgb.Booster
+    names: tuple[str, ...]
+    edges: Floats
+    shares: Floats
+
+    @classmethod
+    def fit(cls, learnt: Labelled, held_back: Labelled, config: LearnerConfig, seed: int) -> Ranker:
+        """Learn from `learnt`; stop and calibrate on `held_back`.
+
+        Raises:
+            LeftOut: in one of the two no answer is among the candidates.
+        """
+        answered, stop = learnt.answerable(), held_back.answerable()
+        if not len(answered.questions) or not len(stop.questions):
+            raise LeftOut("no signal names an item that was taken next", do="wait for more events")
+        settings: dict[str, Any] = {
+            "objective": "lambdarank",
+            "metric": "ndcg",
+            "eval_at": [10],
+            "bagging_freq": 1,
+            "seed": seed,
+            "deterministic": True,
+            "force_row_wise": True,
+            "verbose": -1,
+            **{name: value for name, value in vars(config).items() if name not in ("rounds", "patience")},
+        }
+        halt = lgb.early_stopping(config.patience, verbose=False)
+        trees = lgb.train(settings, answered.data(), config.rounds, valid_sets=[stop.data()], callbacks=[halt])
+        edges, shares = _calibrated(trees.predict(held_back.table.values), held_back.taken)
+        return cls(trees, learnt.table.names, edges, shares)
+
+    def scores(self, table: Table) -> Floats:
+        """A score for each pair, comparable within a question: [pairs]."""
+        return np.asarray(self.trees.predict(self._own(table)), dtype=np.float32)
+
+    def probabilities(self, scores: Floats) -> Floats:
+        """That the item is what the user takes next: [pairs], in the order of the scores."""
+        return self.shares[np.clip(np.searchsorted(self.edges, scores, side="right") - 1, 0, None)]
+
+    def reasons(self, table: Table) -> tuple[tuple[str, ...], Floats]:
+        """What each group of features adds to the score of each pair: the groups, and [pairs, groups]."""
+        own = np.asarray(self.trees.predict(self._own(table), pred_contrib=True), dtype=np.float32)[:, :-1]
+        groups = tuple(dict.fromkeys(name.partition(".")[0] for name in self.names))
+        of = np.array([groups.index(name.partition(".")[0]) for name in self.names])
+        return groups, np.stack([own[:, of == group].sum(axis=1) for group in range(len(groups))], axis=1)
+
+    def _own(self, table: Table) -> Floats:
+        """The columns that it has learnt; what the shop no longer tells is unknown, what is new is read over."""
+        if table.names == self.names:
+            return table.values
+        place = {name: column for column, name in enumerate(table.names)}
+        found = np.full((len(table.values), len(self.names)), np.nan, dtype=np.float32)
+        for column, name in enumerate(self.names):
+            if name in place:
+                found[:, column] = table.values[:, place[name]]
+        return found
+
+    def save(self, folder: Path) -> None:
+        """Write what `load` reads: text and JSON, no pickle."""
+        self.trees.save_model(str(folder / _TREES))
+        facts = {"features": self.names, "edges": self.edges.tolist(), "shares": self.shares.tolist()}
+        write_json(folder / _FACTS, facts)
+
+    @staticmethod
+    def there_is_one(folder: Path) -> bool:
+        """Whether one was saved there."""
+        return (folder / _FACTS).is_file()
+
+    @classmethod
+    def load(cls, folder: Path) -> Ranker:
+        """Read it."""
+        facts = json.loads((folder / _FACTS).read_text())
+        steps = [np.array(facts[name], dtype=np.float32) for name in ("edges", "shares")]
+        return cls(lgb.Booster(model_file=str(folder / _TREES)), tuple(facts["features"]), *steps)
+
+
+def _calibrated(scores: Sequence[float], taken: Mask) -> tuple[Floats, Floats]:
+    """The steps of the isotonic regression of what was taken on the scores."""
+    from sklearn.isotonic import IsotonicRegression
+
+    fitted = IsotonicRegression(y_min=0.0, y_max=1.0, out_of_bounds="clip").fit(scores, taken)
+    starts = np.concatenate([[True], np.diff(fitted.y_thresholds_) > 0])
+    edges = fitted.X_thresholds_[starts].astype(np.float32)
+    return edges, fitted.y_thresholds_[starts].astype(np.float32)

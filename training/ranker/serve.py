@@ -1,0 +1,159 @@
+"""The rows of the ranker and its signals: each answers with lists of item ids, as every recommender does.
+
+`load(folder)` is what serving and MLflow ask; the folder describes itself as the registry wants it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from training.core.errors import DataError
+from training.core.files import new_folder, write_json
+from training.next_item.recommender import ListRequest, Ranking, Recommender
+from training.ranker.bundle import Bundle
+from training.ranker.candidates import candidates
+from training.ranker.features import features
+from training.ranker.learner import Ranker
+from training.ranker.signals.base import Ints, Lists, Mask, Questions, Signal
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_IDS = {"type": "array", "items": {"type": "string"}}
+_NUMBERS = {"type": "array", "items": {"type": "double"}}
+_SIGNATURE = {
+    "inputs": [
+        {"name": "history", "required": True, **_IDS},
+        {"name": "user_id", "type": "string", "required": False},
+    ],
+    "outputs": [
+        {"name": "items", "required": True, **_IDS},
+        {"name": "scores", "required": True, **_NUMBERS},
+    ],
+    "params": [{"name": "k", "type": "long", "default": 10, "shape": None}],
+}
+_AT_ONCE = 512
+
+
+def package(bundle: Bundle, folder: Path) -> None:
+    """Write the bundle with its signature and an example; whole or not at all."""
+    with new_folder(folder) as scratch:
+        bundle.save(scratch)
+        write_json(scratch / "signature.json", _SIGNATURE)
+        known = list(bundle.catalogue[:3])
+        pq.write_table(pa.table({"history": [known, known[:1]]}), scratch / "example.parquet")
+
+
+def load(folder: str | Path) -> RankerRow:
+    """What answers for a packaged folder; DataError where it holds signals alone."""
+    bundle = Bundle.load(Path(folder))
+    if bundle.ranker is None:
+        raise DataError("the folder holds no ranker", where=str(folder), do="use the `model/` of its evaluation")
+    return RankerRow(bundle, bundle.ranker)
+
+
+class _Numbered(Recommender):
+    """A recommender over the items of a bundle, by number."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        self.bundle, self.catalogue = bundle, bundle.catalogue
+        self._row = {item: number for number, item in enumerate(self.catalogue)}
+
+    def _numbers(self, items: Collection[str]) -> Ints:
+        return np.array([self._row[item] for item in items if item in self._row], dtype=np.int64)
+
+    def _questions(self, asked: Sequence[ListRequest]) -> Questions:
+        nothing = np.empty(0, dtype=np.int64)
+        histories = [self._numbers(one.history) for one in asked]
+        return Questions(histories, [self.bundle.pasts.get(one.user or "", nothing) for one in asked])
+
+    def _allowed(self, within: Collection[str] | None) -> Mask | None:
+        if within is None:
+            return None
+        allowed = np.zeros(len(self.catalogue), dtype=bool)
+        allowed[self._numbers(within)] = True
+        return allowed
+
+    def _filled(self, ranked: list[tuple[int, float]], k: int, left_out: Ints, allowed: Mask | None) -> Ranking:
+        """The list, and behind it what is taken most often, until it is `k` long: with the score 0."""
+        if len(ranked) < k:
+            taken = {*(item for item, _ in ranked), *left_out.tolist()}
+            more = (item for item in self._by_count() if item not in taken and (allowed is None or allowed[item]))
+            ranked += [(item, 0.0) for item, _ in zip(more, range(k - len(ranked)), strict=False)]
+        return [(self.catalogue[item], score) for item, score in ranked[:k]]
+
+    def _by_count(self) -> list[int]:
+        order: list[int] = np.lexsort((np.arange(len(self.catalogue)), -self.bundle.facts.counts)).tolist()
+        return order
+
+
+class SignalRow(_Numbered):
+    """One signal's own lists."""
+
+    def __init__(self, bundle: Bundle, name: str) -> None:
+        super().__init__(bundle)
+        self.signal: Signal = bundle.signals[name]
+        self.choice = bundle.fitted.choices.get(name)
+
+    def answer(self, asked: Sequence[ListRequest], k: int, within: Collection[str] | None) -> list[Ranking]:
+        """See `Recommender.answer`."""
+        allowed, left_out = self._allowed(within), [self._numbers(one.left_out) for one in asked]
+        pairs, scores = self.signal.top(self._questions(asked), k + max(map(len, left_out), default=0), allowed)
+        starts = np.searchsorted(pairs.questions, np.arange(len(asked) + 1))
+        found = []
+        for question, gone in enumerate(left_out):
+            own = slice(starts[question], starts[question + 1])
+            line = zip(pairs.items[own].tolist(), scores[own].tolist(), strict=True)
+            kept = [(item, score) for item, score in line if item not in set(gone.tolist())]
+            found.append(self._filled(kept, k, gone, allowed))
+        return found
+
+
+class RankerRow(_Numbered):
+    """The ranker's lists: scores are calibrated probabilities that the item is what the user takes next."""
+
+    def __init__(self, bundle: Bundle, ranker: Ranker) -> None:
+        super().__init__(bundle)
+        self.ranker = ranker
+
+    def answer(self, asked: Sequence[ListRequest], k: int, within: Collection[str] | None) -> list[Ranking]:
+        """See `Recommender.answer`."""
+        allowed, found = self._allowed(within), list[Ranking]()
+        for start in range(0, len(asked), _AT_ONCE):
+            part = asked[start : start + _AT_ONCE]
+            left_out, lists = [self._numbers(one.left_out) for one in part], Lists()
+            questions = self._questions(part)
+            among = candidates(self.bundle.signals, questions, self.bundle.depth, allowed, left_out)
+            scores = self.ranker.scores(features(self.bundle.signals, among, questions, self.bundle.facts))
+            starts = np.searchsorted(among.pairs.questions, np.arange(len(part) + 1))
+            for question in range(len(part)):
+                own = slice(starts[question], starts[question + 1])
+                lists.add(question, among.pairs.items[own], scores[own], k, None)
+            pairs, best = lists.joined()
+            starts = np.searchsorted(pairs.questions, np.arange(len(part) + 1))
+            chances = self.ranker.probabilities(best)
+            for question, gone in enumerate(left_out):
+                own = slice(starts[question], starts[question + 1])
+                line = list(zip(pairs.items[own].tolist(), chances[own].tolist(), strict=True))
+                found.append(self._filled(line, k, gone, allowed))
+        return found
+
+    def predict(self, frame: pd.DataFrame, params: Mapping[str, Any]) -> pd.DataFrame:
+        """The first `k` items and their probabilities for each row of `frame`.
+
+        In: `history` (item ids, oldest first), and `user_id` where users are known. Out: `items`, `scores`.
+        """
+        import pandas as pd  # a stage that trains needs none of it
+
+        histories = [[str(item) for item in history] for history in frame["history"]]
+        users = [str(user) for user in frame["user_id"]] if "user_id" in frame else None
+        k, own = int(params.get("k", 10)), self.bundle.rank_own
+        lists = self.recommend(histories, k, users=users, rank_own=own)
+        items = [[item for item, _ in ranking] for ranking in lists]
+        return pd.DataFrame({"items": items, "scores": [[score for _, score in ranking] for ranking in lists]})

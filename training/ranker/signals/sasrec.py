@@ -1,0 +1,222 @@
+"""SASRec (Kang and McAuley 2018, arXiv 1808.09781): self-attention over the history, trained with a sampled softmax.
+
+What differs from the paper: instead of one negative and binary cross-entropy, a softmax over the target and some
+hundred items that the positions of a batch share (as in gSASRec, arXiv 2308.07192, and eSASRec, RecSys 2025, which
+found it to be what makes SASRec strong); pre-normalised layers; one layer, as more gained nothing where it was tried
+(docs/LOG.md). Trained on every position; the epoch is chosen by NDCG@10 on validation.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Self
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from training.core.errors import LeftOut
+from training.core.progress import Progress
+from training.ranker.signals.base import Arrays, Floats, Ints, Learnt, Lists, Mask, Pairs, Questions, Signal
+from training.ranker.signals.validation import Validation
+
+_PAD = 0
+
+
+@dataclass(frozen=True)
+class SASRecConfig:
+    """Sizes and schedule. `length` counts items; `patience` counts epochs without a better validation NDCG@10."""
+
+    width: int = 64
+    layers: int = 1
+    heads: int = 2
+    length: int = 50
+    dropout: float = 0.3
+    negatives: int = 1024
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.01
+    batch_size: int = 128
+    epochs: int = 40
+    patience: int = 4
+
+
+class SASRec(Signal):
+    """score(i | h) = log softmax over the catalogue of e_i . Transformer(h) at the last item; an empty h knows nothing.
+
+    `certainty` is the largest probability of the softmax: how much there is to trust.
+    """
+
+    name = "sasrec"
+
+    def __init__(self, network: Network, epochs: int) -> None:
+        self.network, self.epochs = network.eval(), epochs
+
+    @classmethod
+    def fit(cls, learnt: Learnt, config: SASRecConfig, validation: Validation | None) -> Self:
+        """Train; without `validation` for all of the `epochs`, else until NDCG@10 has not risen for `patience`.
+
+        Raises:
+            LeftOut: no user has taken two items, or there is nothing to validate with.
+        """
+        if not any(len(sequence) > 1 for sequence in learnt.sequences):
+            raise LeftOut("no user has two events to learn an order from", do="wait for more events")
+        if validation is not None and not len(validation.truth):
+            raise LeftOut("there is nothing to validate SASRec with", do="move the cut dates of the split")
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        with torch.random.fork_rng():
+            torch.manual_seed(learnt.seed)
+            network = Network(learnt.catalogue, config).to(device)
+            return cls(*_trained(network, learnt, config, validation))
+
+    def scores(self, asked: Questions, pairs: Pairs) -> Floats:
+        """See `Signal.scores`."""
+        found = np.zeros(len(pairs), dtype=np.float32)
+        for start, table in self._tables(asked):
+            own = pairs.within(start, start + len(table))
+            found[own] = table[pairs.questions[own] - start, pairs.items[own]]
+        return found
+
+    def top(self, asked: Questions, n: int, allowed: Mask | None = None) -> tuple[Pairs, Floats]:
+        """See `Signal.top`."""
+        lists = Lists()
+        items = np.arange(self.network.size) if allowed is None else np.flatnonzero(allowed)
+        for start, table in self._tables(asked):
+            for row, line in enumerate(table):
+                if len(asked.histories[start + row]):
+                    lists.add(start + row, items, line[items], n, None)
+        return lists.joined()
+
+    def certainty(self, asked: Questions) -> Floats:
+        """[questions]"""
+        return np.concatenate([table.max(axis=1) for _, table in self._tables(asked)])
+
+    def _tables(self, asked: Questions) -> Iterator[tuple[int, Floats]]:
+        for start, part in asked.parts(self.network.size):
+            with torch.inference_mode():
+                table = self.network.logits(self.network.last(part.histories)).log_softmax(dim=1)
+            yield start, table.cpu().numpy()
+
+    def arrays(self) -> Arrays:
+        """See `Signal.arrays`."""
+        weights = {f"weights.{name}": value.cpu().numpy() for name, value in self.network.state_dict().items()}
+        config = {f"config.{name}": np.array(value) for name, value in asdict(self.network.config).items()}
+        return {**weights, **config, "epochs": np.array(self.epochs)}
+
+    @classmethod
+    def of_arrays(cls, arrays: Arrays) -> Self:
+        """See `Signal.of_arrays`."""
+        parts: dict[str, dict[str, np.ndarray]] = {"weights": {}, "config": {}}
+        for name, value in arrays.items():
+            part, _, key = name.partition(".")
+            parts.setdefault(part, {})[key] = value
+        config = SASRecConfig(**{key: value.item() for key, value in parts["config"].items()})
+        weights = {key: torch.from_numpy(value) for key, value in parts["weights"].items()}
+        network = Network(len(weights["item.weight"]) - 1, config)
+        network.load_state_dict(weights)
+        return cls(network, int(arrays["epochs"]))
+
+
+class Network(nn.Module):
+    """The transformer, and the embeddings of items, which are its output layer too."""
+
+    def __init__(self, size: int, config: SASRecConfig) -> None:
+        super().__init__()
+        self.size, self.config = size, config
+        self.item = nn.Embedding(size + 1, config.width, padding_idx=_PAD)
+        self.place = nn.Parameter(torch.empty(config.length, config.width))
+        self.dropout = nn.Dropout(config.dropout)
+        layer = nn.TransformerEncoderLayer(
+            config.width, config.heads, 4 * config.width, config.dropout, "gelu", batch_first=True, norm_first=True
+        )
+        self.layers = nn.TransformerEncoder(
+            layer, config.layers, nn.LayerNorm(config.width), enable_nested_tensor=False
+        )
+        for values in (self.item.weight, self.place):
+            nn.init.normal_(values, std=0.02)
+        with torch.no_grad():
+            self.item.weight[_PAD] = 0.0
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Items counted from 1, [batch, length] -> states [batch, length, width]; padding comes last."""
+        length = rows.shape[1]
+        later = torch.ones(length, length, dtype=torch.bool, device=rows.device).triu(1)
+        # As large as the states that the layers add to them: without it the first epochs learn next to nothing.
+        items = self.item(rows) * math.sqrt(self.config.width)
+        states: Tensor = self.layers(self.dropout(items + self.place[:length]), mask=later, is_causal=True)
+        return states
+
+    def last(self, histories: Sequence[Ints]) -> Tensor:
+        """The states of the last item of each history, 0 for an empty one: [histories, width]."""
+        rows = padded(histories, self.config.length).to(self.place.device)
+        lengths = (rows != _PAD).sum(dim=1)
+        states = self(rows)[torch.arange(len(rows)), (lengths - 1).clamp(min=0)]
+        known: Tensor = states * (lengths > 0).unsqueeze(1)
+        return known
+
+    def logits(self, states: Tensor) -> Tensor:
+        """[n, width] -> [n, catalogue]"""
+        return states @ self.item.weight[1:].T
+
+
+def padded(sequences: Sequence[Ints], length: int) -> Tensor:
+    """The last items of each sequence, counted from 1, padded at the end: [sequences, at most `length`]."""
+    longest = max(1, min(length, max((len(one) for one in sequences), default=1)))
+    rows = np.full((len(sequences), longest), _PAD, dtype=np.int64)
+    for row, sequence in zip(rows, sequences, strict=True):
+        end = sequence[-longest:]
+        row[: len(end)] = end + 1
+    return torch.from_numpy(rows)
+
+
+def _trained(
+    network: Network, learnt: Learnt, config: SASRecConfig, validation: Validation | None
+) -> tuple[Network, int]:
+    """The network with the weights of its best epoch, and which that was."""
+    rows = padded([one for one in learnt.sequences if len(one) > 1], config.length + 1)
+    optimizer = torch.optim.AdamW(
+        network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
+    )
+    best, kept, chosen = -1.0, copy.deepcopy(network.state_dict()), 0
+    with Progress(config.epochs, "sasrec", "epoch") as progress:
+        for epoch in range(1, config.epochs + 1):
+            _epoch(network, rows, optimizer, config)
+            quality = float(epoch) if validation is None else validation.ndcg(SASRec(network, epoch))
+            progress.advance(valid_ndcg=f"{quality:.4f}" if validation else "not asked")
+            if quality > best:
+                best, kept, chosen = quality, copy.deepcopy(network.state_dict()), epoch
+            elif epoch - chosen >= config.patience:
+                break
+    network.load_state_dict(kept)
+    return network, chosen
+
+
+def _epoch(network: Network, rows: Tensor, optimizer: torch.optim.Optimizer, config: SASRecConfig) -> None:
+    network.train()
+    device = network.place.device
+    # Random batches of about equal lengths: most sequences are short, and padding costs time.
+    lengths = (rows != _PAD).sum(dim=1)
+    order = (lengths + 4 * torch.rand(len(lengths))).argsort()
+    batches = torch.split(order, config.batch_size)
+    for number in torch.randperm(len(batches)):
+        batch = batches[number]
+        own = rows[batch][:, : int(lengths[batch].max())].to(device)
+        seen, target = own[:, :-1], own[:, 1:]
+        asked = target != _PAD
+        drawn = torch.randint(1, network.size + 1, (config.negatives,)).to(device)
+        optimizer.zero_grad()
+        torch.autograd.backward(sampled_softmax(network, network(seen)[asked], target[asked], drawn))
+        optimizer.step()
+
+
+def sampled_softmax(network: Network, states: Tensor, target: Tensor, drawn: Tensor) -> Tensor:
+    """Mean cross-entropy of the target beside the drawn items: states [n, width], target [n], drawn [k].
+
+    A target that was drawn stands in the sum twice, once in as many catalogues as it has items; nothing is left out.
+    """
+    items = network.item(drawn)
+    right = (states * network.item(target)).sum(dim=1)
+    others = torch.logsumexp(states @ items.T, dim=1)
+    return nn.functional.softplus(others - right).mean()

@@ -1,0 +1,51 @@
+"""Stage: the ranker and each of its signals on the same test samples, and the ranker packaged for serving."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from itertools import chain
+
+from training.core.catalogue import read_kinds
+from training.core.files import new_folder
+from training.core.stage import StageResult, StageSpec, resolve_config
+from training.next_item.comparison import Comparison
+from training.next_item.evaluation import chosen_samples, measured, write_comparisons
+from training.next_item.samples import Split, of_catalogue, of_subset, read_samples, training_sequences
+from training.ranker.serve import SignalRow, load
+
+
+@dataclass(frozen=True)
+class Config:
+    """`split` and `rank_own` as the ranker was learnt for. `samples`: of so many test samples at most, of users drawn
+    with the seed. `values`: the metrics that `eval_values` has for each sample."""
+
+    split: Split = "time"
+    rank_own: bool = True
+    depth: int = 20
+    samples: int | None = None
+    resamples: int = 1000
+    values: tuple[str, ...] = ("recall@5", "recall@10", "ndcg@5", "ndcg@10")
+
+
+def main(spec: StageSpec) -> StageResult:
+    """Measure all rows; hand on `model/`."""
+    config = resolve_config(spec, Config)
+    trained = spec.artifact("ranker") / "model"
+    ranker = load(trained)
+    bundle = ranker.bundle
+    samples = of_catalogue(read_samples(spec, config.split), bundle.catalogue)
+    test = chosen_samples(of_subset(samples, "test"), config.samples, spec.seed)
+    rows = [
+        measured(name, recommender, test, bundle.catalogue, config.depth, config.rank_own)
+        for name, recommender in {
+            **{name: SignalRow(bundle, name) for name in bundle.signals},
+            "ranker": ranker,
+        }.items()
+    ]
+    warm = frozenset(chain.from_iterable(training_sequences(samples)))
+    kinds = read_kinds(spec, bundle.catalogue)
+    found = Comparison(config.split, rows, test, warm, len(bundle.catalogue), kinds, spec.seed, config.resamples)
+    with new_folder(spec.out_dir / "model") as scratch:
+        shutil.copytree(trained, scratch, dirs_exist_ok=True)
+    return write_comparisons(spec, [found], config.values)
