@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -34,14 +35,13 @@ def collect(profile: Profile, chain: Chain, started: float, seconds: float) -> d
     finally:
         marts.close()
     now = datetime.now(UTC)
-    champion = next((row for row in decisions if row["decision"] != "reject"), None)
     return {
         "made_at": now.isoformat(timespec="seconds"),
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
         "seconds": round(seconds, 1),
         "seconds_to_start": round(started, 1),
         "reused": all(table.last_commit < chain.since for table in tables if table.table == "events"),
-        "last_decision": decisions[0] if decisions else None,
+        "decisions": {row["model"]: row for row in reversed(decisions)},
         "tables": {
             t.table: {
                 "rows": t.rows_out,
@@ -58,8 +58,7 @@ def collect(profile: Profile, chain: Chain, started: float, seconds: float) -> d
             for night in nights
             if night["run_date"] == nights[0]["run_date"]
         ],
-        "champion": champion
-        and {"model": champion["model"], "version": champion["to_version"], "who": champion["who"]},
+        "champions": _champions(decisions),
         "tasks": [
             {
                 "dag": task.dag,
@@ -105,7 +104,8 @@ def show(summary: dict[str, Any], path: Path, console: Console) -> None:
     if summary["stage_gates"]:
         console.print(_stage_gates(summary["stage_gates"]))
     console.print(_times(summary))
-    console.print(_champion(summary), markup=False, soft_wrap=True)
+    for line in _standing(summary):
+        console.print(line, markup=False, soft_wrap=True)
     console.print(_lists(summary), markup=False, soft_wrap=True)
     if summary["reused"]:
         console.print("reused: every landed row was committed before, so nothing was ingested again")
@@ -114,12 +114,22 @@ def show(summary: dict[str, Any], path: Path, console: Console) -> None:
     console.print(f"{'figures':<10}{path}", markup=False, soft_wrap=True)
 
 
-def _champion(summary: dict[str, Any]) -> str:
-    champion, last = summary["champion"], summary["last_decision"]
-    if champion:
-        return f"champion: {champion['model']} version {champion['version']} (promoted by {champion['who']})"
-    why = f"; last decision: {last['decision']} by {last['who']}, {last['reason']}" if last else ""
-    return f"champion: none yet{why}"
+def _champions(decisions: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Of each model that has one; `decisions` with the newest first, and a rejection leaves what stands."""
+    standing = {row["model"]: row for row in reversed(decisions) if row["decision"] != "reject"}
+    return {model: {"version": row["to_version"], "who": row["who"]} for model, row in sorted(standing.items())}
+
+
+def _standing(summary: Mapping[str, Any]) -> list[str]:
+    """A line for each model that was decided on."""
+    lines = []
+    for model, last in sorted(summary["decisions"].items()):
+        if champion := summary["champions"].get(model):
+            lines.append(f"champion: {model} version {champion['version']} (promoted by {champion['who']})")
+        else:
+            said = f"last decision: {last['decision']} by {last['who']}, {last['reason']}"
+            lines.append(f"champion: none yet of {model}; {said}")
+    return lines or ["champion: none yet"]
 
 
 def _lists(summary: dict[str, Any]) -> str:

@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 
 from infra.dbt import marts_path
-from infra.demo.summary import _lists, _stage_gates, collect, show, write
+from infra.demo.summary import _lists, _stage_gates, _standing, collect, show, write
 from infra.demo.watch import Chain, Task
 from infra.profile import Profile
 
@@ -95,15 +95,15 @@ def test_the_summary_is_what_the_marts_and_the_scheduler_say(summary: dict[str, 
         ("judge", "popularity", "macro_f1"),
     }
     assert [(gate["stage"], gate["after"]) for gate in summary["stage_gates"]] == [("sp", 0.2)]
-    assert summary["champion"] == {"model": "m", "version": "1", "who": "flag"}  # a rejection leaves it
-    assert summary["last_decision"]["decision"] == "reject"
+    assert summary["champions"] == {"m": {"version": "1", "who": "flag"}}  # a rejection leaves it
+    assert {model: row["decision"] for model, row in summary["decisions"].items()} == {"m": "reject"}
     assert [(one["role"], one["users"]) for one in summary["lists"]] == [("champion", 12)]  # of the newest day alone
     assert [(task["dag"], task["task"], task["state"]) for task in summary["tasks"]] == [("ingest", "land", "success")]
 
 
 def test_it_is_written_and_shown_by_the_metrics_of_the_gate_file(summary: dict[str, Any], tmp_path: Path) -> None:
     path = write(summary, tmp_path / "demo")
-    assert json.loads(path.read_text())["champion"]["version"] == "1"
+    assert json.loads(path.read_text())["champions"]["m"]["version"] == "1"
     shown = io.StringIO()
     show(summary, path, Console(file=shown, width=160))
     said = shown.getvalue()
@@ -141,3 +141,14 @@ def test_the_end_names_who_made_the_lists_or_says_that_there_are_none() -> None:
     said = "1,200 users by version 3 (champion), 9 users by covisit (baseline)"
     assert _lists({"lists": made}) == f"lists: {said}, histories up to 2024-03-01"
     assert "no version was promoted" in _lists({"lists": []})
+
+
+def test_each_model_that_was_decided_on_has_a_line() -> None:
+    refused = {"model": "ranker", "decision": "reject", "who": "flag", "reason": "its gate failed"}
+    champions = {"m": {"version": "2", "who": "ada"}}
+    said = _standing({"decisions": {"ranker": refused, "m": {"decision": "promote"}}, "champions": champions})
+    assert said == [
+        "champion: m version 2 (promoted by ada)",
+        "champion: none yet of ranker; last decision: reject by flag, its gate failed",
+    ]
+    assert _standing({"decisions": {}, "champions": {}}) == ["champion: none yet"]
