@@ -23,6 +23,11 @@ FILE, NUMBER, VALUES, MOMENT, FAULT, LINE, ODD, TALLY = (
 _MOST_ROWS, _MOST_LETTERS = 10_000, 1 << 22
 
 
+# Fewer broken lines are a matter of these lines. So many, and most of a file, are no rows at all: as rows in quarantine
+# they would stop the partition of all rows without a day, which is the whole catalogue of many shops.
+_A_FAULT_OF_THE_FILE = 20
+
+
 @dataclass(frozen=True)
 class Tally:
     """What a file turned out to be: the records that it holds, or why it cannot be used at all."""
@@ -54,13 +59,20 @@ def batches(file: LandingFile, wanted: Wanted) -> Iterator[pa.RecordBatch]:
 
     Whatever is wrong with a file as a whole is said in its tally; batches that came before are then not to be used.
     """
-    records, problem = 0, None
+    records, unreadable, problem = 0, 0, None
     try:
         for batch in _batches(file, wanted):
             yield _numbered(file.name, records, batch, wanted)
             records += len(batch[FAULT])
+            unreadable += len(batch[FAULT]) - batch[FAULT].null_count
         if records == 0:
             problem = DataError(f"{file.name} holds no row.", do="Deliver it again, or take it away.")
+        elif unreadable >= _A_FAULT_OF_THE_FILE and 2 * unreadable > records:
+            problem = DataError(
+                f"{file.name} cannot be read for the most part.",
+                why=f"{unreadable} of its {records} records are broken.",
+                do="Look at its separator and its quotes, and deliver it anew.",
+            )
     except DataError as error:
         problem = error
     except Exception as error:  # noqa: BLE001

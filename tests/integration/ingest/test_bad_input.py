@@ -241,3 +241,14 @@ def test_where_no_day_of_the_range_could_be_landed_the_chain_stops(
     (shop.profile.landing / "events").mkdir()
     (shop.profile.landing / "events" / "odd.csv").write_text("colour\nred\n")
     assert _landed(shop, "2024-03-01", monkeypatch, tmp_path) == (EXIT_DATA, None)
+
+
+def test_a_file_of_broken_lines_is_left_out_and_the_others_go_on(shop: Shop) -> None:
+    shop.put("events/good.csv", many_good_events(100))
+    lines = ["user_id,item_id,event_time,event_type", *(f"u{n};i1;2024-03-01;view" for n in range(60))]
+    (shop.profile.landing / "events" / "other.csv").write_text("\n".join(lines))
+    report = shop.ingest()
+    assert report.exit_code == EXIT_DATA
+    assert ["events/other.csv" in problem for problem in report.problems] == [True]
+    assert len(shop.rows()) == 100
+    assert report.stopped == ()

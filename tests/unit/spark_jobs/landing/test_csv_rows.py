@@ -177,3 +177,17 @@ def test_blank_lines_are_no_rows_and_a_row_of_commas_is_an_empty_one(tmp_path: P
     assert tally.records == 3
     assert [any(v.strip() for v in row["values"].values()) for row in found] == [True, False, False]
     assert all(row["fault"] is None for row in found)
+
+
+@pytest.mark.parametrize(
+    ("broken", "of", "left_out"), [(30, 50, True), (25, 50, False), (19, 20, False), (20, 21, True)]
+)
+def test_a_file_most_of_whose_lines_are_broken_is_at_fault_as_a_whole(
+    tmp_path: Path, broken: int, of: int, left_out: bool
+) -> None:
+    text = [line + ",too,many" if 0 < place <= broken else line for place, line in enumerate(lines(of))]
+    found, tally = read(written(tmp_path / "a.csv", "\n".join(text)))
+    assert (tally.records, sum(row["fault"] is not None for row in found)) == (of, broken)
+    assert (tally.problem is not None) == left_out
+    if tally.problem:
+        assert f"{broken} of its {of} records are broken" in str(tally.problem)
