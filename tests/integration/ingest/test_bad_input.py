@@ -205,7 +205,7 @@ def test_without_items_events_say_that_items_come_first(tmp_path: Path, shop: Sh
     )
     other = Shop(profile)
     other.put("events.csv", many_good_events(1))
-    with pytest.raises(DataError, match="ingest items first"):
+    with pytest.raises(DataError, match="Ingest items first"):
         other.ingest()
 
 

@@ -295,13 +295,13 @@ def test_a_stage_that_was_left_out_has_the_figures_of_its_start(
     artifacts = {**spec.artifacts, "rf_hard": str(tmp_path / "rf_hard"), "sp": str(tmp_path / "never_run")}
     models = {"models": {"sft": "semantic_ids", "rf_hard": "semantic_ids"}, "baselines": {"time": ["popularity"]}}
     asked = list[str]()
-    measure = evaluate._measure
+    measure = evaluate.measured
 
     def counting(name: str, *rest: Any) -> Any:
         asked.append(name)
         return measure(name, *rest)
 
-    monkeypatch.setattr(evaluate, "_measure", counting)
+    monkeypatch.setattr(evaluate, "measured", counting)
     chain = dataclasses.replace(spec, artifacts=artifacts, config={**spec.config, **models})
     result = evaluate.main(chain)
     assert asked == ["popularity", "sft"]
