@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -84,10 +85,11 @@ class _Numbered(Recommender):
         """The list, and behind it what is taken most often, until it is `k` long: with the score 0."""
         if len(ranked) < k:
             taken = {*(item for item, _ in ranked), *left_out.tolist()}
-            more = (item for item in self._by_count() if item not in taken and (allowed is None or allowed[item]))
+            more = (item for item in self._by_count if item not in taken and (allowed is None or allowed[item]))
             ranked += [(item, 0.0) for item, _ in zip(more, range(k - len(ranked)), strict=False)]
         return [(self.catalogue[item], score) for item, score in ranked[:k]]
 
+    @cached_property
     def _by_count(self) -> list[int]:
         order: list[int] = np.lexsort((np.arange(len(self.catalogue)), -self.bundle.facts.counts)).tolist()
         return order
@@ -108,9 +110,9 @@ class SignalRow(_Numbered):
         starts = np.searchsorted(pairs.questions, np.arange(len(asked) + 1))
         found = []
         for question, gone in enumerate(left_out):
-            own = slice(starts[question], starts[question + 1])
+            own, known = slice(starts[question], starts[question + 1]), set(gone.tolist())
             line = zip(pairs.items[own].tolist(), scores[own].tolist(), strict=True)
-            kept = [(item, score) for item, score in line if item not in set(gone.tolist())]
+            kept = [(item, score) for item, score in line if item not in known]
             found.append(self._filled(kept, k, gone, allowed))
         return found
 

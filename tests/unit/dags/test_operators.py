@@ -141,7 +141,7 @@ class Handed:
 
 @pytest.mark.parametrize("result", [None, {"from": "2018-01-01"}])
 def test_where_nothing_was_refused_the_task_that_tells_is_green(result: Any) -> None:
-    refused("refused", of="landed").execute({"ti": Handed(result)})
+    assert refused("refused", of="landed").execute({"ti": Handed(result)}) is None  # type: ignore[func-returns-value]
 
 
 def test_what_was_refused_fails_the_task_that_tells_with_the_code_of_data() -> None:
