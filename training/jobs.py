@@ -25,6 +25,7 @@ from typing import Any
 import torch
 
 from common.config import parse_config, read_yaml
+from common.models import ModelVersion
 from common.pipelines import SYSTEMS, Preset, Stage, read_pipeline, stage_module
 from training.core.errors import DataError, exit_code_of
 from training.core.files import write_json
@@ -59,17 +60,27 @@ def _read_job(name: str, known: Mapping[str, Path]) -> dict[str, Any]:
     return values if like is None else merged(_read_job(like, known), values, nulls=True)
 
 
-def stage_specs(job: Job, samples: Path, out: Path, seed: int, root: Path = SYSTEMS) -> list[StageSpec]:
-    """The spec of every stage of the job, in order; DataError for a stage or a table that is not there."""
+def stage_specs(
+    job: Job, samples: Path, out: Path, seed: int, root: Path = SYSTEMS, models: Mapping[str, Path] | None = None
+) -> list[StageSpec]:
+    """The spec of every stage of the job, in order; `models`: folders of what other systems have made, by name.
+
+    Raises:
+        DataError: a stage, a table or a model that is not there.
+    """
+    given = models or {}
+    if absent := [str(folder) for folder in given.values() if not folder.is_dir()]:
+        raise DataError("there is no such model folder", where=absent[0], do="name the `model/` that a job has left")
     stages = read_pipeline(job.system, root).under(job.preset, also=job.config).stages
     names = [stage.name for stage in stages]
     unknown = (set(job.config) | set(job.stages)) - set(names)
     if unknown:
         raise DataError(f"the job names unknown stages: {', '.join(sorted(unknown))}", do=f"use {', '.join(names)}")
-    return [_spec(job, stage, samples, out, seed) for stage in stages if not job.stages or stage.name in job.stages]
+    chosen = [stage for stage in stages if not job.stages or stage.name in job.stages]
+    return [_spec(job, stage, samples, out, seed, given) for stage in chosen]
 
 
-def _spec(job: Job, stage: Stage, samples: Path, out: Path, seed: int) -> StageSpec:
+def _spec(job: Job, stage: Stage, samples: Path, out: Path, seed: int, models: Mapping[str, Path]) -> StageSpec:
     files = {table: samples / f"{table}.parquet" for table in stage.reads.tables}
     missing = sorted(str(file) for file in files.values() if not file.is_file())
     if missing:
@@ -82,6 +93,11 @@ def _spec(job: Job, stage: Stage, samples: Path, out: Path, seed: int) -> StageS
         module=stage.code,
         tables={table: TableRef((str(file),)) for table, file in files.items()},
         artifacts={name: str(out / name) for name in stage.reads.artifacts},
+        models={
+            name: (ModelVersion("given", "challenger", str(models[name])),)
+            for name in stage.reads.models
+            if name in models
+        },
         config=merged(stage.config[job.preset], job.config.get(stage.name, {})),
     )
 
@@ -155,6 +171,14 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=17)
     parser.add_argument("--minutes", type=float, default=9.0, help="how long this run may take; 0: to the end")
+    parser.add_argument(
+        "--model",
+        action="append",
+        default=[],
+        type=_model,
+        metavar="NAME=FOLDER",
+        help="a model that a stage reads: the `model/` that a job of its system has left; without it there is none",
+    )
     options = parser.parse_args(arguments)
     signal.signal(signal.SIGALRM, _out_of_time)
     signal.setitimer(signal.ITIMER_REAL, 60 * options.minutes)
@@ -164,6 +188,14 @@ def main(arguments: Sequence[str]) -> int:
         signal.setitimer(signal.ITIMER_REAL, 0)
 
 
+def _model(written: str) -> tuple[str, Path]:
+    name, _, folder = written.partition("=")
+    if not (name and folder):
+        raise argparse.ArgumentTypeError(f"{written!r} is not NAME=FOLDER")
+    return name, Path(folder)
+
+
 def _run_job(options: argparse.Namespace) -> None:
+    job, models = load_job(options.job), dict(options.model)
     with preemptible():
-        run(stage_specs(load_job(options.job), options.samples, options.out, options.seed), options.out)
+        run(stage_specs(job, options.samples, options.out, options.seed, models=models), options.out)

@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from common.models import ModelVersion
 from training.core.errors import DataError
 from training.core.files import new_folder, write_json
 from training.next_item.recommender import ListRequest, Ranking, Recommender
@@ -57,6 +58,16 @@ def load(folder: str | Path) -> RankerRow:
     if bundle.ranker is None:
         raise DataError("the folder holds no ranker", where=str(folder), do="use the `model/` of its evaluation")
     return RankerRow(bundle, bundle.ranker)
+
+
+def bundle_of(versions: Sequence[ModelVersion]) -> Bundle | None:
+    """The newest of the versions that stand: the challenger, else the champion, else what stands in for one.
+
+    None where there is none: no ranker has been trained yet.
+    """
+    by_role = {version.role: version for version in versions}
+    newest = [by_role[role] for role in ("challenger", "champion", "baseline") if role in by_role]
+    return Bundle.load(Path(newest[0].folder)) if newest else None
 
 
 class _Numbered(Recommender):

@@ -107,7 +107,7 @@ def shop_job(root: Path, monkeypatch: pytest.MonkeyPatch, stage: Callable[[Stage
         fake.main, fake.Config = stage, Config  # type: ignore[attr-defined]
         monkeypatch.setitem(sys.modules, f"training.shop.stages.{module}", fake)
     monkeypatch.setattr(jobs, "load_job", lambda name: load_job(name, root))
-    monkeypatch.setattr(jobs, "stage_specs", lambda *given: stage_specs(*given, root))
+    monkeypatch.setattr(jobs, "stage_specs", lambda *given, models: stage_specs(*given, root, models))
     return ["bench", "--job", "all_stages", "--samples", str(root.parent), "--out", str(root.parent / "out")]
 
 
@@ -169,3 +169,13 @@ def test_a_job_whose_time_is_up_ends_with_75_and_goes_on_with_the_next_stage(
     written = json.loads((tmp_path / "out" / "job.json").read_text())
     assert list(written["stages"]) == ["codes", "easy"] and written["machine"]
     assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+
+
+def test_a_stage_is_given_the_models_of_other_systems(root: Path, tmp_path: Path) -> None:
+    declared = root / "shop" / "pipeline.yaml"
+    stages = [{**STAGES[0], "reads": {"tables": ["items"], "models": ["ranker"]}}, *STAGES[1:]]
+    declared.write_text(yaml.safe_dump({"training": TRAINING, "stages": stages}))
+    first, second = stage_specs(load_job("all_stages", root), tmp_path, tmp_path / "out", 5, root, {"ranker": tmp_path})
+    assert [one.folder for one in first.models["ranker"]] == [str(tmp_path)] and not second.models
+    with pytest.raises(DataError, match="no such model folder"):
+        stage_specs(load_job("all_stages", root), tmp_path, tmp_path, 5, root, {"ranker": tmp_path / "nowhere"})
