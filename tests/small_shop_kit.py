@@ -50,7 +50,6 @@ def write_shop(folder: Path, events: Sequence[Event], titles: Mapping[str, str |
     write_rows(folder / "next_item_training_set.parquet", rows)
     texts: dict[str, Any] = {name: [None] * len(titles) for name in TEXTS}
     columns = {**texts, "item_id": list(titles), "source": ["shop"] * len(titles), "title": list(titles.values())}
-    pq.write_table(
-        pa.table(columns, schema=pa.schema([(name, pa.string()) for name in columns])), folder / "items.parquet"
-    )
+    schema = pa.schema([*((name, pa.string()) for name in columns), ("price", pa.float64())])
+    pq.write_table(pa.table({**columns, "price": [None] * len(titles)}, schema=schema), folder / "items.parquet")
     return folder

@@ -72,11 +72,16 @@ class _Held:
     def _row(self, rule: Rule, formula: Formula) -> dict[str, Measured]:
         """The row of the evaluation that a rule names; of the baselines the best in the rule's own slice."""
         assert rule.against is not None
-        names = self.gate.baselines if rule.against == BEST_BASELINE else (rule.against,)
+        names = self.baselines(formula) if rule.against == BEST_BASELINE else (rule.against,)
         rows = {name: measure(self.candidate.values, name, self.gate.split, formula) for name in names}
         sign = 1.0 if rule.direction == "higher" else -1.0
         best = max(rows, key=lambda name: sign * rows[name].within(rule.slice).value)
         return {best: rows[best]}
+
+    def baselines(self, formula: Formula) -> tuple[str, ...]:
+        """Those that were measured: a shop has no row of what its data is too little for. All, where none was."""
+        values, gate = self.candidate.values, self.gate
+        return tuple(name for name in gate.baselines if measures(values, name, gate.split, formula)) or gate.baselines
 
     def comparable(self, pairs: Pairs) -> bool:
         """Whether two models were measured on samples that are nearly the same."""
@@ -180,17 +185,18 @@ def _gain_check(rule: Rule, held: _Held, met: Mapping[str, Pairs]) -> Check:
         return Check(rule.name, False, reason, None, rule.margin)
     if not met:
         return Check(rule.name, True, "no other champion: limits and baselines decide", None, rule.margin)
-    checks = [_gain_over(rule, held.gate, name, pairs.within(rule.slice)) for name, pairs in met.items()]
+    checks = [_gain_over(rule, held, name, pairs.within(rule.slice)) for name, pairs in met.items()]
     return min(checks, key=lambda check: (check.passed, _room(rule, check)))
 
 
-def _gain_over(rule: Rule, gate: Gate, name: str, pairs: Pairs) -> Check:
+def _gain_over(rule: Rule, held: _Held, name: str, pairs: Pairs) -> Check:
     """The threshold is on the worse end of the interval: the mean alone would promote luck."""
     if not len(pairs.a):
         return Check(rule.name, False, "no shared samples to compare", None, rule.margin)
-    gain = difference(pairs, gate.bootstrap)
+    gain = difference(pairs, held.gate.bootstrap)
     worse = gain.lo if rule.direction == "higher" else gain.hi
-    others = f" (the best of {', '.join(gate.baselines)})" if rule.against == BEST_BASELINE else ""
+    measured = ", ".join(held.baselines(held.gate.metrics[rule.metric]))
+    others = f" (the best of {measured})" if rule.against == BEST_BASELINE else ""
     opponent = f"version {name}" if rule.against == CHAMPION else f"{name}{others}"
     reason = f"difference to {opponent} {gain.value:+.4f} {_brackets(gain)}; its worse end counts"
     threshold = rule.margin if rule.margin is not None else (rule.share or 0.0) * pairs.b.value

@@ -25,9 +25,12 @@ from training.core.errors import DataError
 from training.core.files import new_folder, write_json
 from training.core.precision import products
 from training.core.trie import NO_ITEM
+from training.generative_rec.fusion import GENERATOR, fused_row
 from training.generative_rec.item_codes import CODES_FILE, USER_CODES_FILE, ItemCodes, read_codes
 from training.next_item import recommender
 from training.next_item.recommender import ListRequest, Ranking
+from training.ranker.bundle import Bundle
+from training.ranker.serve import load as load_ranker
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -68,16 +71,23 @@ def package(trained: Path, codes: Path, serving: Serving, folder: Path) -> None:
         pq.write_table(pa.table({"history": [known, known[:1]]}), scratch / "example.parquet")
 
 
-def load(folder: str | Path) -> Recommender:
-    """What answers for a packaged folder; see `Recommender.load`."""
-    return Recommender.load(folder)
+def load(folder: str | Path) -> recommender.Recommender:
+    """What answers for a folder of this system: the fused list, the generator alone, or what stands in for either.
+
+    DataError for a folder that is none of them, or not whole.
+    """
+    path = Path(folder)
+    if (path / GENERATOR).is_dir():
+        generator = Recommender.load(path / GENERATOR)
+        return fused_row(path, generator, generator.serving.beams)
+    return load_ranker(path) if Bundle.there_is_one(path) else Recommender.load(path)
 
 
 class Recommender(recommender.Recommender):
     """Constrained beam search over the catalogue; every recommendation is an item (see `core.decoding`)."""
 
     def __init__(self, model: PreTrainedModel, items: ItemCodes, serving: Serving) -> None:
-        self._model, self._items, self._serving = model.eval(), items, serving
+        self._model, self._items, self.serving = model.eval(), items, serving
         self.catalogue = items.item_ids
 
     @classmethod
@@ -98,8 +108,8 @@ class Recommender(recommender.Recommender):
         prompts = []
         for one in asked:
             known = [item for item in one.history if item in items.row]
-            prompts.append(items.prompt(known, self._serving.history, one.user))
-        beams = max(k, self._serving.beams) + max((len(one.left_out) for one in asked), default=0)
+            prompts.append(items.prompt(known, self.serving.history, one.user))
+        beams = max(k, self.serving.beams) + max((len(one.left_out) for one in asked), default=0)
         part = None
         if within is not None:
             inside = [row for row, item in enumerate(self.catalogue) if item in within]

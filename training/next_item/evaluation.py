@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -12,9 +12,9 @@ from training.core.errors import LeftOut
 from training.core.metrics import rank_of
 from training.core.progress import Progress
 from training.core.stage import StageResult, StageSpec
-from training.next_item.comparison import VALUES_SCHEMA, Comparison, Row, flat, metrics_table
+from training.next_item.comparison import COMPARED, VALUES_SCHEMA, Comparison, Row, flat, metrics_table
 from training.next_item.recommender import Ranking, Recommender
-from training.next_item.samples import TABLE, NextItem
+from training.next_item.samples import TABLE, NextItem, Split
 
 _CHUNK = 256
 
@@ -38,17 +38,19 @@ def measured(
     depth: int,
     rank_own: bool,
 ) -> Row:
-    """The row of a recommender: its lists of `depth` items for the test samples.
+    """The row of a recommender: its lists of `depth` items of the catalogue for the test samples.
 
     Raises:
         AssertionError: it has recommended an item that the catalogue does not have.
     """
     # What a user does on one day are several questions with one history, and so one list.
     asked, found = list(dict.fromkeys((sample.user_id, sample.history) for sample in test)), list[Ranking]()
+    # A model of an earlier day may know items that are gone.
+    within = None if set(recommender.catalogue) <= set(catalogue) else catalogue
     with Progress(len(asked), f"evaluate {name}", "question") as progress:
         for start in range(0, len(asked), _CHUNK):
             users, histories = zip(*asked[start : start + _CHUNK], strict=True)
-            found += recommender.recommend(histories, depth, users=users, rank_own=rank_own)
+            found += recommender.recommend(histories, depth, users=users, rank_own=rank_own, within=within)
             progress.advance(len(histories))
     answers = {question: [item for item, _ in line] for question, line in zip(asked, found, strict=True)}
     lists = [answers[sample.user_id, sample.history] for sample in test]
@@ -59,10 +61,22 @@ def measured(
     return Row(name, lists, ranks, recommender.choice)
 
 
+def metric_of(split: Split, name: str) -> str:
+    """The name of a metric in a result: that of the time split is its own, any other begins with its split."""
+    return name if split == "time" else f"{split}.{name}"
+
+
+def best_of(names: Iterable[str], split: Split, metrics: Mapping[str, float]) -> str | None:
+    """The row of these with the best NDCG@10 of a split, the first of equals; None where none was measured."""
+    found = {name: metrics.get(metric_of(split, f"{name}.{COMPARED}")) for name in names}
+    known = {name: value for name, value in found.items() if value is not None}
+    return max(known, key=lambda name: known[name], default=None)
+
+
 def write_comparisons(spec: StageSpec, found: Sequence[Comparison], names: Sequence[str]) -> StageResult:
     """Write the tables `model_metrics` and `eval_values`, the latter of these metrics.
 
-    In the result metrics of the time split keep their names; those of the other one begin with its own.
+    In the result they are named by `metric_of`.
     """
     origin, metrics = spec.tables[TABLE].origin, dict[str, float]()
     means, values = [metrics_table([], origin, "", None)], [VALUES_SCHEMA.empty_table()]
@@ -72,8 +86,7 @@ def write_comparisons(spec: StageSpec, found: Sequence[Comparison], names: Seque
         values.append(comparison.values_table(names))
         sizes = {"test_samples": float(len(comparison.test)), "catalogue": float(comparison.catalogue)}
         own = {**flat(lines), **comparison.differences(), **sizes}
-        prefix = "" if comparison.split == "time" else f"{comparison.split}."
-        metrics |= {f"{prefix}{name}": value for name, value in own.items()}
+        metrics |= {metric_of(comparison.split, name): value for name, value in own.items()}
     tables = {"model_metrics": pa.concat_tables(means), "eval_values": pa.concat_tables(values)}
     files = {name: f"tables/{name}/part-0.parquet" for name in tables}
     for name, file in files.items():

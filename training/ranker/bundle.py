@@ -16,10 +16,11 @@ from common.config import parse_config
 from training.core.files import write_json
 from training.core.tables import read_parquet
 from training.next_item.recommender import Choice
+from training.next_item.samples import Split
 from training.ranker.candidates import Depth
 from training.ranker.features import Facts
 from training.ranker.learner import Ranker
-from training.ranker.signals.base import Ints, Signal
+from training.ranker.signals.base import Ints, Signal, Stored
 from training.ranker.signals.covisit import CoVisit
 from training.ranker.signals.fitting import Chosen, Fitted
 from training.ranker.signals.personal import Personal
@@ -27,7 +28,7 @@ from training.ranker.signals.popularity import Popularity
 from training.ranker.signals.sasrec import SASRec
 from training.ranker.signals.text import TextSimilarity
 
-_KINDS: Mapping[str, type[Signal]] = {
+_KINDS: Mapping[str, type[Stored]] = {
     "popularity": Popularity,
     "personal": Personal,
     "forward": CoVisit,
@@ -48,12 +49,14 @@ class _Settings:
     ndcg: Mapping[str, float]
     depth: Depth
     rank_own: bool
+    split: Split
 
 
 @dataclass(frozen=True)
 class Bundle:
     """`catalogue`: item ids by number. `pasts`: what is known of users from before their histories. `rank_own`: may a
-    user's own items be recommended. `ranker` is None before one has been learnt."""
+    user's own items be recommended. `split`: whose training part it is fitted on. `ranker` is None before one has been
+    learnt."""
 
     catalogue: Sequence[str]
     fitted: Fitted
@@ -61,6 +64,7 @@ class Bundle:
     pasts: Mapping[str, Ints]
     depth: Depth
     rank_own: bool
+    split: Split
     ranker: Ranker | None = None
 
     @property
@@ -73,22 +77,28 @@ class Bundle:
         return replace(self, ranker=ranker)
 
     def save(self, folder: Path) -> None:
-        """Write what `load` reads: Parquet, safetensors, text and JSON, no pickle."""
+        """Write what `load` reads, of the signals those that are `Stored`: Parquet, safetensors, text and JSON."""
         (folder / _SIGNALS).mkdir(parents=True)
         pq.write_table(pa.table({"item_id": pa.array(self.catalogue, pa.string())}), folder / _ITEMS)
         pasts = {"user_id": pa.array(self.pasts, pa.string()), "items": pa.array(list(self.pasts.values()), _NUMBERS)}
         pq.write_table(pa.table(pasts), folder / _PASTS)
         save_file({name: np.array(value, order="C") for name, value in vars(self.facts).items()}, folder / _FACTS)
-        for name, signal in self.signals.items():
+        stored = {name: signal for name, signal in self.signals.items() if isinstance(signal, Stored)}
+        for name, signal in stored.items():
             arrays = {key: np.array(value, order="C") for key, value in signal.arrays().items()}
             save_file(arrays, folder / _SIGNALS / f"{name}.safetensors")
         choices = self.fitted.choices
         words = {name: choice.words for name, choice in choices.items()}
         ndcg = {name: choice.ndcg for name, choice in choices.items()}
-        settings = _Settings(self.fitted.chosen, words, ndcg, self.depth, self.rank_own)
+        settings = _Settings(self.fitted.chosen, words, ndcg, self.depth, self.rank_own, self.split)
         write_json(folder / _SETTINGS, asdict(settings))
         if self.ranker:
             self.ranker.save(folder)
+
+    @staticmethod
+    def there_is_one(folder: Path) -> bool:
+        """Whether one was saved there."""
+        return (folder / _SETTINGS).is_file()
 
     @classmethod
     def load(cls, folder: Path) -> Bundle:
@@ -107,6 +117,7 @@ class Bundle:
             dict(zip(pasts["user_id"].to_pylist(), known, strict=True)),
             settings.depth,
             settings.rank_own,
+            settings.split,
             Ranker.load(folder) if Ranker.there_is_one(folder) else None,
         )
 

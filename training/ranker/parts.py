@@ -117,7 +117,8 @@ class Rows:
         nothing = np.empty(0, dtype=np.int64)
         names = asked.users[asked.rows].tolist()
         histories = [self._history(asked, place) for place in range(len(asked))]
-        return Questions(histories, [pasts.get(user, nothing) for user in names])
+        users = [self.samples.user_ids[user] for user in names]
+        return Questions(histories, [pasts.get(user, nothing) for user in names], users)
 
     def truth(self, asked: Samples) -> Ints:
         """What was taken: [samples]."""

@@ -5,10 +5,12 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -20,9 +22,9 @@ from training.core.files import new_folder, write_json
 from training.next_item.recommender import ListRequest, Ranking, Recommender
 from training.ranker.bundle import Bundle
 from training.ranker.candidates import candidates
-from training.ranker.features import features
+from training.ranker.features import Table, features
 from training.ranker.learner import Ranker
-from training.ranker.signals.base import Ints, Lists, Mask, Questions, Signal
+from training.ranker.signals.base import Floats, Ints, Lists, Mask, Pairs, Questions, Signal
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,6 +43,12 @@ _SIGNATURE = {
     "params": [{"name": "k", "type": "long", "default": 10, "shape": None}],
 }
 _AT_ONCE = 512
+_REASONS = 3
+_BASELINE = "baseline.json"  # of a stand-in: see `dags.steps._models`
+RANKER = "ranker"
+"""The name of the ranker's row."""
+POPULARITY = "popularity"
+"""The signal that every shop has."""
 
 
 def package(bundle: Bundle, folder: Path) -> None:
@@ -52,22 +60,59 @@ def package(bundle: Bundle, folder: Path) -> None:
         pq.write_table(pa.table({"history": [known, known[:1]]}), scratch / "example.parquet")
 
 
-def load(folder: str | Path) -> RankerRow:
-    """What answers for a packaged folder; DataError where it holds signals alone."""
-    bundle = Bundle.load(Path(folder))
-    if bundle.ranker is None:
-        raise DataError("the folder holds no ranker", where=str(folder), do="use the `model/` of its evaluation")
-    return RankerRow(bundle, bundle.ranker)
+def package_baseline(packaged: Path, name: str, folder: Path) -> None:
+    """Make `folder` from a packaged one: what answers for it is the row `name`, one of `rows`."""
+    with new_folder(folder) as scratch:
+        shutil.copytree(packaged, scratch, dirs_exist_ok=True)
+        write_json(scratch / _BASELINE, {"name": name})
+
+
+def load(folder: str | Path) -> Recommender:
+    """What answers for a packaged folder; DataError where it holds signals alone and names none of them."""
+    path = Path(folder)
+    named = json.loads((path / _BASELINE).read_text())["name"] if (path / _BASELINE).is_file() else RANKER
+    if row := rows(Bundle.load(path)).get(named):
+        return row
+    raise DataError(f"the folder holds no {named}", where=str(folder), do="use the `model/` of the ranker's evaluation")
+
+
+def rows(bundle: Bundle) -> dict[str, Recommender]:
+    """Each signal by its name, and last the ranker over them where one has been learnt."""
+    found: dict[str, Recommender] = {name: SignalRow(bundle, name) for name in bundle.signals}
+    return found | ({RANKER: RankerRow(bundle, bundle.ranker)} if bundle.ranker else {})
+
+
+def newest(versions: Sequence[ModelVersion]) -> Path | None:
+    """The folder of the challenger, else of the champion, else of what stands in for one; None where there is none."""
+    by_role = {version.role: version for version in versions}
+    found = [by_role[role] for role in ("challenger", "champion", "baseline") if role in by_role]
+    return Path(found[0].folder) if found else None
 
 
 def bundle_of(versions: Sequence[ModelVersion]) -> Bundle | None:
-    """The newest of the versions that stand: the challenger, else the champion, else what stands in for one.
+    """The newest of the versions that stand; None where there is none: no ranker has been trained yet."""
+    folder = newest(versions)
+    return Bundle.load(folder) if folder else None
 
-    None where there is none: no ranker has been trained yet.
-    """
-    by_role = {version.role: version for version in versions}
-    newest = [by_role[role] for role in ("challenger", "champion", "baseline") if role in by_role]
-    return Bundle.load(Path(newest[0].folder)) if newest else None
+
+class Reason(NamedTuple):
+    """A signal, or a group of features, and what it adds to the score of an item (SHAP, in the units of the score)."""
+
+    name: str
+    added: float
+
+
+class Explained(NamedTuple):
+    """An item of a list with its probability, and what speaks for it: most first, nothing where it only fills up."""
+
+    item: str
+    chance: float
+    reasons: tuple[Reason, ...]
+
+    @property
+    def scored(self) -> tuple[str, float]:
+        """Without its reasons."""
+        return self.item, self.chance
 
 
 class _Numbered(Recommender):
@@ -83,7 +128,8 @@ class _Numbered(Recommender):
     def _questions(self, asked: Sequence[ListRequest]) -> Questions:
         nothing = np.empty(0, dtype=np.int64)
         histories = [self._numbers(one.history) for one in asked]
-        return Questions(histories, [self.bundle.pasts.get(one.user or "", nothing) for one in asked])
+        pasts = [self.bundle.pasts.get(one.user or "", nothing) for one in asked]
+        return Questions(histories, pasts, [one.user for one in asked])
 
     def _allowed(self, within: Collection[str] | None) -> Mask | None:
         if within is None:
@@ -137,25 +183,55 @@ class RankerRow(_Numbered):
 
     def answer(self, asked: Sequence[ListRequest], k: int, within: Collection[str] | None) -> list[Ranking]:
         """See `Recommender.answer`."""
-        allowed, found = self._allowed(within), list[Ranking]()
+        return [[item.scored for item in line] for line in self._lists(asked, k, within, explain=False)]
+
+    def explained(
+        self, asked: Sequence[ListRequest], k: int, within: Collection[str] | None = None
+    ) -> list[list[Explained]]:
+        """The lists of `answer`, each item with what speaks for it."""
+        return self._lists(asked, k, within, explain=True)
+
+    def _lists(
+        self, asked: Sequence[ListRequest], k: int, within: Collection[str] | None, *, explain: bool
+    ) -> list[list[Explained]]:
+        allowed, found = self._allowed(within), list[list[Explained]]()
         for start in range(0, len(asked), _AT_ONCE):
             part = asked[start : start + _AT_ONCE]
-            left_out, lists = [self._numbers(one.left_out) for one in part], Lists()
-            questions = self._questions(part)
-            among = candidates(self.bundle.signals, questions, self.bundle.depth, allowed, left_out)
-            scores = self.ranker.scores(features(self.bundle.signals, among, questions, self.bundle.facts))
-            starts = np.searchsorted(among.pairs.questions, np.arange(len(part) + 1))
-            for question in range(len(part)):
-                own = slice(starts[question], starts[question + 1])
-                lists.add(question, among.pairs.items[own], scores[own], k, None)
-            pairs, best = lists.joined()
+            left_out = [self._numbers(one.left_out) for one in part]
+            pairs, chances, table = self._best(self._questions(part), k, allowed, left_out)
+            reasons = self._reasons(table) if explain else [()] * len(pairs)
             starts = np.searchsorted(pairs.questions, np.arange(len(part) + 1))
-            chances = self.ranker.probabilities(best)
             for question, gone in enumerate(left_out):
                 own = slice(starts[question], starts[question + 1])
+                why = dict(zip(pairs.items[own].tolist(), reasons[own], strict=True))
                 line = list(zip(pairs.items[own].tolist(), chances[own].tolist(), strict=True))
-                found.append(self._filled(line, k, gone, allowed))
+                filled = self._filled(line, k, gone, allowed)
+                found.append([Explained(*scored, why.get(self._row[scored[0]], ())) for scored in filled])
         return found
+
+    def _best(
+        self, questions: Questions, k: int, allowed: Mask | None, left_out: Sequence[Ints]
+    ) -> tuple[Pairs, Floats, Table]:
+        """The `k` best candidates of each question, best first, with their probabilities and their features."""
+        among = candidates(self.bundle.signals, questions, self.bundle.depth, allowed, left_out)
+        table = features(self.bundle.signals, among, questions, self.bundle.facts)
+        scores, lists = self.ranker.scores(table), Lists()
+        starts = np.searchsorted(among.pairs.questions, np.arange(len(questions) + 1))
+        for question in range(len(questions)):
+            own = slice(starts[question], starts[question + 1])
+            lists.add(question, among.pairs.items[own], scores[own], k, None)
+        pairs, best = lists.joined()
+        rows = among.pairs.places(pairs, len(self.catalogue))
+        return pairs, self.ranker.probabilities(best), Table(table.names, table.values[rows])
+
+    def _reasons(self, table: Table) -> list[tuple[Reason, ...]]:
+        """The groups of features that add most to the score of each row, if they add anything."""
+        groups, added = self.ranker.reasons(table)
+        order = np.argsort(-added, axis=1, kind="stable")[:, :_REASONS]
+        return [
+            tuple(Reason(groups[group], float(line[group])) for group in best if line[group] > 0.0)
+            for best, line in zip(order.tolist(), added, strict=True)
+        ]
 
     def predict(self, frame: pd.DataFrame, params: Mapping[str, Any]) -> pd.DataFrame:
         """The first `k` items and their probabilities for each row of `frame`.

@@ -34,8 +34,10 @@ from tests.recommender_kit import ITEMS, package_recommender
 from tests.registry_kit import MODEL, finish_stage, publish_day
 from tests.unit.training.sample_kit import write_rows
 from training.core.stage import StageSpec, TableRef
-from training.generative_rec.baselines.packed import Facts, pack
-from training.generative_rec.baselines.sasrec import SASRecConfig
+from training.next_item.samples import read_samples
+from training.ranker.serve import package, package_baseline
+from training.ranker.shop import Shop
+from training.ranker.signals.fitting import SignalsConfig
 
 DAY = date(2018, 1, 5)
 # ann came yesterday, bob today (and met an item that no model knows), old long ago.
@@ -211,7 +213,10 @@ def write_shop_baseline(folder: Path, rows: list[tuple[Any, ...]], name: str) ->
     folder.parent.mkdir(parents=True)
     write_rows(folder.parent / "samples.parquet", rows)
     tables = {"next_item_training_set": TableRef((str(folder.parent / "samples.parquet"),))}
-    pack(StageSpec("generative_rec", "evaluate", "", 1, tables), Facts(name, 1, SASRecConfig()), ITEMS, folder)
+    samples = read_samples(StageSpec("generative_rec", "evaluate", "", 1, tables), "time")
+    items = [{"item_id": item, "price": None, "category": None} for item in ITEMS]
+    package(Shop(items, "time", True, 1, signals=SignalsConfig(sasrec=None)).fitted(samples), folder.parent / "signals")
+    package_baseline(folder.parent / "signals", name, folder)
 
 
 @pytest.mark.parametrize("left", [0, 1])

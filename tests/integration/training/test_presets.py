@@ -53,7 +53,7 @@ SIZES: dict[str, dict[str, Any]] = {
     "sft": {"loop": LOOP},
     "grpo": {"examples": 30, "beams": 4, "gate": PREFERENCE["gate"],
              "policy": {"rounds": 2, "prompts": 8, "minibatch": 4, "rows": 2}},
-    "evaluate": {"samples": 12, "resamples": 20, "sasrec": {"width": 8, "epochs": 1, "validation_samples": 10}},
+    "evaluate": {"samples": 12, "resamples": 20},
     **dict.fromkeys(("sp", "sp_easy", "sp_medium", "sp_hard", "rf_easy", "rf_hard"), PREFERENCE),
 }  # fmt: skip
 
@@ -103,7 +103,8 @@ def check_chain(specs: list[StageSpec]) -> dict[str, dict[str, float]]:
     assert all(metrics.get("steps", metrics.get("rounds")) > 0 for metrics in stages.values())
     models = specs[-1].config["models"]
     ranked = pq.read_table(specs[-1].out_dir / "tables/eval_values/part-0.parquet")
-    assert {*models, *specs[-1].config["baselines"]["time"]} == set(ranked["model"].to_pylist())
+    counted = {"popularity", "personal", "forward", "backward"}
+    assert {*models, *counted, "fused"} == set(ranked["model"].to_pylist())
     return found
 
 

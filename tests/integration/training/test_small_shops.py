@@ -26,7 +26,7 @@ SHORT: dict[str, dict[str, Any]] = {
     "collaborative": {"steps": 25},
     "scid_tokenizer": {"training": {"steps": 50}},
     "sft": {"loop": {"epochs": 1}},
-    "evaluate": {"resamples": 50, "sasrec": {"epochs": 1}},
+    "evaluate": {"resamples": 50},
 }
 CHAIN = ["collaborative", "scid_tokenizer", "sft", "sp_easy", "sp_medium", "sp_hard", "rf_easy", "rf_hard"]
 
@@ -66,12 +66,13 @@ def test_a_shop_of_60_items_gets_codes_of_its_size_and_a_model(tmp_path: Path) -
     values = pq.read_table(chain["evaluate"].out_dir / "tables/eval_values/part-0.parquet")
     assert values["model"].unique().to_pylist() == [
         "popularity",
-        "frequency",
-        "covisit",
-        "sasrec",
+        "personal",
+        "forward",
+        "backward",
         "sft",
         "sp_hard",
         "rf_hard",
+        "fused",
     ]
     assert (chain["evaluate"].out_dir / "model").is_dir()
 

@@ -57,8 +57,8 @@ def write_tables(folder: Path, users: int = 90, **changes: Any) -> dict[str, Tab
     write_rows(folder / "samples.parquet", rows)
     texts: dict[str, Any] = {name: [None] * 60 for name in TEXTS}
     texts |= {"item_id": ITEMS, "source": ["shop"] * 60, "title": [f"ring {n // 10} bead {n}" for n in range(60)]}
-    items_schema = pa.schema([(name, pa.string()) for name in texts])
-    pq.write_table(pa.table({**texts, **changes}, schema=items_schema), folder / "items.parquet")
+    schema = pa.schema([*((name, pa.string()) for name in texts), ("price", pa.float64())])
+    pq.write_table(pa.table({**texts, "price": [None] * 60, **changes}, schema=schema), folder / "items.parquet")
     files = {"next_item_training_set": "samples.parquet", "items": "items.parquet"}
     return {name: TableRef((str(folder / file),)) for name, file in files.items()}
 

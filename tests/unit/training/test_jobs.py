@@ -107,7 +107,7 @@ def shop_job(root: Path, monkeypatch: pytest.MonkeyPatch, stage: Callable[[Stage
         fake.main, fake.Config = stage, Config  # type: ignore[attr-defined]
         monkeypatch.setitem(sys.modules, f"training.shop.stages.{module}", fake)
     monkeypatch.setattr(jobs, "load_job", lambda name: load_job(name, root))
-    monkeypatch.setattr(jobs, "stage_specs", lambda *given, models: stage_specs(*given, root, models))
+    monkeypatch.setattr(jobs, "stage_specs", lambda *given, models: stage_specs(*given, root, models))  # type: ignore[misc]
     return ["bench", "--job", "all_stages", "--samples", str(root.parent), "--out", str(root.parent / "out")]
 
 

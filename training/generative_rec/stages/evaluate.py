@@ -9,39 +9,38 @@ Both tables name the split of each line. The time split decides. Leave-one-out s
 papers, with every row fitted anew on its training part: a model of the time split has seen leave-one-out's test items,
 so a trained model has a row there only where its stage trained one for it (`splits` of `sft`).
 
+The rows beside the models are the signals of the shop's ranker and the ranker itself, as they are registered; where
+none is, or for a split that it was not fitted on, the signals that cost seconds are fitted here. `fused` is what is
+served: the ranker with the generator among its signals (stage `fusion`), `ranker_refit` the same without the generator.
+
 A row whose stages were left out has the weights of the row that they started from, and so its figures; a model whose
-stage made nothing has no row, and neither has a baseline that the data is too little for: `gate.json` says why. The
-baseline with the best NDCG@10 is packed in `baseline/`: where there is no champion, it makes the nightly lists. Where
-nothing could be measured, as in a shop of one day, that is popularity over the training part.
+stage made nothing has no row, and neither has a signal that the data is too little for: `gate.json` says why. Of the
+signals and the ranker the one with the best NDCG@10 is packed in `baseline/`: where there is no champion, it makes the
+nightly lists. Where nothing could be measured, as in a shop of one day, that is popularity over the training part.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import chain
 from pathlib import Path
 
 from training.core.catalogue import read_catalogue, read_kinds
 from training.core.errors import DataError, LeftOut
-from training.core.files import write_json
+from training.core.files import new_folder, write_json
 from training.core.metrics import METRICS
 from training.core.stage import GATE_FILE, StageResult, StageSpec, resolve_config
-from training.generative_rec.baselines.packed import Facts, pack
-from training.generative_rec.baselines.rows import COUNTED, BaselineName, fitted
-from training.generative_rec.baselines.sasrec import SASRecConfig
 from training.generative_rec.item_codes import read_codes
-from training.generative_rec.serve import Recommender as Generative
-from training.generative_rec.serve import Serving, package
-from training.next_item.comparison import (
-    COMPARED,
-    Comparison,
-    Row,
-)
-from training.next_item.evaluation import chosen_samples, measured, write_comparisons
+from training.generative_rec.serve import Serving, load, package
+from training.next_item.comparison import Comparison, Row
+from training.next_item.evaluation import best_of, chosen_samples, measured, write_comparisons
 from training.next_item.recommender import Recommender
+from training.next_item.sample_columns import Samples
 from training.next_item.samples import (
     TABLE,
     Split,
@@ -52,17 +51,22 @@ from training.next_item.samples import (
     refuse_other_split,
     training_sequences,
 )
+from training.ranker.bundle import Bundle
+from training.ranker.serve import POPULARITY, RANKER, newest, package_baseline, rows
+from training.ranker.serve import package as package_ranker
+from training.ranker.shop import Shop, read_items
+from training.ranker.signals.fitting import SignalsConfig
 
-LeftOutRows = dict[str, str]
-_CHUNK = 256
+SERVED = "fused"
+"""The row of what is packaged."""
 
 
 @dataclass(frozen=True)
 class Config:
     """`models`: the stages that trained them, in the order of the rows, each with the stage of its semantic ids.
 
-    The last one is packaged; those whose stages were left out have no row. `baselines`: of each split that is measured;
-    the first split needs every model.
+    Those whose stages were left out have no row. `fusion`: the stage that fused the last one with the ranker; what it
+    made is packaged, or the last model where it was left out. `splits`: what is measured; the first needs every model.
 
     `values`: the metrics that `eval_values` has for each sample; those of the gate must be among them.
 
@@ -71,91 +75,127 @@ class Config:
     """
 
     models: Mapping[str, str] = field(default_factory=lambda: {"sft": "semantic_ids"})
-    baselines: Mapping[Split, tuple[BaselineName, ...]] = field(
-        default_factory=lambda: {"time": (*COUNTED, "sasrec"), "leave_one_out": COUNTED}
-    )
+    fusion: str | None = None
+    splits: tuple[Split, ...] = ("time", "leave_one_out")
     values: tuple[str, ...] = ("recall@5", "recall@10", "ndcg@5", "ndcg@10")
     rank_own: bool = True
     depth: int = 20
     samples: int | None = None
     resamples: int = 1000
     serving: Serving = field(default_factory=Serving)
-    sasrec: SASRecConfig = field(default_factory=SASRecConfig)
 
 
 def main(spec: StageSpec) -> StageResult:
-    """Measure all rows on both splits; package the last model and the best baseline."""
+    """Measure all rows on each split; package what is served and the best of the other rows."""
     config = resolve_config(spec, Config)
     there = {m: codes for m, codes in config.models.items() if not (spec.left_out(m) or spec.left_out(codes))}
-    config, left_out = replace(config, models=there), LeftOutRows()
+    fusion = config.fusion if config.fusion and not spec.left_out(config.fusion) else None
     if unknown := set(config.values) - set(METRICS):
         raise DataError(f"{min(unknown)!r} is no metric of a sample", where="values", do=f"use {', '.join(METRICS)}")
-    catalogue = _catalogue(spec, config)
+    run = _Evaluation(spec, replace(config, models=there, fusion=fusion))
     # Checkpoints are loaded first, so that a bad one costs no training time.
-    trained = {split: _trained(spec, config, split) for split in config.baselines}
+    trained = {split: run.trained(split) for split in config.splits}
     found = list[Comparison]()
-    for split, baselines in config.baselines.items():
-        if baselines or trained[split]:
-            with _recorded(left_out, f"the {split} split"):
-                found.append(_compare(spec, config, split, catalogue, baselines, trained[split], left_out))
-    if left_out:
-        words = "; ".join(f"without {name}: {why}" for name, why in left_out.items())
+    for split in config.splits:
+        with run.recorded(f"the {split} split"):
+            found.append(run.compared(split, trained[split]))
+    if run.left_out:
+        words = "; ".join(f"without {name}: {why}" for name, why in run.left_out.items())
         ran = {"accepted": bool(found), "reason": "" if found else words, "note": words if found else ""}
         write_json(spec.out_dir / GATE_FILE, ran)
     result = write_comparisons(spec, found, config.values)
-    _pack_best(spec, config, catalogue, result.metrics)
-    return replace(result, metrics={**result.metrics, "models": float(len(config.models))})
+    run.pack_best(result.metrics)
+    return replace(result, metrics={**result.metrics, "models": float(len(there))})
 
 
-@contextmanager
-def _recorded(left_out: LeftOutRows, name: str) -> Iterator[None]:
-    """What cannot be done for want of data is left out, and it is noted why."""
-    try:
-        yield
-    except LeftOut as refusal:
-        left_out[name] = refusal.reason
+@dataclass(frozen=True)
+class _Evaluation:
+    """`left_out`: what could not be done for want of data, and why."""
 
+    spec: StageSpec
+    config: Config
+    left_out: dict[str, str] = field(default_factory=dict)
 
-def _catalogue(spec: StageSpec, config: Config) -> list[str]:
-    """The items of the last model's ids, or those that people act on where there is no model."""
-    if config.models:
-        return sorted(read_codes(spec.artifact(list(config.models.values())[-1])))
-    return [item["item_id"] for item in read_catalogue(spec, (), TABLE)]
+    @contextmanager
+    def recorded(self, name: str) -> Iterator[None]:
+        """What cannot be done for want of data is left out, and it is noted why."""
+        try:
+            yield
+        except LeftOut as refusal:
+            self.left_out[name] = refusal.reason
 
+    @cached_property
+    def catalogue(self) -> list[str]:
+        """The items of the last model's ids, or those that people act on where there is no model."""
+        if self.config.models:
+            return sorted(read_codes(self.spec.artifact(list(self.config.models.values())[-1])))
+        return [item["item_id"] for item in read_catalogue(self.spec, (), TABLE)]
 
-def _pack_best(spec: StageSpec, config: Config, catalogue: Sequence[str], metrics: Mapping[str, float]) -> None:
-    names = next(iter(config.baselines.values()), ())
-    measured = [name for name in names if f"{name}.{COMPARED}" in metrics]
-    if measured or (names and _has_training(spec, next(iter(config.baselines)))):
-        best: BaselineName = max(measured, key=lambda name: metrics[f"{name}.{COMPARED}"], default="popularity")
-        pack(spec, Facts(best, spec.seed, config.sasrec, config.rank_own), catalogue, spec.out_dir / "baseline")
+    def trained(self, split: Split) -> dict[str, Recommender]:
+        """The models that were trained on this split, packaged into the folder that they have in their stage.
 
+        Models with the same weights and ids are one recommender, under each of their names. What is served is the last
+        row, and what the folder holds in the end.
+        """
+        spec, name, found = self.spec, model_folder(split), dict[str, Recommender]()
+        loaded: dict[tuple[str, str], Recommender] = {}
+        for model, codes in self.config.models.items():
+            folder = spec.artifact(model) / name
+            if split == self.config.splits[0] or folder.is_dir():
+                refuse_other_split(spec.artifact(codes), split)
+                package(folder, spec.artifact(codes), self.config.serving, spec.out_dir / name)
+                same = (codes, _hash_of_weights(folder))
+                if same not in loaded:
+                    loaded[same] = load(spec.out_dir / name)
+                found[model] = loaded[same]
+        return found | self._served(split, found)
 
-def _has_training(spec: StageSpec, split: Split) -> bool:
-    try:
-        read_samples(spec, split, TABLE)
-    except LeftOut:
-        return False
-    return True
+    def _served(self, split: Split, models: Mapping[str, Recommender]) -> dict[str, Recommender]:
+        """The rows of the fusion, of the first split; where it was left out the last model is what is served."""
+        if split != self.config.splits[0] or not models:
+            return {}
+        if self.config.fusion is None:
+            return {SERVED: list(models.values())[-1]}
+        made, folder = self.spec.artifact(self.config.fusion), self.spec.out_dir / model_folder(split)
+        with new_folder(folder) as scratch:
+            shutil.copytree(made / "model", scratch, dirs_exist_ok=True)
+        return {"ranker_refit": load(made / "refit"), SERVED: load(folder)}
 
+    def compared(self, split: Split, trained: Mapping[str, Recommender]) -> Comparison:
+        """All rows on the test samples of a split."""
+        spec, config = self.spec, self.config
+        samples = of_catalogue(read_samples(spec, split, TABLE), self.catalogue)
+        test = chosen_samples(of_subset(samples, "test"), config.samples, spec.seed)
+        bundle = Bundle.load(self._signals(split, samples))
+        seen, found = dict[Recommender, Row](), list[Row]()
+        for name, recommender in {**rows(bundle), **trained}.items():
+            if recommender not in seen:
+                seen[recommender] = measured(name, recommender, test, self.catalogue, config.depth, config.rank_own)
+            found.append(replace(seen[recommender], model=name))
+        warm, kinds = frozenset(chain.from_iterable(training_sequences(samples))), read_kinds(spec, self.catalogue)
+        return Comparison(split, found, test, warm, len(self.catalogue), kinds, spec.seed, config.resamples)
 
-def _trained(spec: StageSpec, config: Config, split: Split) -> dict[str, Recommender]:
-    """The models that were trained on this split, packaged into the folder that they have in their stage.
+    def _signals(self, split: Split, samples: Samples) -> Path:
+        """The folder of the registered ranker, if it was fitted on this split, or of signals that are counted here."""
+        registered = newest(self.spec.models.get(RANKER, ()))
+        if registered and (bundle := Bundle.load(registered)).split == split:
+            self.left_out.update(bundle.fitted.chosen.left_out)
+            return registered
+        self.left_out[RANKER] = f"none has been trained for the {split} split: the signals that are counted stand in"
+        folder = self.spec.out_dir / f"signals_{split}"
+        if not folder.is_dir():
+            counted = SignalsConfig(sasrec=None)
+            shop = Shop(read_items(self.spec), split, self.config.rank_own, self.spec.seed, signals=counted)
+            package_ranker(shop.fitted(of_catalogue(samples, [item["item_id"] for item in shop.items])), folder)
+        return folder
 
-    Models with the same weights and ids are one recommender, under each of their names.
-    """
-    name, found = model_folder(split), dict[str, Recommender]()
-    loaded: dict[tuple[str, str], Recommender] = {}
-    for model, codes in config.models.items():
-        folder = spec.artifact(model) / name
-        if split == next(iter(config.baselines)) or folder.is_dir():
-            refuse_other_split(spec.artifact(codes), split)
-            package(folder, spec.artifact(codes), config.serving, spec.out_dir / name)
-            same = (codes, _hash_of_weights(folder))
-            if same not in loaded:
-                loaded[same] = Generative.load(spec.out_dir / name)
-            found[model] = loaded[same]
-    return found
+    def pack_best(self, metrics: Mapping[str, float]) -> None:
+        """What stands in for a champion: the best of the signals and the ranker; popularity where nothing is known."""
+        split = self.config.splits[0]
+        with suppress(LeftOut):  # no training sample
+            folder = self._signals(split, read_samples(self.spec, split, TABLE))
+            best = best_of(rows(Bundle.load(folder)), split, metrics)
+            package_baseline(folder, best or POPULARITY, self.spec.out_dir / "baseline")
 
 
 def _hash_of_weights(folder: Path) -> str:
@@ -164,27 +204,3 @@ def _hash_of_weights(folder: Path) -> str:
         with path.open("rb") as stream:
             digest.update(hashlib.file_digest(stream, "sha256").digest())
     return digest.hexdigest()
-
-
-def _compare(
-    spec: StageSpec,
-    config: Config,
-    split: Split,
-    catalogue: Sequence[str],
-    baselines: Sequence[BaselineName],
-    trained: Mapping[str, Recommender],
-    left_out: LeftOutRows,
-) -> Comparison:
-    samples = of_catalogue(read_samples(spec, split, TABLE), catalogue)
-    test, kinds = chosen_samples(of_subset(samples, "test"), config.samples, spec.seed), read_kinds(spec, catalogue)
-    seen, found = dict[Recommender, Row](), list[Row]()
-    for row in baselines:
-        with _recorded(left_out, row):
-            model = fitted(row, catalogue, samples, config.sasrec, config.rank_own, spec.seed)
-            found.append(measured(row, model, test, catalogue, config.depth, config.rank_own))
-    for name, recommender in trained.items():
-        if recommender not in seen:
-            seen[recommender] = measured(name, recommender, test, catalogue, config.depth, config.rank_own)
-        found.append(replace(seen[recommender], model=name))
-    warm = frozenset(chain.from_iterable(training_sequences(samples)))
-    return Comparison(split, found, test, warm, len(catalogue), kinds, spec.seed, config.resamples)

@@ -21,17 +21,25 @@ from training.core.errors import DataError, LeftOut
 from training.core.files import new_folder
 from training.core.progress import Progress
 from training.core.stage import StageResult, StageSpec, read_table, resolve_config
-from training.generative_rec.baselines.packed import FACTS_FILE, unpack
-from training.generative_rec.baselines.rows import fitted
 from training.generative_rec.serve import Recommender as Generative
-from training.next_item.recommender import Ranking, Recommender
+from training.generative_rec.serve import load
+from training.next_item.recommender import ListRequest, Ranking, Recommender
+from training.ranker.serve import Explained, RankerRow
 
 HISTORIES = "active_histories"
 _HISTORY_COLUMNS = {"user_id": pa.string(), "item_ids": pa.list_(pa.string())}
 _ITEM_COLUMNS = {"item_id": pa.string()}
 _RANKED = pa.schema(
-    {"user_id": pa.string(), "rank": pa.int64(), "item_id": pa.string(), "log_prob": pa.float64()},
+    {
+        "user_id": pa.string(),
+        "rank": pa.int64(),
+        "item_id": pa.string(),
+        "log_prob": pa.float64(),
+        "reasons": pa.list_(pa.string()),
+        "reason_scores": pa.list_(pa.float64()),
+    }
 )
+_LEAST = 1e-9  # of a probability: that of an item which only fills up a list is 0
 _PART = "part-0.parquet"
 
 
@@ -77,15 +85,6 @@ def main(spec: StageSpec) -> StageResult:
     return StageResult(metrics, {"recommendations": (f"tables/recommendations/{_PART}",)})
 
 
-def load(folder: Path) -> Recommender:
-    """A packaged model, or a packed baseline fitted again."""
-    if not (folder / FACTS_FILE).is_file():
-        return Generative.load(folder)
-    packed = unpack(folder)
-    facts = packed.facts
-    return fitted(facts.name, packed.catalogue, packed.samples, facts.sasrec, facts.rank_own, facts.seed)
-
-
 def _lists_of(version: ModelVersion, top: int, catalogue: frozenset[str]) -> Answer:
     """What makes the lists of a version; DataError where it knows no item of the catalogue."""
     model = load(Path(version.folder))
@@ -101,18 +100,30 @@ def _lists_of(version: ModelVersion, top: int, catalogue: frozenset[str]) -> Ans
 def _lists(model: Recommender, shard: pa.Table, top: int, catalogue: frozenset[str]) -> Iterator[dict[str, object]]:
     if not len(shard):
         return
-    asked = sorted((row["user_id"], row["item_ids"]) for row in shard.to_pylist())
-    users, histories = zip(*asked, strict=True)
-    found = model.recommend(histories, top, users=users, within=catalogue)
-    for user, ranking in zip(users, found, strict=True):
-        for rank, (item, log_prob) in enumerate(_as_log_probs(model, ranking), start=1):
-            yield {"user_id": user, "rank": rank, "item_id": item, "log_prob": log_prob}
+    asked = [
+        ListRequest(row["item_ids"], row["user_id"], frozenset())
+        for row in sorted(shard.to_pylist(), key=lambda row: str(row["user_id"]))
+    ]
+    for one, line in zip(asked, _explained(model, asked, top, catalogue), strict=True):
+        for rank, (item, log_prob, reasons) in enumerate(line, start=1):
+            added = {"reasons": [reason.name for reason in reasons], "reason_scores": [one.added for one in reasons]}
+            yield {"user_id": one.user, "rank": rank, "item_id": item, "log_prob": log_prob, **added}
 
 
-def _as_log_probs(model: Recommender, ranking: Ranking) -> Ranking:
-    """A model's scores are log-probabilities; those of a baseline become the log-softmax over its list."""
-    if isinstance(model, Generative) or not ranking:
-        return ranking
+def _explained(
+    model: Recommender, asked: Sequence[ListRequest], top: int, catalogue: frozenset[str]
+) -> list[list[Explained]]:
+    """Lists with log-probabilities: the logarithm of a ranker's probability, a generator's own, and of the scores of a
+    signal the log-softmax over its list. Only a ranker has reasons."""
+    if isinstance(model, RankerRow):
+        lists = model.explained(asked, top, catalogue)
+        return [[one._replace(chance=float(np.log(max(one.chance, _LEAST)))) for one in line] for line in lists]
+    own = isinstance(model, Generative)
+    rankings = model.answer(asked, top, catalogue)
+    return [[Explained(*one, ()) for one in (line if own else _log_softmax(line))] for line in rankings]
+
+
+def _log_softmax(ranking: Ranking) -> Ranking:
     scores = np.array([score for _, score in ranking], dtype=np.float64)
     shares = scores - np.logaddexp.reduce(scores)
     return [(item, min(0.0, float(share))) for (item, _), share in zip(ranking, shares, strict=True)]

@@ -4,7 +4,7 @@ The mixture of `tasks` (see `tasks`) is drawn anew for each epoch. Its core is `
 are one sequence, and every item in it is learnt after the ones before (one pass instead of one sample per prefix).
 Sequences are short and few, so each pass sees them changed: some items left out, and half of them backwards where the
 order says nothing, as that of the items of one day. Whether it does is found on validation by counting (INFERRED; see
-`baselines.covisit.order_matters`): where what came next predicts surely better than what stood near, none runs so.
+`order.order_matters`): where what came next predicts surely better than what stood near, none runs so.
 
 Reads `next_item_training_set` and `items` (texts), and the semantic ids of the stage that `codes` names; writes
 weights, tokenizer and vocabulary to `model/`, or to `model_leave_one_out/` for that split. Lost on a kill: the steps
@@ -14,7 +14,7 @@ since the last checkpoint. A retry goes on from it. Safe to run twice: a finishe
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import pyarrow as pa
@@ -29,14 +29,13 @@ from training.core.packing import Sample, Samples
 from training.core.prompts import FENCES, Writer
 from training.core.stage import StageResult, StageSpec, is_main_process, read_table, resolve_config
 from training.core.tokens import Vocabulary, train_text_tokenizer
-from training.generative_rec.baselines.base import Known
-from training.generative_rec.baselines.covisit import order_matters
 from training.generative_rec.item_codes import ItemCodes, codebooks, meaning_of, start_from_text
+from training.generative_rec.order import order_matters
 from training.generative_rec.scid.inputs import profiles
 from training.generative_rec.tasks import PROFILE_TASKS, TEXT_TASKS, Augmentation, Corpus, Mixture
 from training.generative_rec.validation import Validation, draw_examples
+from training.next_item.sample_columns import Samples as NextItems
 from training.next_item.samples import (
-    NextItem,
     Split,
     held_out_from,
     model_folder,
@@ -120,14 +119,12 @@ def _train(spec: StageSpec, config: Config, vocabulary: Vocabulary, split: Split
     return StageResult({**_metrics(trained, parameters), **sizes}, resumed_from=trained.resumed_from)
 
 
-def _corpus(spec: StageSpec, config: Config, items: ItemCodes, rows: Sequence[NextItem]) -> Corpus:
+def _corpus(spec: StageSpec, config: Config, items: ItemCodes, rows: NextItems) -> Corpus:
     """The training part, with the texts that the tasks ask for."""
     texts = read_item_texts(spec, items.item_ids) if set(config.tasks) & TEXT_TASKS else {}
     told = profiles(spec, held_out_from(rows)) if set(config.tasks) & PROFILE_TASKS else {}
-    sequences, valid = sequences_by_user(rows), of_subset(rows, "valid")
-    known = Known(items.item_ids, list(sequences.values()), validation=valid, seed=spec.seed)
-    ordered = config.augmentation.reverse == "validation" and order_matters(known)
-    return Corpus(items, sequences, texts, told, config.history, config.augmentation, ordered)
+    ordered = config.augmentation.reverse == "validation" and order_matters(rows, items.item_ids, spec.seed)
+    return Corpus(items, sequences_by_user(rows), texts, told, config.history, config.augmentation, ordered)
 
 
 def _rows(counts: Mapping[str, int]) -> dict[str, float]:

@@ -27,10 +27,11 @@ _QUESTIONS_AT_ONCE = 512
 @dataclass(frozen=True)
 class Questions:
     """Histories, oldest item first, to rank the catalogue for. `pasts` is what is known of their users from before the
-    histories begin (empty: nothing)."""
+    histories begin, `users` who they are (both empty: nothing is known)."""
 
     histories: Sequence[Ints]
     pasts: Sequence[Ints] = ()
+    users: Sequence[str | None] = ()
 
     def __len__(self) -> int:
         return len(self.histories)
@@ -40,7 +41,7 @@ class Questions:
         size = min(_QUESTIONS_AT_ONCE, rows_at_once(catalogue))
         for start in range(0, len(self), size):
             end = start + size
-            yield start, Questions(self.histories[start:end], self.pasts[start:end])
+            yield start, Questions(self.histories[start:end], self.pasts[start:end], self.users[start:end])
 
     def weighted(self, catalogue: int, last: int) -> sp.csr_array:
         """The last items of each history, [questions, catalogue]: 1 / log2(2 + p) for the p-th from the end.
@@ -67,6 +68,10 @@ class Pairs:
 
     def __len__(self) -> int:
         return len(self.questions)
+
+    def places(self, wanted: Pairs, catalogue: int) -> Ints:
+        """Where each of the `wanted` pairs stands among these, whose items rise within a question; all are there."""
+        return np.searchsorted(self.questions * catalogue + self.items, wanted.questions * catalogue + wanted.items)
 
     def within(self, start: int, end: int) -> slice:
         """The place of the pairs of the questions [start, end)."""
@@ -96,17 +101,6 @@ class Signal(ABC):
     """What it says of an item is `scores`; `top` are the items of which it says most, of those of which it says
     anything: an item that a signal knows nothing of has the score 0 and is in no list of its own."""
 
-    name: ClassVar[str]
-
-    @abstractmethod
-    def arrays(self) -> Arrays:
-        """All that it has learnt."""
-
-    @classmethod
-    @abstractmethod
-    def of_arrays(cls, arrays: Arrays) -> Self:
-        """The signal that has learnt this."""
-
     @abstractmethod
     def scores(self, asked: Questions, pairs: Pairs) -> Floats:
         """The score of each pair: [pairs]."""
@@ -119,7 +113,22 @@ class Signal(ABC):
         """
 
 
-class Evidence(Signal):
+class Stored(Signal):
+    """A signal that is a few arrays: what a bundle keeps."""
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def arrays(self) -> Arrays:
+        """All that it has learnt."""
+
+    @classmethod
+    @abstractmethod
+    def of_arrays(cls, arrays: Arrays) -> Self:
+        """The signal that has learnt this."""
+
+
+class Evidence(Stored):
     """A signal that says something of few items: `evidence` is a sparse table of the items of which it does."""
 
     @property

@@ -26,12 +26,12 @@ T = TypeVar("T")
 @dataclass(frozen=True)
 class SignalsConfig:
     """What there is to choose from: `windows` of popularity in days (0: all of them), `reaches` of co-visits; `asked`:
-    by so many validation questions at most."""
+    by so many validation questions at most. `sasrec`: None, and only what costs seconds is fitted."""
 
     windows: tuple[int, ...] = (0, 7, 30, 90)
     reaches: tuple[int, ...] = (3, 1, 5, 10)
     asked: int = 2000
-    sasrec: SASRecConfig = field(default_factory=SASRecConfig)
+    sasrec: SASRecConfig | None = field(default_factory=SASRecConfig)
 
 
 @dataclass(frozen=True)
@@ -77,9 +77,10 @@ def choose(learnt: Learnt, validation: Validation, config: SignalsConfig, vector
         left_out["text"] = "no item has a text"
     epochs = None
     try:
-        sasrec = SASRec.fit(learnt, config.sasrec, some)
-        signals["sasrec"], epochs = sasrec, sasrec.epochs
-        choices["sasrec"] = Choice(f"{epochs} epochs", some.ndcg(sasrec))
+        if config.sasrec:
+            sasrec = SASRec.fit(learnt, config.sasrec, some)
+            signals["sasrec"], epochs = sasrec, sasrec.epochs
+            choices["sasrec"] = Choice(f"{epochs} epochs", some.ndcg(sasrec))
     except LeftOut as refusal:
         left_out["sasrec"] = refusal.reason
     return Fitted(signals, Chosen(window, reaches, text, epochs, left_out), choices)
@@ -94,7 +95,7 @@ def fit_as_chosen(learnt: Learnt, chosen: Chosen, config: SignalsConfig, vectors
     }
     if chosen.text is not None:
         signals["text"] = TextSimilarity.fit(vectors[chosen.text])
-    if chosen.epochs is not None:
+    if config.sasrec and chosen.epochs is not None:
         signals["sasrec"] = SASRec.fit(learnt, replace(config.sasrec, epochs=chosen.epochs), None)
     return signals
 

@@ -6,10 +6,10 @@ from typing import Self
 
 import numpy as np
 
-from training.ranker.signals.base import Arrays, Floats, Learnt, Lists, Mask, Pairs, Questions, Signal
+from training.ranker.signals.base import Arrays, Floats, Learnt, Lists, Mask, Pairs, Questions, Stored
 
 
-class Popularity(Signal):
+class Popularity(Stored):
     """score(i) = count of i in the last `days` of what is learnt from, or in all of it."""
 
     name = "popularity"

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from training.core.errors import LeftOut
 from training.core.progress import Progress
-from training.ranker.signals.base import Arrays, Floats, Ints, Learnt, Lists, Mask, Pairs, Questions, Signal
+from training.ranker.signals.base import Arrays, Floats, Ints, Learnt, Lists, Mask, Pairs, Questions, Stored
 from training.ranker.signals.validation import Validation
 
 _PAD = 0
@@ -43,7 +43,7 @@ class SASRecConfig:
     patience: int = 4
 
 
-class SASRec(Signal):
+class SASRec(Stored):
     """score(i | h) = log softmax over the catalogue of e_i . Transformer(h) at the last item; an empty h knows nothing.
 
     `certainty` is the largest probability of the softmax: how much there is to trust.

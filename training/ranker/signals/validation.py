@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from training.core.metrics import Floats as Gains
 from training.core.metrics import ndcg_at
 from training.ranker.signals.base import Ints, Questions, Signal
 
@@ -23,11 +24,15 @@ class Validation:
     def first(self, limit: int) -> Validation:
         """At most `limit` of them, evenly spread."""
         step = max(1, -(-len(self.truth) // limit))
-        asked = Questions(self.asked.histories[::step], self.asked.pasts[::step])
+        asked = Questions(self.asked.histories[::step], self.asked.pasts[::step], self.asked.users[::step])
         return replace(self, asked=asked, truth=self.truth[::step])
 
     def ndcg(self, signal: Signal) -> float:
-        """NDCG@10 of the signal's own lists."""
+        """Mean NDCG@10 of the signal's own lists; 0 without a question."""
+        return float(self.gains(signal).mean()) if len(self.truth) else 0.0
+
+    def gains(self, signal: Signal) -> Gains:
+        """NDCG@10 of each of the signal's own lists: [questions]."""
         longest = 0 if self.rank_own else max((len(history) for history in self.asked.histories), default=0)
         pairs, _ = signal.top(self.asked, AT + longest)
         ranks = np.full(len(self.truth), np.inf)
@@ -39,4 +44,4 @@ class Validation:
             place = np.flatnonzero(items == truth)
             if len(place):
                 ranks[question] = place[0] + 1
-        return float(ndcg_at(ranks, AT).mean()) if len(ranks) else 0.0
+        return ndcg_at(ranks, AT)

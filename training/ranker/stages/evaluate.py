@@ -10,9 +10,10 @@ from training.core.catalogue import read_kinds
 from training.core.files import new_folder
 from training.core.stage import StageResult, StageSpec, resolve_config
 from training.next_item.comparison import Comparison
-from training.next_item.evaluation import chosen_samples, measured, write_comparisons
+from training.next_item.evaluation import best_of, chosen_samples, measured, write_comparisons
 from training.next_item.samples import Split, of_catalogue, of_subset, read_samples, training_sequences
-from training.ranker.serve import SignalRow, load
+from training.ranker.bundle import Bundle
+from training.ranker.serve import POPULARITY, package_baseline, rows
 
 
 @dataclass(frozen=True)
@@ -29,23 +30,22 @@ class Config:
 
 
 def main(spec: StageSpec) -> StageResult:
-    """Measure all rows; hand on `model/`."""
+    """Measure all rows; hand on `model/`, and `baseline/`, the best signal, for as long as no ranker is champion."""
     config = resolve_config(spec, Config)
     trained = spec.artifact("ranker") / "model"
-    ranker = load(trained)
-    bundle = ranker.bundle
+    bundle = Bundle.load(trained)
     samples = of_catalogue(read_samples(spec, config.split), bundle.catalogue)
     test = chosen_samples(of_subset(samples, "test"), config.samples, spec.seed)
-    rows = [
+    found = [
         measured(name, recommender, test, bundle.catalogue, config.depth, config.rank_own)
-        for name, recommender in {
-            **{name: SignalRow(bundle, name) for name in bundle.signals},
-            "ranker": ranker,
-        }.items()
+        for name, recommender in rows(bundle).items()
     ]
     warm = frozenset(chain.from_iterable(training_sequences(samples)))
     kinds = read_kinds(spec, bundle.catalogue)
-    found = Comparison(config.split, rows, test, warm, len(bundle.catalogue), kinds, spec.seed, config.resamples)
+    compared = Comparison(config.split, found, test, warm, len(bundle.catalogue), kinds, spec.seed, config.resamples)
     with new_folder(spec.out_dir / "model") as scratch:
         shutil.copytree(trained, scratch, dirs_exist_ok=True)
-    return write_comparisons(spec, [found], config.values)
+    result = write_comparisons(spec, [compared], config.values)
+    best = best_of(bundle.signals, config.split, result.metrics)
+    package_baseline(trained, best or POPULARITY, spec.out_dir / "baseline")
+    return result

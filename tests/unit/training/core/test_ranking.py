@@ -14,9 +14,6 @@ from hypothesis import strategies as st
 from training.core import ranking
 from training.core.ranking import rows_at_once
 from training.generative_rec import clustering
-from training.generative_rec.baselines.base import Known
-from training.generative_rec.baselines.covisit import CoVisit
-from training.generative_rec.baselines.sasrec import SASRec, SASRecConfig
 from training.generative_rec.clustering import kmeans
 from training.generative_rec.interactions import Interactions
 from training.generative_rec.scid import collisions, residual_quantizer
@@ -35,7 +32,6 @@ SAMPLES = [
     for user, line in enumerate(SEQUENCES)
     for step, item in enumerate(line)
 ]
-KNOWN = Known(ITEMS, SEQUENCES, validation=SAMPLES[5::6], seed=1)
 
 
 @pytest.fixture
@@ -71,35 +67,6 @@ def test_the_encoder_ranks_a_catalogue_the_same_whole_and_in_pieces_of_bounded_s
     monkeypatch.setattr(type(encoder._network.attention), "forward", spied)
     assert torch.allclose(encoder.scores(histories), whole, atol=1e-6)
     assert len(seen) > 10 and max(seen) <= 300
-
-
-def test_baselines_rank_the_same_whole_and_in_pieces(in_pieces: Callable[[], None]) -> None:
-    config = SASRecConfig(width=8, heads=1, layers=1, length=6, dropout=0.0, epochs=2)
-
-    def lists() -> list[Any]:
-        models = (CoVisit(KNOWN), SASRec(KNOWN, config))
-        return [model.recommend(SEQUENCES, 5) for model in models]
-
-    whole = lists()
-    in_pieces()
-    for before, after in zip(whole, lists(), strict=True):
-        for line, again in zip(before, after, strict=True):
-            assert [score for _, score in again] == pytest.approx([score for _, score in line], abs=1e-4)
-
-
-def test_sasrec_learns_from_no_table_of_all_positions_and_the_whole_catalogue(
-    in_pieces: Callable[[], None], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    in_pieces()
-    seen, loss = list[int](), torch.nn.functional.cross_entropy
-    monkeypatch.setattr(
-        torch.nn.functional,
-        "cross_entropy",
-        lambda logits, *a, **k: seen.append(logits.numel()) or loss(logits, *a, **k),
-    )
-    config = SASRecConfig(width=8, heads=1, layers=1, length=6, dropout=0.0, epochs=1)
-    SASRec(KNOWN, config)
-    assert seen and max(seen) <= 300
 
 
 def test_reports_of_codes_are_the_same_whole_and_in_pieces(

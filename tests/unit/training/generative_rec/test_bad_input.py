@@ -24,8 +24,8 @@ from training.core.learner import Learner
 from training.core.stage import StageSpec, TableRef
 from training.core.steps import Steps
 from training.generative_rec import code_sizes, quantizers
-from training.generative_rec.baselines import rows
 from training.generative_rec.collaborative_vectors import CollaborativeVectors
+from training.ranker.shop import Shop
 
 TEXTS = ("title", "brand", "category", "description", "features")
 USERS = [f"u{n:02d}" for n in range(30)]
@@ -39,7 +39,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "sft": {"tasks": MIXTURE, "backbone": BACKBONE, "loop": LOOP},
     "progressive": {"start": "sft", "source": "self_play", "level": "mixed", "least": 1, "loop": LOOP},
     "grpo": {"start": "sft", "beams": 4, "policy": {"rounds": 1, "prompts": 4, "minibatch": 4, "row_tokens": 128}},
-    "evaluate": {"baselines": {"time": ["sasrec"]}},
+    "evaluate": {"splits": ["time"]},
 }
 TOKENIZERS = ("semantic_ids", "scid_tokenizer")
 ALIGNERS = ("progressive", "grpo")
@@ -69,7 +69,7 @@ def _nothing_trains(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Learner, "step", trains)
     monkeypatch.setattr(Steps, "run", trains)
     monkeypatch.setattr(quantizers.ResidualKMeans, "fit", trains)
-    monkeypatch.setattr(rows, "SASRec", trains)
+    monkeypatch.setattr(Shop, "fitted", trains)
     monkeypatch.setattr(code_sizes, "LEAST", 2)
     encode_with(monkeypatch, vectors)
 
@@ -82,8 +82,9 @@ def encode_with(monkeypatch: pytest.MonkeyPatch, encoder: Callable[..., NDArray[
 def write_items(folder: Path, item_ids: Sequence[str] = ITEMS, **changes: Any) -> None:
     columns: dict[str, Any] = {name: [None] * len(item_ids) for name in TEXTS}
     columns |= {"item_id": item_ids, "source": ["shop"] * len(item_ids), "title": [f"pen {n}" for n in item_ids]}
-    schema = pa.schema([(name, pa.string()) for name in columns])
-    pq.write_table(pa.table({**columns, **changes}, schema=schema), folder / "items.parquet")
+    schema = pa.schema([*((name, pa.string()) for name in columns), ("price", pa.float64())])
+    prices = {"price": [None] * len(item_ids)}
+    pq.write_table(pa.table({**columns, **prices, **changes}, schema=schema), folder / "items.parquet")
 
 
 def write_codes(folder: Path, leaves: Sequence[Sequence[int]], item_ids: Sequence[str] = ITEMS) -> None:

@@ -21,27 +21,26 @@ import yaml
 from common.formulas import parse_formula
 from tests.unit.training.sample_kit import write_rows
 from training.core.backbone import BackboneConfig, build_backbone, save_backbone
-from training.core.errors import DataError, LeftOut
+from training.core.errors import DataError
 from training.core.metrics import METRICS
 from training.core.stage import StageSpec, TableRef, run_stage
 from training.core.tokens import Vocabulary, train_text_tokenizer
-from training.generative_rec.baselines import base
-from training.generative_rec.baselines.covisit import COUNTINGS
-from training.generative_rec.baselines.packed import Facts, pack
-from training.generative_rec.baselines.sasrec import SASRecConfig
 from training.generative_rec.item_codes import codebook_sizes
 from training.generative_rec.serve import Recommender, load
-from training.generative_rec.stages import evaluate, recommend
+from training.generative_rec.stages import evaluate
+from training.next_item import recommender as base
 from training.next_item.samples import NextItem
+from training.ranker.serve import SignalRow, package_baseline
+from training.ranker.shop import Shop
 
 CODES = {f"i{n}": [n // 4, n % 4] for n in range(11)} | {"i11": [2, 3, 0], "i12": [2, 3, 1]}
 ROOT = Path(__file__).resolve().parents[5]
 SMALL: dict[str, Any] = {
     "values": ["recall@3", "mrr"],
-    "sasrec": {"width": 8, "layers": 1, "heads": 1, "epochs": 1},
     "depth": 5,
     "resamples": 50,
 }
+COUNTED = ("popularity", "personal", "forward", "backward")
 TINY = BackboneConfig(
     hidden_size=16, layers=2, heads=2, kv_heads=1, head_size=8, intermediate_size=24, max_positions=64
 )
@@ -70,7 +69,10 @@ def spec(tmp_path: Path) -> StageSpec:
     (sft / "model").mkdir(parents=True)
     save_backbone(build_backbone(TINY, vocabulary, seed=7), vocabulary, sft / "model")
     kinds = [f"Shop > kind {n % 3}" if n < 12 else None for n in range(len(CODES))]
-    pq.write_table(pa.table({"item_id": list(CODES), "category": kinds}), tmp_path / "items.parquet")
+    words = dict.fromkeys(("title", "brand", "description", "features"), [None] * len(CODES))
+    items = {"item_id": list(CODES), "source": ["shop"] * len(CODES), "category": kinds, **words}
+    schema = pa.schema([*((name, pa.string()) for name in items), ("price", pa.float64())])
+    pq.write_table(pa.table({**items, "price": [None] * len(CODES)}, schema=schema), tmp_path / "items.parquet")
     tables = {
         "next_item_training_set": TableRef((str(_samples(tmp_path)),), origin="simulated"),
         "items": TableRef((str(tmp_path / "items.parquet"),)),
@@ -98,7 +100,7 @@ def test_every_model_is_measured_on_the_same_samples_and_the_tables_agree(spec: 
     result = evaluate.main(spec)
     by_model = _values(spec)
     keys = {model: [(row["unit"], row["sample"]) for row in rows] for model, rows in by_model.items()}
-    assert list(keys) == ["popularity", "frequency", "covisit", "sasrec", "sft"]
+    assert list(keys) == [*COUNTED, "sft", "fused"]
     assert all(found == keys["sft"] and len(found) == 31 == len(set(found)) for found in keys.values())
     assert {row["name"] for row in _table(spec, "eval_values")} == set(SMALL["values"])
     assert {row["split"] for row in _table(spec, "eval_values")} == {"time"}
@@ -126,6 +128,8 @@ def test_an_unknown_value_is_refused_with_those_that_are_known(spec: StageSpec) 
 class _Silent(base.Recommender):
     """Answers every other question; the others get an empty list."""
 
+    catalogue = tuple(CODES)
+
     def answer(self, asked: Sequence[base.ListRequest], k: int, within: Collection[str] | None) -> list[base.Ranking]:
         return [[(f"i{n}", -float(n)) for n in range(k)] if place % 2 else [] for place, _ in enumerate(asked)]
 
@@ -133,8 +137,8 @@ class _Silent(base.Recommender):
 def test_a_sample_without_a_list_was_not_scored_and_stays_in_every_denominator(
     spec: StageSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(evaluate, "fitted", lambda *_: _Silent())
-    evaluate.main(dataclasses.replace(spec, config={**spec.config, "baselines": {"time": ["popularity"]}}))
+    monkeypatch.setattr(evaluate, "rows", lambda _: {"popularity": _Silent()})
+    evaluate.main(dataclasses.replace(spec, config={**spec.config, "splits": ["time"]}))
     rows = _values(spec)["popularity"]
     silent = sum(row["value"] is None for row in rows)
     assert len(rows) == 31 and 10 < silent < 20
@@ -148,7 +152,7 @@ def test_what_a_user_did_twice_with_an_item_on_a_day_is_one_sample(spec: StageSp
     twice = [("u0", day.date(), day + timedelta(hours=n), "i2", ["i1"], "test") for n in range(2)]
     first = ("u0", date(2018, 1, 1), datetime(2018, 1, 1, tzinfo=UTC), "i1", [], "train")
     table = TableRef((str(write_rows(tmp_path / "twice.parquet", [first, *twice])),))
-    config = {**spec.config, "baselines": {"time": ["popularity"]}}
+    config = {**spec.config, "splits": ["time"]}
     evaluate.main(dataclasses.replace(spec, tables={**spec.tables, evaluate.TABLE: table}, config=config))
     assert [(row["unit"], row["sample"]) for row in _values(spec)["popularity"]] == [("u0", "2018-01-03 i2")]
 
@@ -170,12 +174,12 @@ def test_the_leave_one_out_view_stands_beside_with_the_last_sample_of_each_user_
 ) -> None:
     result = evaluate.main(spec)
     found = _values(spec, "leave_one_out")
-    assert {model: len(rows) for model, rows in found.items()} == {"popularity": 31, "frequency": 31, "covisit": 31}
-    newest = max(row["sample"].split()[0] for row in found["covisit"])
+    assert {model: len(rows) for model, rows in found.items()} == dict.fromkeys(COUNTED, 31)
+    newest = max(row["sample"].split()[0] for row in found["forward"])
     assert newest == str(date(2018, 1, 1) + timedelta(days=29 + 30 * 5))
-    assert len({row["unit"] for row in found["covisit"]}) == 31
+    assert len({row["unit"] for row in found["forward"]}) == 31
     means = {row["model"]: row["value"] for row in _table(spec, "model_metrics", "leave_one_out") if _is_headline(row)}
-    assert means == {m: result.metrics[f"leave_one_out.{m}.recall@3"] for m in ("popularity", "frequency", "covisit")}
+    assert means == {m: result.metrics[f"leave_one_out.{m}.recall@3"] for m in COUNTED}
 
 
 def _is_headline(row: dict[str, Any]) -> bool:
@@ -236,25 +240,25 @@ def test_the_best_baseline_is_packed_and_serves_the_very_lists_that_were_measure
     metrics = evaluate.main(spec).metrics
     folder = Path(spec.out) / "baseline"
     name = json.loads((folder / "baseline.json").read_text())["name"]
-    assert metrics[f"{name}.ndcg@10"] == max(metrics[f"{row}.ndcg@10"] for row in ("popularity", "covisit", "sasrec"))
-    _serves_what_was_measured(spec, recommend.load(folder), name)
+    assert metrics[f"{name}.ndcg@10"] == max(metrics[f"{row}.ndcg@10"] for row in COUNTED)
+    _serves_what_was_measured(spec, load(folder), name)
 
 
-@pytest.mark.parametrize("name", ["popularity", "covisit", "sasrec"])
-def test_a_packed_baseline_is_the_same_for_every_kind_and_keeps_within_a_catalogue(spec: StageSpec, name: str) -> None:
-    pack(spec, Facts(name, 5, SASRecConfig(width=8, layers=1, heads=1, epochs=1)), list(CODES), Path(spec.out) / "b")
-    one, again = (recommend.load(Path(spec.out) / "b") for _ in range(2))
-    histories = [["i1", "i2"], [], ["gone"]]
-    whole = one.recommend(histories, len(CODES))
-    assert again.recommend(histories, len(CODES)) == whole
-    part = one.recommend(histories, 4, within=["i3", "i4", "i5", "new"])
-    for line, expected in zip(part, whole, strict=True):
-        assert line == [pair for pair in expected if pair[0] in ("i3", "i4", "i5")]
+@pytest.mark.parametrize("name", COUNTED)
+def test_a_stand_in_is_the_row_that_it_names_and_keeps_within_a_catalogue(
+    spec: StageSpec, tmp_path: Path, name: str
+) -> None:
+    evaluate.main(spec)
+    package_baseline(spec.out_dir / "signals_time", name, tmp_path / "stand_in")
+    model = load(tmp_path / "stand_in")
+    assert isinstance(model, SignalRow)
+    part = model.recommend([["i1", "i2"], [], ["gone"]], 4, within=["i3", "i4", "i5", "new"])
+    assert [{item for item, _ in line} for line in part] == [{"i3", "i4", "i5"}] * 3
 
 
 def test_each_row_stands_against_the_one_above_and_lists_say_how_many_kinds_they_have(spec: StageSpec) -> None:
     metrics = evaluate.main(spec).metrics
-    names = ("popularity", "frequency", "covisit", "sasrec", "sft")
+    names = (*COUNTED, "sft", "fused")
     steps = {f"{higher}.minus.{lower}.ndcg@10" for lower, higher in pairwise(names)}
     assert steps <= metrics.keys()
     line = [
@@ -265,10 +269,10 @@ def test_each_row_stands_against_the_one_above_and_lists_say_how_many_kinds_they
 
 def test_what_a_row_has_chosen_on_validation_is_said_with_the_figure_that_chose_it(spec: StageSpec) -> None:
     result = evaluate.main(spec)
-    (line,) = [row for row in _table(spec, "model_metrics") if row["metric"] == "choice"]
-    assert line["model"] == "covisit" and line["slice"] == "all"
-    assert line["reason"] in {str(one) for one in COUNTINGS}
-    assert line["value"] == result.metrics["covisit.choice"]
+    lines = {row["model"]: row for row in _table(spec, "model_metrics") if row["metric"] == "choice"}
+    assert list(lines) == ["popularity", "forward", "backward"] and {row["slice"] for row in lines.values()} == {"all"}
+    assert lines["forward"]["reason"] in {f"reach {reach}" for reach in (1, 3, 5, 10)}
+    assert lines["forward"]["value"] == result.metrics["forward.choice"]
 
 
 def test_an_item_of_the_past_of_a_first_sample_is_warm(spec: StageSpec, tmp_path: Path) -> None:
@@ -280,7 +284,7 @@ def test_an_item_of_the_past_of_a_first_sample_is_warm(spec: StageSpec, tmp_path
         ("u1", date(2018, 1, 3), day, "i4", [], "test"),
     ]
     table = TableRef((str(write_rows(tmp_path / "warm.parquet", rows)),))
-    config = {**spec.config, "baselines": {"time": ["popularity"]}}
+    config = {**spec.config, "splits": ["time"]}
     evaluate.main(dataclasses.replace(spec, tables={**spec.tables, evaluate.TABLE: table}, config=config))
     found = {row["sample"].split()[1]: row["slices"] for row in _values(spec)["popularity"]}
     assert "item=warm" in found["i2"] and "item=cold" in found["i4"]
@@ -293,7 +297,7 @@ def test_a_stage_that_was_left_out_has_the_figures_of_its_start(
     record = {"accepted": False, "reason": "0 preferences", "ndcg_before": 0.2, "ndcg_after": 0.2, "preferences": 0.0}
     (tmp_path / "rf_hard" / "gate.json").write_text(json.dumps(record))
     artifacts = {**spec.artifacts, "rf_hard": str(tmp_path / "rf_hard"), "sp": str(tmp_path / "never_run")}
-    models = {"models": {"sft": "semantic_ids", "rf_hard": "semantic_ids"}, "baselines": {"time": ["popularity"]}}
+    models = {"models": {"sft": "semantic_ids", "rf_hard": "semantic_ids"}, "splits": ["time"]}
     asked = list[str]()
     measure = evaluate.measured
 
@@ -304,28 +308,17 @@ def test_a_stage_that_was_left_out_has_the_figures_of_its_start(
     monkeypatch.setattr(evaluate, "measured", counting)
     chain = dataclasses.replace(spec, artifacts=artifacts, config={**spec.config, **models})
     result = evaluate.main(chain)
-    assert asked == ["popularity", "sft"]
+    assert asked == [*COUNTED, "sft"]  # what is served is the last model, as nothing was fused
     figures = {(row["model"], row["metric"], row["slice"]): row["value"] for row in _table(chain, "model_metrics")}
     of_sft = {key[1:]: value for key, value in figures.items() if key[0] == "sft"}
     assert of_sft == {key[1:]: value for key, value in figures.items() if key[0] == "rf_hard"} != {}
-    assert not (chain.out_dir / "gate.json").exists() and "rf_hard.accepted" not in result.metrics
+    assert "rf_hard.accepted" not in result.metrics
 
 
-def test_a_row_that_the_data_is_too_little_for_is_left_out_and_the_gate_file_says_why(
-    spec: StageSpec, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    fitted = evaluate.fitted
-
-    def refusing(name: str, *rest: Any) -> Any:
-        if name == "sasrec":
-            raise LeftOut("no user has two items", where="sasrec", do="wait")
-        return fitted(name, *rest)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(evaluate, "fitted", refusing)
+def test_without_a_ranker_the_signals_that_are_counted_stand_in_and_the_gate_file_says_so(spec: StageSpec) -> None:
     evaluate.main(spec)
-    assert "sasrec" not in _values(spec)
     told = json.loads((spec.out_dir / "gate.json").read_text())
-    assert told["accepted"] and told["note"].startswith("without sasrec: no user has two items")
+    assert told["accepted"] and told["note"].startswith("without ranker: none has been trained for the ")
 
 
 def test_own_items_are_left_out_for_all_rows_alike(spec: StageSpec) -> None:
@@ -348,6 +341,8 @@ def test_a_finished_evaluation_is_not_run_again(spec: StageSpec) -> None:
 
 
 class _Inventor(base.Recommender):
+    catalogue = tuple(CODES)
+
     def answer(self, asked: Sequence[base.ListRequest], k: int, within: Collection[str] | None) -> list[base.Ranking]:
         return [[("invented", 0.0)] for _ in asked]
 
@@ -355,14 +350,14 @@ class _Inventor(base.Recommender):
 def test_an_item_outside_of_the_catalogue_is_a_bug_that_stops_the_stage(
     spec: StageSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(evaluate, "fitted", lambda *_: _Inventor())
+    monkeypatch.setattr(evaluate, "rows", lambda _: {"popularity": _Inventor()})
     with pytest.raises(AssertionError, match="popularity recommended"):
         evaluate.main(spec)
 
 
 @pytest.fixture
 def nothing_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(evaluate, "fitted", lambda *_: pytest.fail("a baseline was made"))
+    monkeypatch.setattr(Shop, "fitted", lambda *_: pytest.fail("a signal was fitted"))
 
 
 @pytest.mark.usefixtures("nothing_measured")

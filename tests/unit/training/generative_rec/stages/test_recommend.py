@@ -98,13 +98,13 @@ def test_a_killed_run_decodes_no_finished_shard_again_and_ends_with_the_same_row
         "from training.core.stage import StageSpec\n"
         "from training.generative_rec.stages import recommend\n"
         "from training.generative_rec.serve import Recommender\n"
-        "calls, real = [], Recommender.recommend\n"
+        "calls, real = [], Recommender.answer\n"
         "def dying(*args, **kwargs):\n"
         "    calls.append(1)\n"
         "    if len(calls) == 3:\n"
         "        os.kill(os.getpid(), signal.SIGKILL)\n"
         "    return real(*args, **kwargs)\n"
-        "Recommender.recommend = dying\n"
+        "Recommender.answer = dying\n"
         "recommend.main(StageSpec.load(Path(sys.argv[1])))\n"
     )
     file = tmp_path / "spec.json"
@@ -145,7 +145,7 @@ def test_sigterm_stops_between_two_writes_with_the_code_for_a_retry(
     spec: StageSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[int] = []
-    real = Recommender.recommend
+    real = Recommender.answer
 
     def preempted(self: Recommender, *args: Any, **kwargs: Any) -> Any:
         calls.append(1)
@@ -153,7 +153,7 @@ def test_sigterm_stops_between_two_writes_with_the_code_for_a_retry(
             signal.raise_signal(signal.SIGTERM)
         return real(self, *args, **kwargs)
 
-    monkeypatch.setattr(Recommender, "recommend", preempted)
+    monkeypatch.setattr(Recommender, "answer", preempted)
     with pytest.raises(Preempted) as stopped:
         run_stage(spec, recommend.main)
     assert stopped.value.exit_code == 75
@@ -209,12 +209,12 @@ def test_a_list_with_an_item_outside_of_the_catalogue_stops_all_of_them(
 ) -> None:
     run_stage(spec, recommend.main)
     before = rows_of(spec)
-    real = Recommender.recommend
+    real = Recommender.answer
 
-    def strange(self: Recommender, histories: Any, k: int, **more: Any) -> Any:
-        return [[("gone", -1.0), *line[1:]] for line in real(self, histories, k, **more)]
+    def strange(self: Recommender, *asked: Any) -> Any:
+        return [[("gone", -1.0), *line[1:]] for line in real(self, *asked)]
 
-    monkeypatch.setattr(Recommender, "recommend", strange)
+    monkeypatch.setattr(Recommender, "answer", strange)
     with pytest.raises(DataError, match="1 items of the lists are not in the catalogue of the day"):
         run_stage(replace(spec, config={**SMALL, "top": 5}), recommend.main)
     assert rows_of(spec) == before

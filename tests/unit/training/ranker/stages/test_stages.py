@@ -15,6 +15,7 @@ import pytest
 
 from tests.unit.training.sample_kit import write_rows
 from training.core.stage import StageSpec, TableRef, run_stage
+from training.ranker import shop as shop_module
 from training.ranker.bundle import Bundle
 from training.ranker.serve import RankerRow, SignalRow, load
 from training.ranker.stages import evaluate, ranker
@@ -136,10 +137,10 @@ def test_a_run_that_was_killed_goes_on_with_the_signals_that_were_fitted(
 ) -> None:
     tables = shop(tmp_path / "shop")
     with monkeypatch.context() as patch:
-        patch.setattr(ranker, "fit_as_chosen", lambda *asked: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(shop_module, "fit_as_chosen", lambda *asked: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             trained(tmp_path, tables)
-    monkeypatch.setattr(ranker, "choose", lambda *asked: pytest.fail("fitted again"))
+    monkeypatch.setattr(shop_module, "choose", lambda *asked: pytest.fail("fitted again"))
     trained(tmp_path, tables)
     killed = Bundle.load(tmp_path / "ranker" / "model")
     monkeypatch.undo()

@@ -1,1 +1,0 @@
-"""Plain recommenders that stand beside every learned model, on the same split and candidates."""

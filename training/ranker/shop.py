@@ -1,0 +1,93 @@
+"""What a shop is to its ranker: its items, what is learnt of its samples, and candidates whose answers are known."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from training.core.catalogue import read_catalogue
+from training.core.stage import StageSpec, read_table
+from training.next_item.sample_columns import Samples
+from training.next_item.samples import TABLE, Split, of_subset
+from training.ranker.bundle import Bundle
+from training.ranker.candidates import Depth, candidates
+from training.ranker.features import Facts, features
+from training.ranker.learner import Labelled
+from training.ranker.parts import Rows
+from training.ranker.signals.base import Ints, Learnt, Questions
+from training.ranker.signals.fitting import Fitted, SignalsConfig, Vectors, choose, fit_as_chosen
+from training.ranker.signals.validation import Validation
+
+Item = Mapping[str, Any]
+_AT_ONCE = 4096
+
+
+def read_items(spec: StageSpec) -> list[dict[str, Any]]:
+    """The catalogue, with prices."""
+    items, prices = (
+        read_catalogue(spec, (), TABLE),
+        read_table(spec, "items", {"item_id": pa.string(), "price": pa.float64()}),
+    )
+    price = dict(zip(prices["item_id"].to_pylist(), prices["price"].to_pylist(), strict=True))
+    return [{**item, "price": price[item["item_id"]]} for item in items]
+
+
+@dataclass(frozen=True)
+class Shop:
+    """`items`: the catalogue. `vectors`: of their texts, by kind. `rank_own`: may a user's own items be ranked."""
+
+    items: Sequence[Item]
+    split: Split
+    rank_own: bool
+    seed: int
+    vectors: Vectors = field(default_factory=dict)
+    signals: SignalsConfig = field(default_factory=SignalsConfig)
+    depth: Depth = field(default_factory=Depth)
+
+    def fitted(self, samples: Samples) -> Bundle:
+        """Signals of the training part, each as it ranks the validation part best."""
+        rows, valid = self._rows(samples), of_subset(samples, "valid")
+        learnt = rows.learnt(len(self.items), self.seed)
+        validation = Validation(rows.questions(valid), rows.truth(valid), self.rank_own)
+        return self._bundle(rows, learnt, choose(learnt, validation, self.signals, self.vectors))
+
+    def again(self, samples: Samples, as_chosen: Fitted) -> Bundle:
+        """The same signals of another training part."""
+        rows = self._rows(samples)
+        learnt = rows.learnt(len(self.items), self.seed)
+        signals = fit_as_chosen(learnt, as_chosen.chosen, self.signals, self.vectors)
+        return self._bundle(rows, learnt, Fitted(signals, as_chosen.chosen, as_chosen.choices))
+
+    def _rows(self, samples: Samples) -> Rows:
+        return Rows.of(samples, [item["item_id"] for item in self.items])
+
+    def _bundle(self, rows: Rows, learnt: Learnt, fitted: Fitted) -> Bundle:
+        catalogue = [item["item_id"] for item in self.items]
+        facts, pasts = Facts.of(learnt, self.items), rows.pasts_by_name()
+        return Bundle(catalogue, fitted, facts, pasts, self.depth, self.rank_own, self.split)
+
+
+def labelled(bundle: Bundle, samples: Samples, asked: Samples, limit: int, seed: int, *, answered: bool) -> Labelled:
+    """Candidates of at most `limit` of the samples that are `asked`, by the signals of the bundle, and which was taken.
+
+    `answered`: without those whose answer is no candidate, of which no order is learnt. Some questions at a time: the
+    candidates of all of them are many more than those that stay.
+    """
+    rows, drawn = Rows.of(samples, bundle.catalogue), np.random.default_rng(seed).permutation(len(asked))
+    chosen, parts = asked.rows[np.sort(drawn[:limit])], list[Labelled]()
+    for start in range(0, len(chosen), _AT_ONCE):
+        part = asked.chosen(chosen[start : start + _AT_ONCE])
+        found = _candidates(bundle, rows.questions(part), rows.truth(part))
+        parts.append(found.answerable() if answered else found)
+    return Labelled.joined(parts)
+
+
+def _candidates(bundle: Bundle, questions: Questions, truth: Ints) -> Labelled:
+    left_out = None if bundle.rank_own else questions.histories
+    found = candidates(bundle.signals, questions, bundle.depth, None, left_out)
+    table = features(bundle.signals, found, questions, bundle.facts)
+    return Labelled(table, found.pairs.questions, found.pairs.items == truth[found.pairs.questions])
