@@ -74,14 +74,15 @@ def _fill(connection: duckdb.DuckDBPyConnection) -> None:
     )
     connection.execute("drop view recommendations")
     connection.execute(
-        """create table recommendations as select date '2018-01-05' run_date, user_id, model_version, rank, item_id,
-               -1.0::double log_prob, if(model_version = '7', 'champion', 'challenger') as role
+        """create table recommendations as select date '2018-01-05' run_date, user_id, model_version, rank::bigint as rank, item_id,
+               -1.0::double log_prob, if(model_version = '7', 'champion', 'challenger') as role,
+               ['forward', 'text'] as reasons, [1.25::double, 0.5::double] as reason_scores
            from (values ('u1', '7', 1, 'i1'), ('u1', '7', 2, 'i2'), ('u2', '7', 1, 'i1'), ('u2', '7', 2, 'i2'),
                         ('u1', '8', 1, 'i2'), ('u1', '8', 2, 'i3'), ('u2', '8', 1, 'i4'), ('u2', '8', 2, 'i5'))
                lists(user_id, model_version, rank, item_id)"""
     )
     connection.execute(
-        "insert into recommendations values (date '2018-01-04', 'u1', 'covisit', 1, 'i1', -1.0, 'baseline')"
+        "insert into recommendations values (date '2018-01-04', 'u1', 'forward', 1, 'i1', -1.0, 'baseline', [], [])"
     )
     connection.execute("drop view ops_model_metrics")
     connection.execute(
@@ -173,6 +174,14 @@ def test_the_page_counts_the_items_that_the_catalogue_leaves_without_a_title(sit
     assert ["shop", "2018-01-04", "2", "0", "1", "1", "0"] in rows_of(site, "catalogue")
 
 
+def test_the_page_shows_users_what_they_did_what_they_get_and_why(site: Path) -> None:
+    rows = rows_of(site, "lists")
+    assert ["2018-01-05", "i1"] in rows  # what u1 did: an item that the catalogue does not have goes by its id
+    assert ["1", "i1 own", "36.8 %", "forward +1.25 , text +0.50"] in rows
+    page = (site / "report" / "index.html").read_text()
+    assert "<code>u1</code> 1 event; the list by" in page and "Users with one or two events" in page
+
+
 def test_a_section_with_nothing_to_show_says_so(site: Path) -> None:
     section = (site / "report" / "index.html").read_text().split('<section id="landing">')[1].split("</section>")[0]
     assert "No task of the scheduler is on record yet" in section and "<svg" not in section
@@ -227,7 +236,7 @@ def test_the_page_shows_the_metrics_of_the_gate_file_and_what_a_mean_is_of_where
 
 def test_the_page_names_who_made_the_lists(site: Path) -> None:
     makers = [row[1] for row in rows_of(site, "recommendations") if row]
-    assert "version 7 champion" in makers and "covisit baseline" in makers
+    assert "version 7 champion" in makers and "forward baseline" in makers
 
 
 def test_the_page_shows_the_headline_figure_of_earlier_evaluations(site: Path) -> None:
@@ -253,7 +262,7 @@ def test_the_nightly_lists_are_told_by_day_and_version(site: Path) -> None:
     assert rows == [
         ("7", "champion", 2, 2.0, 2, 2, 0.25, 0.25),
         ("8", "challenger", 2, 2.0, 4, 4, 0.0, 0.25),
-        ("covisit", "baseline", 1, 1.0, 1, 1, 0.0, None),
+        ("forward", "baseline", 1, 1.0, 1, 1, 0.0, None),
     ]
     page = (site / "report" / "index.html").read_text()
     section = page.split('<section id="recommendations">')[1].split("</section>")[0]

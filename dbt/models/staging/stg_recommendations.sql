@@ -4,5 +4,8 @@ select
     model_version,
     rank,
     item_id,
+    log_prob,
+    reasons,
+    reason_scores,
     role
 from {{ source('lake', 'recommendations') }}

@@ -13,6 +13,7 @@ SECTIONS = (
     "models",
     "stage_gates",
     "recommendations",
+    "lists",
     "promotions",
     "landing",
     "links",
