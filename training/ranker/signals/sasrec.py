@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Self
 
@@ -20,7 +20,18 @@ from torch import Tensor, nn
 
 from training.core.errors import LeftOut
 from training.core.progress import Progress
-from training.ranker.signals.base import Arrays, Floats, Ints, Learnt, Lists, Mask, Pairs, Questions, Signal
+from training.ranker.signals.base import (
+    Arrays,
+    Floats,
+    Ints,
+    Learnt,
+    Mask,
+    Pairs,
+    Questions,
+    Said,
+    Signal,
+    sorted_lists,
+)
 from training.ranker.signals.validation import Validation
 
 _PAD = 0
@@ -46,10 +57,10 @@ class SASRecConfig:
 class SASRec(Signal):
     """score(i | h) = log softmax over the catalogue of e_i . Transformer(h) at the last item; an empty h knows nothing.
 
-    `certainty` is the largest probability of the softmax: how much there is to trust.
+    `best`, the logarithm of the largest probability, is its certainty: how much there is to trust.
     """
 
-    name = "sasrec"
+    name, logarithms = "sasrec", True
 
     def __init__(self, network: Network, epochs: int) -> None:
         self.network, self.epochs = network.eval(), epochs
@@ -71,33 +82,16 @@ class SASRec(Signal):
             network = Network(learnt.catalogue, config).to(device)
             return cls(*_trained(network, learnt, config, validation))
 
-    def scores(self, asked: Questions, pairs: Pairs) -> Floats:
-        """See `Signal.scores`."""
-        found = np.zeros(len(pairs), dtype=np.float32)
-        for start, table in self._tables(asked):
-            own = pairs.within(start, start + len(table))
-            found[own] = table[pairs.questions[own] - start, pairs.items[own]]
-        return found
+    @property
+    def catalogue(self) -> int:
+        """See `Signal.catalogue`."""
+        return self.network.size
 
-    def top(self, asked: Questions, n: int, allowed: Mask | None = None) -> tuple[Pairs, Floats]:
-        """See `Signal.top`."""
-        lists = Lists()
-        items = np.arange(self.network.size) if allowed is None else np.flatnonzero(allowed)
-        for start, table in self._tables(asked):
-            for row, line in enumerate(table):
-                if len(asked.histories[start + row]):
-                    lists.add(start + row, items, line[items], n, None)
-        return lists.joined()
-
-    def certainty(self, asked: Questions) -> Floats:
-        """[questions]"""
-        return np.concatenate([table.max(axis=1) for _, table in self._tables(asked)])
-
-    def _tables(self, asked: Questions) -> Iterator[tuple[int, Floats]]:
-        for start, part in asked.parts(self.network.size):
-            with torch.inference_mode():
-                table = self.network.logits(self.network.last(part.histories)).log_softmax(dim=1)
-            yield start, table.cpu().numpy()
+    def said(self, asked: Questions) -> Said:
+        """See `Signal.said`."""
+        known = np.array([len(history) > 0 for history in asked.histories], dtype=bool)
+        with torch.inference_mode():
+            return _Chances(self.network.logits(self.network.last(asked.histories)), known)
 
     def arrays(self) -> Arrays:
         """See `Signal.arrays`."""
@@ -117,6 +111,39 @@ class SASRec(Signal):
         network = Network(len(weights["item.weight"]) - 1, config)
         network.load_state_dict(weights)
         return cls(network, int(arrays["epochs"]))
+
+
+class _Chances(Said):
+    """`logits` [questions, catalogue] of a softmax; a question that is not `known` has no list."""
+
+    def __init__(self, logits: Tensor, known: Mask) -> None:
+        self.logits, self.known, self._all = logits, known, logits.logsumexp(dim=1)
+
+    def scores(self, pairs: Pairs) -> Floats:
+        """See `Said.scores`."""
+        questions, items = (torch.from_numpy(one).to(self.logits.device) for one in (pairs.questions, pairs.items))
+        return _floats(self.logits[questions, items] - self._all[questions])
+
+    def top(self, n: int, allowed: Mask | None = None) -> tuple[Pairs, Floats]:
+        """See `Said.top`."""
+        logits = self.logits
+        if allowed is not None:
+            logits = logits.masked_fill(torch.from_numpy(~allowed).to(logits.device), -torch.inf)
+        asked = torch.from_numpy(self.known).to(logits.device)
+        last = logits.topk(min(n, logits.shape[1]), dim=1, sorted=False).values.min(dim=1, keepdim=True).values
+        # Those alone that can be in the list; of equals more than that.
+        questions, items = ((logits >= last) & (logits > -torch.inf) & asked.unsqueeze(1)).nonzero(as_tuple=True)
+        found = Pairs(questions.cpu().numpy(), items.cpu().numpy())
+        return sorted_lists(found, self.scores(found), n)
+
+    def best(self) -> Floats:
+        """See `Said.best`."""
+        return _floats(self.logits.max(dim=1).values - self._all)
+
+
+def _floats(values: Tensor) -> Floats:
+    found: Floats = values.cpu().numpy()
+    return found
 
 
 class Network(nn.Module):
