@@ -2,16 +2,18 @@
 
 What differs from the paper: instead of one negative and binary cross-entropy, a softmax over the target and some
 hundred items that the positions of a batch share (as in gSASRec, arXiv 2308.07192, and eSASRec, RecSys 2025, which
-found it to be what makes SASRec strong); pre-normalised layers; one layer, as more gained nothing where it was tried
-(docs/LOG.md). Trained on every position; the epoch is chosen by NDCG@10 on validation.
+found it to be what makes SASRec strong); the softmax is of cosines over a temperature, so that no item is likely for
+the length of its vector alone (NISER, arXiv 1909.04276); pre-normalised layers; one layer, as more gained nothing where
+it was tried (docs/LOG.md). Trained on every position; the epoch is chosen by NDCG@10 on validation.
 """
 
 from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Self
 
 import numpy as np
@@ -35,11 +37,13 @@ from training.ranker.signals.base import (
 from training.ranker.signals.validation import Validation
 
 _PAD = 0
+_SHARES = (0.6, 0.85, 0.96)
 
 
 @dataclass(frozen=True)
 class SASRecConfig:
-    """Sizes and schedule. `length` counts items; `patience` counts epochs without a better validation NDCG@10."""
+    """Sizes and schedule. `length` counts items; `temperature` divides cosines; `patience` counts epochs without a
+    better validation NDCG@10."""
 
     width: int = 64
     layers: int = 1
@@ -47,6 +51,7 @@ class SASRecConfig:
     length: int = 50
     dropout: float = 0.3
     negatives: int = 1024
+    temperature: float = 0.07
     learning_rate: float = 1e-3
     weight_decay: float = 0.01
     batch_size: int = 128
@@ -55,7 +60,8 @@ class SASRecConfig:
 
 
 class SASRec(Signal):
-    """score(i | h) = log softmax over the catalogue of e_i . Transformer(h) at the last item; an empty h knows nothing.
+    """score(i | h) = log softmax over the catalogue of cos(e_i, Transformer(h)) / temperature, where the transformer is
+    read at the last item; an empty h knows nothing.
 
     `best`, the logarithm of the largest probability, is its certainty: how much there is to trust.
     """
@@ -91,7 +97,11 @@ class SASRec(Signal):
         """See `Signal.said`."""
         known = np.array([len(history) > 0 for history in asked.histories], dtype=bool)
         with torch.inference_mode():
-            return _Chances(self.network.logits(self.network.last(asked.histories)), known)
+            return _Chances(self.network.directions(self.network.last(asked.histories)) @ self._items.T, known)
+
+    @cached_property
+    def _items(self) -> Tensor:
+        return self.network.directions(self.network.item.weight[1:])
 
     def arrays(self) -> Arrays:
         """See `Signal.arrays`."""
@@ -168,12 +178,21 @@ class Network(nn.Module):
 
     def forward(self, rows: Tensor) -> Tensor:
         """Items counted from 1, [batch, length] -> states [batch, length, width]; padding comes last."""
-        length = rows.shape[1]
-        later = torch.ones(length, length, dtype=torch.bool, device=rows.device).triu(1)
+        return self.states(self.item(rows))
+
+    def states(self, vectors: Tensor) -> Tensor:
+        """The same of the items' vectors, [batch, length, width]."""
+        length = vectors.shape[1]
+        later = torch.ones(length, length, dtype=torch.bool, device=vectors.device).triu(1)
         # As large as the states that the layers add to them: without it the first epochs learn next to nothing.
-        items = self.item(rows) * math.sqrt(self.config.width)
+        items = vectors * math.sqrt(self.config.width)
         states: Tensor = self.layers(self.dropout(items + self.place[:length]), mask=later, is_causal=True)
         return states
+
+    def vectors(self, parts: Sequence[Tensor]) -> list[Tensor]:
+        """Of the items of each part, in one look-up: the gradient of each look-up is as large as the catalogue."""
+        found = self.item(torch.cat([part.flatten() for part in parts])).split([part.numel() for part in parts])
+        return [own.view(*part.shape, -1) for own, part in zip(found, parts, strict=True)]
 
     def last(self, histories: Sequence[Ints]) -> Tensor:
         """The states of the last item of each history, 0 for an empty one: [histories, width]."""
@@ -183,9 +202,9 @@ class Network(nn.Module):
         known: Tensor = states * (lengths > 0).unsqueeze(1)
         return known
 
-    def logits(self, states: Tensor) -> Tensor:
-        """[n, width] -> [n, catalogue]"""
-        return states @ self.item.weight[1:].T
+    def directions(self, vectors: Tensor) -> Tensor:
+        """[n, width], as long as the root of 1 / temperature each: their products are the logits."""
+        return nn.functional.normalize(vectors, dim=1) / math.sqrt(self.config.temperature)
 
 
 def padded(sequences: Sequence[Ints], length: int) -> Tensor:
@@ -223,27 +242,35 @@ def _trained(
 def _epoch(network: Network, rows: Tensor, optimizer: torch.optim.Optimizer, config: SASRecConfig) -> None:
     network.train()
     device = network.place.device
-    # Random batches of about equal lengths: most sequences are short, and padding costs time.
-    lengths = (rows != _PAD).sum(dim=1)
-    order = (lengths + 4 * torch.rand(len(lengths))).argsort()
-    batches = torch.split(order, config.batch_size)
-    for number in torch.randperm(len(batches)):
-        batch = batches[number]
-        own = rows[batch][:, : int(lengths[batch].max())].to(device)
-        seen, target = own[:, :-1], own[:, 1:]
-        asked = target != _PAD
+    for batch in torch.split(torch.randperm(len(rows)), config.batch_size):
+        pieces = [piece.to(device) for piece in _pieces(rows[batch])]
+        known = [piece[:, 1:] != _PAD for piece in pieces]
+        target = torch.cat([piece[:, 1:][asked] for piece, asked in zip(pieces, known, strict=True)])
         drawn = torch.randint(1, network.size + 1, (config.negatives,)).to(device)
+        *seen, right, others = network.vectors([*(piece[:, :-1] for piece in pieces), target, drawn])
+        states = torch.cat([network.states(own)[asked] for own, asked in zip(seen, known, strict=True)])
         optimizer.zero_grad()
-        torch.autograd.backward(sampled_softmax(network, network(seen)[asked], target[asked], drawn))
+        torch.autograd.backward(sampled_softmax(*map(network.directions, (states, right, others))))
         optimizer.step()
 
 
-def sampled_softmax(network: Network, states: Tensor, target: Tensor, drawn: Tensor) -> Tensor:
-    """Mean cross-entropy of the target beside the drawn items: states [n, width], target [n], drawn [k].
+def _pieces(rows: Tensor) -> Iterator[Tensor]:
+    """The rows of a batch by length, each piece as wide as its longest: most are short, and padding costs time.
+
+    Whole batches of one length cost quality instead: those of short sequences, with few targets in each, would weigh as
+    much as those of long ones.
+    """
+    order = (rows != _PAD).sum(dim=1).argsort()
+    ends = [int(share * len(rows)) for share in _SHARES]
+    for piece in order.tensor_split(ends):
+        if len(piece):
+            yield rows[piece][:, : int((rows[piece] != _PAD).sum(dim=1).max())]
+
+
+def sampled_softmax(states: Tensor, right: Tensor, others: Tensor) -> Tensor:
+    """Mean cross-entropy of the right items [n, width] of the states [n, width] beside the drawn ones [k, width].
 
     A target that was drawn stands in the sum twice, once in as many catalogues as it has items; nothing is left out.
     """
-    items = network.item(drawn)
-    right = (states * network.item(target)).sum(dim=1)
-    others = torch.logsumexp(states @ items.T, dim=1)
-    return nn.functional.softplus(others - right).mean()
+    beside = torch.logsumexp(states @ others.T, dim=1)
+    return nn.functional.softplus(beside - (states * right).sum(dim=1)).mean()
