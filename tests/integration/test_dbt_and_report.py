@@ -74,7 +74,8 @@ def _fill(connection: duckdb.DuckDBPyConnection) -> None:
     )
     connection.execute("drop view recommendations")
     connection.execute(
-        """create table recommendations as select date '2018-01-05' run_date, user_id, model_version, rank::bigint as rank, item_id,
+        """create table recommendations as select date '2018-01-05' run_date, user_id, model_version,
+               rank::bigint as rank, item_id,
                -1.0::double log_prob, if(model_version = '7', 'champion', 'challenger') as role,
                ['forward', 'text'] as reasons, [1.25::double, 0.5::double] as reason_scores
            from (values ('u1', '7', 1, 'i1'), ('u1', '7', 2, 'i2'), ('u2', '7', 1, 'i1'), ('u2', '7', 2, 'i2'),

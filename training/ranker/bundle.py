@@ -77,14 +77,16 @@ class Bundle:
         return replace(self, ranker=ranker)
 
     def save(self, folder: Path) -> None:
-        """Write what `load` reads, of the signals those that are `Stored`: Parquet, safetensors, text and JSON."""
+        """Write what `load` reads: Parquet, safetensors, text and JSON, no pickle. TypeError for a signal that is not
+        `Stored`."""
         (folder / _SIGNALS).mkdir(parents=True)
         pq.write_table(pa.table({"item_id": pa.array(self.catalogue, pa.string())}), folder / _ITEMS)
         pasts = {"user_id": pa.array(self.pasts, pa.string()), "items": pa.array(list(self.pasts.values()), _NUMBERS)}
         pq.write_table(pa.table(pasts), folder / _PASTS)
         save_file({name: np.array(value, order="C") for name, value in vars(self.facts).items()}, folder / _FACTS)
-        stored = {name: signal for name, signal in self.signals.items() if isinstance(signal, Stored)}
-        for name, signal in stored.items():
+        for name, signal in self.signals.items():
+            if not isinstance(signal, Stored):
+                raise TypeError(f"{name} is no signal that a folder can hold")
             arrays = {key: np.array(value, order="C") for key, value in signal.arrays().items()}
             save_file(arrays, folder / _SIGNALS / f"{name}.safetensors")
         choices = self.fitted.choices

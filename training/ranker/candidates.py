@@ -9,6 +9,8 @@ import numpy as np
 
 from training.ranker.signals.base import Floats, Ints, Mask, Pairs, Questions, Signal
 
+_NOTHING = np.empty(0, dtype=np.float32)
+
 
 @dataclass(frozen=True)
 class Depth:
@@ -27,11 +29,13 @@ class Candidates:
     """`pairs` by question and item, each once; what each signal says of them, by its name: `scores` and `ranks`.
 
     A rank is the place among the candidates of the question, from 1; NaN where the signal says nothing of the item.
+    `best` is the score that each signal has for the best item of the catalogue: [questions].
     """
 
     pairs: Pairs
     scores: Mapping[str, Floats]
     ranks: Mapping[str, Floats]
+    best: Mapping[str, Floats]
 
 
 def candidates(
@@ -42,14 +46,32 @@ def candidates(
     left_out: Sequence[Ints] | None = None,
 ) -> Candidates:
     """The first items of every signal, of the `allowed` ones; without those that are `left_out` of each question."""
-    tops = [signal.top(asked, depth.of(name), allowed)[0] for name, signal in signals.items()]
+    size = max(signal.catalogue for signal in signals.values())
+    found = []
+    for start, part in asked.parts(size):
+        gone = None if left_out is None else left_out[start : start + len(part)]
+        found.append((start, _of_some(signals, part, depth, allowed, gone)))
+    pairs = Pairs.joined([(start, one.pairs) for start, one in found])
+    scores, best = (
+        {name: np.concatenate([_NOTHING, *(getattr(one, kind)[name] for _, one in found)]) for name in signals}
+        for kind in ("scores", "best")
+    )
+    return Candidates(pairs, scores, {name: places(pairs.questions, values) for name, values in scores.items()}, best)
+
+
+def _of_some(
+    signals: Mapping[str, Signal], asked: Questions, depth: Depth, allowed: Mask | None, left_out: Sequence[Ints] | None
+) -> Candidates:
+    """Each signal works out once what it says of these questions."""
+    said = {name: signal.said(asked) for name, signal in signals.items()}
+    tops = [one.top(depth.of(name), allowed)[0] for name, one in said.items()]
     size = 1 + max((int(pairs.items.max()) for pairs in tops if len(pairs)), default=0)
     keys = np.unique(np.concatenate([pairs.questions * size + pairs.items for pairs in tops]))
     pairs = Pairs(keys // size, keys % size)
     if left_out is not None:
         pairs = _without(pairs, left_out, size)
-    scores = {name: signal.scores(asked, pairs) for name, signal in signals.items()}
-    return Candidates(pairs, scores, {name: places(pairs.questions, values) for name, values in scores.items()})
+    scores = {name: one.scores(pairs) for name, one in said.items()}
+    return Candidates(pairs, scores, {}, {name: one.best() for name, one in said.items()})
 
 
 def places(questions: Ints, scores: Floats) -> Floats:

@@ -14,9 +14,6 @@ from numpy.typing import NDArray
 
 from training.ranker.candidates import Candidates
 from training.ranker.signals.base import Floats, Ints, Learnt, Questions, Signal
-from training.ranker.signals.sasrec import SASRec
-
-_OF_THE_LAST = ("forward", "backward", "text")
 
 
 @dataclass(frozen=True)
@@ -81,27 +78,27 @@ def features(
 ) -> Table:
     """The features of candidates."""
     columns = _Columns(found.pairs.questions)
-    for name in signals:
-        _of_signal(columns, name, found)
+    for name, signal in signals.items():
+        _of_signal(columns, name, signal, found)
     last = Questions([history[-1:] for history in asked.histories])
-    for name in _OF_THE_LAST:
-        if name in signals:
-            columns.of_pair(f"{name}.of_the_last", signals[name].scores(last, found.pairs))
-    if isinstance(sasrec := signals.get("sasrec"), SASRec):
-        certainty = sasrec.certainty(asked)
-        columns.of_question("sasrec.certainty", certainty)
-        columns.of_pair("sasrec.behind_the_first", found.scores["sasrec"] - certainty[found.pairs.questions])
+    for name, signal in signals.items():
+        if signal.recalls:
+            columns.of_pair(f"{name}.of_the_last", signal.scores(last, found.pairs))
     _of_history(columns, asked, facts)
     _of_items(columns, found.pairs.items, asked, facts)
     return columns.table()
 
 
-def _of_signal(columns: _Columns, name: str, found: Candidates) -> None:
-    """Its score, its rank, and the score as a share of the best one of the question."""
+def _of_signal(columns: _Columns, name: str, signal: Signal, found: Candidates) -> None:
+    """Its score, its rank, and the score beside the best one: as a share of the best candidate's; or, of logarithms of
+    probabilities, the certainty, which is the best one's, and how far the candidate is behind it."""
     scores, questions = found.scores[name], columns.questions
     columns.of_pair(f"{name}.score", scores)
     columns.of_pair(f"{name}.rank", found.ranks[name])
-    if name != "sasrec":  # its scores are logarithms
+    if signal.logarithms:
+        columns.of_question(f"{name}.certainty", found.best[name])
+        columns.of_pair(f"{name}.behind_the_first", scores - found.best[name][questions])
+    else:
         best = np.zeros(questions.max(initial=-1) + 1, dtype=np.float32)
         np.maximum.at(best, questions, scores)
         columns.of_pair(f"{name}.share", scores / np.maximum(best, np.finfo(np.float32).tiny)[questions])

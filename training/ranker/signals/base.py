@@ -1,7 +1,8 @@
-"""A signal: what it is fitted on, what it is asked, and the two things that it answers.
+"""A signal: what it is fitted on, what it is asked, and what it says.
 
-Items are numbers, the rows of the catalogue. A signal never looks at more than some questions times the catalogue at
-once, and those that count look only at the items that stand near the history's own.
+Items are numbers, the rows of the catalogue. What a signal says of some questions is worked out once, and answers all
+that is asked of it: scores of any items, the best items, how good the best is. No more than some questions times the
+catalogue are looked at together, and signals that count look only at the items that stand near the history's own.
 """
 
 from __future__ import annotations
@@ -78,6 +79,18 @@ class Pairs:
         first, last = np.searchsorted(self.questions, [start, end])
         return slice(int(first), int(last))
 
+    def of(self, start: int, end: int) -> Pairs:
+        """Those of the questions [start, end), which are counted from 0 again."""
+        own = self.within(start, end)
+        return Pairs(self.questions[own] - start, self.items[own])
+
+    @classmethod
+    def joined(cls, parts: Sequence[tuple[int, Pairs]]) -> Pairs:
+        """Those of parts, each with the place of its first question."""
+        empty = np.empty(0, dtype=np.int64)
+        questions = [empty, *(pairs.questions + start for start, pairs in parts)]
+        return cls(np.concatenate(questions), np.concatenate([empty, *(pairs.items for _, pairs in parts)]))
+
 
 @dataclass(frozen=True)
 class Learnt:
@@ -97,26 +110,58 @@ class Learnt:
         return np.bincount(events, minlength=self.catalogue).astype(np.float32)
 
 
-class Signal(ABC):
-    """What it says of an item is `scores`; `top` are the items of which it says most, of those of which it says
-    anything: an item that a signal knows nothing of has the score 0 and is in no list of its own."""
+class Said(ABC):
+    """What a signal says of some questions. An item that it knows nothing of has the score 0 and is in no list."""
 
     @abstractmethod
-    def scores(self, asked: Questions, pairs: Pairs) -> Floats:
+    def scores(self, pairs: Pairs) -> Floats:
         """The score of each pair: [pairs]."""
 
     @abstractmethod
-    def top(self, asked: Questions, n: int, allowed: Mask | None = None) -> tuple[Pairs, Floats]:
+    def top(self, n: int, allowed: Mask | None = None) -> tuple[Pairs, Floats]:
         """The at most `n` best of the `allowed` items (None: all) of each question, best first, with their scores.
 
         Equal scores: the first of the catalogue.
         """
 
+    @abstractmethod
+    def best(self) -> Floats:
+        """The score of the best item of the catalogue, 0 where nothing is said: [questions]."""
+
+
+class Signal(ABC):
+    """What it has learnt, and how it is asked. `logarithms`: its scores are logarithms of probabilities, not sizes of
+    which one is a share of another. `recalls`: what its last item alone says is worth asking beside the history."""
+
+    name: ClassVar[str]
+    logarithms: ClassVar[bool] = False
+    recalls: ClassVar[bool] = False
+
+    @property
+    @abstractmethod
+    def catalogue(self) -> int:
+        """How many items there are."""
+
+    @abstractmethod
+    def said(self, asked: Questions) -> Said:
+        """What it says of so many questions as fit in a table of them and the catalogue (`Questions.parts`)."""
+
+    def scores(self, asked: Questions, pairs: Pairs) -> Floats:
+        """See `Said.scores`; of any number of questions."""
+        found = [np.empty(0, dtype=np.float32)]
+        for start, part in asked.parts(self.catalogue):
+            found.append(self.said(part).scores(pairs.of(start, start + len(part))))
+        return np.concatenate(found)
+
+    def top(self, asked: Questions, n: int, allowed: Mask | None = None) -> tuple[Pairs, Floats]:
+        """See `Said.top`; of any number of questions."""
+        found = [(start, *self.said(part).top(n, allowed)) for start, part in asked.parts(self.catalogue)]
+        pairs = Pairs.joined([(start, pairs) for start, pairs, _ in found])
+        return pairs, np.concatenate([np.empty(0, dtype=np.float32), *(scores for _, _, scores in found)])
+
 
 class Stored(Signal):
     """A signal that is a few arrays: what a bundle keeps."""
-
-    name: ClassVar[str]
 
     @abstractmethod
     def arrays(self) -> Arrays:
@@ -128,36 +173,30 @@ class Stored(Signal):
         """The signal that has learnt this."""
 
 
-class Evidence(Stored):
-    """A signal that says something of few items: `evidence` is a sparse table of the items of which it does."""
+class Table(Said):
+    """Scores above 0 of few items: [questions, catalogue], sparse."""
 
-    @property
-    @abstractmethod
-    def catalogue(self) -> int:
-        """How many items there are."""
+    def __init__(self, table: sp.csr_array) -> None:
+        self.table = table
+        table.sum_duplicates()  # in rising order of the items, to be looked up
 
-    @abstractmethod
-    def evidence(self, asked: Questions) -> sp.csr_array:
-        """Scores above 0: [questions, catalogue]."""
-
-    def scores(self, asked: Questions, pairs: Pairs) -> Floats:
-        """See `Signal.scores`."""
-        found = np.zeros(len(pairs), dtype=np.float32)
-        for start, part in asked.parts(self.catalogue):
-            own = pairs.within(start, start + len(part))
-            table = self.evidence(part)
-            found[own] = table[pairs.questions[own] - start, pairs.items[own]]
+    def scores(self, pairs: Pairs) -> Floats:
+        """See `Said.scores`."""
+        found: Floats = self.table[pairs.questions, pairs.items]
         return found
 
-    def top(self, asked: Questions, n: int, allowed: Mask | None = None) -> tuple[Pairs, Floats]:
-        """See `Signal.top`."""
-        lists = Lists()
-        for start, part in asked.parts(self.catalogue):
-            table = self.evidence(part)
-            for row in range(len(part)):
-                own = slice(table.indptr[row], table.indptr[row + 1])
-                lists.add(start + row, table.indices[own], table.data[own], n, allowed)
+    def top(self, n: int, allowed: Mask | None = None) -> tuple[Pairs, Floats]:
+        """See `Said.top`."""
+        lists, table = Lists(), self.table
+        for row in range(table.shape[0]):
+            own = slice(table.indptr[row], table.indptr[row + 1])
+            lists.add(row, table.indices[own], table.data[own], n, allowed)
         return lists.joined()
+
+    def best(self) -> Floats:
+        """See `Said.best`."""
+        found: Floats = self.table.max(axis=1).toarray().ravel()
+        return found
 
 
 class Lists:
@@ -187,3 +226,11 @@ class Lists:
         if not self._items:
             return Pairs(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)), np.empty(0, dtype=np.float32)
         return Pairs(np.concatenate(self._questions), np.concatenate(self._items)), np.concatenate(self._scores)
+
+
+def sorted_lists(pairs: Pairs, scores: Floats, n: int) -> tuple[Pairs, Floats]:
+    """The `n` best pairs of each question, best first; equal scores: the first of the catalogue."""
+    order = np.lexsort((pairs.items, -scores, pairs.questions))
+    questions = pairs.questions[order]
+    kept = order[np.arange(len(order)) - np.searchsorted(questions, questions) < n]
+    return Pairs(pairs.questions[kept], pairs.items[kept]), scores[kept]

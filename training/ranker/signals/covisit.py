@@ -8,20 +8,20 @@ from typing import Literal, Self
 import numpy as np
 import scipy.sparse as sp
 
-from training.ranker.signals.base import Arrays, Evidence, Ints, Learnt, Questions
+from training.ranker.signals.base import Arrays, Ints, Learnt, Questions, Said, Stored, Table
 
 Direction = Literal["forward", "backward", "both"]
 LAST = 5
 
 
-class CoVisit(Evidence):
+class CoVisit(Stored):
     """score(i | h) = sum over the last 5 items h_p of log(1 + c(h_p, i)) / log2(2 + p), p = 0 for the newest.
 
     c(a, b) counts how often b stands after a in a sequence (`forward`), before it (`backward`), or either (`both`), at
     most `reach` places apart.
     """
 
-    name = "covisit"
+    name, recalls = "covisit", True
 
     def __init__(self, table: sp.csr_array) -> None:
         self.table = table
@@ -41,12 +41,12 @@ class CoVisit(Evidence):
 
     @property
     def catalogue(self) -> int:
-        """See `Evidence.catalogue`."""
+        """See `Signal.catalogue`."""
         return int(self.table.shape[0])
 
-    def evidence(self, asked: Questions) -> sp.csr_array:
-        """See `Evidence.evidence`."""
-        return asked.weighted(self.catalogue, LAST) @ self.table
+    def said(self, asked: Questions) -> Said:
+        """See `Signal.said`."""
+        return Table(asked.weighted(self.catalogue, LAST) @ self.table)
 
     def arrays(self) -> Arrays:
         """See `Signal.arrays`."""

@@ -7,10 +7,10 @@ from typing import Self
 import numpy as np
 import scipy.sparse as sp
 
-from training.ranker.signals.base import Arrays, Evidence, Learnt, Questions
+from training.ranker.signals.base import Arrays, Learnt, Questions, Said, Stored, Table
 
 
-class Personal(Evidence):
+class Personal(Stored):
     """score(i | h) = how often the user has taken i, plus (1 + the last place of i) / (1 + the length of what is known
     of the user), which is at most 1: recency decides between equal counts alone.
     """
@@ -27,11 +27,11 @@ class Personal(Evidence):
 
     @property
     def catalogue(self) -> int:
-        """See `Evidence.catalogue`."""
+        """See `Signal.catalogue`."""
         return self._catalogue
 
-    def evidence(self, asked: Questions) -> sp.csr_array:
-        """See `Evidence.evidence`."""
+    def said(self, asked: Questions) -> Said:
+        """See `Signal.said`."""
         pasts = asked.pasts or [np.empty(0, dtype=np.int64)] * len(asked)
         rows, starts = [np.empty(0, dtype=np.int64)], [0]
         values = [np.empty(0, dtype=np.float32)]
@@ -42,7 +42,8 @@ class Personal(Evidence):
             rows.append(items)
             values.append((counts + (1.0 + last) / (1.0 + len(known))).astype(np.float32))
             starts.append(starts[-1] + len(items))
-        return sp.csr_array((np.concatenate(values), np.concatenate(rows), starts), shape=(len(asked), self.catalogue))
+        shape = (len(asked), self.catalogue)
+        return Table(sp.csr_array((np.concatenate(values), np.concatenate(rows), starts), shape=shape))
 
     def arrays(self) -> Arrays:
         """See `Signal.arrays`."""

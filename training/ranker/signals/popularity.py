@@ -6,7 +6,7 @@ from typing import Self
 
 import numpy as np
 
-from training.ranker.signals.base import Arrays, Floats, Learnt, Lists, Mask, Pairs, Questions, Stored
+from training.ranker.signals.base import Arrays, Floats, Learnt, Lists, Mask, Pairs, Questions, Said, Stored
 
 
 class Popularity(Stored):
@@ -27,17 +27,14 @@ class Popularity(Stored):
         late = items[when > when.max(initial=0) - days]
         return cls(np.bincount(late, minlength=learnt.catalogue).astype(np.float32))
 
-    def scores(self, asked: Questions, pairs: Pairs) -> Floats:
-        """See `Signal.scores`."""
-        return self.counts[pairs.items]
+    @property
+    def catalogue(self) -> int:
+        """See `Signal.catalogue`."""
+        return len(self.counts)
 
-    def top(self, asked: Questions, n: int, allowed: Mask | None = None) -> tuple[Pairs, Floats]:
-        """See `Signal.top`."""
-        one, taken = Lists(), np.flatnonzero(self.counts)
-        one.add(0, taken, self.counts[taken], n, allowed)
-        pairs, scores = one.joined()
-        questions = np.repeat(np.arange(len(asked)), len(pairs))
-        return Pairs(questions, np.tile(pairs.items, len(asked))), np.tile(scores, len(asked))
+    def said(self, asked: Questions) -> Said:
+        """See `Signal.said`."""
+        return _SameForAll(self.counts, len(asked))
 
     def arrays(self) -> Arrays:
         """See `Signal.arrays`."""
@@ -47,3 +44,26 @@ class Popularity(Stored):
     def of_arrays(cls, arrays: Arrays) -> Self:
         """See `Signal.of_arrays`."""
         return cls(arrays["counts"])
+
+
+class _SameForAll(Said):
+    """One list, whoever asks: `counts` [catalogue]."""
+
+    def __init__(self, counts: Floats, questions: int) -> None:
+        self.counts, self.questions = counts, questions
+
+    def scores(self, pairs: Pairs) -> Floats:
+        """See `Said.scores`."""
+        return self.counts[pairs.items]
+
+    def top(self, n: int, allowed: Mask | None = None) -> tuple[Pairs, Floats]:
+        """See `Said.top`."""
+        one, taken = Lists(), np.flatnonzero(self.counts)
+        one.add(0, taken, self.counts[taken], n, allowed)
+        pairs, scores = one.joined()
+        questions = np.repeat(np.arange(self.questions), len(pairs))
+        return Pairs(questions, np.tile(pairs.items, self.questions)), np.tile(scores, self.questions)
+
+    def best(self) -> Floats:
+        """See `Said.best`."""
+        return np.full(self.questions, self.counts.max(initial=0.0), dtype=np.float32)

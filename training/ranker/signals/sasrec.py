@@ -2,8 +2,9 @@
 
 What differs from the paper: instead of one negative and binary cross-entropy, a softmax over the target and some
 hundred items that the positions of a batch share (as in gSASRec, arXiv 2308.07192, and eSASRec, RecSys 2025, which
-found it to be what makes SASRec strong); pre-normalised layers; one layer, as more gained nothing where it was tried
-(docs/LOG.md). Trained on every position; the epoch is chosen by NDCG@10 on validation.
+found it to be what makes SASRec strong); the softmax is of cosines over a temperature, so that no item is likely for
+the length of its vector alone (NISER, arXiv 1909.04276); pre-normalised layers; one layer, as more gained nothing where
+it was tried (docs/LOG.md). Trained on every position; the epoch is chosen by NDCG@10 on validation.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import copy
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Self
 
 import numpy as np
@@ -20,15 +22,28 @@ from torch import Tensor, nn
 
 from training.core.errors import LeftOut
 from training.core.progress import Progress
-from training.ranker.signals.base import Arrays, Floats, Ints, Learnt, Lists, Mask, Pairs, Questions, Stored
+from training.ranker.signals.base import (
+    Arrays,
+    Floats,
+    Ints,
+    Learnt,
+    Mask,
+    Pairs,
+    Questions,
+    Said,
+    Stored,
+    sorted_lists,
+)
 from training.ranker.signals.validation import Validation
 
 _PAD = 0
+_SHARES = (0.6, 0.85, 0.96)
 
 
 @dataclass(frozen=True)
 class SASRecConfig:
-    """Sizes and schedule. `length` counts items; `patience` counts epochs without a better validation NDCG@10."""
+    """Sizes and schedule. `length` counts items; `temperature` divides cosines; `patience` counts epochs without a
+    better validation NDCG@10."""
 
     width: int = 64
     layers: int = 1
@@ -36,6 +51,7 @@ class SASRecConfig:
     length: int = 50
     dropout: float = 0.3
     negatives: int = 1024
+    temperature: float = 0.07
     learning_rate: float = 1e-3
     weight_decay: float = 0.01
     batch_size: int = 128
@@ -44,12 +60,13 @@ class SASRecConfig:
 
 
 class SASRec(Stored):
-    """score(i | h) = log softmax over the catalogue of e_i . Transformer(h) at the last item; an empty h knows nothing.
+    """score(i | h) = log softmax over the catalogue of cos(e_i, Transformer(h)) / temperature, where the transformer is
+    read at the last item; an empty h knows nothing.
 
-    `certainty` is the largest probability of the softmax: how much there is to trust.
+    `best`, the logarithm of the largest probability, is its certainty: how much there is to trust.
     """
 
-    name = "sasrec"
+    name, logarithms = "sasrec", True
 
     def __init__(self, network: Network, epochs: int) -> None:
         self.network, self.epochs = network.eval(), epochs
@@ -71,33 +88,20 @@ class SASRec(Stored):
             network = Network(learnt.catalogue, config).to(device)
             return cls(*_trained(network, learnt, config, validation))
 
-    def scores(self, asked: Questions, pairs: Pairs) -> Floats:
-        """See `Signal.scores`."""
-        found = np.zeros(len(pairs), dtype=np.float32)
-        for start, table in self._tables(asked):
-            own = pairs.within(start, start + len(table))
-            found[own] = table[pairs.questions[own] - start, pairs.items[own]]
-        return found
+    @property
+    def catalogue(self) -> int:
+        """See `Signal.catalogue`."""
+        return self.network.size
 
-    def top(self, asked: Questions, n: int, allowed: Mask | None = None) -> tuple[Pairs, Floats]:
-        """See `Signal.top`."""
-        lists = Lists()
-        items = np.arange(self.network.size) if allowed is None else np.flatnonzero(allowed)
-        for start, table in self._tables(asked):
-            for row, line in enumerate(table):
-                if len(asked.histories[start + row]):
-                    lists.add(start + row, items, line[items], n, None)
-        return lists.joined()
+    def said(self, asked: Questions) -> Said:
+        """See `Signal.said`."""
+        known = np.array([len(history) > 0 for history in asked.histories], dtype=bool)
+        with torch.inference_mode():
+            return _Chances(self.network.directions(self.network.last(asked.histories)) @ self._items.T, known)
 
-    def certainty(self, asked: Questions) -> Floats:
-        """[questions]"""
-        return np.concatenate([table.max(axis=1) for _, table in self._tables(asked)])
-
-    def _tables(self, asked: Questions) -> Iterator[tuple[int, Floats]]:
-        for start, part in asked.parts(self.network.size):
-            with torch.inference_mode():
-                table = self.network.logits(self.network.last(part.histories)).log_softmax(dim=1)
-            yield start, table.cpu().numpy()
+    @cached_property
+    def _items(self) -> Tensor:
+        return self.network.directions(self.network.item.weight[1:])
 
     def arrays(self) -> Arrays:
         """See `Signal.arrays`."""
@@ -117,6 +121,39 @@ class SASRec(Stored):
         network = Network(len(weights["item.weight"]) - 1, config)
         network.load_state_dict(weights)
         return cls(network, int(arrays["epochs"]))
+
+
+class _Chances(Said):
+    """`logits` [questions, catalogue] of a softmax; a question that is not `known` has no list."""
+
+    def __init__(self, logits: Tensor, known: Mask) -> None:
+        self.logits, self.known, self._all = logits, known, logits.logsumexp(dim=1)
+
+    def scores(self, pairs: Pairs) -> Floats:
+        """See `Said.scores`."""
+        questions, items = (torch.from_numpy(one).to(self.logits.device) for one in (pairs.questions, pairs.items))
+        return _floats(self.logits[questions, items] - self._all[questions])
+
+    def top(self, n: int, allowed: Mask | None = None) -> tuple[Pairs, Floats]:
+        """See `Said.top`."""
+        logits = self.logits
+        if allowed is not None:
+            logits = logits.masked_fill(torch.from_numpy(~allowed).to(logits.device), -torch.inf)
+        asked = torch.from_numpy(self.known).to(logits.device)
+        last = logits.topk(min(n, logits.shape[1]), dim=1, sorted=False).values.min(dim=1, keepdim=True).values
+        # Those alone that can be in the list; of equals more than that.
+        questions, items = ((logits >= last) & (logits > -torch.inf) & asked.unsqueeze(1)).nonzero(as_tuple=True)
+        found = Pairs(questions.cpu().numpy(), items.cpu().numpy())
+        return sorted_lists(found, self.scores(found), n)
+
+    def best(self) -> Floats:
+        """See `Said.best`."""
+        return _floats(self.logits.max(dim=1).values - self._all)
+
+
+def _floats(values: Tensor) -> Floats:
+    found: Floats = values.cpu().numpy()
+    return found
 
 
 class Network(nn.Module):
@@ -141,12 +178,21 @@ class Network(nn.Module):
 
     def forward(self, rows: Tensor) -> Tensor:
         """Items counted from 1, [batch, length] -> states [batch, length, width]; padding comes last."""
-        length = rows.shape[1]
-        later = torch.ones(length, length, dtype=torch.bool, device=rows.device).triu(1)
+        return self.states(self.item(rows))
+
+    def states(self, vectors: Tensor) -> Tensor:
+        """The same of the items' vectors, [batch, length, width]."""
+        length = vectors.shape[1]
+        later = torch.ones(length, length, dtype=torch.bool, device=vectors.device).triu(1)
         # As large as the states that the layers add to them: without it the first epochs learn next to nothing.
-        items = self.item(rows) * math.sqrt(self.config.width)
+        items = vectors * math.sqrt(self.config.width)
         states: Tensor = self.layers(self.dropout(items + self.place[:length]), mask=later, is_causal=True)
         return states
+
+    def vectors(self, parts: Sequence[Tensor]) -> list[Tensor]:
+        """Of the items of each part, in one look-up: the gradient of each look-up is as large as the catalogue."""
+        found = self.item(torch.cat([part.flatten() for part in parts])).split([part.numel() for part in parts])
+        return [own.view(*part.shape, -1) for own, part in zip(found, parts, strict=True)]
 
     def last(self, histories: Sequence[Ints]) -> Tensor:
         """The states of the last item of each history, 0 for an empty one: [histories, width]."""
@@ -156,9 +202,9 @@ class Network(nn.Module):
         known: Tensor = states * (lengths > 0).unsqueeze(1)
         return known
 
-    def logits(self, states: Tensor) -> Tensor:
-        """[n, width] -> [n, catalogue]"""
-        return states @ self.item.weight[1:].T
+    def directions(self, vectors: Tensor) -> Tensor:
+        """[n, width], as long as the root of 1 / temperature each: their products are the logits."""
+        return nn.functional.normalize(vectors, dim=1) / math.sqrt(self.config.temperature)
 
 
 def padded(sequences: Sequence[Ints], length: int) -> Tensor:
@@ -196,27 +242,35 @@ def _trained(
 def _epoch(network: Network, rows: Tensor, optimizer: torch.optim.Optimizer, config: SASRecConfig) -> None:
     network.train()
     device = network.place.device
-    # Random batches of about equal lengths: most sequences are short, and padding costs time.
-    lengths = (rows != _PAD).sum(dim=1)
-    order = (lengths + 4 * torch.rand(len(lengths))).argsort()
-    batches = torch.split(order, config.batch_size)
-    for number in torch.randperm(len(batches)):
-        batch = batches[number]
-        own = rows[batch][:, : int(lengths[batch].max())].to(device)
-        seen, target = own[:, :-1], own[:, 1:]
-        asked = target != _PAD
+    for batch in torch.split(torch.randperm(len(rows)), config.batch_size):
+        pieces = [piece.to(device) for piece in _pieces(rows[batch])]
+        known = [piece[:, 1:] != _PAD for piece in pieces]
+        target = torch.cat([piece[:, 1:][asked] for piece, asked in zip(pieces, known, strict=True)])
         drawn = torch.randint(1, network.size + 1, (config.negatives,)).to(device)
+        *seen, right, others = network.vectors([*(piece[:, :-1] for piece in pieces), target, drawn])
+        states = torch.cat([network.states(own)[asked] for own, asked in zip(seen, known, strict=True)])
         optimizer.zero_grad()
-        torch.autograd.backward(sampled_softmax(network, network(seen)[asked], target[asked], drawn))
+        torch.autograd.backward(sampled_softmax(*map(network.directions, (states, right, others))))
         optimizer.step()
 
 
-def sampled_softmax(network: Network, states: Tensor, target: Tensor, drawn: Tensor) -> Tensor:
-    """Mean cross-entropy of the target beside the drawn items: states [n, width], target [n], drawn [k].
+def _pieces(rows: Tensor) -> Iterator[Tensor]:
+    """The rows of a batch by length, each piece as wide as its longest: most are short, and padding costs time.
+
+    Whole batches of one length cost quality instead: those of short sequences, with few targets in each, would weigh as
+    much as those of long ones.
+    """
+    order = (rows != _PAD).sum(dim=1).argsort()
+    ends = [int(share * len(rows)) for share in _SHARES]
+    for piece in order.tensor_split(ends):
+        if len(piece):
+            yield rows[piece][:, : int((rows[piece] != _PAD).sum(dim=1).max())]
+
+
+def sampled_softmax(states: Tensor, right: Tensor, others: Tensor) -> Tensor:
+    """Mean cross-entropy of the right items [n, width] of the states [n, width] beside the drawn ones [k, width].
 
     A target that was drawn stands in the sum twice, once in as many catalogues as it has items; nothing is left out.
     """
-    items = network.item(drawn)
-    right = (states * network.item(target)).sum(dim=1)
-    others = torch.logsumexp(states @ items.T, dim=1)
-    return nn.functional.softplus(others - right).mean()
+    beside = torch.logsumexp(states @ others.T, dim=1)
+    return nn.functional.softplus(beside - (states * right).sum(dim=1)).mean()

@@ -3,71 +3,45 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Self
+from functools import cached_property
+from typing import Self, TypeAlias
 
 import numpy as np
 import scipy.sparse as sp
 
 from training.core.ranking import rows_at_once
-from training.ranker.signals.base import Arrays, Evidence, Floats, Ints, Pairs, Questions
+from training.ranker.signals.base import Arrays, Floats, Ints, Mask, Pairs, Questions, Said, Stored, Table
 
+Vectors: TypeAlias = sp.csr_array | Floats
 LAST = 5
 _NEIGHBOURS = 100
 
 
-class TextSimilarity(Evidence):
+class TextSimilarity(Stored):
     """score(i | h) = sum over the last 5 items h_p of cos(v(h_p), v(i)) / log2(2 + p), p = 0 for the newest.
 
     `vectors` [catalogue, width] have length 1 or, where an item has no text, 0; dense (of an encoder) or sparse (of
     TF-IDF). Which items are looked at: the `neighbours` nearest of each of the five.
     """
 
-    name = "text"
+    name, recalls = "text", True
 
-    def __init__(self, vectors: sp.csr_array | Floats, near: Ints) -> None:
+    def __init__(self, vectors: Vectors, near: Ints) -> None:
         self.vectors, self.near = vectors, near
 
     @classmethod
-    def fit(cls, vectors: sp.csr_array | Floats, neighbours: int = _NEIGHBOURS) -> Self:
+    def fit(cls, vectors: Vectors, neighbours: int = _NEIGHBOURS) -> Self:
         """Find the nearest of each item, some items at a time."""
         return cls(vectors, nearest(vectors, min(neighbours, vectors.shape[0])))
 
     @property
     def catalogue(self) -> int:
-        """See `Evidence.catalogue`."""
+        """See `Signal.catalogue`."""
         return int(self.vectors.shape[0])
 
-    def evidence(self, asked: Questions) -> sp.csr_array:
-        """See `Evidence.evidence`."""
-        weights = asked.weighted(self.catalogue, LAST)
-        rows = np.repeat(np.arange(len(asked)), np.diff(weights.indptr) * self.near.shape[1])
-        looked_at = sp.csr_array(
-            (np.ones(len(rows), dtype=np.float32), (rows, self.near[weights.indices].ravel())), shape=weights.shape
-        )
-        looked_at.sum_duplicates()
-        pairs = Pairs(np.repeat(np.arange(len(asked)), np.diff(looked_at.indptr)), looked_at.indices)
-        looked_at.data = self._cosines(weights, pairs)
-        looked_at.data[looked_at.data < 0] = 0.0
-        looked_at.eliminate_zeros()
-        return looked_at
-
-    def scores(self, asked: Questions, pairs: Pairs) -> Floats:
-        """See `Signal.scores`: of any item, looked at or not."""
-        found = np.zeros(len(pairs), dtype=np.float32)
-        for start, part in asked.parts(self.catalogue):
-            own = pairs.within(start, start + len(part))
-            of_part = Pairs(pairs.questions[own] - start, pairs.items[own])
-            found[own] = self._cosines(part.weighted(self.catalogue, LAST), of_part)
-        return found
-
-    def _cosines(self, weights: sp.csr_array, pairs: Pairs) -> Floats:
-        users, found = weights @ self.vectors, np.empty(len(pairs), dtype=np.float32)
-        size = rows_at_once(self.vectors.shape[1])
-        for start in range(0, len(pairs), size):
-            own = slice(start, start + size)
-            left, right = users[pairs.questions[own]], self.vectors[pairs.items[own]]
-            found[own] = (left * right).sum(axis=1) if sp.issparse(left) else np.einsum("nw,nw->n", left, right)
-        return found
+    def said(self, asked: Questions) -> Said:
+        """See `Signal.said`."""
+        return _Likeness(asked.weighted(self.catalogue, LAST), self.vectors, self.near)
 
     def arrays(self) -> Arrays:
         """See `Signal.arrays`."""
@@ -86,6 +60,47 @@ class TextSimilarity(Evidence):
         return cls(sp.csr_array(parts, shape=(len(near), int(arrays["width"]))), near)
 
 
+class _Likeness(Said):
+    """Of any item, near or not: `weights` of the last items [questions, catalogue], `vectors` of the items, and those
+    that are `near` each. Lists are of what is near one of the last items."""
+
+    def __init__(self, weights: sp.csr_array, vectors: Vectors, near: Ints) -> None:
+        self.weights, self.vectors, self.near, self.users = weights, vectors, near, weights @ vectors
+
+    def scores(self, pairs: Pairs) -> Floats:
+        """See `Said.scores`."""
+        return _products(self.users, self.vectors, pairs)
+
+    def top(self, n: int, allowed: Mask | None = None) -> tuple[Pairs, Floats]:
+        """See `Said.top`."""
+        return self._table.top(n, allowed)
+
+    def best(self) -> Floats:
+        """See `Said.best`."""
+        return self._table.best()
+
+    @cached_property
+    def _table(self) -> Table:
+        counts = np.diff(self.weights.indptr)
+        rows = np.repeat(np.arange(len(counts)), counts * self.near.shape[1])
+        ones = np.ones(len(rows), dtype=np.float32)
+        table = sp.csr_array((ones, (rows, self.near[self.weights.indices].ravel())), shape=self.weights.shape)
+        table.sum_duplicates()
+        table.data = self.scores(Pairs(np.repeat(np.arange(len(counts)), np.diff(table.indptr)), table.indices))
+        table.data[table.data < 0] = 0.0
+        table.eliminate_zeros()
+        return Table(table)
+
+
+def _products(users: Vectors, vectors: Vectors, pairs: Pairs) -> Floats:
+    found, size = np.empty(len(pairs), dtype=np.float32), rows_at_once(vectors.shape[1])
+    for start in range(0, len(pairs), size):
+        own = slice(start, start + size)
+        left, right = users[pairs.questions[own]], vectors[pairs.items[own]]
+        found[own] = (left * right).sum(axis=1) if sp.issparse(left) else np.einsum("nw,nw->n", left, right)
+    return found
+
+
 def tf_idf(texts: Sequence[str | None]) -> sp.csr_array:
     """Rows of length 1, (1 + log tf) * idf of words and numbers; empty where an item has no text."""
     from sklearn.feature_extraction.text import TfidfVectorizer
@@ -97,7 +112,7 @@ def tf_idf(texts: Sequence[str | None]) -> sp.csr_array:
         return sp.csr_array((len(texts), 1), dtype=np.float32)
 
 
-def nearest(vectors: sp.csr_array | Floats, n: int) -> Ints:
+def nearest(vectors: Vectors, n: int) -> Ints:
     """The `n` items with the largest cosine of each, itself included, in no order: [catalogue, n]."""
     size, found = len_of(vectors), np.empty((len_of(vectors), n), dtype=np.int64)
     for start in range(0, size, at_once := rows_at_once(size)):
@@ -107,6 +122,6 @@ def nearest(vectors: sp.csr_array | Floats, n: int) -> Ints:
     return found
 
 
-def len_of(vectors: sp.csr_array | Floats) -> int:
+def len_of(vectors: Vectors) -> int:
     """How many items there are."""
     return int(vectors.shape[0])

@@ -11,7 +11,8 @@ from training.core.errors import LeftOut
 from training.ranker.candidates import Depth, candidates, places
 from training.ranker.features import Facts, Table, features
 from training.ranker.learner import Labelled, LearnerConfig, Ranker
-from training.ranker.signals.base import Learnt, Questions
+from training.ranker.signals import base
+from training.ranker.signals.base import Learnt, Questions, Said
 from training.ranker.signals.covisit import CoVisit
 from training.ranker.signals.personal import Personal
 from training.ranker.signals.popularity import Popularity
@@ -46,6 +47,24 @@ def test_candidates_are_what_any_signal_names_each_once_with_its_place_in_each()
     assert left.pairs.items.tolist() == [1, 1]
     allowed = np.array([True, False, False, True, True])
     assert 1 not in candidates(SIGNALS, asked, Depth(2, 1), allowed).pairs.items
+
+
+def test_each_signal_works_out_once_what_it_says_of_a_question(monkeypatch: pytest.MonkeyPatch) -> None:
+    worked_out: list[int] = []
+
+    class Counted(Popularity):
+        def said(self, asked: Questions) -> Said:
+            worked_out.append(len(asked))
+            return super().said(asked)
+
+    monkeypatch.setattr(base, "_QUESTIONS_AT_ONCE", 2)
+    asked, signals = Questions([_items(0), _items(), _items(1)]), {**SIGNALS, "popularity": Counted.fit(SHOP)}
+    found = candidates(signals, asked, Depth(2, 1), None, [_items(), _items(1), _items()])
+    features(signals, found, asked, Facts.of(SHOP, [{"price": None, "category": None}] * 5))
+    assert worked_out == [2, 1]
+    assert found.best["popularity"].tolist() == [3, 3, 3]  # of all items, what may be ranked or not
+    assert found.best["forward"].tolist() == pytest.approx([np.log(3), 0, np.log(2)])
+    assert [list(found.pairs.items[found.pairs.questions == n]) for n in range(3)] == [[0, 1], [], [1, 2]]
 
 
 def test_places_count_within_a_question() -> None:

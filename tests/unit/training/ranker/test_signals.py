@@ -18,7 +18,7 @@ from training.ranker.signals.base import Learnt, Pairs, Questions, Signal
 from training.ranker.signals.covisit import CoVisit
 from training.ranker.signals.personal import Personal
 from training.ranker.signals.popularity import Popularity
-from training.ranker.signals.sasrec import Network, SASRec, SASRecConfig, sampled_softmax
+from training.ranker.signals.sasrec import Network, SASRec, SASRecConfig, _pieces, padded, sampled_softmax
 from training.ranker.signals.text import TextSimilarity, tf_idf
 from training.ranker.signals.validation import Validation
 
@@ -96,9 +96,10 @@ def test_sasrec_learns_an_order_and_says_nothing_without_a_history() -> None:
     model = SASRec.fit(shop, SMALL, Validation(asked, truth, rank_own=False))
     pairs, scores = model.top(Questions(rows([0, 1], [], [4])), 1)
     assert (pairs.questions.tolist(), pairs.items.tolist()) == ([0, 2], [2, 5])
-    table = next(model._tables(asked))[1]
-    assert np.exp(table).sum(axis=1) == pytest.approx(np.ones(8), abs=1e-4)
-    assert model.certainty(Questions(rows([0, 1])))[0] == pytest.approx(scores[0], abs=1e-5)
+    every = Pairs(np.repeat(np.arange(8), 8), np.tile(np.arange(8), 8))
+    chances = np.exp(model.scores(asked, every)).reshape(8, 8)
+    assert chances.sum(axis=1) == pytest.approx(np.ones(8), abs=1e-4)
+    assert model.said(Questions(rows([0, 1]))).best()[0] == pytest.approx(scores[0], abs=1e-5)
 
 
 def test_sasrec_is_left_out_where_there_is_no_order_to_learn() -> None:
@@ -111,11 +112,24 @@ def test_sasrec_is_left_out_where_there_is_no_order_to_learn() -> None:
 
 def test_the_loss_is_the_cross_entropy_of_the_target_beside_what_was_drawn() -> None:
     network = Network(5, SMALL)
-    states, target, drawn = torch.randn(3, 16), torch.tensor([1, 2, 3]), torch.tensor([4, 5])
-    logits = states @ network.item(torch.tensor([4, 5])).T
-    right = (states * network.item(target)).sum(dim=1, keepdim=True)
-    expected = torch.nn.functional.cross_entropy(torch.cat([right, logits], dim=1), torch.zeros(3, dtype=torch.long))
-    assert sampled_softmax(network, states, target, drawn).item() == pytest.approx(expected.item(), abs=1e-6)
+    states, right, others = torch.randn(3, 16), torch.randn(3, 16), torch.randn(2, 16)
+    both = torch.cat([right, others]).expand(3, 5, 16)
+    cosines = torch.nn.functional.cosine_similarity(states.unsqueeze(1), both, dim=2) / SMALL.temperature
+    logits = torch.stack([line[[place, 3, 4]] for place, line in enumerate(cosines)])
+    expected = torch.nn.functional.cross_entropy(logits, torch.zeros(3, dtype=torch.long))
+    found = sampled_softmax(*map(network.directions, (states, right, others)))
+    assert found.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_a_batch_goes_in_pieces_that_hold_each_sequence_once_and_whole() -> None:
+    lengths = [2, 6, 2, 3, 2, 2, 5, 2]
+    batch = padded(rows(*[[10 * n + place for place in range(length)] for n, length in enumerate(lengths)]), 6)
+    pieces = list(_pieces(batch))
+    assert [piece.shape[1] for piece in pieces] == [2, 3, 5, 6]
+    assert sorted(item for piece in pieces for item in piece.flatten().tolist() if item) == sorted(
+        item for item in batch.flatten().tolist() if item
+    )
+    assert [piece.tolist() for piece in _pieces(batch[:1, :2])] == [batch[:1, :2].tolist()]
 
 
 ITEMS = 9
@@ -178,5 +192,5 @@ def test_some_questions_at_a_time_have_the_answers_of_all_at_once(monkeypatch: p
     whole = {name: (signal.scores(asked, every), signal.top(asked, 4)[0].items) for name, signal in signals.items()}
     monkeypatch.setattr(base, "_QUESTIONS_AT_ONCE", 2)
     for name, signal in signals.items():
-        assert signal.scores(asked, every) == pytest.approx(whole[name][0], abs=1e-6), name
+        assert signal.scores(asked, every) == pytest.approx(whole[name][0], rel=1e-5, abs=1e-6), name
         assert signal.top(asked, 4)[0].items.tolist() == whole[name][1].tolist(), name
