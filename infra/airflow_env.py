@@ -18,7 +18,7 @@ from typing import TypedDict
 
 import psutil
 
-from infra.folders import make_folder
+from common.folders import make_folder
 from infra.profile import CHECKOUT, Profile
 
 HOST = "127.0.0.1"

@@ -14,10 +14,10 @@ from typing import Any
 
 import yaml
 
+from common.folders import make_folder
 from infra import endings, processes, warm
 from infra.contracts import Contract, all_contracts, duckdb_types
 from infra.errors import PlumblineError, exit_with_reason
-from infra.folders import make_folder
 from infra.profile import CHECKOUT, Profile, load_profile
 from infra.telemetry import TELEMETRY_OFF
 

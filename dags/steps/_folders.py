@@ -18,8 +18,8 @@ from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
 
+from common.folders import make_folder
 from common.models import ModelVersion
-from infra.folders import make_folder
 from infra.profile import Profile
 
 JOBS = "jobs"
