@@ -252,8 +252,8 @@ def read_pipelines(
 ) -> tuple[list[Pipeline], list[DataError]]:
     """Read these systems; returns those that can be used, and why each of the others cannot (see `read_pipeline`).
 
-    Two DAGs of one name would be one to Airflow: the second system that asks for a name is refused, and whoever asks
-    for one that is `taken` (name to where).
+    Two DAGs of one name would be one to Airflow: of the `chosen`, the first that asks for a name keeps it, and the
+    others are refused; so is whoever asks for one that is `taken` (name to where).
     """
     found, faults, owners = list[Pipeline](), list[DataError](), dict(taken or {})
     for system in chosen:
@@ -261,8 +261,12 @@ def read_pipelines(
             declared = read_pipeline(system, root)
             for dag in declared.dags:
                 if dag in owners:
-                    where = f"{owners[dag]} and {root / system}"
-                    raise DataError(f"Two places make a DAG {dag!r}.", where=where, do="Rename the job or the model.")
+                    raise DataError(
+                        f"Two places make a DAG {dag!r}.",
+                        where=f"{owners[dag]} and {root / system}",
+                        why=f"{owners[dag]} keeps it: a file of dags/, else who has run here, else the first.",
+                        do=f"Rename the job or the model in {root / system}.",
+                    )
         except DataError as fault:
             faults.append(fault)
         else:
@@ -276,13 +280,13 @@ def load_pipeline(system: str, preset: Preset, root: Path = SYSTEMS) -> Pipeline
     return read_pipeline(system, root).under(preset)
 
 
-def owner(model: str, root: Path = SYSTEMS) -> str:
-    """The system that makes the registered model of this name.
+def owner(model: str, chosen: Sequence[str], root: Path = SYSTEMS) -> str:
+    """Which of these systems makes the registered model of this name (see `read_pipelines`).
 
     Raises:
         DataError: none does, or perhaps one whose declaration cannot be used.
     """
-    found, faults = read_pipelines(systems(root), root)
+    found, faults = read_pipelines(chosen, root)
     makers = {name: declared.system for declared in found for name in declared.models}
     if model not in makers and faults:
         raise faults[0]

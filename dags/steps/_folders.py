@@ -20,7 +20,6 @@ from pathlib import Path
 
 from common.folders import make_folder
 from common.models import ModelVersion
-from infra.profile import Profile
 
 JOBS = "jobs"
 MODELS = "models"
@@ -49,11 +48,6 @@ class Run:
     def stage(self, name: str) -> Path:
         """The folder of one stage."""
         return self.folder / name
-
-
-def stages_of(profile: Profile, system: str) -> Path:
-    """The folder of all stages of a system."""
-    return profile.home / "stages" / system
 
 
 @contextmanager
