@@ -76,7 +76,7 @@ def build(profile: Profile, lake_views: Path) -> None:
         DbtFailed: dbt said no; its own output stands above.
     """
     make_folder(marts_path(profile).parent)
-    colours = [] if sys.stdout.isatty() else ["--no-use-colors"]
+    colours = [] if sys.stderr.isatty() else ["--no-use-colors"]
     options = [*colours, "--project-dir", str(PROJECT), "--profiles-dir", str(PROJECT)]
     argv = processes.python("infra.dbt_commands", *options)
     code = endings.follow(warm.start("steps", argv, CHECKOUT, _environment(profile, lake_views)), _tell)
@@ -91,8 +91,9 @@ def build(profile: Profile, lake_views: Path) -> None:
 
 
 def _tell(line: str) -> None:
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
+    """What dbt says is progress, and no result of the command that builds: a reader of that takes standard output."""
+    sys.stderr.write(line + "\n")
+    sys.stderr.flush()
 
 
 def _environment(profile: Profile, lake_views: Path) -> dict[str, str]:
