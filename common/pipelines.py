@@ -7,6 +7,7 @@ that name it: the others are no part of its DAGs, and nobody reads what they wou
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -228,16 +229,20 @@ class Pipeline:
 
 def systems(root: Path = SYSTEMS) -> list[str]:
     """Every system that there is."""
-    return sorted(path.parent.name for path in root.glob("*/pipeline.yaml"))
+    return sorted(folder.name for folder in root.iterdir() if os.path.lexists(folder / "pipeline.yaml"))
 
 
 def read_pipeline(system: str, root: Path = SYSTEMS) -> Pipeline:
     """Read `<root>/<system>/pipeline.yaml`; DataError that names the first fault, or the systems that there are."""
     path = root / system / "pipeline.yaml"
-    if not path.is_file():
+    if not os.path.lexists(path):
         known = ", ".join(systems(root)) or "(none)"
         raise DataError(f"There is no system {system!r}.", where=str(path), do=f"Choose one of: {known}.")
-    values = read_yaml(path)
+    try:
+        values = read_yaml(path)
+    except OSError as error:
+        do = "Put it where it is looked for, or take the folder away."
+        raise DataError("The declaration cannot be read.", where=str(path), why=str(error.strerror), do=do) from error
     if not isinstance(values, dict) or "system" in values:
         why = "its folder names the system" if isinstance(values, dict) else "it holds no `key: value` lines"
         raise DataError("The declaration is none of a system.", where=str(path), why=why, do=_HELP)

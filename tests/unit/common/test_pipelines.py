@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
 
@@ -281,6 +282,17 @@ def test_a_system_that_cannot_be_read_takes_nothing_from_the_others(tmp_path: Pa
     assert owner("b", systems(root), root) == "other"
     with pytest.raises(DataError, match="m is made by nothing"):
         owner("m", systems(root), root)
+
+
+@pytest.mark.parametrize("spoil", [lambda path: path.symlink_to("/nowhere/pipeline.yaml"), Path.mkdir])
+def test_a_declaration_that_leads_nowhere_is_a_named_fault(tmp_path: Path, spoil: Callable[[Path], None]) -> None:
+    root = declare(tmp_path, one_more("fit"))
+    (root / "gone").mkdir()
+    spoil(root / "gone" / "pipeline.yaml")
+    found, (fault,) = read_pipelines(systems(root), root)
+    assert [declared.system for declared in found] == ["toy"]
+    assert fault.where.endswith("gone/pipeline.yaml")
+    assert "cannot be read" in fault.what and fault.why and fault.do
 
 
 def test_a_run_pins_the_tables_that_come_from_outside_and_no_others(tmp_path: Path) -> None:
