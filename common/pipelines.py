@@ -7,6 +7,7 @@ that name it: the others are no part of its DAGs, and nobody reads what they wou
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -228,16 +229,20 @@ class Pipeline:
 
 def systems(root: Path = SYSTEMS) -> list[str]:
     """Every system that there is."""
-    return sorted(path.parent.name for path in root.glob("*/pipeline.yaml"))
+    return sorted(folder.name for folder in root.iterdir() if os.path.lexists(folder / "pipeline.yaml"))
 
 
 def read_pipeline(system: str, root: Path = SYSTEMS) -> Pipeline:
     """Read `<root>/<system>/pipeline.yaml`; DataError that names the first fault, or the systems that there are."""
     path = root / system / "pipeline.yaml"
-    if not path.is_file():
+    if not os.path.lexists(path):
         known = ", ".join(systems(root)) or "(none)"
         raise DataError(f"There is no system {system!r}.", where=str(path), do=f"Choose one of: {known}.")
-    values = read_yaml(path)
+    try:
+        values = read_yaml(path)
+    except OSError as error:
+        do = "Put it where it is looked for, or take the folder away."
+        raise DataError("The declaration cannot be read.", where=str(path), why=str(error.strerror), do=do) from error
     if not isinstance(values, dict) or "system" in values:
         why = "its folder names the system" if isinstance(values, dict) else "it holds no `key: value` lines"
         raise DataError("The declaration is none of a system.", where=str(path), why=why, do=_HELP)
@@ -252,8 +257,8 @@ def read_pipelines(
 ) -> tuple[list[Pipeline], list[DataError]]:
     """Read these systems; returns those that can be used, and why each of the others cannot (see `read_pipeline`).
 
-    Two DAGs of one name would be one to Airflow: the second system that asks for a name is refused, and whoever asks
-    for one that is `taken` (name to where).
+    Two DAGs of one name would be one to Airflow: of the `chosen`, the first that asks for a name keeps it, and the
+    others are refused; so is whoever asks for one that is `taken` (name to where).
     """
     found, faults, owners = list[Pipeline](), list[DataError](), dict(taken or {})
     for system in chosen:
@@ -261,8 +266,12 @@ def read_pipelines(
             declared = read_pipeline(system, root)
             for dag in declared.dags:
                 if dag in owners:
-                    where = f"{owners[dag]} and {root / system}"
-                    raise DataError(f"Two places make a DAG {dag!r}.", where=where, do="Rename the job or the model.")
+                    raise DataError(
+                        f"Two places make a DAG {dag!r}.",
+                        where=f"{owners[dag]} and {root / system}",
+                        why=f"{owners[dag]} keeps it: a file of dags/, else who has run here, else the first.",
+                        do=f"Rename the job or the model in {root / system}.",
+                    )
         except DataError as fault:
             faults.append(fault)
         else:
@@ -276,13 +285,13 @@ def load_pipeline(system: str, preset: Preset, root: Path = SYSTEMS) -> Pipeline
     return read_pipeline(system, root).under(preset)
 
 
-def owner(model: str, root: Path = SYSTEMS) -> str:
-    """The system that makes the registered model of this name.
+def owner(model: str, chosen: Sequence[str], root: Path = SYSTEMS) -> str:
+    """Which of these systems makes the registered model of this name (see `read_pipelines`).
 
     Raises:
         DataError: none does, or perhaps one whose declaration cannot be used.
     """
-    found, faults = read_pipelines(systems(root), root)
+    found, faults = read_pipelines(chosen, root)
     makers = {name: declared.system for declared in found for name in declared.models}
     if model not in makers and faults:
         raise faults[0]

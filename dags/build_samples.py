@@ -25,4 +25,5 @@ with new_dag(
     deadline_minutes=180,
 ):
     # One Spark process for all of it: to start and warm up another costs as much as two of these tables.
-    heavy("samples", "spark_jobs", "built", *RANGE, minutes=150, outlets=[asset("next_item_samples")])
+    tables = ("sessions", "histories", "user_stats", "item_stats", "user_profiles", "next_item_samples")
+    heavy("samples", "spark_jobs", "built", *RANGE, minutes=150, outlets=[*map(asset, tables)])

@@ -27,5 +27,6 @@ with new_dag(
     deadline_minutes=120,
 ):
     # One Spark process for all of it: to start and warm up another costs more than most of these tables.
-    landed = heavy("landed", "spark_jobs", "landed", "--go-on", *RANGE, minutes=90, outlets=[asset("events")])
+    tables = map(asset, ("items", "events", "judgments", "intents", "queries"))
+    landed = heavy("landed", "spark_jobs", "landed", "--go-on", *RANGE, minutes=90, outlets=[*tables])
     chain(landed, refused("refused", of="landed"))

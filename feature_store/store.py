@@ -14,9 +14,9 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from common.folders import make_folder
 from feature_store.definitions import PROJECT
 from infra.errors import PlumblineError, TransientError
-from infra.folders import make_folder
 from infra.profile import Profile
 
 _LOCK_SECONDS = 600

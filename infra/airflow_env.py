@@ -18,7 +18,7 @@ from typing import TypedDict
 
 import psutil
 
-from infra.folders import make_folder
+from common.folders import make_folder
 from infra.profile import CHECKOUT, Profile
 
 HOST = "127.0.0.1"
@@ -50,6 +50,7 @@ def airflow_environment(profile: Profile) -> dict[str, str]:
         "CORE__DAGS_FOLDER": str(CHECKOUT / "dags"),
         "CORE__LOAD_EXAMPLES": "False",
         "CORE__DAG_DISCOVERY_SAFE_MODE": "False",  # our DAG files never say "airflow", which the safe mode looks for
+        "CORE__DAGBAG_IMPORT_ERROR_TRACEBACKS": "False",  # people read the sentence; the log has the trace
         "CORE__EXECUTOR": "LocalExecutor",
         "CORE__PARALLELISM": "4",
         "CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",

@@ -14,8 +14,8 @@ from sqlalchemy import URL, DateTime, Engine, MetaData, NullPool, TypeDecorator,
 from sqlalchemy.engine import Connection, Dialect
 from sqlalchemy.exc import ArgumentError, DatabaseError, OperationalError
 
+from common.folders import make_folder
 from infra.errors import DataError, PlumblineError, TransientError
-from infra.folders import make_folder
 
 _BUSY_SECONDS = 60
 _SCHEMA_LOCK = 7_315_001

@@ -14,10 +14,10 @@ from typing import Any
 
 import yaml
 
+from common.folders import make_folder
 from infra import endings, processes, warm
 from infra.contracts import Contract, all_contracts, duckdb_types
 from infra.errors import PlumblineError, exit_with_reason
-from infra.folders import make_folder
 from infra.profile import CHECKOUT, Profile, load_profile
 from infra.telemetry import TELEMETRY_OFF
 
@@ -76,7 +76,7 @@ def build(profile: Profile, lake_views: Path) -> None:
         DbtFailed: dbt said no; its own output stands above.
     """
     make_folder(marts_path(profile).parent)
-    colours = [] if sys.stdout.isatty() else ["--no-use-colors"]
+    colours = [] if sys.stderr.isatty() else ["--no-use-colors"]
     options = [*colours, "--project-dir", str(PROJECT), "--profiles-dir", str(PROJECT)]
     argv = processes.python("infra.dbt_commands", *options)
     code = endings.follow(warm.start("steps", argv, CHECKOUT, _environment(profile, lake_views)), _tell)
@@ -91,8 +91,9 @@ def build(profile: Profile, lake_views: Path) -> None:
 
 
 def _tell(line: str) -> None:
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
+    """What dbt says is progress, and no result of the command that builds: a reader of that takes standard output."""
+    sys.stderr.write(line + "\n")
+    sys.stderr.flush()
 
 
 def _environment(profile: Profile, lake_views: Path) -> dict[str, str]:

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import psutil
 
+from common.folders import make_folder
 from infra import warm
 from infra.errors import PlumblineError
-from infra.folders import make_folder
 
 COMMAND_MARK = "$ python"  # how a task's log shows the command whose own lines follow
 _GRACE_SECONDS = 15

@@ -15,10 +15,10 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from common.folders import make_folder
 from infra import airflow_env, processes, warm
 from infra.airflow_client import AirflowApiError, AirflowClient
 from infra.errors import exit_with_reason
-from infra.folders import make_folder
 from infra.launch import build_environment
 from infra.processes import Service, ServiceFailed
 from infra.profile import Profile, load_profile

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from common.errors import DataError
@@ -11,20 +12,30 @@ from infra.airflow_env import dag_files
 from infra.profile import CHECKOUT, Profile
 
 
+def stages_of(profile: Profile, system: str) -> Path:
+    """The folder of all stages that a system has run here."""
+    return profile.home / "stages" / system
+
+
+def oldest_first(profile: Profile, chosen: Iterable[str]) -> list[str]:
+    """Those that have run here before the others, so that a new system takes no name from them."""
+    return sorted(dict.fromkeys(chosen), key=lambda system: not stages_of(profile, system).is_dir())
+
+
 def declared_systems(profile: Profile, root: Path = SYSTEMS) -> tuple[list[Pipeline], list[DataError]]:
     """Those that can be used, and why each of the others cannot: a fault of one takes nothing from another.
 
     Where the profile names none, all that have a stage under its preset.
     """
-    every, faults_of_every = read_pipelines(systems(root), root, {path.stem: str(path) for path in dag_files()})
+    taken = {path.stem: str(path) for path in dag_files()}
+    every, faults_of_every = read_pipelines(oldest_first(profile, systems(root)), root, taken)
     # A system may wait for a model of one that runs elsewhere. What a faulty declaration makes is not known.
     models = None if faults_of_every else {model for declared in every for model in declared.models}
     preset, usable = profile.training_preset, list[Pipeline]()
     if profile.systems is None:
         found, faults = [declared for declared in every if preset in declared.presets], faults_of_every
     else:
-        chosen = list(dict.fromkeys(profile.systems))
-        found, faults = read_pipelines(chosen, root, {path.stem: str(path) for path in dag_files()})
+        found, faults = read_pipelines(oldest_first(profile, profile.systems), root, taken)
     for declared in found:
         try:
             _refuse_unknown(declared, models, root)

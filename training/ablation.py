@@ -23,6 +23,7 @@ import pyarrow.compute as pc
 
 from common.bootstrap import interval
 from common.config import read_yaml
+from common.folders import make_folder
 from common.formulas import Formula, Mean, parse_formula
 from training.core.errors import DataError, exit_code_of
 from training.core.files import write_json, write_text
@@ -293,7 +294,7 @@ def _write(options: argparse.Namespace) -> None:
     runs = [read_run(folder, options.split) for folder in options.runs]
     lines = compare(runs, options.rows)
     beside = published_markdown(read_published(options.published)) if options.published else ""
-    options.out.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(options.out.parent)
     write_text(options.out, markdown(runs, lines, options.split) + beside)
     write_json(options.out.with_suffix(".json"), {"seeds": [r.seed for r in runs], "rows": [asdict(x) for x in lines]})
     sys.stdout.write(f"{options.out}\n")

@@ -25,6 +25,7 @@ from typing import Any
 import torch
 
 from common.config import parse_config, read_yaml
+from common.folders import make_folder
 from common.models import ModelVersion
 from common.pipelines import SYSTEMS, Preset, Stage, read_pipeline, stage_module
 from training.core.errors import DataError, exit_code_of
@@ -126,7 +127,7 @@ def run(specs: Sequence[StageSpec], out: Path) -> None:
         started = time.monotonic()
         sys.stdout.write(f"[{number}/{len(specs)}] {spec.stage}\n")
         sys.stdout.flush()
-        spec.out_dir.mkdir(parents=True, exist_ok=True)
+        make_folder(spec.out_dir)
         write_json(spec.out_dir / "spec.json", asdict(spec))
         ran = run_stage(spec, _module(spec).main)
         seconds = time.monotonic() - started

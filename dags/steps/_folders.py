@@ -18,9 +18,8 @@ from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
 
+from common.folders import make_folder
 from common.models import ModelVersion
-from infra.folders import make_folder
-from infra.profile import Profile
 
 JOBS = "jobs"
 MODELS = "models"
@@ -49,11 +48,6 @@ class Run:
     def stage(self, name: str) -> Path:
         """The folder of one stage."""
         return self.folder / name
-
-
-def stages_of(profile: Profile, system: str) -> Path:
-    """The folder of all stages of a system."""
-    return profile.home / "stages" / system
 
 
 @contextmanager

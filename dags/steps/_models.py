@@ -10,9 +10,10 @@ import sys
 from collections.abc import Iterable
 
 from common.models import ModelVersion
-from common.pipelines import owner, read_pipeline
-from dags.steps._folders import MODELS, hold, opened, read_run, stages_of
+from common.pipelines import owner, read_pipeline, systems
+from dags.steps._folders import MODELS, hold, opened, read_run
 from infra.profile import Profile
+from infra.systems import oldest_first, stages_of
 
 BASELINE = "baseline"
 """The role of what stands in for a champion, and the folder that an evaluation leaves: its `baseline.json` has the
@@ -32,7 +33,7 @@ def _active(profile: Profile, model: str) -> tuple[ModelVersion, ...]:
     from registry.aliases import CHAMPION, active_versions
     from registry.packaging import unpack
 
-    system = owner(model)
+    system = owner(model, oldest_first(profile, systems()))
     root = stages_of(profile, system)
     found: list[ModelVersion] = []
     with hold(root):

@@ -9,16 +9,17 @@ from dataclasses import asdict
 from datetime import date
 from pathlib import Path
 
+from common.folders import make_folder
 from common.models import ModelVersion
 from common.pipelines import Job, Pipeline
-from dags.steps._folders import JOBS, PINS, Run, hold, marker_of, opened, read_run, stages_of, write_json
+from dags.steps._folders import JOBS, PINS, Run, hold, marker_of, opened, read_run, write_json
 from dags.steps._inputs import is_state, newest_snapshot, read_files
 from dags.steps._models import active
 from feature_store.sources import require_committed
-from infra.folders import make_folder
 from infra.lake import Lake
 from infra.ledger import Ledger
 from infra.profile import Profile
+from infra.systems import stages_of
 
 
 def open_run(profile: Profile, pipeline: Pipeline, run_id: str, last: date) -> Run:

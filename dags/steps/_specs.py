@@ -8,12 +8,12 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from common.folders import make_folder
 from common.pipelines import Pipeline, Query, Stage
 from dags.steps._folders import Run, write_json
 from dags.steps._inputs import newest_snapshot, query_rows, read_files
 from dags.steps._publish import content_hash
 from infra.errors import DataError
-from infra.folders import make_folder
 from infra.lake import Lake
 from infra.profile import Profile
 

@@ -18,13 +18,14 @@ from pathlib import Path
 from secrets import token_hex
 
 from common.pipelines import Pipeline, read_pipeline, systems
-from dags.steps._folders import JOBS, MODELS, PINS, Run, hold, opened, read_run, remove_markers, stages_of
+from dags.steps._folders import JOBS, MODELS, PINS, Run, hold, opened, read_run, remove_markers
 from dags.steps._runs import close_run
 from infra import telemetry
 from infra.console import print_table
 from infra.errors import exit_with_reason
 from infra.lake import Lake
 from infra.profile import Profile, load_profile
+from infra.systems import stages_of
 
 # Longer than any stage may run: whoever works in a folder has opened it since then.
 IN_USE = timedelta(hours=24)

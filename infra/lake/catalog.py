@@ -13,9 +13,9 @@ from pyiceberg.transforms import IdentityTransform
 from sqlalchemy import make_url
 from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
 
+from common.folders import make_folder
 from infra.contracts import Contract
 from infra.database import explained
-from infra.folders import make_folder
 from infra.lake.schema import iceberg_schema
 from infra.profile import LakeSettings
 

@@ -19,9 +19,9 @@ from pyiceberg.manifest import ManifestContent
 from pyiceberg.table import Table
 from pyiceberg.table.snapshots import Snapshot
 
+from common.folders import make_folder
 from infra.contracts import Contract, ContractError, all_contracts, quarantine_contract
 from infra.errors import DataError, TransientError
-from infra.folders import make_folder
 from infra.lake.catalog import Catalog
 from infra.partitions import QUARANTINE_SUFFIX, DataFile
 from infra.profile import Profile

@@ -8,6 +8,7 @@ from __future__ import annotations
 import getpass
 import sys
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from collections.abc import Sequence
 
 from infra.arguments import moment
 from infra.console import print_table
@@ -35,14 +36,18 @@ def gate(a: Namespace) -> int:
 
 def promote(a: Namespace) -> int:
     """Make a version champion."""
-    made = decisions.promote(load_profile(), a.model, a.version, who=a.who, override=a.override, reason=a.reason or "")
-    return _decided(made, f"version {made.to_version} is champion (before: {made.from_version or 'none'})")
+    profile, before = load_profile(), _history(a)
+    made = decisions.promote(profile, a.model, a.version, who=a.who, override=a.override, reason=a.reason or "")
+    return _decided(made, f"version {made.to_version} is champion (before: {made.from_version or 'none'})", before)
 
 
 def reject(a: Namespace) -> int:
     """Refuse a version."""
-    made = decisions.reject(load_profile(), a.model, a.version, who=a.who, reason=a.reason)
-    return _decided(made, f"version {made.to_version} is rejected; champion stays {made.from_version or 'none'}")
+    profile, before = load_profile(), _history(a)
+    made = decisions.reject(profile, a.model, a.version, who=a.who, reason=a.reason)
+    return _decided(
+        made, f"version {made.to_version} is rejected; champion stays {made.from_version or 'none'}", before
+    )
 
 
 def rollback(a: Namespace) -> int:
@@ -86,9 +91,16 @@ def compare(a: Namespace) -> int:
     return 0
 
 
-def _decided(made: Decision, text: str) -> int:
-    """The decision stands, whether Airflow hears of it or not."""
+def _history(a: Namespace) -> list[Decision]:
+    return Promotions(load_profile()).history(a.model)
+
+
+def _decided(made: Decision, text: str, before: Sequence[Decision] = ()) -> int:
+    """The decision stands, whether Airflow hears of it or not. What was decided `before` is not decided twice."""
     _say(f"{made.model}: {text}")
+    if made.id in {decision.id for decision in before}:
+        since = f"{made.decision} by {made.who}, {made.at:%Y-%m-%d %H:%M} UTC"
+        _say(f"It was so already ({since}): the ledger has no new row, and {made.who}'s reason stays.")
     try:
         return _say(airflow_events.announce(load_profile(), made.model))
     except PlumblineError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from infra.ledger import Commit, Ledger
+from infra.partitions import stands_in
 from registry.gates import DataQuality
 
 _SHOWN = 5
@@ -14,7 +15,8 @@ def check_data(ledger: Ledger, tables: Collection[str]) -> DataQuality:
     """Check the live partitions of `tables` and of every table they were built from.
 
     Rows that broke a rule are in the quarantine, within the share that the contract allows, or the partition would not
-    have been published; so red is what is beyond that: rows neither out nor in quarantine, or a rule that raised.
+    have been published; so red is what is beyond that: rows neither out nor in quarantine, a rule that raised, or a
+    first version that stands in for one within that share.
     """
     assets = _upstream(ledger, tables)
     live = [commit for asset in sorted(assets) for commit in assets[asset]]
@@ -24,7 +26,7 @@ def check_data(ledger: Ledger, tables: Collection[str]) -> DataQuality:
         f"{found.asset} {found.of}: {found.lost} of {found.rows_in} rows are neither out nor in quarantine"
         for found in ledger.reconcile(sorted(assets))
     ]
-    problems = lost + _rule_errors(live)
+    problems = lost + _rule_errors(live) + _standing_in(live)
     if len(problems) > _SHOWN:
         problems = [*problems[:_SHOWN], f"and {len(problems) - _SHOWN} more"]
     return DataQuality(tuple(problems), len(live))
@@ -49,4 +51,13 @@ def _rule_errors(commits: Collection[Commit]) -> list[str]:
         for commit in commits
         for rule in commit.rules
         if rule.status == "error"
+    ]
+
+
+def _standing_in(commits: Collection[Commit]) -> list[str]:
+    return [
+        f"{commit.asset} {commit.partition}: more rows were refused than its contract allows, "
+        f"{commit.rows_quarantined} of {commit.rows_in}"
+        for commit in commits
+        if stands_in(commit.run_key)
     ]

@@ -229,7 +229,8 @@ def _objection(model: str, version: str, champion: str | None, report: GateRepor
 
 def _stale(model: str, version: str, expected: str | None, present: str | None) -> PlumblineError:
     if present == version:
-        return StaleDecision(f"Version {version} of {model!r} is the champion already.")
+        do = f'To take it away: python -m registry rollback --model {model} --reason "..."'
+        return StaleDecision(f"Version {version} of {model!r} is the champion already.", do=do)
     return StaleDecision(
         f"Version {version} of {model!r} was not promoted.",
         why=f"It was to follow champion {expected or '(none)'}, but meanwhile {present or '(none)'} is champion.",

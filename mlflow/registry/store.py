@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import make_url
 
+from common.folders import make_folder
 from infra import telemetry
-from infra.folders import make_folder
 from infra.profile import Profile
 
 if TYPE_CHECKING:

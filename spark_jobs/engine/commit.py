@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from typing import Any
@@ -17,7 +17,7 @@ from infra.contracts import UNDATED, Contract, RowRule
 from infra.errors import EXIT_DATA, PlumblineError
 from infra.lake import Lake, publish
 from infra.ledger import Ledger
-from infra.partitions import Attempt, PartitionWrite, RuleResult
+from infra.partitions import Attempt, PartitionWrite, RuleResult, stand_in
 from infra.quality import Refusal, validate_partitions, write_failing_keys
 from infra.quality.rules import bad_share, rules_of, why_stopped
 from spark_jobs.engine.row_checks import CheckedRows, aggregate, check_rows, empty_row, raising_rules, rule_results
@@ -30,7 +30,8 @@ class Batch:
 
     `keys` names the partitions and their run keys. `rules` come before the contract's; `tie_break` are the columns that
     say which row of one key came first. `landed` rows come from files: an undated one could be of any day, so the share
-    of bad undated rows is taken over all rows of the batch. `audit` raises to stop the batch as a whole.
+    of bad undated rows is taken over all rows of the batch. `needed`: where the table would stay empty, good rows stand
+    in for a partition with too many bad ones. `audit` raises to stop the batch as a whole.
     """
 
     contract: Contract
@@ -43,12 +44,13 @@ class Batch:
     rules: tuple[RowRule, ...] = ()
     tie_break: tuple[str, ...] = ()
     landed: bool = False
+    needed: bool = False
     audit: Callable[[DataFrame], None] | None = None
 
 
 @dataclass(frozen=True)
 class Stopped:
-    """A partition that was not published: its old version stays."""
+    """A partition that was not published: its old version stays, or its good rows stand in where there is none."""
 
     partition: date
     why: str
@@ -98,23 +100,38 @@ def commit(batch: Batch, lake: Lake, ledger: Ledger) -> JobReport:
             batch.audit(checked.frame.where(~checked.refused))
         expected = validate_partitions(lake.profile, contract, list(rows.values()))
         rules = {day: rule_results(row, checked) + expected[day] for day, row in rows.items()}
-        stopped = [Stopped(day, why) for day in rows if (why := why_stopped(contract, rows[day], rules[day]))]
-        writes = _staged(batch, lake, attempt, checked, rows, rules)
+        stopped = {day: why for day in rows if (why := why_stopped(contract, rows[day], rules[day]))}
+        standing = _standing_in(batch, ledger, rows, stopped)
+        keys = {day: stand_in(key) if day in standing else key for day, key in batch.keys.items()}
+        writes = _staged(replace(batch, keys=keys), lake, attempt, checked, rows, rules)
     finally:
         checked.frame.unpersist()
     refused = write_failing_keys(lake.profile, contract, {write.partition: write.quarantine_files for write in writes})
-    halted = {stop.partition for stop in stopped}
-    passed = tuple(write for write in writes if write.partition not in halted)
+    passed = tuple(write for write in writes if write.partition in standing or write.partition not in stopped)
     if passed:
         publish(lake, ledger, contract.table, passed, attempt)
     return JobReport(
         contract.table,
         batch.up_to_date,
         published=passed,
-        stopped=tuple(stopped),
+        stopped=tuple(Stopped(day, f"{why}{standing.get(day, '')}") for day, why in stopped.items()),
         messages=tuple(_explained(refusal, checked) for refusal in refused),
         seconds=time.monotonic() - batch.started,
     )
+
+
+def _standing_in(
+    batch: Batch, ledger: Ledger, rows: Mapping[date, Mapping[str, Any]], stopped: Collection[date]
+) -> dict[date, str]:
+    """The stopped partitions whose good rows are published all the same, and how to say so.
+
+    Asked of the ledger: a retry after a kill in the middle of publishing is to publish them too.
+    """
+    if not batch.needed or len(stopped) < len(rows) or ledger.committed(batch.contract.table):
+        return {}
+    good = {day: rows[day]["rows_out"] for day in stopped if rows[day]["bad_share"] > batch.contract.max_bad_share}
+    said = "; no version was there to keep, so the {} good rows stand in until it is delivered again"
+    return {day: said.format(count) for day, count in good.items() if count}
 
 
 def _explained(refusal: Refusal, checked: CheckedRows) -> str:

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import date
+from typing import Literal
 
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from infra.contracts import load_contract
+from infra.contracts import RowRule, load_contract
 from infra.errors import DataError
 from infra.lake import Lake
+from infra.partitions import stands_in
 from spark_jobs.engine.job import read_files
-from spark_jobs.ingest.typing_rules import ITEM_KNOWN
 
-_DELIVERY = "_delivery"
+_DELIVERY, _ITEM_KNOWN = "_delivery", "_item_known"
 
 
 class Catalogue:
@@ -40,13 +41,22 @@ class Catalogue:
         delivery = self.delivery(day)
         return sorted({f"items/{delivery}/{file.run_key}" for file in self._files if file.partition == delivery})
 
+    def rule(self, days: Iterable[date]) -> RowRule:
+        """Whether the item of a row is known. What lacks the items that were refused of it blames no row for them."""
+        deliveries = {self.delivery(day) for day in days}
+        lacking = any(stands_in(file.run_key) for file in self._files if file.partition in deliveries)
+        level: Literal["drop", "fail"] = "drop" if lacking else "fail"
+        later = " Many rows of it were refused: once it is delivered again, these rows are read again."
+        text = f"item_id is in the catalogue (items) as of that day.{later if lacking else ''}"
+        return RowRule("item_known", f"item_id is null or {_ITEM_KNOWN}", level, text)
+
     def mark(self, spark: SparkSession, rows: DataFrame, partition: str, days: Sequence[date]) -> DataFrame:
-        """Add `_item_known`."""
+        """Add `_item_known`, which `rule` asks for."""
         deliveries = {day: self.delivery(day) for day in days}
         files = [file for file in self._files if file.partition in set(deliveries.values())]
         known = read_files(spark, load_contract("items"), files).select(
-            F.col("snapshot_date").alias(_DELIVERY), "item_id", F.lit(True).alias(ITEM_KNOWN)
+            F.col("snapshot_date").alias(_DELIVERY), "item_id", F.lit(True).alias(_ITEM_KNOWN)
         )
         as_of = F.create_map(*[F.lit(part) for pair in deliveries.items() for part in pair])
         marked = rows.withColumn(_DELIVERY, as_of[F.col(partition)]).join(known, [_DELIVERY, "item_id"], "left")
-        return marked.withColumn(ITEM_KNOWN, F.coalesce(ITEM_KNOWN, F.lit(False))).drop(_DELIVERY)
+        return marked.withColumn(_ITEM_KNOWN, F.coalesce(_ITEM_KNOWN, F.lit(False))).drop(_DELIVERY)

@@ -222,9 +222,10 @@ class _Ingest:
         contract, files = self.table.contract, stock.files(todo)
         _LOG.info("%s: building %d partitions of %d files", contract.table, len(todo), len(files))
         rows = self._rows_of(files, fresh)
-        rows = rows.where(on_days(contract.partition, todo))
+        rows, rules = rows.where(on_days(contract.partition, todo)), typing_rules(self.table, self.now)
         if self.catalogue:
             rows = self.catalogue.mark(self.spark, rows, contract.partition, list(todo))
+            rules = (*rules, self.catalogue.rule(todo))
         batch = Batch(
             contract=contract,
             frame=rows,
@@ -233,9 +234,10 @@ class _Ingest:
             config_hash=config_hash({}, VERSION),
             up_to_date=up_to_date,
             started=self.started,
-            rules=typing_rules(self.table, self.now),
+            rules=rules,
             tie_break=(SOURCE_FILE, SOURCE_ROW),
             landed=True,
+            needed=self.table.stands_in,
         )
         return commit(batch, self.lake, self.ledger)
 

@@ -13,7 +13,7 @@ from spark_jobs.landing.read import FAULT, FILE, LINE, MOMENT, NUMBER, ODD, TALL
 from spark_jobs.landing.tables import OLDEST, Landed
 from spark_jobs.landing.text import ABSENT, BLANKS
 
-GIVEN, ITEM_KNOWN = "_given", "_item_known"
+GIVEN = "_given"
 _KINDS = {"double": "a number", "date": "a date (YYYY-MM-DD)", "timestamp": "a time (ISO 8601, or epoch)"}
 # What becomes of a whole number on its way through a float: `1029.0`, and of a long one, digits lost, `1.02938E+11`.
 _THROUGH_FLOAT = r"^(-?[0-9]+)[.]0+$"
@@ -67,15 +67,6 @@ def typing_rules(table: Landed, now: datetime) -> tuple[RowRule, ...]:
     rules.append(RowRule(f"{time}_not_in_future", past, "fail", f"{time} is not after the moment of ingest (UTC)."))
     recent = f"{MOMENT} is null or {MOMENT} >= {_literal(OLDEST)}"
     rules.append(RowRule(f"{time}_plausible", recent, "fail", f"{time} is not before {OLDEST:%Y-%m-%d}."))
-    if table.refers_to_items:
-        rules.append(
-            RowRule(
-                "item_known",
-                f"item_id is null or {ITEM_KNOWN}",
-                "fail",
-                "item_id is in the catalogue (items) as of that day.",
-            )
-        )
     return tuple(rules)
 
 

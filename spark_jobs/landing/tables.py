@@ -38,6 +38,11 @@ class Landed:
         return self.time != self.contract.partition
 
     @property
+    def stands_in(self) -> bool:
+        """Whether the good rows of a first delivery are better than none: without a catalogue nothing else is made."""
+        return self.needed_always and not self.has_quiet_days
+
+    @property
     def columns(self) -> list[Column]:
         """The columns that a landing file may have."""
         return [c for c in self.contract.columns if c.name == self.time or c.name != self.contract.partition]

@@ -27,6 +27,7 @@ import pyarrow as pa
 import yaml
 
 from common.config import parse_config
+from common.folders import make_folder
 from common.models import ModelVersion
 from common.pipelines import stage_module
 from training.core.errors import DataError, LeftOut
@@ -168,7 +169,7 @@ def run_stage(spec: StageSpec, main: Callable[[StageSpec], StageResult]) -> bool
     if _made_by(spec.out_dir) == spec.hash:
         _remove_checkpoints(spec.out_dir)  # a kill may have come between the result and this
         return False
-    spec.out_dir.mkdir(parents=True, exist_ok=True)
+    make_folder(spec.out_dir)
     started = time.monotonic()
     with preemptible():
         result = _run_or_leave_out(spec, main)

@@ -22,6 +22,7 @@ from typing import Any, Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from common.folders import make_folder
 from training.core.errors import DataError, exit_code_of
 from training.next_item.samples import PROFILE, SCHEMA
 
@@ -62,7 +63,7 @@ def write_tables(name: Name, data: Path, out: Path) -> None:
         events = [Event(row["user_id"], row["event_time"].date(), str(row["item_id"]), row["rating"]) for row in taken]
     else:
         events = _ordered_events(folder)
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     pq.write_table(pa.Table.from_pylist(items, schema=ITEMS_SCHEMA), out / "items.parquet")
     rows = list(samples(events, {str(item["item_id"]): item for item in items}, name == "office"))
     pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), out / "next_item_training_set.parquet")

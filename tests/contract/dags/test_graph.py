@@ -87,6 +87,13 @@ def test_each_dag_of_the_chain_is_set_off_by_the_one_before(bag: Any) -> None:
     }
 
 
+def test_every_table_that_is_ingested_or_built_sets_off_whoever_waits_for_it(bag: Any) -> None:
+    from spark_jobs.__main__ import BUILT, LANDED
+
+    for dag_id, task_id, tables in (("ingest", "landed", LANDED), ("build_samples", "samples", BUILT)):
+        assert {asset.name for asset in bag.dags[dag_id].get_task(task_id).outlets} == set(tables)
+
+
 def test_a_decision_on_the_command_line_makes_the_event_that_promote_makes(bag: Any) -> None:
     (outlet,) = bag.dags["promote_generative_rec"].get_task("decide").outlets
     assert outlet.name == decision("generative_rec").name

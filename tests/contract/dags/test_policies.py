@@ -32,6 +32,11 @@ def test_every_dag_file_parses_and_every_dag_is_there(bag: Any) -> None:
     assert set(bag.dags) == EXPECTED
 
 
+def test_what_airflow_shows_of_a_refusal_is_its_sentence(bag: Any, tmp_path: Path) -> None:
+    (tmp_path / "refused.py").write_text("from common.errors import DataError\nraise DataError('No.', do='Mend it.')\n")
+    assert list(type(bag)(tmp_path, safe_mode=False).import_errors.values()) == ["No.\n  do:    Mend it."]
+
+
 @pytest.mark.parametrize("policy", policies.POLICIES, ids=lambda policy: policy.__name__)
 def test_every_dag_keeps_the_policy(bag: Any, policy: Callable[[Any], Any]) -> None:
     assert {dag_id: list(policy(dag)) for dag_id, dag in bag.dags.items()} == {dag_id: [] for dag_id in bag.dags}

@@ -12,11 +12,15 @@ from tests.landing_kit import ITEMS, Shop
 
 
 @pytest.fixture
-def shop(tmp_path: Path, spark: SparkSession) -> Shop:
+def new_shop(tmp_path: Path, spark: SparkSession) -> Shop:
+    """Nothing has landed yet."""
     home, landing = tmp_path / "home", tmp_path / "landing zone"
     landing.mkdir()
-    profile = load_profile("local", environ={"PLUMBLINE__HOME": str(home), "PLUMBLINE__LANDING": str(landing)})
-    shop = Shop(profile)
-    shop.put("items.csv", ITEMS)
-    shop.ingest("items")
-    return shop
+    return Shop(load_profile("local", environ={"PLUMBLINE__HOME": str(home), "PLUMBLINE__LANDING": str(landing)}))
+
+
+@pytest.fixture
+def shop(new_shop: Shop) -> Shop:
+    new_shop.put("items.csv", ITEMS)
+    new_shop.ingest("items")
+    return new_shop

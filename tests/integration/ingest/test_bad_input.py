@@ -14,6 +14,9 @@ import pytest
 
 from infra.contracts import UNDATED
 from infra.errors import EXIT_DATA, DataError
+from infra.lake import Lake, verify
+from infra.ledger import Ledger
+from registry.data_quality import check_data
 from spark_jobs.__main__ import main as command
 from spark_jobs.engine.commit import JobReport
 from tests.landing_kit import GOOD, Shop, event, many_good_events
@@ -214,11 +217,11 @@ def test_a_landing_folder_without_events_says_what_to_put_there(shop: Shop) -> N
         shop.ingest()
 
 
-def _landed(shop: Shop, day: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> tuple[int, Any]:
+def _landed(shop: Shop, day: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *tables: str) -> tuple[int, Any]:
     """What the task `landed` ends with for a day: its exit code and what it hands on."""
     handed = tmp_path / "handed.json"
     monkeypatch.setattr("spark_jobs.__main__.load_profile", lambda: shop.profile)
-    monkeypatch.setattr("sys.argv", ["spark_jobs", "events", "queries", "--go-on", "--partition", day])
+    monkeypatch.setattr("sys.argv", ["spark_jobs", *(tables or ("events", "queries")), "--go-on", "--partition", day])
     monkeypatch.setenv("PLUMBLINE_RESULT_FILE", str(handed))
     return command(), json.loads(handed.read_text()) if handed.exists() else None
 
@@ -252,3 +255,63 @@ def test_a_file_of_broken_lines_is_left_out_and_the_others_go_on(shop: Shop) -> 
     assert ["events/other.csv" in problem for problem in report.problems] == [True]
     assert len(shop.rows()) == 100
     assert report.stopped == ()
+
+
+def _catalogue(shop: Shop, broken: int) -> None:
+    """100 items without a date, `broken` of them lines of another width."""
+    rows = [f"i{n},Item number {n}" + (",?" if n < broken else "") for n in range(100)]
+    shop.put_text("items.csv", "\n".join(["item_id,title", *rows]))
+
+
+def test_of_a_broken_first_catalogue_the_good_rows_stand_in_and_each_run_says_so_until_it_is_mended(
+    new_shop: Shop, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    _catalogue(new_shop, broken=30)
+    new_shop.put("events.csv", [event(user_id=f"u{n}", item_id=f"i{n}") for n in range(100)])
+    for _ in range(2):
+        code, handed = _landed(new_shop, "2024-03-01", monkeypatch, tmp_path, "landed")
+        assert code == 0
+        (line,) = handed["refused"]
+        assert "items 1970-01-01 stopped: 30 of 100 rows are bad (30.0%, at most 5.0%)" in line
+        assert (len(new_shop.rows("items")), len(new_shop.rows())) == (70, 70)
+        assert {file: rule for (file, _), rule in new_shop.refused().items()} == {"events.csv": "item_known"}
+        assert new_shop.ledger.reconcile() == []
+    (problem,) = check_data(new_shop.ledger, ["events", "items"]).problems
+    assert "30 of 100" in problem
+
+    _catalogue(new_shop, broken=2)
+    (tmp_path / "handed.json").unlink()
+    assert _landed(new_shop, "2024-03-01", monkeypatch, tmp_path, "landed") == (0, None)
+    assert (len(new_shop.rows("items")), len(new_shop.rows())) == (98, 98)
+    assert check_data(new_shop.ledger, ["events", "items"]).problems == ()
+
+
+def test_good_rows_that_stand_in_are_recorded_by_a_retry_after_a_kill(
+    new_shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _catalogue(new_shop, broken=30)
+    with monkeypatch.context() as killed:
+        killed.setattr(Ledger, "record", _raise_killed)
+        with pytest.raises(KeyboardInterrupt):
+            new_shop.ingest("items")
+    new_shop.ingest("items")
+    assert new_shop.ledger.committed("items")[UNDATED].rows_out == len(new_shop.rows("items")) == 70
+    assert verify(Lake(new_shop.profile), new_shop.ledger) == []
+
+
+def _raise_killed(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_a_broken_later_catalogue_leaves_the_old_one(shop: Shop) -> None:
+    before = shop.rows("items")
+    _catalogue(shop, broken=30)
+    report = shop.ingest("items")
+    assert [(stop.partition, "stand in" in stop.why) for stop in report.stopped] == [(UNDATED, False)]
+    assert shop.rows("items") == before
+
+
+def test_of_a_catalogue_without_a_good_row_nothing_stands_in(new_shop: Shop) -> None:
+    new_shop.put("items.csv", [{"item_id": "", "title": "no id"}] * 10)
+    report = new_shop.ingest("items")
+    assert ([stop.partition for stop in report.stopped], report.published) == ([UNDATED], ())

@@ -19,7 +19,6 @@ import pytest
 
 from common.pipelines import Pipeline, load_pipeline
 from dags.steps import _models, run_stage
-from dags.steps._folders import stages_of
 from dags.steps._publish import publish_rows
 from infra.contracts import UNDATED, arrow_schema, load_contract
 from infra.errors import DataError
@@ -27,6 +26,7 @@ from infra.lake import Lake
 from infra.ledger import Ledger
 from infra.profile import Profile
 from infra.results import RESULT_FILE
+from infra.systems import stages_of
 from registry import decisions, packaging, runs
 from registry.store import connect
 from tests.lake_kit import put

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
 
@@ -69,9 +70,9 @@ def test_a_preset_has_the_jobs_and_models_whose_stages_name_it(tmp_path: Path) -
     demo, full = load_pipeline("toy", "demo", root), read_pipeline("toy", root)
     assert (dict(demo.models), [one.name for one in demo.jobs]) == ({"a": "fit"}, ["one"])
     assert (dict(full.models), [one.name for one in full.jobs]) == ({"a": "fit", "b": "judge"}, ["one", "two"])
-    assert owner("b", root) == "toy"
+    assert owner("b", systems(root), root) == "toy"
     with pytest.raises(DataError, match=r"(?s)no model 'c'.*a, b"):
-        owner("c", root)
+        owner("c", systems(root), root)
 
 
 def writer(name: str, table: str) -> dict[str, Any]:
@@ -278,9 +279,20 @@ def test_a_system_that_cannot_be_read_takes_nothing_from_the_others(tmp_path: Pa
     found, faults = read_pipelines(systems(root), root)
     assert [declared.system for declared in found] == ["other"]
     assert ["toy/pipeline.yaml" in fault.where for fault in faults] == [True]
-    assert owner("b", root) == "other"
+    assert owner("b", systems(root), root) == "other"
     with pytest.raises(DataError, match="m is made by nothing"):
-        owner("m", root)
+        owner("m", systems(root), root)
+
+
+@pytest.mark.parametrize("spoil", [lambda path: path.symlink_to("/nowhere/pipeline.yaml"), Path.mkdir])
+def test_a_declaration_that_leads_nowhere_is_a_named_fault(tmp_path: Path, spoil: Callable[[Path], None]) -> None:
+    root = declare(tmp_path, one_more("fit"))
+    (root / "gone").mkdir()
+    spoil(root / "gone" / "pipeline.yaml")
+    found, (fault,) = read_pipelines(systems(root), root)
+    assert [declared.system for declared in found] == ["toy"]
+    assert fault.where.endswith("gone/pipeline.yaml")
+    assert "cannot be read" in fault.what and fault.why and fault.do
 
 
 def test_a_run_pins_the_tables_that_come_from_outside_and_no_others(tmp_path: Path) -> None:

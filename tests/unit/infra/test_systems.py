@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 import yaml
 
+from common.pipelines import owner, systems
 from infra.profile import Profile, load_profile
-from infra.systems import declared_systems
+from infra.systems import declared_systems, oldest_first, stages_of
 from tests.pipeline_kit import TRAINING
 
 
@@ -86,3 +87,22 @@ def test_a_table_without_a_contract_and_a_model_that_nobody_makes_are_refused(ro
     (fault,) = declared_systems(_profile(), root)[1]
     assert "'itmes', which has no contract" in fault.why
     assert "'nobody', which no system makes" in fault.why
+
+
+@pytest.mark.parametrize("named", [(), ("another", "good")])
+@pytest.mark.parametrize("ran", ["another", "good"])
+def test_a_new_system_takes_no_name_from_one_that_has_run_here(
+    root: Path, tmp_path: Path, ran: str, named: tuple[str, ...]
+) -> None:
+    stage = yaml.safe_load((root / "good" / "pipeline.yaml").read_text())["stages"][0] | {"writes": {"artifact": True}}
+    (root / "another").mkdir()
+    for system in ("another", "good"):
+        _declare(root, system, models={"shared": "fit"}, stages=[stage])
+    home = tmp_path / "home"
+    stages_of(load_profile("local", {"PLUMBLINE__HOME": str(home)}), ran).mkdir(parents=True)
+    environ = {"PLUMBLINE__HOME": str(home), "PLUMBLINE__SYSTEMS": json.dumps(named or None)}
+    usable, faults = declared_systems(profile := load_profile("local", environ), root)
+    assert [pipeline.system for pipeline in usable] == [ran]
+    told = [fault for fault in faults if "promote_shared" in fault.what]
+    assert [all(str(root / one) in fault.where for one in ("another", "good")) for fault in told] == [True]
+    assert owner("shared", oldest_first(profile, systems(root)), root) == ran

@@ -76,6 +76,24 @@ def test_a_decision_stands_although_airflow_is_down_and_the_remedy_is_named(
     assert "python -m registry announce --model toy" in said.err
 
 
+@pytest.mark.parametrize(("arguments", "told"), [(DECISIONS[0], True), (DECISIONS[1], True), (DECISIONS[2], False)])
+def test_what_was_so_already_is_told_as_such_with_who_decided_it_and_when(
+    say: Any, arguments: tuple[str, ...], told: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert say(Airflow(up=True), *arguments, "--who", "eve") == 0
+    text = f"It was so already (rollback by ada, {datetime.now(UTC):%Y-%m-%d} "
+    assert (text in capsys.readouterr().out) == told
+
+
+def test_what_is_decided_now_is_not_told_as_old(
+    say: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made, past = Promotions.history(None, "toy"), [[]]  # type: ignore[arg-type,var-annotated]
+    monkeypatch.setattr(Promotions, "history", lambda self, model: past.pop() if past else made)
+    assert say(Airflow(up=True), "promote") == 0
+    assert "already" not in capsys.readouterr().out
+
+
 def test_to_announce_to_an_airflow_that_is_down_fails(say: Any) -> None:
     with pytest.raises(AirflowApiError, match="did not answer"):
         say(Airflow(up=False), "announce")

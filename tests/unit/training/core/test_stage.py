@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from common.config import parse_config
+from common.errors import PlumblineError
 from training.__main__ import main
 from training.core.errors import DataError, LeftOut, Preempted
 from training.core.preemption import deferred
@@ -49,6 +50,14 @@ def test_a_spec_without_a_seed_is_refused(tmp_path: Path) -> None:
     path.write_text('{"system": "s", "stage": "t", "out": "o"}')
     with pytest.raises(DataError, match="'seed' is missing"):
         StageSpec.load(path)
+
+
+def test_a_place_where_no_folder_can_be_is_named(tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("")
+    for place in ("taken", "taken/out"):
+        spec = StageSpec.load(spec_file(tmp_path, out=str(tmp_path / place)))
+        with pytest.raises(PlumblineError, match=r"(?s)A folder could not be made.*taken.*do:"):
+            run_stage(spec, lambda _: StageResult({}))
 
 
 def test_the_hash_of_a_spec_ignores_only_its_place(tmp_path: Path) -> None:

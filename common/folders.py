@@ -1,10 +1,10 @@
-"""How a folder of the profile is made. The one home of "it cannot be"."""
+"""How a folder is made. The one home of "it cannot be"."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from infra.errors import PlumblineError
+from common.errors import PlumblineError
 
 
 def make_folder(folder: Path) -> Path:
@@ -16,11 +16,11 @@ def make_folder(folder: Path) -> Path:
     # A mkdir of all parents fails like this only where no folder can be: below /proc, or in the place of a file.
     try:
         folder.mkdir(parents=True, exist_ok=True)
-    except (FileNotFoundError, FileExistsError) as error:
+    except (FileNotFoundError, FileExistsError, NotADirectoryError) as error:
         raise PlumblineError(
             "A folder could not be made.",
             where=str(folder),
             why=str(error.strerror),
-            do="Name another state folder (PLUMBLINE__HOME=/path), or another place in the profile.",
+            do="Name another place: another state folder (PLUMBLINE__HOME=/path), or another path where one was given.",
         ) from error
     return folder
