@@ -28,7 +28,7 @@ SHORT: dict[str, dict[str, Any]] = {
     "sft": {"loop": {"epochs": 1}},
     "evaluate": {"resamples": 50},
 }
-CHAIN = ["collaborative", "scid_tokenizer", "sft", "sp_easy", "sp_medium", "sp_hard", "rf_easy", "rf_hard"]
+CHAIN = ["collaborative", "scid_tokenizer", "sft", "sp_easy", "sp_medium", "sp_hard", "rf_easy", "rf_hard", "fusion"]
 
 
 @pytest.fixture(autouse=True)
@@ -57,7 +57,7 @@ def told(chain: dict[str, StageSpec]) -> dict[str, str]:
 
 def test_a_shop_of_60_items_gets_codes_of_its_size_and_a_model(tmp_path: Path) -> None:
     chain = run_chain(tmp_path, walks(users=220, items=60), titled(60))
-    assert not any(result(spec)["left_out"] for spec in chain.values())
+    assert [name for name, spec in chain.items() if result(spec)["left_out"]] == ["fusion"]  # there is no ranker yet
     metrics = result(chain["scid_tokenizer"])["metrics"]
     assert min(metrics[f"{side}.balance.level_{level}"] for side in ("item", "user") for level in (1, 2, 3)) > 0.4
     assert metrics["item.usage.level_1"] == metrics["user.usage.level_1"] == 1.0
@@ -153,7 +153,7 @@ def test_what_there_is_too_little_data_for_is_left_out_in_words(
 def test_items_that_left_the_catalogue_are_not_learnt_and_not_asked_for(tmp_path: Path) -> None:
     kept = dict(list(titled(30).items())[3:])
     chain = run_chain(tmp_path, walks(users=60, items=30), kept)
-    assert not any(result(spec)["left_out"] for spec in chain.values())
+    assert [name for name, spec in chain.items() if result(spec)["left_out"]] == ["fusion"]  # there is no ranker yet
     codes = pq.read_table(chain["scid_tokenizer"].out_dir / "codes.parquet")["item_id"].to_pylist()
     samples = pq.read_table(chain["evaluate"].out_dir / "tables/eval_values/part-0.parquet")["sample"].to_pylist()
     assert set(codes) == set(kept) and {sample.split()[1] for sample in samples} <= set(kept)
