@@ -56,8 +56,8 @@ class SASRecConfig:
     learning_rate: float = 2e-3
     weight_decay: float = 0.01
     batch_size: int = 128
-    epochs: int = 20
-    patience: int = 3
+    epochs: int = 24
+    patience: int = 5
 
 
 class SASRec(Signal):
