@@ -107,7 +107,12 @@ def _of_signal(columns: _Columns, name: str, signal: Signal, found: Candidates) 
 def _of_history(columns: _Columns, asked: Questions, facts: Facts) -> None:
     """How long it is, how much of it are repeats, and how often its last item was taken by anyone."""
     lengths = np.array([len(history) for history in asked.histories], dtype=np.float32)
-    distinct = np.array([len(np.unique(history)) for history in asked.histories], dtype=np.float32)
+    owners, items = (
+        np.repeat(np.arange(len(lengths)), lengths.astype(np.int64)),
+        np.concatenate([np.empty(0, dtype=np.int64), *asked.histories]),
+    )
+    width = len(facts.counts)
+    distinct = np.bincount(np.unique(owners * width + items) // width, minlength=len(lengths))
     last = np.array([facts.counts[history[-1]] if len(history) else np.nan for history in asked.histories])
     columns.of_question("history.length", lengths)
     columns.of_question("history.repeats", 1.0 - distinct / np.maximum(lengths, 1.0))

@@ -228,9 +228,9 @@ class Lists:
         return Pairs(np.concatenate(self._questions), np.concatenate(self._items)), np.concatenate(self._scores)
 
 
-def sorted_lists(pairs: Pairs, scores: Floats, n: int) -> tuple[Pairs, Floats]:
-    """The `n` best pairs of each question, best first; equal scores: the first of the catalogue."""
+def listed(pairs: Pairs, scores: Floats, n: int) -> Ints:
+    """The places of the `n` best pairs of each question, best first; equal scores: the first of the catalogue."""
     order = np.lexsort((pairs.items, -scores, pairs.questions))
     questions = pairs.questions[order]
-    kept = order[np.arange(len(order)) - np.searchsorted(questions, questions) < n]
-    return Pairs(pairs.questions[kept], pairs.items[kept]), scores[kept]
+    found: Ints = order[np.arange(len(order)) - np.searchsorted(questions, questions) < n]
+    return found

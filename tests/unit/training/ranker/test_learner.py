@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -140,6 +141,17 @@ def test_reasons_add_up_to_the_score(ranker: Ranker) -> None:
     beside = ranker.scores(table) - found.sum(axis=1)
     assert beside == pytest.approx(np.full(len(beside), beside[0]), abs=1e-4)
     assert np.abs(found[:, 0]).mean() > 5 * np.abs(found[:, 1]).mean()
+
+
+def test_over_what_was_learnt_from_each_group_adds_nothing_in_the_mean() -> None:
+    learnt = _labelled(400, 1)
+    ranker = Ranker.fit(learnt, _labelled(200, 2), replace(CONFIG, bagging_fraction=1.0), seed=3)
+    table = learnt.answerable().table
+    _, found = ranker.reasons(table)
+    assert found.mean(axis=0) == pytest.approx([0.0, 0.0], abs=1e-3)
+    assert np.abs(found).mean(axis=0)[0] > 0.05
+    shap = ranker.trees.predict(table.values, pred_contrib=True)
+    assert np.corrcoef(found[:, 0], np.asarray(shap)[:, 0])[0, 1] > 0.9
 
 
 def test_what_the_shop_no_longer_tells_is_unknown_and_what_is_new_is_read_over(ranker: Ranker) -> None:

@@ -18,7 +18,7 @@ from training.ranker.signals.base import Learnt, Pairs, Questions, Signal
 from training.ranker.signals.covisit import CoVisit
 from training.ranker.signals.personal import Personal
 from training.ranker.signals.popularity import Popularity
-from training.ranker.signals.sasrec import Network, SASRec, SASRecConfig, _pieces, padded, sampled_softmax
+from training.ranker.signals.sasrec import Network, SASRec, SASRecConfig, _Average, _pieces, padded, sampled_softmax
 from training.ranker.signals.text import TextSimilarity, tf_idf
 from training.ranker.signals.validation import Validation
 
@@ -119,6 +119,19 @@ def test_the_loss_is_the_cross_entropy_of_the_target_beside_what_was_drawn() -> 
     expected = torch.nn.functional.cross_entropy(logits, torch.zeros(3, dtype=torch.long))
     found = sampled_softmax(*map(network.directions, (states, right, others)))
     assert found.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_the_average_is_of_all_steps_at_first_and_then_of_the_last_ones() -> None:
+    network = Network(5, SMALL)
+    average, values = _Average(network, 0.75), [8.0, 0.0, 4.0, 4.0, 8.0]
+    found = []
+    for value in values:
+        with torch.no_grad():
+            network.place.fill_(value)
+        average.add(network)
+        found.append(float(average.network.place[0, 0].detach()))
+    assert found == pytest.approx([8.0, 4.0, 4.0, 4.0, 5.0])
+    assert network.place[0, 0] == 8.0
 
 
 def test_a_batch_goes_in_pieces_that_hold_each_sequence_once_and_whole() -> None:
