@@ -16,6 +16,7 @@ from common.config import parse_config
 from training.core.files import write_json
 from training.core.tables import read_parquet
 from training.next_item.recommender import Choice
+from training.next_item.samples import Split
 from training.ranker.candidates import Depth
 from training.ranker.features import Facts
 from training.ranker.learner import Ranker
@@ -48,12 +49,15 @@ class _Settings:
     ndcg: Mapping[str, float]
     depth: Depth
     rank_own: bool
+    split: Split
+    until: int
 
 
 @dataclass(frozen=True)
 class Bundle:
     """`catalogue`: item ids by number. `pasts`: what is known of users from before their histories. `rank_own`: may a
-    user's own items be recommended. `ranker` is None before one has been learnt."""
+    user's own items be recommended. `split`: the one whose parts it learnt from; `until`: the last day of an event that
+    it learnt, in days since 1970. `ranker` is None before one has been learnt."""
 
     catalogue: Sequence[str]
     fitted: Fitted
@@ -61,6 +65,8 @@ class Bundle:
     pasts: Mapping[str, Ints]
     depth: Depth
     rank_own: bool
+    split: Split
+    until: int
     ranker: Ranker | None = None
 
     @property
@@ -68,9 +74,9 @@ class Bundle:
         """By name."""
         return self.fitted.signals
 
-    def with_ranker(self, ranker: Ranker) -> Bundle:
-        """The same signals with a ranker over them."""
-        return replace(self, ranker=ranker)
+    def with_ranker(self, ranker: Ranker, until: int) -> Bundle:
+        """The same signals with a ranker over them, whose own events go to the day `until`."""
+        return replace(self, ranker=ranker, until=max(self.until, until))
 
     def save(self, folder: Path) -> None:
         """Write what `load` reads: Parquet, safetensors, text and JSON, no pickle."""
@@ -85,7 +91,7 @@ class Bundle:
         choices = self.fitted.choices
         words = {name: choice.words for name, choice in choices.items()}
         ndcg = {name: choice.ndcg for name, choice in choices.items()}
-        settings = _Settings(self.fitted.chosen, words, ndcg, self.depth, self.rank_own)
+        settings = _Settings(self.fitted.chosen, words, ndcg, self.depth, self.rank_own, self.split, self.until)
         write_json(folder / _SETTINGS, asdict(settings))
         if self.ranker:
             self.ranker.save(folder)
@@ -107,6 +113,8 @@ class Bundle:
             dict(zip(pasts["user_id"].to_pylist(), known, strict=True)),
             settings.depth,
             settings.rank_own,
+            settings.split,
+            settings.until,
             Ranker.load(folder) if Ranker.there_is_one(folder) else None,
         )
 

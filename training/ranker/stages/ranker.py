@@ -71,7 +71,8 @@ def main(spec: StageSpec) -> StageResult:
     learnt = shop.labelled(parts.early or parts.full, parts.learn, early, config.questions, answered=True)
     stop = shop.labelled(parts.full, parts.stop, full, config.stop_questions, answered=False)
     ranker = Ranker.fit(learnt, stop, config.learner, spec.seed)
-    package(full.with_ranker(ranker), spec.out_dir / "model")
+    until = int(parts.learn.days[parts.learn.rows].max())
+    package(full.with_ranker(ranker, until), spec.out_dir / "model")
     return StageResult(_metrics(full, ranker, learnt, stop))
 
 
@@ -153,7 +154,10 @@ class _Shop:
     def _bundle(self, rows: Rows, learnt: Learnt, fitted: Fitted) -> Bundle:
         catalogue = [item["item_id"] for item in self.items]
         facts, pasts = Facts.of(learnt, self.items), rows.pasts_by_name()
-        return Bundle(catalogue, fitted, facts, pasts, self.config.depth, self.config.rank_own)
+        until = max(int(days.max()) for days in learnt.days)
+        return Bundle(
+            catalogue, fitted, facts, pasts, self.config.depth, self.config.rank_own, self.config.split, until
+        )
 
 
 def _metrics(full: Bundle, ranker: Ranker, learnt: Labelled, stop: Labelled) -> dict[str, float]:
