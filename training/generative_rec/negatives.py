@@ -5,8 +5,8 @@ Self-play takes what the policy itself would have recommended instead of the tru
 semantic id it shares: leading codes up to the FIRST mismatch, not equal codes anywhere. The truth is never a negative.
 Real feedback takes what the customer is known to have disliked (easy) or received with indifference (hard); an item
 without a word from the customer is neither. The ranker rejects of the policy's own wrong answers those that it finds
-unlikely beside the likeliest of them: the smaller its gap, the harder. What it finds about as likely as that may well
-be what the customer takes next, and is rejected nowhere.
+less than half as likely as the likeliest of them, the least likely first (easy) or last (hard). What it finds about as
+likely as that may well be what the customer takes next, and is rejected nowhere.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ from training.generative_rec.validation import Example
 Level = Literal["easy", "medium", "hard", "mixed"]
 # Leading codes shared with the truth: at least, and fewer than. `mixed` is self-play without an order of levels.
 SHARED: Mapping[Level, tuple[int, int]] = {"easy": (0, 1), "medium": (1, 2), "hard": (2, 10**9), "mixed": (0, 10**9)}
-# How likely the ranker finds a rejected item, as a share of the likeliest: at least, and less than. INFERRED.
-LIKELY: Mapping[Level, tuple[float, float]] = {
-    "easy": (0.0, 0.1), "medium": (0.1, 0.25), "hard": (0.25, 0.5), "mixed": (0.0, 0.5)
-}  # fmt: skip
+# The ranker rejects what is less likely than this share of the likeliest. INFERRED.
+UNLIKELY = 0.5
+# Which of that comes first: the least likely, the likeliest, or what the policy puts first.
+FIRST: Mapping[Level, int] = {"easy": 1, "medium": 0, "hard": -1, "mixed": 0}
 REJECTED_BY: Mapping[Level, str] = {"easy": "disliked", "hard": "neutral"}
 _CHUNK = 256
 
@@ -97,12 +97,11 @@ def ranker_rejects(
     level: Level,
     choice: Choice,
 ) -> Preferences:
-    """The policy's own best wrong answers that the ranker finds unlikely, in the policy's order.
+    """The policy's own wrong answers that the ranker finds unlikely, in the order of the level, and then the policy's.
 
-    An answer is as likely as p / p_max, p the ranker's probability and p_max that of the likeliest wrong answer: it has
-    to be within the `LIKELY` of this level. What the ranker does not know it does not reject.
+    Unlikely: p < `UNLIKELY` p_max, p the ranker's probability and p_max that of the likeliest wrong answer. What the
+    ranker does not know it does not reject.
     """
-    least, below = LIKELY[level]
 
     def rejected(share: Sequence[Example]) -> list[list[int]]:
         found = list[list[int]]()
@@ -110,8 +109,9 @@ def ranker_rejects(
             answers = [row[mask].tolist() for row, mask in zip(beams, wrong, strict=True)]
             asked = [[items.item_ids[row] for row in own] for own in answers]
             for own, chances in zip(answers, view.chances([one.history for one in part], asked), strict=True):
-                likely = chances / np.nanmax(chances, initial=np.finfo(np.float32).tiny)
-                found.append([row for row, share in zip(own, likely.tolist(), strict=True) if least <= share < below])
+                unlikely = np.flatnonzero(chances < UNLIKELY * np.nanmax(chances, initial=0.0))
+                order = np.argsort(FIRST[level] * chances[unlikely], kind="stable")
+                found.append([own[place] for place in unlikely[order].tolist()])
         return found
 
     return _preferences(items, list(zip(examples, in_shares(rejected, examples), strict=True)), choice)

@@ -20,9 +20,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from training.core.progress import Progress
 from training.generative_rec.ranker_view import RankerView
+from training.next_item.recommender import Ranking
 
 Shares = NDArray[np.float64]
+_AT_ONCE = 512
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,12 @@ def soft_targets(
     positions = [(user, cut) for user, sequence in sequences.items() for cut in range(len(sequence))]
     drawn = np.sort(np.random.default_rng(seed).permutation(len(positions))[: config.prefixes])
     asked = [positions[place] for place in drawn.tolist()]
-    lists = view.lists([sequences[user][:cut] for user, cut in asked], config.top + 1, within)
+    lists = list[Ranking]()
+    with Progress(len(asked), "ranker's lists", "prefix") as progress:
+        for start in range(0, len(asked), _AT_ONCE):
+            part = [sequences[user][:cut] for user, cut in asked[start : start + _AT_ONCE]]
+            lists += view.lists(part, config.top + 1, within)
+            progress.advance(len(part))
     found = list[SoftTarget]()
     for (user, cut), ranking in zip(asked, lists, strict=True):
         answer = sequences[user][cut]

@@ -19,7 +19,7 @@ from training.core.decoding import beam_search
 from training.core.tokens import Vocabulary, train_text_tokenizer
 from training.generative_rec.item_codes import ItemCodes
 from training.generative_rec.negatives import (
-    LIKELY,
+    FIRST,
     SHARED,
     Choice,
     Level,
@@ -120,12 +120,15 @@ def test_what_was_ever_liked_is_rejected_nowhere_and_a_target_not_liked_is_no_ch
     assert real_feedback(ITEMS, EXAMPLES, [*said, ("u1", "i4", "disliked")], "easy", Choice(least=1)) == ([], 1)
 
 
+LEVELS: tuple[Level, ...] = ("easy", "hard", "mixed")
+
+
 def chance(history: Sequence[str], item: str) -> float:
     """Halved from item to item, starting from the one after the last of the history."""
     return 0.8 * 0.5 ** ((int(item[1:]) - int(history[-1][1:]) - 1) % len(NUMBERS))
 
 
-@pytest.mark.parametrize("level", list(LIKELY))
+@pytest.mark.parametrize("level", list(FIRST))
 def test_the_ranker_rejects_of_the_policys_own_answers_what_is_unlikely_beside_the_likeliest(
     policy: PreTrainedModel, level: Level
 ) -> None:
@@ -133,24 +136,23 @@ def test_the_ranker_rejects_of_the_policys_own_answers_what_is_unlikely_beside_t
     found = ranker_rejects(policy, ITEMS, asked, view(chance), level, Choice(most=4, least=1, beams=20))
     by_prompt = {sample.prompt: sample for sample in found.kept}
     beams = beam_search(policy, ITEMS.trie, [one.prompt for one in asked], 20)
-    low, high = LIKELY[level]
     for question, row in zip(asked, beams.items.tolist(), strict=True):
-        likeliest = max(chance(question.history, f"i{n}") for n in row if n != question.item)
-        wrong = [n for n in row if n != question.item and low <= chance(question.history, f"i{n}") / likeliest < high]
-        if wrong:
-            sample = by_prompt[question.prompt]
-            assert sample.chosen == ITEMS.tokens[question.item]
-            assert sample.rejected == tuple(ITEMS.tokens[n] for n in wrong[:4])
-        else:
-            assert question.prompt not in by_prompt
-    assert len(found.kept) + found.dropped == len(asked) and found.kept
+        gives = {n: chance(question.history, f"i{n}") for n in row if n != question.item}
+        unlikely = [n for n, given in gives.items() if given < max(gives.values()) / 2]
+        if level == "easy":
+            unlikely.sort(key=gives.__getitem__)
+        elif level == "hard":
+            unlikely.sort(key=gives.__getitem__, reverse=True)
+        sample = by_prompt[question.prompt]
+        assert sample.chosen == ITEMS.tokens[question.item]
+        assert sample.rejected == tuple(ITEMS.tokens[n] for n in unlikely[:4])
+    assert (len(found.kept), found.dropped) == (len(asked), 0)
 
 
-def test_levels_go_from_easy_to_hard_and_what_is_half_as_likely_as_the_likeliest_is_rejected_nowhere() -> None:
-    *bounds, mixed = (LIKELY[level] for level in LIKELY)
-    assert list(LIKELY) == ["easy", "medium", "hard", "mixed"]
-    assert [high for _, high in bounds[:-1]] == [low for low, _ in bounds[1:]]
-    assert mixed == (bounds[0][0], bounds[-1][1]) == (0.0, 0.5)
+def test_of_equally_unlikely_answers_the_policys_first_are_rejected_first(policy: PreTrainedModel) -> None:
+    told, choice = view(lambda history, item: 0.8 if item == "i0" else 0.1), Choice(most=4, least=1, beams=28)
+    easy, hard, mixed = (ranker_rejects(policy, ITEMS, EXAMPLES, told, level, choice) for level in LEVELS)
+    assert easy == hard == mixed and easy.kept
 
 
 def test_what_the_ranker_does_not_know_or_finds_all_alike_is_not_rejected(policy: PreTrainedModel) -> None:
