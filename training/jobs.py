@@ -109,9 +109,9 @@ def merged(base: Mapping[str, Any], over: Mapping[str, Any], nulls: bool = False
     `nulls` keeps those of `over`, for what the result itself is set over.
     """
     both = {
-        key: merged(base[key], over[key], nulls)
-        for key in base.keys() & over.keys()
-        if isinstance(base[key], Mapping) and isinstance(over[key], Mapping)
+        key: merged(below if isinstance(below := base.get(key), Mapping) else {}, value, nulls)
+        for key, value in over.items()
+        if isinstance(value, Mapping)
     }
     taken_out = set() if nulls else {key for key, value in over.items() if value is None}
     return {key: value for key, value in {**base, **over, **both}.items() if key not in taken_out}

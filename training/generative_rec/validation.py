@@ -22,11 +22,13 @@ EVAL_BEAMS = 2 * EVAL_AT
 
 @dataclass(frozen=True)
 class Example:
-    """A prompt, and what the customer took: the row of the item in the catalogue."""
+    """A prompt, and what the customer took: the row of the item in the catalogue. `history`: the ids of all items that
+    were taken before."""
 
     user_id: str
     prompt: Codes
     item: int
+    history: tuple[str, ...] = ()
 
 
 def draw_examples(samples: Sequence[NextItem], items: ItemCodes, history: int, limit: int, seed: int) -> list[Example]:
@@ -45,7 +47,7 @@ def draw_examples(samples: Sequence[NextItem], items: ItemCodes, history: int, l
     drawn = [samples[n] for n in chosen]
     names = [None if one.subset == "train" else one.user_id for one in drawn]
     return [
-        Example(one.user_id, items.prompt(one.history, history, name), items.row[one.item_id])
+        Example(one.user_id, items.prompt(one.history, history, name), items.row[one.item_id], one.history)
         for one, name in zip(drawn, names, strict=True)
     ]
 

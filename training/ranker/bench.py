@@ -82,10 +82,12 @@ def fit(folder: Path, items: int) -> None:
     signals["sasrec"] = SASRec.fit(some, SASRecConfig(epochs=1), None)
     told = [{"price": 1.0 + n % 7, "category": f"kind {n // _PER_KIND}"} for n in range(items)]
     ids = [f"i{n:07d}" for n in range(items)]
-    bundle = Bundle(ids, Fitted(signals, chosen, {}), Facts.of(learnt, told), {}, Depth(), rank_own=True)
+    bundle = Bundle(
+        ids, Fitted(signals, chosen, {}), Facts.of(learnt, told), {}, Depth(), rank_own=True, split="time", until=0
+    )
     learn, stop = sequences[:_LEARN], sequences[-_STOP:]
     ranker = Ranker.fit(_labelled(bundle, learn), _labelled(bundle, stop), LearnerConfig(), seed=1)
-    bundle.with_ranker(ranker).save(folder)
+    bundle.with_ranker(ranker, 0).save(folder)
 
 
 def rank(folder: Path, items: int, users: int) -> dict[str, float]:

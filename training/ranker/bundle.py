@@ -50,13 +50,14 @@ class _Settings:
     depth: Depth
     rank_own: bool
     split: Split
+    until: int
 
 
 @dataclass(frozen=True)
 class Bundle:
     """`catalogue`: item ids by number. `pasts`: what is known of users from before their histories. `rank_own`: may a
-    user's own items be recommended. `split`: whose training part it is fitted on. `ranker` is None before one has been
-    learnt."""
+    user's own items be recommended. `split`: the one whose parts it learnt from; `until`: the last day of an event that
+    it learnt, in days since 1970. `ranker` is None before one has been learnt."""
 
     catalogue: Sequence[str]
     fitted: Fitted
@@ -65,6 +66,7 @@ class Bundle:
     depth: Depth
     rank_own: bool
     split: Split
+    until: int
     ranker: Ranker | None = None
 
     @property
@@ -72,9 +74,9 @@ class Bundle:
         """By name."""
         return self.fitted.signals
 
-    def with_ranker(self, ranker: Ranker) -> Bundle:
-        """The same signals with a ranker over them."""
-        return replace(self, ranker=ranker)
+    def with_ranker(self, ranker: Ranker, until: int) -> Bundle:
+        """The same signals with a ranker over them, whose own events go to the day `until`."""
+        return replace(self, ranker=ranker, until=max(self.until, until))
 
     def save(self, folder: Path) -> None:
         """Write what `load` reads: Parquet, safetensors, text and JSON, no pickle. TypeError for a signal that is not
@@ -92,7 +94,7 @@ class Bundle:
         choices = self.fitted.choices
         words = {name: choice.words for name, choice in choices.items()}
         ndcg = {name: choice.ndcg for name, choice in choices.items()}
-        settings = _Settings(self.fitted.chosen, words, ndcg, self.depth, self.rank_own, self.split)
+        settings = _Settings(self.fitted.chosen, words, ndcg, self.depth, self.rank_own, self.split, self.until)
         write_json(folder / _SETTINGS, asdict(settings))
         if self.ranker:
             self.ranker.save(folder)
@@ -120,6 +122,7 @@ class Bundle:
             settings.depth,
             settings.rank_own,
             settings.split,
+            settings.until,
             Ranker.load(folder) if Ranker.there_is_one(folder) else None,
         )
 

@@ -10,6 +10,7 @@ import numpy as np
 from training.ranker.signals.base import Floats, Ints, Mask, Pairs, Questions, Signal
 
 _NOTHING = np.empty(0, dtype=np.float32)
+_NO_PAIRS = Pairs(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64))
 
 
 @dataclass(frozen=True)
@@ -28,8 +29,9 @@ class Depth:
 class Candidates:
     """`pairs` by question and item, each once; what each signal says of them, by its name: `scores` and `ranks`.
 
-    A rank is the place among the candidates of the question, from 1; NaN where the signal says nothing of the item.
-    `best` is the score that each signal has for the best item of the catalogue: [questions].
+    A rank is the place among the candidates of the question, from 1; NaN where the signal says nothing of the item. A
+    pair that was joined to them has the place that it would have among them, and moves none of theirs. `best` is the
+    score that each signal has for the best item of the catalogue: [questions].
     """
 
     pairs: Pairs
@@ -44,42 +46,58 @@ def candidates(
     depth: Depth,
     allowed: Mask | None = None,
     left_out: Sequence[Ints] | None = None,
+    joined: Pairs = _NO_PAIRS,
 ) -> Candidates:
-    """The first items of every signal, of the `allowed` ones; without those that are `left_out` of each question."""
-    size = max(signal.catalogue for signal in signals.values())
+    """The first items of every signal, of the `allowed` ones; without those that are `left_out` of each question.
+
+    `joined`: pairs that are wanted beside them, whatever the signals put first.
+    """
     found = []
-    for start, part in asked.parts(size):
-        gone = None if left_out is None else left_out[start : start + len(part)]
-        found.append((start, _of_some(signals, part, depth, allowed, gone)))
+    for start, part in asked.parts(max(signal.catalogue for signal in signals.values())):
+        end = start + len(part)
+        gone = None if left_out is None else left_out[start:end]
+        found.append((start, _of_some(signals, part, depth, allowed, gone, joined.of(start, end))))
     pairs = Pairs.joined([(start, one.pairs) for start, one in found])
-    scores, best = (
+    scores, ranks, best = (
         {name: np.concatenate([_NOTHING, *(getattr(one, kind)[name] for _, one in found)]) for name in signals}
-        for kind in ("scores", "best")
+        for kind in ("scores", "ranks", "best")
     )
-    return Candidates(pairs, scores, {name: places(pairs.questions, values) for name, values in scores.items()}, best)
+    return Candidates(pairs, scores, ranks, best)
 
 
 def _of_some(
-    signals: Mapping[str, Signal], asked: Questions, depth: Depth, allowed: Mask | None, left_out: Sequence[Ints] | None
+    signals: Mapping[str, Signal],
+    asked: Questions,
+    depth: Depth,
+    allowed: Mask | None,
+    left_out: Sequence[Ints] | None,
+    joined: Pairs,
 ) -> Candidates:
     """Each signal works out once what it says of these questions."""
     said = {name: signal.said(asked) for name, signal in signals.items()}
     tops = [one.top(depth.of(name), allowed)[0] for name, one in said.items()]
-    size = 1 + max((int(pairs.items.max()) for pairs in tops if len(pairs)), default=0)
+    size = 1 + max((int(pairs.items.max()) for pairs in (*tops, joined) if len(pairs)), default=0)
     keys = np.unique(np.concatenate([pairs.questions * size + pairs.items for pairs in tops]))
-    pairs = Pairs(keys // size, keys % size)
+    named = Pairs(keys // size, keys % size)
     if left_out is not None:
-        pairs = _without(pairs, left_out, size)
+        named = _without(named, left_out, size)
+    keys = named.questions * size + named.items
+    everything = np.union1d(keys, joined.questions * size + joined.items)
+    pairs, counted = Pairs(everything // size, everything % size), np.isin(everything, keys)
     scores = {name: one.scores(pairs) for name, one in said.items()}
-    return Candidates(pairs, scores, {}, {name: one.best() for name, one in said.items()})
+    ranks = {name: places(pairs.questions, values, counted) for name, values in scores.items()}
+    return Candidates(pairs, scores, ranks, {name: one.best() for name, one in said.items()})
 
 
-def places(questions: Ints, scores: Floats) -> Floats:
-    """The place of each pair among those of its question, best score first, from 1; NaN for a score of 0."""
+def places(questions: Ints, scores: Floats, counted: Mask) -> Floats:
+    """The place of each pair among the `counted` ones of its question, best score first, from 1; NaN for a score of 0.
+
+    All [pairs]. Of equal scores the pair that stands first has the better place.
+    """
     order = np.lexsort((-scores, questions))
-    starts = np.searchsorted(questions, questions)
+    above: Ints = np.cumsum(counted[order]) - counted[order]
     found = np.empty(len(scores), dtype=np.float32)
-    found[order] = np.arange(len(scores)) - starts[order] + 1
+    found[order] = above - above[np.searchsorted(questions, questions)] + 1
     found[scores == 0] = np.nan
     return found
 

@@ -233,6 +233,29 @@ class RankerRow(_Numbered):
             for best, line in zip(order.tolist(), added, strict=True)
         ]
 
+    def chances(self, asked: Sequence[ListRequest], items: Sequence[Sequence[str]]) -> list[Floats]:
+        """The probability of each of the `items` of each question as a list would have it, in their order: [items].
+
+        They are judged beside the candidates of the question, so that what is said of their places is what serving
+        would say. NaN for an item that the ranker does not know.
+        """
+        parts = [slice(start, start + _AT_ONCE) for start in range(0, len(asked), _AT_ONCE)]
+        return [chances for part in parts for chances in self._chances(asked[part], items[part])]
+
+    def _chances(self, asked: Sequence[ListRequest], items: Sequence[Sequence[str]]) -> list[Floats]:
+        numbers = np.array([self._row.get(item, -1) for own in items for item in own], dtype=np.int64)
+        lengths, size = [len(own) for own in items], len(self.catalogue)
+        known, owners = numbers >= 0, np.repeat(np.arange(len(asked)), lengths)
+        joined, questions = Pairs(owners[known], numbers[known]), self._questions(asked)
+        left_out = [self._numbers(one.left_out) for one in asked]
+        among = candidates(self.bundle.signals, questions, self.bundle.depth, None, left_out, joined)
+        table = features(self.bundle.signals, among, questions, self.bundle.facts)
+        keys = among.pairs.questions * size + among.pairs.items
+        rows = np.searchsorted(keys, joined.questions * size + joined.items)
+        values = np.full(len(numbers), np.nan, dtype=np.float32)
+        values[known] = self.ranker.probabilities(self.ranker.scores(Table(table.names, table.values[rows])))
+        return np.split(values, np.cumsum(lengths)[:-1])
+
     def predict(self, frame: pd.DataFrame, params: Mapping[str, Any]) -> pd.DataFrame:
         """The first `k` items and their probabilities for each row of `frame`.
 

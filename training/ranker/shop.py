@@ -68,7 +68,8 @@ class Shop:
     def _bundle(self, rows: Rows, learnt: Learnt, fitted: Fitted) -> Bundle:
         catalogue = [item["item_id"] for item in self.items]
         facts, pasts = Facts.of(learnt, self.items), rows.pasts_by_name()
-        return Bundle(catalogue, fitted, facts, pasts, self.depth, self.rank_own, self.split)
+        until = max((int(days.max()) for days in learnt.days), default=0)
+        return Bundle(catalogue, fitted, facts, pasts, self.depth, self.rank_own, self.split, until)
 
 
 def labelled(bundle: Bundle, samples: Samples, asked: Samples, limit: int, seed: int, *, answered: bool) -> Labelled:

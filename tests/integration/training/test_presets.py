@@ -25,6 +25,7 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, Qwen3Con
 from common.models import ModelVersion
 from common.pipelines import Preset, load_pipeline
 from tests.recommender_kit import write_histories
+from tests.unit.training.ranker_kit import with_ranker
 from tests.unit.training.scid_kit import ITEMS, embed, walk, write_tables
 from training import jobs
 from training.core.backbone import load_backbone
@@ -41,6 +42,10 @@ PREFERENCE = {
     "examples": 30, "least": 5, "choice": {"beams": 20, "least": 2}, "loop": LOOP,
     "gate": {"max_loss": 9.0, "valid": 0.0, "samples": 10},
 }  # fmt: skip
+POLICY = {
+    "examples": 30, "beams": 4, "gate": PREFERENCE["gate"],
+    "policy": {"rounds": 2, "prompts": 8, "minibatch": 4, "rows": 2},
+}  # fmt: skip
 WIDTHS = {"hidden_size": 16, "layers": 2, "heads": 2, "kv_heads": 1, "head_size": 8, "intermediate_size": 24}
 SIZES: dict[str, dict[str, Any]] = {
     "semantic_ids": {"codes": 8, "width": 6},
@@ -51,10 +56,12 @@ SIZES: dict[str, dict[str, Any]] = {
         "gate": {"item_collisions": 1.0, "level_1_usage": 0.0, "perplexity": 0.0},
     },
     "sft": {"loop": LOOP},
-    "grpo": {"examples": 30, "beams": 4, "gate": PREFERENCE["gate"],
-             "policy": {"rounds": 2, "prompts": 8, "minibatch": 4, "rows": 2}},
+    "sft_listwise": {"loop": LOOP},
+    **dict.fromkeys(("grpo", "grpo_ranked"), POLICY),
     "evaluate": {"samples": 12, "resamples": 20},
-    **dict.fromkeys(("sp", "sp_easy", "sp_medium", "sp_hard", "rf_easy", "rf_hard"), PREFERENCE),
+    **dict.fromkeys(
+        ("sp", "sp_easy", "sp_medium", "sp_hard", "rf_easy", "rf_hard", "rank_easy", "rank_hard"), PREFERENCE
+    ),
 }  # fmt: skip
 
 
@@ -84,6 +91,14 @@ def samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
         table = table.append_column(name, pa.array(values, pa.string()))
     pq.write_table(table, folder / "next_item_training_set.parquet")
     return folder
+
+
+@pytest.fixture(scope="module")
+def ranker(samples: Path) -> Path:
+    """A ranker of the shop."""
+    tables = {"next_item_training_set": TableRef((str(samples / "next_item_training_set.parquet"),))}
+    shop = StageSpec("generative_rec", "sft", str(samples), 3, tables)
+    return Path(with_ranker(shop, samples / "ranker", ITEMS).models["ranker"][0].folder)
 
 
 def sized(preset: Preset, **more: Mapping[str, Any]) -> Job:
@@ -124,12 +139,13 @@ def check_nightly(specs: list[StageSpec], preset: Preset, folder: Path) -> None:
     assert {row["item_id"] for row in rows} <= set(ITEMS)
 
 
-def test_every_stage_of_bench_runs(samples: Path, tmp_path: Path) -> None:
-    backbone = {"sft_text": {"backbone": WIDTHS, "loop": LOOP}, "sft": {"backbone": WIDTHS}}
-    specs = stage_specs(sized("bench", **backbone), samples, tmp_path, seed=3)
+def test_every_stage_of_bench_runs(samples: Path, ranker: Path, tmp_path: Path) -> None:
+    narrow = {"backbone": WIDTHS}
+    backbone = {"sft_text": {**narrow, "loop": LOOP}, "sft": narrow, "sft_listwise": narrow}
+    specs = stage_specs(sized("bench", **backbone), samples, tmp_path, seed=3, models={"ranker": ranker})
     jobs.run(specs, tmp_path)
     found = check_chain(specs)
-    assert {"sft_text", "grpo", "rf_hard"} <= found.keys()
+    assert {"sft_text", "grpo", "rf_hard", "sft_listwise", "grpo_ranked", "rank_hard"} <= found.keys()
     check_nightly(specs, "bench", tmp_path)
 
 
@@ -151,18 +167,19 @@ def write_backbone(folder: Path, *, tied: bool) -> Path:
 
 
 @pytest.fixture(scope="module")
-def production(samples: Path, tmp_path_factory: pytest.TempPathFactory) -> list[StageSpec]:
+def production(samples: Path, ranker: Path, tmp_path_factory: pytest.TempPathFactory) -> list[StageSpec]:
     """All stages of the preset, done, from a backbone with tied embeddings."""
     folder = tmp_path_factory.mktemp("production")
     backbone = write_backbone(folder / "backbone", tied=True)
-    specs = stage_specs(sized("production", sft={"backbone": {"path": str(backbone)}}), samples, folder, seed=3)
+    job, models = sized("production", sft={"backbone": {"path": str(backbone)}}), {"ranker": ranker}
+    specs = stage_specs(job, samples, folder, seed=3, models=models)
     jobs.run(specs, folder)
     return specs
 
 
 def test_every_stage_of_production_runs_from_a_backbone_by_path(production: list[StageSpec], tmp_path: Path) -> None:
     found = check_chain(production)
-    assert {"sft", "sp_easy", "rf_hard"} <= found.keys()
+    assert {"sft", "sp_easy", "rf_hard", "rank_hard"} <= found.keys()
     check_nightly(production, "production", tmp_path)
 
 

@@ -77,6 +77,8 @@ def test_values_are_merged_to_any_depth() -> None:
 
 def test_null_takes_a_value_out_and_keeps_the_others() -> None:
     assert merged({"a": {"b": 1, "c": None}, "d": 2}, {"a": {"b": None}}) == {"a": {"c": None}, "d": 2}
+    assert merged({"d": 2}, {"a": {"b": None, "c": {"e": None, "f": 1}}}) == {"a": {"c": {"f": 1}}, "d": 2}
+    assert merged({}, {"a": {"b": None}}, nulls=True) == {"a": {"b": None}}
 
 
 def test_an_unknown_job_stage_or_table_is_named(root: Path, tmp_path: Path) -> None:
@@ -138,7 +140,7 @@ def test_a_folder_that_cannot_be_used_is_named_without_a_traceback(
 ) -> None:
     (root.parent / "out").touch()
     assert main(shop_job(root, monkeypatch, untouched)) == EXIT_BUG
-    assert f"could not be used.\n  where: {root.parent / 'out' / 'codes'}\n" in capsys.readouterr().err
+    assert f"A folder could not be made.\n  where: {root.parent / 'out' / 'codes'}\n" in capsys.readouterr().err
 
 
 def test_ctrl_c_ends_a_job_with_130_and_a_line(

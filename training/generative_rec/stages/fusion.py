@@ -13,16 +13,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from training.core.errors import DataError, LeftOut
 from training.core.stage import StageResult, StageSpec, resolve_config
 from training.generative_rec.fusion import package as package_fused
 from training.generative_rec.fusion import with_generator
+from training.generative_rec.ranker_view import RankerView
 from training.generative_rec.serve import Recommender, Serving, package
 from training.next_item.samples import Split, model_folder, of_catalogue, read_samples, refuse_other_split
 from training.ranker.bundle import Bundle
 from training.ranker.learner import LearnerConfig, Ranker
 from training.ranker.parts import parted
-from training.ranker.serve import bundle_of
 from training.ranker.serve import package as package_ranker
 from training.ranker.shop import labelled
 
@@ -45,33 +44,22 @@ class Config:
 def main(spec: StageSpec) -> StageResult:
     """Learn both mixtures, leave `model/` and `refit/`."""
     config = resolve_config(spec, Config)
-    bundle, codes, generator = _bundle(spec, config), spec.artifact(config.codes), spec.out_dir / "generator"
+    codes, generator = spec.artifact(config.codes), spec.out_dir / "generator"
+    refuse_other_split(codes, config.split)
+    bundle = RankerView.of(spec, config.split).row.bundle
     package(spec.artifact(config.model) / model_folder(config.split), codes, config.serving, generator)
-    fused = _ranker(spec, config, with_generator(bundle, Recommender.load(generator), config.serving.beams))
-    package_fused(bundle.with_ranker(fused), generator, spec.out_dir / "model")
-    refit = _ranker(spec, config, bundle)
-    package_ranker(bundle.with_ranker(refit), spec.out_dir / "refit")
+    fused, until = _ranker(spec, config, with_generator(bundle, Recommender.load(generator), config.serving.beams))
+    package_fused(bundle.with_ranker(fused, until), generator, spec.out_dir / "model")
+    refit, until = _ranker(spec, config, bundle)
+    package_ranker(bundle.with_ranker(refit, until), spec.out_dir / "refit")
     return StageResult({"trees": float(fused.trees.num_trees()), "refit.trees": float(refit.trees.num_trees())})
 
 
-def _bundle(spec: StageSpec, config: Config) -> Bundle:
-    refuse_other_split(spec.artifact(config.codes), config.split)
-    bundle = bundle_of(spec.models.get("ranker", ()))
-    if bundle is None:
-        raise LeftOut("no ranker has been trained yet", do="run train_ranker; until then the generator is served alone")
-    if bundle.split != config.split:
-        raise DataError(
-            f"a ranker of the split {bundle.split} is asked for in a run of {config.split}",
-            where="the model `ranker`",
-            why="what one split trains on, another one tests",
-            do="give a ranker of the same split",
-        )
-    return bundle
-
-
-def _ranker(spec: StageSpec, config: Config, bundle: Bundle) -> Ranker:
+def _ranker(spec: StageSpec, config: Config, bundle: Bundle) -> tuple[Ranker, int]:
+    """The mixture, and the last day that it has learnt of."""
     samples = of_catalogue(read_samples(spec, config.split), bundle.catalogue)
     parts = parted(samples, config.split, "validation", config.share, spec.seed)
     learnt = labelled(bundle, samples, parts.learn, config.questions, spec.seed, answered=True)
     stop = labelled(bundle, samples, parts.stop, config.stop_questions, spec.seed, answered=False)
-    return Ranker.fit(learnt, stop, config.learner, spec.seed)
+    until = int(parts.learn.days[parts.learn.rows].max())
+    return Ranker.fit(learnt, stop, config.learner, spec.seed), until

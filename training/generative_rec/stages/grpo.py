@@ -1,8 +1,10 @@
 """Stage: GRPO with the ranking reward over the catalogue's beams (MiniOneRec), from an SFT model.
 
 The beams of a training sample are its group: the true item earns 1, the others lose more the higher they stand, and a
-group without the true item teaches nothing. Weights are chosen by validation NDCG@10 and the gate is that of the
-preference stages. Reads and writes as they do; lost on a kill: the rounds since the last checkpoint.
+group without the true item teaches nothing, unless the shop's ranker says of each miss how likely it would be
+(`ranker`, the row `grpo_ranked`; where there is no ranker that stage is left out). Weights are chosen by validation
+NDCG@10 and the gate is that of the preference stages. Reads and writes as they do; lost on a kill: the rounds since the
+last checkpoint.
 """
 
 from __future__ import annotations
@@ -15,14 +17,17 @@ from training.core.policy.trainer import PolicyConfig, PolicyTrainer
 from training.core.policy.variants.grpo import grpo
 from training.core.stage import StageResult, StageSpec, resolve_config
 from training.generative_rec.alignment import AlignmentConfig, AlignmentStage
-from training.generative_rec.rewards import RANKING
+from training.generative_rec.ranker_view import RankerView
+from training.generative_rec.rewards import RANKING, ranker_reward
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config(AlignmentConfig):
-    """`beams`: the size of a group. `kl`, `clip`: of the surrogate."""
+    """`beams`: the size of a group. `ranker`: the weight of the ranker's reward, 0: there is none. `kl`, `clip`: of the
+    surrogate."""
 
     beams: int = 16
+    ranker: float = 0.0
     kl: float = 0.001
     clip: float = 0.2
     policy: PolicyConfig = field(default_factory=PolicyConfig)
@@ -31,9 +36,11 @@ class Config(AlignmentConfig):
 def main(spec: StageSpec) -> StageResult:
     """Train, hold the gate, write `model/` and `gate.json`."""
     config = resolve_config(spec, Config)
+    view = RankerView.of(spec, config.split) if config.ranker else None
     stage = AlignmentStage.start(spec, config)
     items = stage.items
-    variant = grpo(Beams(items.trie, items.tokens, config.beams), RANKING, config.kl, config.clip)
+    rewards = [*RANKING, *([ranker_reward(config.ranker, view, items, stage.examples)] if view else [])]
+    variant = grpo(Beams(items.trie, items.tokens, config.beams), rewards, config.kl, config.clip)
     trainer = PolicyTrainer(stage.model, stage.pad, variant, config.policy, spec.seed, spec.out_dir, run=spec.hash)
     requests = [Request(one.prompt, items.tokens[one.item]) for one in stage.examples]
     start = -float(stage.gate.before.gains.mean())

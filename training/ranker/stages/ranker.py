@@ -63,7 +63,8 @@ def main(spec: StageSpec) -> StageResult:
     learnt = labelled(before, early or parts.full, parts.learn, config.questions, spec.seed, answered=True)
     stop = labelled(full, parts.full, parts.stop, config.stop_questions, spec.seed, answered=False)
     ranker = Ranker.fit(learnt, stop, config.learner, spec.seed)
-    package(full.with_ranker(ranker), spec.out_dir / "model")
+    until = int(parts.learn.days[parts.learn.rows].max())
+    package(full.with_ranker(ranker, until), spec.out_dir / "model")
     return StageResult(_metrics(full, ranker, learnt, stop))
 
 

@@ -1,4 +1,5 @@
-"""Preference stages and GRPO: where they start, what they learn from, a kill, the gate, what goes on."""
+"""Preference stages and GRPO: where they start, what they learn from, a kill, the gate, what goes on; without a ranker
+and with one."""
 
 from __future__ import annotations
 
@@ -12,7 +13,18 @@ from typing import Any
 import pytest
 import torch
 
-from tests.unit.training.alignment_kit import Killed, after, killed_in_step, load, logged, named, weights, write_start
+from tests.unit.training.alignment_kit import (
+    ITEMS,
+    Killed,
+    after,
+    killed_in_step,
+    load,
+    logged,
+    named,
+    weights,
+    write_start,
+)
+from tests.unit.training.ranker_kit import with_ranker
 from training.core.errors import DataError, Preempted
 from training.core.gated_stage import StageGate
 from training.core.preference import Preference, with_reference
@@ -33,12 +45,20 @@ POLICY: dict[str, Any] = {
     "eval_rounds": 4, "checkpoint_rounds": 3,
 }  # fmt: skip
 GRPO = {"beams": 12, "policy": POLICY, "gate": OPEN}
+RANKED = {**SELF_PLAY, "source": "ranker", "level": "mixed", "choice": {**CHOICE, "least": 1}}
 SHORT = {**GRPO, "policy": {**POLICY, "rounds": 6}}
 
 
 @pytest.fixture
 def spec(tmp_path: Path) -> StageSpec:
     return write_start(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def ranked(tmp_path_factory: pytest.TempPathFactory) -> StageSpec:
+    """The same shop with a ranker."""
+    folder = tmp_path_factory.mktemp("ranked")
+    return with_ranker(write_start(folder), folder / "ranker", ITEMS)
 
 
 @pytest.fixture(scope="module")
@@ -191,13 +211,24 @@ def test_a_stage_hands_on_its_first_weights_where_no_later_ones_are_better(good:
 
 
 @pytest.mark.parametrize(
-    ("main", "config"), [(progressive.main, SELF_PLAY), (progressive.main, FEEDBACK), (grpo.main, SHORT)]
+    ("main", "config"),
+    [
+        (progressive.main, SELF_PLAY),
+        (progressive.main, FEEDBACK),
+        (progressive.main, RANKED),
+        (grpo.main, SHORT),
+        (grpo.main, {**SHORT, "ranker": 1.0}),
+    ],
 )
 @pytest.mark.parametrize("softly", [True, False])
 def test_a_stage_that_was_killed_and_started_again_ends_with_the_bits_of_a_straight_one(
-    spec: StageSpec, main: Callable[[StageSpec], StageResult], config: dict[str, Any], softly: bool
+    spec: StageSpec,
+    ranked: StageSpec,
+    main: Callable[[StageSpec], StageResult],
+    config: dict[str, Any],
+    softly: bool,
 ) -> None:
-    straight = named(spec, "stage", config)
+    straight = named(replace(spec, models=ranked.models), "stage", config)
     killed = replace(straight, out=str(straight.out_dir.with_name("killed")))
     run_stage(straight, main)
     with killed_in_step(4, softly=softly), pytest.raises(Preempted if softly else Killed):
@@ -242,3 +273,39 @@ def test_what_a_stage_knows_of_the_model_that_it_hands_on_is_not_measured_again(
     model, items = load(below, below.out)
     asked = draw_examples(of_subset(read_samples(below, "time"), "valid"), items, 20, OPEN["samples"], below.seed)
     assert trained.metrics["before"] == Validation(model, items, asked).ndcg()
+
+
+@pytest.mark.parametrize(("main", "config"), [(progressive.main, RANKED), (grpo.main, {**SHORT, "ranker": 1.0})])
+def test_without_a_ranker_a_stage_that_asks_one_is_left_out_before_anything_is_measured(
+    spec: StageSpec,
+    monkeypatch: pytest.MonkeyPatch,
+    main: Callable[[StageSpec], StageResult],
+    config: dict[str, Any],
+) -> None:
+    monkeypatch.setattr(Validation, "gains", lambda self: pytest.fail("measured"))
+    stage = named(spec, "stage", config)
+    run_stage(stage, main)
+    result = json.loads((stage.out_dir / "result.json").read_text())
+    assert result["left_out"] == record(stage)["reason"] == "no ranker has been trained yet"
+    onward = after(named(spec, "onward", SELF_PLAY), stage)
+    run_stage(onward, progressive.main)
+    assert record(onward)["reason"] == "it needs stage, which was left out"
+
+
+def test_the_ranker_chooses_what_is_rejected_and_the_policy_learns_to_prefer_the_truth(ranked: StageSpec) -> None:
+    stage = named(ranked, "stage", {**RANKED, "loop": {**LOOP, "epochs": 8, "patience": 8}})
+    result = progressive.main(stage)
+    assert result.metrics["preferences"] > 30 and result.metrics["accepted"] == 1.0
+    assert logged(stage, "reward_margin")[-1] > logged(stage, "reward_margin")[0] + 0.5
+    other = named(ranked, "other", {**SELF_PLAY, "choice": RANKED["choice"]})
+    progressive.main(other)
+    assert logged(other, "rejected_log_prob")[0] != logged(stage, "rejected_log_prob")[0]
+
+
+def test_the_rankers_reward_is_paid_only_where_it_has_a_weight(ranked: StageSpec) -> None:
+    paid, plain = named(ranked, "paid", {**SHORT, "ranker": 0.5}), named(ranked, "plain", SHORT)
+    for stage in (paid, plain):
+        grpo.main(stage)
+    assert logged(paid, "reward/ranker")[0] > 0.0 and not logged(plain, "reward/ranker")
+    assert logged(paid, "reward/hit")[0] == logged(plain, "reward/hit")[0]
+    assert weights(paid.out) != weights(plain.out)

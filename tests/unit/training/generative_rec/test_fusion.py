@@ -40,7 +40,7 @@ def bundle() -> Bundle:
     learnt = Learnt(4, [np.array([0, 1, 0])], [np.array([1, 2, 3])])
     items = [{"item_id": item, "price": None, "category": None} for item in ITEMS]
     fitted = Fitted({"popularity": Popularity.fit(learnt)}, Chosen(0, {}, None, None), {})
-    return Bundle(ITEMS, fitted, Facts.of(learnt, items), {}, Depth(), True, "time")
+    return Bundle(ITEMS, fitted, Facts.of(learnt, items), {}, Depth(), True, "time", 0)
 
 
 def test_a_beam_is_worth_its_probability_and_no_other_item_is_worth_anything(bundle: Bundle) -> None:

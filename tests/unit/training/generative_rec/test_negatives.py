@@ -1,6 +1,10 @@
-"""Rejected items: levels by shared leading codes, the truth left out, few negatives dropped, silence no dislike."""
+"""Rejected items: levels by shared leading codes or by the ranker, the truth left out, few negatives dropped, silence
+no dislike."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,14 +13,18 @@ from hypothesis import strategies as st
 from transformers import PreTrainedModel
 
 from tests.unit.training.conftest import TINY
+from tests.unit.training.ranker_kit import view
 from training.core.backbone import build_backbone
 from training.core.decoding import beam_search
 from training.core.tokens import Vocabulary, train_text_tokenizer
 from training.generative_rec.item_codes import ItemCodes
 from training.generative_rec.negatives import (
+    FIRST,
     SHARED,
     Choice,
+    Level,
     depth_shared,
+    ranker_rejects,
     real_feedback,
     self_play,
     shared_codes,
@@ -110,3 +118,48 @@ def test_what_was_ever_liked_is_rejected_nowhere_and_a_target_not_liked_is_no_ch
     # One question has a liked target, and nothing to reject; the others are none to learn from.
     assert real_feedback(ITEMS, EXAMPLES, said, "easy", Choice(least=1)) == ([], 1)
     assert real_feedback(ITEMS, EXAMPLES, [*said, ("u1", "i4", "disliked")], "easy", Choice(least=1)) == ([], 1)
+
+
+LEVELS: tuple[Level, ...] = ("easy", "hard", "mixed")
+
+
+def chance(history: Sequence[str], item: str) -> float:
+    """Halved from item to item, starting from the one after the last of the history."""
+    return 0.8 * 0.5 ** ((int(item[1:]) - int(history[-1][1:]) - 1) % len(NUMBERS))
+
+
+@pytest.mark.parametrize("level", list(FIRST))
+def test_the_ranker_rejects_of_the_policys_own_answers_what_is_unlikely_beside_the_likeliest(
+    policy: PreTrainedModel, level: Level
+) -> None:
+    asked = [replace(one, history=("i9", f"i{n}")) for n, one in enumerate(EXAMPLES)]
+    found = ranker_rejects(policy, ITEMS, asked, view(chance), level, Choice(most=4, least=1, beams=20))
+    by_prompt = {sample.prompt: sample for sample in found.kept}
+    beams = beam_search(policy, ITEMS.trie, [one.prompt for one in asked], 20)
+    for question, row in zip(asked, beams.items.tolist(), strict=True):
+        gives = {n: chance(question.history, f"i{n}") for n in row if n != question.item}
+        unlikely = [n for n, given in gives.items() if given < max(gives.values()) / 2]
+        if level == "easy":
+            unlikely.sort(key=gives.__getitem__)
+        elif level == "hard":
+            unlikely.sort(key=gives.__getitem__, reverse=True)
+        sample = by_prompt[question.prompt]
+        assert sample.chosen == ITEMS.tokens[question.item]
+        assert sample.rejected == tuple(ITEMS.tokens[n] for n in unlikely[:4])
+    assert (len(found.kept), found.dropped) == (len(asked), 0)
+
+
+def test_of_equally_unlikely_answers_the_policys_first_are_rejected_first(policy: PreTrainedModel) -> None:
+    told, choice = view(lambda history, item: 0.8 if item == "i0" else 0.1), Choice(most=4, least=1, beams=28)
+    easy, hard, mixed = (ranker_rejects(policy, ITEMS, EXAMPLES, told, level, choice) for level in LEVELS)
+    assert easy == hard == mixed and easy.kept
+
+
+def test_what_the_ranker_does_not_know_or_finds_all_alike_is_not_rejected(policy: PreTrainedModel) -> None:
+    choice = Choice(least=1, beams=28)
+    for alike in (float("nan"), 0.3):
+        told = view(lambda history, item, alike=alike: alike)  # type: ignore[misc]
+        assert ranker_rejects(policy, ITEMS, EXAMPLES, told, "mixed", choice) == ([], len(EXAMPLES))
+    known = view(lambda history, item: 0.0 if item == "i2" else float("nan") if item == "i4" else 0.3)
+    for sample in ranker_rejects(policy, ITEMS, EXAMPLES, known, "easy", choice).kept:
+        assert sample.rejected == (ITEMS.tokens[2],)

@@ -68,3 +68,39 @@ def test_every_bench_job_is_made_of_configs_that_its_stages_take(job: str, tmp_p
         named = [getattr(config, name, None) for name in ("start", "codes")]
         named += [part for pair in getattr(config, "models", {}).items() for part in pair]
         assert {name for name in named if isinstance(name, str)} <= written
+
+
+BESIDE = {"sft_listwise": "sft", "grpo_ranked": "grpo", "rank_easy": "sp"}
+OF_THE_RANKER = {"ranked", "ranker", "source", "level"}
+
+
+def aligned_with_the_ranker(configs: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """By row, the settings in which it differs from the row that it stands beside: without the ranker's own."""
+    found = {}
+    for row, other in BESIDE.items():
+        if row in configs:
+            own, plain = (dict(configs[name]) for name in (row, other))
+            own["tasks"] = {task: weight for task, weight in own.get("tasks", {}).items() if task != "ranked"}
+            plain.setdefault("tasks", {})
+            settings = (own.keys() | plain.keys()) - OF_THE_RANKER
+            found[row] = {name: own.get(name) for name in settings if own.get(name) != plain.get(name)}
+    return found
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_a_row_that_is_aligned_with_the_ranker_differs_from_its_neighbour_in_that_alone(
+    job: str, tmp_path: Path
+) -> None:
+    for table in ("items", "next_item_training_set"):
+        (tmp_path / f"{table}.parquet").touch()
+    specs = stage_specs(load_job(job), tmp_path, tmp_path / "out", seed=1)
+    found = aligned_with_the_ranker({spec.stage: spec.config for spec in specs})
+    assert not any(found.values()), found
+    if job in ("office_cpu", "office_cpu_leave_one_out", "beauty_cpu", "office_bench"):
+        assert found.keys() == BESIDE.keys()
+
+
+def test_the_check_of_neighbours_can_fail() -> None:
+    plain = {"loop": {"epochs": 2}, "tasks": {"sequential": 1.0}}
+    other = {**plain, "loop": {"epochs": 3}, "tasks": {"sequential": 1.0, "ranked": 1.0}, "ranked": {"top": 5}}
+    assert aligned_with_the_ranker({"sft": plain, "sft_listwise": other}) == {"sft_listwise": {"loop": {"epochs": 3}}}

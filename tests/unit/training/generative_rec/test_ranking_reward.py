@@ -1,10 +1,16 @@
-"""The ranking reward of next items, worked by hand."""
+"""The rewards of next items, worked by hand."""
+
+from __future__ import annotations
 
 import pytest
 
-from training.core.policy.groups import Group, Request, Response
+from tests.unit.training.generative_rec.test_negatives import BOS, ITEMS
+from tests.unit.training.ranker_kit import view
+from training.core.policy.advantages import GroupAdvantage
+from training.core.policy.groups import Group, Request, Response, Round
 from training.core.policy.rewards import rewarded
-from training.generative_rec.rewards import RANKING
+from training.generative_rec.rewards import RANKING, ranker_reward
+from training.generative_rec.validation import Example
 
 
 def group(*responses: tuple[int, ...], truth: tuple[int, ...]) -> Group:
@@ -21,3 +27,32 @@ def test_the_ranking_reward_pays_the_hit_and_charges_a_miss_the_more_the_higher_
 
 def test_without_a_hit_the_ranking_reward_is_zero_for_all() -> None:
     assert rewarded([group((7,), (8,), truth=(9,))], RANKING, 0.0)[0].total().tolist() == [0.0, 0.0]
+
+
+CHANCES = {("i1", "i3"): 0.5, ("i1", "i4"): 0.25, ("i2", "i3"): 0.125, ("i2", "i5"): float("nan")}
+EXAMPLES = [Example("u0", (BOS,), 7, ("i1",)), Example("u1", (BOS,), 3, ("i2",))]
+
+
+def beams(place: int, *items: int) -> Group:
+    """What was answered to the example at a place, in a round that asks others before it."""
+    request = Request((BOS,), ITEMS.tokens[EXAMPLES[place].item], number=5, place=place)
+    return Group(request, tuple(Response(ITEMS.tokens[item], (BOS,)) for item in items))
+
+
+def test_a_miss_earns_what_the_ranker_gives_it_after_the_history_of_its_request_and_a_hit_nothing_more() -> None:
+    term = ranker_reward(0.5, view(lambda history, item: CHANCES[history[-1], item]), ITEMS, EXAMPLES)
+    second, first = rewarded([beams(1, 5, 3), beams(0, 3, 4)], [*RANKING, term], 0.0)
+    assert first.rewards["ranker"].value.tolist() == [0.5, 0.25]
+    assert first.total().tolist() == [0.25, 0.125]  # no hit: nothing else teaches here
+    assert second.rewards["ranker"].value.tolist() == [0.0, 0.0]  # it does not know i5, and i3 is the truth
+    # 1 / log2(2) of 1 + 1 / log2(3) is the penalty of the first beam.
+    assert second.total().tolist() == pytest.approx([-1 / 1.63093, 1.0], rel=1e-5)
+
+
+def test_a_group_without_a_hit_teaches_what_the_ranker_prefers_and_nothing_without_it() -> None:
+    term = ranker_reward(1.0, view(lambda history, item: CHANCES[history[-1], item]), ITEMS, EXAMPLES)
+    for terms, learns in ((RANKING, False), ([*RANKING, term], True)):
+        advantage = GroupAdvantage()(rewarded([beams(0, 4, 3)], terms, 0.0), Round())[0]
+        assert bool(advantage.any()) == learns
+    assert advantage[1] > 0.0 > advantage[0]
+    assert term.function([]) == []

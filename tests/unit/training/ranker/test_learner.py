@@ -7,13 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from training.core.errors import LeftOut
-from training.ranker.candidates import Depth, candidates, places
+from training.ranker.candidates import Candidates, Depth, candidates, places
 from training.ranker.features import Facts, Table, features
 from training.ranker.learner import Labelled, LearnerConfig, Ranker
 from training.ranker.signals import base
-from training.ranker.signals.base import Learnt, Questions, Said
+from training.ranker.signals.base import Learnt, Pairs, Questions, Said
 from training.ranker.signals.covisit import CoVisit
 from training.ranker.signals.personal import Personal
 from training.ranker.signals.popularity import Popularity
@@ -69,8 +71,30 @@ def test_each_signal_works_out_once_what_it_says_of_a_question(monkeypatch: pyte
 
 
 def test_places_count_within_a_question() -> None:
-    assert places(_items(0, 0, 0, 1, 1), np.array([1, 3, 0, 2, 5], dtype=np.float32)).tolist()[:2] == [2, 1]
-    assert places(_items(0, 0, 1), np.array([1, 1, 4], dtype=np.float32)).tolist() == [1, 2, 1]
+    scores = np.array([1, 3, 0, 2, 5], dtype=np.float32)
+    assert places(_items(0, 0, 0, 1, 1), scores, np.ones(5, dtype=bool)).tolist()[:2] == [2, 1]
+    assert places(_items(0, 0, 1), scores[[0, 0, 4]], np.ones(3, dtype=bool)).tolist() == [1, 2, 1]
+    # The second of the first question does not count: nobody stands behind it.
+    counted = np.array([True, False, True, True, False])
+    found = places(_items(0, 0, 0, 1, 1), np.array([1, 3, 2, 2, 5], dtype=np.float32), counted)
+    assert found.tolist() == [2, 1, 1, 1, 1]
+
+
+@given(st.lists(st.tuples(st.integers(0, 1), st.integers(0, 4)), max_size=6))
+def test_what_is_joined_to_the_candidates_moves_none_of_their_places(wanted: list[tuple[int, int]]) -> None:
+    asked = Questions([_items(0, 2), _items(3)])
+    owners, numbers = (_items(*column) for column in zip(*sorted(wanted), strict=True)) if wanted else (_items(),) * 2
+    alone = candidates(SIGNALS, asked, Depth(signal=1, popularity=1))
+    found = candidates(SIGNALS, asked, Depth(signal=1, popularity=1), joined=Pairs(owners, numbers))
+
+    def told(one: Candidates) -> dict[tuple[int, int], list[float]]:
+        keys = zip(one.pairs.questions.tolist(), one.pairs.items.tolist(), strict=True)
+        columns = [*one.scores.values(), *one.ranks.values()]
+        return {key: [float(column[row]) for column in columns] for row, key in enumerate(keys)}
+
+    assert set(told(found)) == {*told(alone), *wanted}
+    for key, values in told(alone).items():
+        np.testing.assert_equal(told(found)[key], values)
 
 
 def test_features_by_hand() -> None:

@@ -12,10 +12,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from tests.unit.training.alignment_kit import Killed, killed_in_step, weights
+from tests.unit.training.ranker_kit import with_ranker
 from tests.unit.training.sample_kit import write_rows
 from training.core.backbone import BackboneConfig, build_backbone, load_backbone, save_backbone
 from training.core.decoding import beam_search
-from training.core.errors import DataError
+from training.core.errors import DataError, Preempted
 from training.core.stage import StageSpec, TableRef, run_stage
 from training.core.tokens import Vocabulary, train_text_tokenizer
 from training.generative_rec.item_codes import ItemCodes, codebooks, read_codes, start_from_text
@@ -166,6 +168,42 @@ def test_leave_one_out_trains_a_second_model_beside_the_first(spec: StageSpec) -
     # the time split has two training samples of each user, leave-one-out one: sequences of three and of two items
     assert result.metrics["steps"] > result.metrics["leave_one_out.steps"] > 0
     assert not torch.equal(first.get_input_embeddings().weight, second.get_input_embeddings().weight)
+
+
+RANKED = {"tasks": {"sequential": 1.0, "ranked": 2.0}, "ranked": {"prefixes": 20}}
+
+
+def test_the_rankers_lists_are_learnt_beside_the_sequences(spec: StageSpec, tmp_path: Path) -> None:
+    ranked = with_ranker(spec, tmp_path / "ranker", ITEMS, share=0.5)
+    config = {**spec.config, "loop": {**LOOP, "epochs": 2}}
+    plain = sft.main(dataclasses.replace(spec, out=str(tmp_path / "plain"), config=config))
+    listwise = sft.main(dataclasses.replace(ranked, out=str(tmp_path / "listwise"), config={**config, **RANKED}))
+    assert listwise.metrics["rows.ranked"] == 20.0 and "rows.ranked" not in plain.metrics
+    assert listwise.metrics["rows.sequential"] == plain.metrics["rows.sequential"]
+    assert listwise.metrics["steps"] > plain.metrics["steps"]
+
+
+def test_without_a_ranker_the_stage_that_asks_for_its_lists_is_left_out(spec: StageSpec) -> None:
+    run_stage(dataclasses.replace(spec, config={**spec.config, **RANKED}), sft.main)
+    result = json.loads((spec.out_dir / "result.json").read_text())
+    assert result["left_out"] == "no ranker has been trained yet"
+    assert not (spec.out_dir / "model").exists()
+
+
+@pytest.mark.parametrize("softly", [True, False])
+def test_a_run_with_the_rankers_lists_that_was_killed_ends_with_the_bits_of_a_straight_one(
+    spec: StageSpec, tmp_path: Path, softly: bool
+) -> None:
+    config = {**spec.config, **RANKED, "loop": {**LOOP, "epochs": 2, "checkpoint_steps": 2}}
+    straight = dataclasses.replace(with_ranker(spec, tmp_path / "ranker", ITEMS, share=0.5), config=config)
+    killed = dataclasses.replace(straight, out=str(tmp_path / "killed"))
+    run_stage(straight, sft.main)
+    with killed_in_step(4, softly=softly), pytest.raises(Preempted if softly else Killed):
+        run_stage(killed, sft.main)
+    run_stage(killed, sft.main)
+    found, expected = (json.loads((one.out_dir / "result.json").read_text()) for one in (killed, straight))
+    assert found["resumed_from"] > 0 and expected["resumed_from"] is None
+    assert weights(killed.out) == weights(straight.out)
 
 
 def test_codes_start_as_far_apart_as_their_vectors(items: ItemCodes, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import pytest
 
 from tests.unit.training.sample_kit import write_rows
 from training.core.stage import StageSpec, TableRef, run_stage
+from training.next_item.recommender import ListRequest
 from training.ranker import shop as shop_module
 from training.ranker.bundle import Bundle
 from training.ranker.serve import RankerRow, SignalRow, load
@@ -149,6 +150,33 @@ def test_a_run_that_was_killed_goes_on_with_the_signals_that_were_fitted(
     whole = Bundle.load(tmp_path / "again" / "ranker" / "model")
     assert killed.ranker is not None and whole.ranker is not None
     assert killed.ranker.trees.model_to_string() == whole.ranker.trees.model_to_string()
+
+
+def test_a_given_item_has_the_probability_of_the_list_whatever_it_is_asked_with(tmp_path: Path) -> None:
+    tables = shop(tmp_path / "shop")
+    trained(tmp_path, tables)
+    row = load(tmp_path / "ranker" / "model")
+    asked = [ListRequest(("i05", "i06"), None, frozenset()), ListRequest((), "u3", frozenset({"i01"}))]
+    lists = [dict(line) for line in row.answer(asked, 30, None)]
+    named = [[item for item, chance in line.items() if chance > 0.0][::3] for line in lists]
+    alone, beside = row.chances(asked, named), row.chances(asked, [[*own, "gone", "i39", own[0]] for own in named])
+    for line, own, first, second in zip(lists, named, alone, beside, strict=True):
+        assert len(own) > 3
+        assert first.tolist() == [line[item] for item in own]
+        assert second[: len(own)].tolist() == first.tolist() and second[-1] == first[0]
+        assert np.isnan(second[len(own)]) and 0.0 <= second[len(own) + 1] <= 1.0
+    assert row.chances([], []) == [] and [len(own) for own in row.chances(asked, [[], ["gone"]])] == [0, 1]
+
+
+@pytest.mark.parametrize(("learn_from", "last"), [("train", DAYS - 3), ("validation", DAYS - 2)])
+def test_a_ranker_says_of_which_split_it_is_and_up_to_which_day_it_has_learnt(
+    tmp_path: Path, learn_from: str, last: int
+) -> None:
+    trained(tmp_path, shop(tmp_path / "shop"), learn_from=learn_from)
+    bundle = Bundle.load(tmp_path / "ranker" / "model")
+    assert (bundle.split, date.fromordinal(date(1970, 1, 1).toordinal() + bundle.until)) == (
+        "time", FIRST + timedelta(days=last),
+    )  # fmt: skip
 
 
 def test_lists_are_full_hold_no_item_that_is_left_out_and_stay_in_the_catalogue_of_the_day(tmp_path: Path) -> None:

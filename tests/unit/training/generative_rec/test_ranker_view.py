@@ -1,0 +1,67 @@
+"""Which ranker a stage may ask, and that it answers as it serves."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import date
+from pathlib import Path
+
+import pytest
+
+from tests.unit.training.alignment_kit import ITEMS, write_samples, write_start
+from tests.unit.training.ranker_kit import with_ranker
+from training.core.errors import DataError, LeftOut
+from training.core.stage import StageSpec, TableRef
+from training.generative_rec.ranker_view import RankerView
+
+
+@pytest.fixture(scope="module")
+def spec(tmp_path_factory: pytest.TempPathFactory) -> StageSpec:
+    folder = tmp_path_factory.mktemp("shop")
+    return with_ranker(write_start(folder), folder / "ranker", ITEMS)
+
+
+def test_a_shop_without_a_ranker_is_told_so(spec: StageSpec) -> None:
+    for models in ({}, {"ranker": ()}):
+        with pytest.raises(LeftOut, match="no ranker has been trained yet"):
+            RankerView.of(replace(spec, models=models), "time")
+
+
+def test_a_ranker_of_another_split_is_refused(spec: StageSpec) -> None:
+    with pytest.raises(DataError, match="fitted for the split time, and this is a run of leave_one_out") as refused:
+        RankerView.of(spec, "leave_one_out")
+    assert not isinstance(refused.value, LeftOut)
+
+
+def test_a_ranker_that_has_learnt_of_a_day_that_is_held_out_is_not_asked(spec: StageSpec, tmp_path: Path) -> None:
+    """The third day was a training day when the ranker learnt; in this run it is one of validation."""
+    parts = [["train", "train", "valid", "test", "test"][step % 5] for step in range(150)]
+    earlier = write_samples(tmp_path / "samples.parquet", split_time=parts)
+    tables = {"next_item_training_set": TableRef((str(earlier),))}
+    with pytest.raises(LeftOut, match="learnt of days after the training part"):
+        RankerView.of(replace(spec, tables=tables), "time")
+
+
+def test_a_ranker_that_learns_from_validation_is_not_asked(spec: StageSpec, tmp_path: Path) -> None:
+    fresh = with_ranker(spec, tmp_path / "fresh", ITEMS, learn_from="validation")
+    with pytest.raises(LeftOut, match="learnt of days after the training part"):
+        RankerView.of(fresh, "time")
+
+
+def test_it_answers_as_it_serves_and_asks_for_nobody(spec: StageSpec) -> None:
+    view, histories = RankerView.of(spec, "time"), [("i1", "i6"), ("i3",), ()]
+    assert date.fromordinal(date(1970, 1, 1).toordinal() + view.row.bundle.until) == date(2024, 1, 3)
+    lists = view.lists(histories, 5, ITEMS)
+    assert lists == view.row.recommend(histories, 5, rank_own=True)
+    assert "i11" in [item for item, _ in lists[0][:2]]  # five further, as most go
+    named = [[item for item, chance in line if chance > 0.0] for line in lists]
+    for line, own, chances in zip(lists, named, view.chances(histories, named), strict=True):
+        assert chances.tolist() == [dict(line)[item] for item in own]
+    assert named[0]
+    assert {item for item, _ in view.lists(histories, 3, ["i11", "i2"])[0]} == {"i11", "i2"}
+
+
+def test_where_own_items_are_not_recommended_none_is_in_a_list(spec: StageSpec, tmp_path: Path) -> None:
+    view = RankerView.of(with_ranker(spec, tmp_path / "new", ITEMS, rank_own=False), "time")
+    (line,) = view.lists([("i1", "i6")], 12, ITEMS)
+    assert {"i1", "i6"}.isdisjoint(item for item, _ in line) and len(line) == 10

@@ -1,0 +1,69 @@
+"""What the shop's ranker says of a history, for stages that align the generator with it.
+
+A ranker has learnt from the very training part that the generator is aligned on: what it says after a training history
+has seen the answer, and all that the user took later. So an answer looks better to it than a new one will, and so do
+the user's own later items; nothing of what is held out is in it (`RankerView.of` sees to that). Its signals of the
+early days, which have not seen the answers, are not packaged. Who asks avoids what can be avoided: a history does not
+say whose it is, as what is known of the user would be the answer itself, and the answer, which is known anyway, is not
+asked about: it is no soft target, earns no more than the hit, and is no measure of what is unlikely.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Self
+
+from training.core.errors import DataError, LeftOut
+from training.core.stage import StageSpec
+from training.next_item.recommender import ListRequest, Ranking
+from training.next_item.samples import Split, of_subset, read_samples
+from training.ranker.serve import RankerRow, bundle_of
+from training.ranker.signals.base import Floats
+
+RANKER = "ranker"
+History = Sequence[str]
+
+
+@dataclass(frozen=True)
+class RankerView:
+    """The ranker, asked for histories (item ids, oldest first) of nobody in particular."""
+
+    row: RankerRow
+
+    @classmethod
+    def of(cls, spec: StageSpec, split: Split) -> Self:
+        """The newest ranker that the spec names, of the same `split` as the stage.
+
+        Raises:
+            LeftOut: there is none yet, or it has learnt of days that this run holds out, as one of a later day does.
+            DataError: it was fitted for another split.
+        """
+        bundle = bundle_of(spec.models.get(RANKER, ()))
+        if bundle is None or bundle.ranker is None:
+            raise LeftOut("no ranker has been trained yet", do="run the ranker's training, and then this one again")
+        if bundle.split != split:
+            raise DataError(
+                f"the ranker was fitted for the split {bundle.split}, and this is a run of {split}",
+                why="what one split trains on, another one tests",
+                do="give a ranker of the same `split`",
+            )
+        train = of_subset(read_samples(spec, split), "train")
+        if bundle.until > train.days[train.rows].max():
+            raise LeftOut(
+                "the ranker has learnt of days after the training part, which are held out here",
+                do="run the ranker's training on the same days",
+            )
+        return cls(RankerRow(bundle, bundle.ranker))
+
+    def lists(self, histories: Sequence[History], k: int, within: Collection[str]) -> list[Ranking]:
+        """The first `k` items `within` after each history, with the probability that each is taken next."""
+        return self.row.answer(self._asked(histories), k, within)
+
+    def chances(self, histories: Sequence[History], items: Sequence[Sequence[str]]) -> list[Floats]:
+        """The probabilities of given `items` after each history: [items] each; see `RankerRow.chances`."""
+        return self.row.chances(self._asked(histories), items)
+
+    def _asked(self, histories: Sequence[History]) -> list[ListRequest]:
+        own = self.row.bundle.rank_own
+        return [ListRequest(history, None, frozenset(() if own else history)) for history in histories]
