@@ -30,7 +30,7 @@ from training.ranker.signals.text import tf_idf
 _SMALL, _LARGE, _USERS, _LENGTH = 10_000, 100_000, 10_000, 20
 _LIMIT_SECONDS, _LIMIT_RATIO = 60.0, 2.0
 _PER_KIND, _KINDS, _WORDS = 50, 6, 1000
-_SASREC_USERS, _LEARN, _STOP = 2000, 3000, 1000
+_SASREC_USERS, _LEARN, _TREES = 2000, 3000, 70
 _AT_ONCE, _LISTED = 512, 20
 _GIB_IN_KIB = 2**20
 
@@ -82,11 +82,11 @@ def fit(folder: Path, items: int) -> None:
     signals["sasrec"] = SASRec.fit(some, SASRecConfig(epochs=1), None)
     told = [{"price": 1.0 + n % 7, "category": f"kind {n // _PER_KIND}"} for n in range(items)]
     ids = [f"i{n:07d}" for n in range(items)]
-    bundle = Bundle(
-        ids, Fitted(signals, chosen, {}), Facts.of(learnt, told), {}, Depth(), rank_own=True, split="time", until=0
-    )
-    learn, stop = sequences[:_LEARN], sequences[-_STOP:]
-    ranker = Ranker.fit(_labelled(bundle, learn), _labelled(bundle, stop), LearnerConfig(), seed=1)
+    fitted, facts = Fitted(signals, chosen, {}), Facts.of(learnt, told)
+    bundle = Bundle(ids, fitted, facts, {}, Depth(), rank_own=True, split="time", until=0)
+    # Stopped by what it learns from, it keeps about all of its trees, in a large shop as in a small one.
+    learn = _labelled(bundle, sequences[:_LEARN])
+    ranker = Ranker.fit(learn, learn, LearnerConfig(rounds=_TREES), seed=1)
     bundle.with_ranker(ranker, 0).save(folder)
 
 

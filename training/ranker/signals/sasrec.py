@@ -125,10 +125,15 @@ class SASRec(Stored):
 
 
 class _Chances(Said):
-    """`logits` [questions, catalogue] of a softmax; a question that is not `known` has no list."""
+    """`logits` [questions, catalogue] of a softmax; a question that is not `known` has no list.
+
+    As few passes over the table as there can be: in a large catalogue each takes as long as all that is sparse.
+    """
 
     def __init__(self, logits: Tensor, known: Mask) -> None:
-        self.logits, self.known, self._all = logits, known, logits.logsumexp(dim=1)
+        self.logits, self.known = logits, torch.from_numpy(known).to(logits.device)
+        self._best = logits.max(dim=1).values
+        self._all = self._best + (logits - self._best.unsqueeze(1)).exp_().sum(dim=1).log_()
 
     def scores(self, pairs: Pairs) -> Floats:
         """See `Said.scores`."""
@@ -140,18 +145,27 @@ class _Chances(Said):
         logits = self.logits
         if allowed is not None:
             logits = logits.masked_fill(torch.from_numpy(~allowed).to(logits.device), -torch.inf)
-        asked = torch.from_numpy(self.known).to(logits.device)
-        last = logits.topk(min(n, logits.shape[1]), dim=1, sorted=False).values.min(dim=1, keepdim=True).values
-        # Those alone that can be in the list; of equals more than that.
-        questions, items = ((logits >= last) & (logits > -torch.inf) & asked.unsqueeze(1)).nonzero(as_tuple=True)
-        found = Pairs(questions.cpu().numpy(), items.cpu().numpy())
+        found = _firsts(logits, n, self.known)
         scores = self.scores(found)
         kept = listed(found, scores, n)
         return Pairs(found.questions[kept], found.items[kept]), scores[kept]
 
     def best(self) -> Floats:
         """See `Said.best`."""
-        return _floats(self.logits.max(dim=1).values - self._all)
+        return _floats(self._best - self._all)
+
+
+def _firsts(logits: Tensor, n: int, known: Tensor) -> Pairs:
+    """The `n` largest of each row that is `known`, and all that equal the last of them; -inf is in none."""
+    values, items = logits.topk(min(n + 1, logits.shape[1]), dim=1)
+    last = values[:, min(n, values.shape[1]) - 1]
+    # Which of equals `topk` takes, it does not say: rows where one is left out are read whole.
+    equal = (values[:, -1] == last) & (values.shape[1] > n) & (last > -torch.inf)
+    rows, places = ((values > -torch.inf) & (known & ~equal).unsqueeze(1)).nonzero(as_tuple=True)
+    more = (known & equal).nonzero().flatten()
+    among, others = (logits[more] >= last[more].unsqueeze(1)).nonzero(as_tuple=True)
+    questions, found = torch.cat([rows, more[among]]), torch.cat([items[rows, places], others])
+    return Pairs(questions.cpu().numpy(), found.cpu().numpy())
 
 
 def _floats(values: Tensor) -> Floats:

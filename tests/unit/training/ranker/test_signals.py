@@ -121,6 +121,24 @@ def test_the_loss_is_the_cross_entropy_of_the_target_beside_what_was_drawn() -> 
     assert found.item() == pytest.approx(expected.item(), rel=1e-5)
 
 
+def test_of_equally_likely_items_the_first_of_the_catalogue_are_listed() -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = Network(6, SMALL)
+    with torch.no_grad():
+        network.item.weight[2:] = network.item.weight[2]
+    said = SASRec(network, 1).said(Questions(rows([1, 0], [], [0])))
+    for n in range(1, 8):
+        pairs, scores = said.top(n)
+        assert pairs.questions.tolist() == [0] * min(n, 6) + [2] * min(n, 6)
+        for question in (0, 2):
+            own = pairs.questions == question
+            assert [item for item in pairs.items[own] if item] == list(range(1, 6))[: (own & (pairs.items > 0)).sum()]
+            assert (np.diff(scores[own]) <= 0).all()
+    allowed = np.array([False, False, False, True, True, True])
+    assert said.top(2, allowed)[0].items.tolist() == [3, 4, 3, 4]
+
+
 def test_the_average_is_of_all_steps_at_first_and_then_of_the_last_ones() -> None:
     network = Network(5, SMALL)
     average, values = _Average(network, 0.75), [8.0, 0.0, 4.0, 4.0, 8.0]
