@@ -53,7 +53,7 @@ def bench_tokenizer() -> dict[str, Any]:
 
 
 def bench_catalogue_scale() -> dict[str, Any]:
-    """Peak memory and time of every stage of the demo preset, on a small and on a ten times larger generated shop.
+    """Peak memory and time of every stage of the demo preset, the ranker's too, on a small and a ten times larger shop.
 
     Bars: 3 GiB a stage; 1.5 times the small shop's time per item and event; 1 GiB more to rank a million items for a
     user. Each stage is a process of its own, its start included. Processor time stands beside the time on the clock,
@@ -75,24 +75,30 @@ def bench_catalogue_scale() -> dict[str, Any]:
 
 
 def _stages(folder: Path, items: int, events: int) -> dict[str, dict[str, float]]:
-    """Seconds, on the clock and of the processor, and peak memory (of the process, in GiB) of each stage."""
+    """Seconds, on the clock and of the processor, and peak memory (of the process, in GiB) of each stage: the ranker's,
+    and those of the generator that is fused with it."""
     write_shop(folder / "samples", items, events)
-    figures = {}
-    for spec in stage_specs(Job("generative_rec", "demo"), folder / "samples", folder / "out", 17):
-        spec.out_dir.mkdir(parents=True)
-        write_json(spec.out_dir / "spec.json", asdict(spec))
-        command = [sys.executable, "-m", "training", f"generative_rec.{spec.stage}", "--spec"]
-        started = time.perf_counter()
-        process = subprocess.Popen([*command, str(spec.out_dir / "spec.json")])
-        _, status, used = os.wait4(process.pid, 0)
-        if status:
-            raise RuntimeError(f"{spec.stage} of {items} items and {events} events ended with {status}")
-        figures[spec.stage] = {
-            "seconds": time.perf_counter() - started,
-            "cpu_seconds": used.ru_utime + used.ru_stime,
-            "peak_gib": used.ru_maxrss / 2**20,
-        }
-    return figures
+    ranked = stage_specs(Job("ranker", "demo"), folder / "samples", folder / "ranker", 17)
+    figures = {f"{spec.system}.{spec.stage}": _ran(spec) for spec in ranked}
+    models = {"ranker": ranked[-1].out_dir / "model"}
+    written = stage_specs(Job("generative_rec", "demo"), folder / "samples", folder / "generator", 17, models=models)
+    return figures | {spec.stage: _ran(spec) for spec in written}
+
+
+def _ran(spec: StageSpec) -> dict[str, float]:
+    spec.out_dir.mkdir(parents=True)
+    write_json(spec.out_dir / "spec.json", asdict(spec))
+    command = [sys.executable, "-m", "training", f"{spec.system}.{spec.stage}", "--spec"]
+    started = time.perf_counter()
+    process = subprocess.Popen([*command, str(spec.out_dir / "spec.json")])
+    _, status, used = os.wait4(process.pid, 0)
+    if status:
+        raise RuntimeError(f"{spec.system}.{spec.stage} in {spec.out_dir} ended with {status}")
+    return {
+        "seconds": time.perf_counter() - started,
+        "cpu_seconds": used.ru_utime + used.ru_stime,
+        "peak_gib": used.ru_maxrss / 2**20,
+    }
 
 
 def _ranking_gib() -> float:
