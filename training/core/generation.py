@@ -1,30 +1,34 @@
 """Text that a model writes: answers to prompts, drawn or greedy, under a grammar where one is given.
 
 The prompt is read once and its cache is shared by all answers to it: they are queries of one forward pass under a tree
-mask, as the beams of `decoding` are. The cache is made in its full length before the first token, so that no step
-copies it, and prompts whose answers have all ended leave the batch.
+mask, as the beams of `decoding` are. The cache grows by many tokens at a time, prompts whose answers have all ended
+leave the batch, and after the prompts models of the Llama family take a shorter way than that of transformers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 from transformers import Cache, PreTrainedModel
-from transformers.cache_utils import CacheLayerMixin
 
 from training.core.choice import Choice
 from training.core.decoding import REQUESTS_AT_ONCE, check_room, left_padded
+from training.core.decoding_step import DecodingStep, suits
 from training.core.hidden import last_layer_at
+from training.core.kept import Kept
 from training.core.masks import attention_mask
 from training.core.precision import inference, laid_out
 from training.core.sequences import Tokens
 
 _LEAVE_SHARE = 0.25
 """Finished prompts leave once they are this share of the batch: each time the cache of the others is copied."""
+
+_Decoder = Callable[[Tensor, Tensor, Tensor, Cache], Tensor]
 
 
 def generate(
@@ -64,12 +68,14 @@ def write(
     """
     _, responses, most = draws.shape
     check_room(model, prompts, responses, most - 1)
-    decoder, head, draws = model.get_decoder(), model.get_output_embeddings(), draws.to(model.device)
+    head, draws = model.get_output_embeddings(), draws.to(model.device)
     batch = _Batch.start(model, prompts, responses, most)
     written = torch.zeros(draws.shape, dtype=torch.int64, device=model.device)
     lengths, is_end = torch.full_like(written[..., 0], most), written.new_tensor(sorted(ends))
-    with laid_out(model):
-        hidden = batch.read_prompts(decoder)
+    known = suits(model)
+    with laid_out(head if known else model):
+        hidden = batch.read_prompts()
+        decoder = DecodingStep(model) if known and most > 1 else partial(_by_transformers, model)
         for step in range(most):
             rows, answers = batch.open_answers
             tokens = choice.tokens(head, hidden, draws[rows, answers, step], written[rows, answers, :step])
@@ -84,42 +90,17 @@ def write(
     return [[tuple(row[:n]) for row, n in zip(answers, counts, strict=True)] for answers, counts in pairs]
 
 
-class _Kept(CacheLayerMixin):  # type: ignore[misc]  # transformers has no types
-    """Keys and values of one layer, [B, H, room, D], filled from the left."""
-
-    is_sliding = False
-
-    def __init__(self, room: int) -> None:
-        super().__init__()
-        self._room, self._length = room, 0
-
-    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        self.dtype, self.device = key_states.dtype, key_states.device
-        self.keys, self.values = (
-            states.new_empty((*states.shape[:2], self._room, states.shape[3])) for states in (key_states, value_states)
-        )
-        self.is_initialized = True
-
-    def update(self, key_states: Tensor, value_states: Tensor, *_: object, **__: object) -> tuple[Tensor, Tensor]:
-        if not self.is_initialized:
-            self.lazy_initialization(key_states, value_states)
-        start, self._length = self._length, self._length + key_states.shape[2]
-        self.keys[:, :, start : self._length] = key_states
-        self.values[:, :, start : self._length] = value_states
-        return self.keys[:, :, : self._length], self.values[:, :, : self._length]
-
-    def keep(self, rows: Tensor) -> None:
-        """Let go of all other rows of the batch."""
-        self.keys, self.values = self.keys.index_select(0, rows), self.values.index_select(0, rows)
-
-    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        return self._length + query_length, 0
-
-    def get_seq_length(self) -> int:
-        return self._length
-
-    def get_max_length(self) -> int:
-        return self._room
+def _by_transformers(model: PreTrainedModel, ids: Tensor, seen: Tensor, positions: Tensor, cache: Cache) -> Tensor:
+    """As `DecodingStep` does it, for any architecture."""
+    output = model.get_decoder()(
+        input_ids=ids,
+        attention_mask=attention_mask(seen, model),
+        position_ids=positions,
+        past_key_values=cache,
+        use_cache=True,
+    )
+    hidden: Tensor = output.last_hidden_state
+    return hidden
 
 
 @dataclass
@@ -139,11 +120,10 @@ class _Batch:
     @classmethod
     def start(cls, model: PreTrainedModel, prompts: Sequence[Tokens], responses: int, most: int) -> _Batch:
         ids, real = left_padded(prompts, model.device)
-        room = ids.shape[1] + responses * (most - 1)
         number = torch.arange(len(ids), device=ids.device)
         return cls(
             model,
-            Cache(layers=[_Kept(room) for _ in range(model.config.num_hidden_layers)]),
+            Cache(layers=[Kept() for _ in range(model.config.num_hidden_layers)]),
             number,
             ids,
             real,
@@ -165,11 +145,11 @@ class _Batch:
         """Of the open answers, those with `ended` [n] are whole."""
         self.open = self.open.masked_scatter(self.open, ~ended)
 
-    def read_prompts(self, decoder: torch.nn.Module) -> Tensor:
+    def read_prompts(self) -> Tensor:
         """Hidden states [B * G, D] that each answer's first token comes of."""
         ends = torch.arange(1, len(self.ids) + 1, device=self.ids.device) * self.ids.shape[1] - 1
         with last_layer_at(self.model, ends):
-            output = decoder(
+            output = self.model.get_decoder()(
                 input_ids=self.ids,
                 attention_mask=self.real.long(),
                 position_ids=(self.real.cumsum(dim=1) - 1).clamp(min=0),
@@ -179,7 +159,7 @@ class _Batch:
         hidden: Tensor = output.last_hidden_state[:, -1].repeat_interleave(self.open.shape[1], dim=0)
         return hidden
 
-    def read(self, decoder: torch.nn.Module, newest: Tensor, step: int) -> Tensor:
+    def read(self, decoder: _Decoder, newest: Tensor, step: int) -> Tensor:
         """Hidden states [n, D] after the `newest` tokens [B, G] of the open answers, which are their `step`-th ones."""
         self._leave()
         most = int(self.open.sum(dim=1).max())
@@ -188,15 +168,8 @@ class _Batch:
         self.owner = torch.cat([self.owner, torch.where(asked, answers, -1)], dim=1)
         own = asked[:, :, None] & (self.owner[:, None, :] == answers[:, :, None])
         seen = torch.cat([self.real[:, None].expand(-1, most, -1), own], dim=2)
-        output = decoder(
-            input_ids=newest[self.prompt].gather(1, answers),
-            attention_mask=attention_mask(seen, self.model),
-            position_ids=(self.real.sum(dim=1, keepdim=True) + step).expand_as(answers),
-            past_key_values=self.cache,
-            use_cache=True,
-        )
-        hidden: Tensor = output.last_hidden_state[asked]
-        return hidden
+        positions = (self.real.sum(dim=1, keepdim=True) + step).expand_as(answers)
+        return decoder(newest[self.prompt].gather(1, answers), seen, positions, self.cache)[asked]
 
     def _leave(self) -> None:
         going = self.open.any(dim=1)

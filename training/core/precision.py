@@ -7,7 +7,7 @@ with the weights from stage to stage.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
@@ -68,29 +68,44 @@ def inference(model: PreTrainedModel) -> Iterator[None]:
 
 
 @contextmanager
-def laid_out(model: PreTrainedModel) -> Iterator[None]:
-    """Inside, linear layers of a bf16 `model` on a CPU have their weights as its products read them; none may learn.
-
-    A product of a few rows with a weight as torch keeps it spends about half of its time on that order. They stand in
-    memory twice meanwhile. These are calls that torch makes itself where it compiles a frozen model.
-    """
-    has_onednn: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-    suits = model.device.type == "cpu" and has_onednn and multiplies_bf16()
-    layers = [m for m in model.modules() if type(m) is nn.Linear and m.weight.dtype is torch.bfloat16 and suits]
+def laid_out(model: nn.Module) -> Iterator[None]:
+    """Inside, linear layers of `model` compute by `Product` where that is faster; none may learn."""
+    layers = [m for m in model.modules() if type(m) is nn.Linear and _suits_onednn(m.weight)]
     try:
         for layer in layers:
-            layer.__dict__["forward"] = _of_laid_out(layer)  # stands before the method of its class
+            layer.__dict__["forward"] = Product(layer.weight, layer.bias)  # stands before the method of its class
         yield
     finally:
         for layer in layers:
             layer.__dict__.pop("forward", None)
 
 
-def _of_laid_out(layer: nn.Linear) -> Callable[[Tensor], Tensor]:
-    weight = torch.ops.mkldnn._reorder_linear_weight(layer.weight.detach(), None)
+class Product:
+    """The linear layer of a `weight` and a `bias`; bf16 on a CPU is laid out once, as its products read it.
 
-    def forward(values: Tensor) -> Tensor:
-        product: Tensor = torch.ops.mkldnn._linear_pointwise(values, weight, layer.bias, "none", [], "")
-        return product
+    A product of a few rows with a weight as torch keeps it spends about half of its time on that order. It stands in
+    memory twice meanwhile. These are calls that torch makes itself where it compiles a frozen model.
+    """
 
-    return forward
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        self._weight, self._bias, self._laid_out = weight, bias, _suits_onednn(weight)
+        if self._laid_out:
+            self._weight = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), None)
+            self._call = torch.ops.mkldnn._linear_pointwise.default
+            self._call_and_add = torch.ops.mkldnn._linear_pointwise.binary
+
+    def __call__(self, values: Tensor, more: Tensor | None = None) -> Tensor:
+        """The product of `values`, and `more` added to it."""
+        if not self._laid_out:
+            found = nn.functional.linear(values, self._weight, self._bias)
+            return found if more is None else found + more
+        if more is None:
+            plain: Tensor = self._call(values, self._weight, self._bias, "none", [], "")
+            return plain
+        added: Tensor = self._call_and_add(values, more, self._weight, self._bias, "add")
+        return added
+
+
+def _suits_onednn(weight: Tensor) -> bool:
+    has_onednn: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    return weight.device.type == "cpu" and weight.dtype is torch.bfloat16 and has_onednn and multiplies_bf16()

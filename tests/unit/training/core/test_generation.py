@@ -14,9 +14,11 @@ from transformers import LogitsProcessorList, PreTrainedModel, TopKLogitsWarper,
 from tests.unit.training.language_kit import llama_tokenizer, tiny_llama
 from tests.unit.training.peers import tiny_qwen
 from training.core.choice import Choice
+from training.core.decoding_step import DecodingStep
 from training.core.errors import DataError
 from training.core.generation import generate, write
 from training.core.grammar import Banned, Both, ByPlace, OneOf
+from training.core.kept import Kept
 
 GREEDY = Choice(temperature=0.0)
 PROMPTS = [(5, 60, 7), (80,), (9, 10, 200, 201, 30), (77, 9), (1, 2, 3, 4), (300, 301)]
@@ -67,18 +69,25 @@ def test_answers_do_not_depend_on_which_prompts_are_beside_and_have_ended() -> N
     assert all((token in ends) == (n + 1 == len(a)) for aa in together for a in aa for n, token in enumerate(a))
 
 
+@pytest.mark.parametrize("known", [True, False])
 def test_finished_prompts_leave_the_batch_and_finished_answers_are_not_asked_again(
-    monkeypatch: pytest.MonkeyPatch,
+    known: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, shapes = tiny_llama(), list[tuple[int, ...]]()
     decoder = model.get_decoder()
-    forward = decoder.forward
+    forward, call = decoder.forward, DecodingStep.__call__
 
     def recording(**inputs: Tensor) -> object:
         shapes.append(tuple(inputs["input_ids"].shape))
         return forward(**inputs)
 
+    def stepping(self: DecodingStep, ids: Tensor, *inputs: Any) -> Tensor:
+        shapes.append(tuple(ids.shape))
+        return call(self, ids, *inputs)
+
     monkeypatch.setattr(decoder, "forward", recording)
+    monkeypatch.setattr(DecodingStep, "__call__", stepping)
+    monkeypatch.setattr("training.core.generation.suits", lambda model: known)
     lengths = [[1, 1], [2, 1], [6, 3], [4, 6]]
     sequences = {(n, g): (*range(10, 9 + length), 2) for n, row in enumerate(lengths) for g, length in enumerate(row)}
 
@@ -92,17 +101,20 @@ def test_finished_prompts_leave_the_batch_and_finished_answers_are_not_asked_aga
     assert shapes == [(4, 5), (3, 2), (2, 2), (2, 2), (2, 1), (2, 1)]
 
 
-def test_the_cache_is_made_once_and_never_joined(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: set[tuple[int, int]] = set()
+def test_the_cache_grows_by_many_tokens_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[int, int]] = []
+    add = Kept.add
+
+    def look(self: Kept, keys: Tensor, values: Tensor) -> None:
+        add(self, keys, values)
+        seen.append((self.keys.data_ptr(), self.keys.shape[1]))
+
+    monkeypatch.setattr(Kept, "add", look)
     model = tiny_llama()
-
-    def look(module: torch.nn.Module, args: Any, kwargs: dict[str, Any], _: Any) -> None:
-        layer = kwargs["past_key_values"].layers[0]
-        seen.add((layer.keys.data_ptr(), layer.keys.shape[2]))
-
-    model.get_decoder().layers[0].register_forward_hook(look, with_kwargs=True)
-    generate(model, PROMPTS[:2], max_tokens=8, ends=[], choice=GREEDY, responses=2)
-    assert len(seen) == 1 and {room for _, room in seen} == {3 + 2 * 7}
+    generate(model, PROMPTS[:1], max_tokens=35, ends=[], choice=GREEDY)
+    layers = model.config.num_hidden_layers
+    assert [size for _, size in seen[::layers]] == [32] * 30 + [64] * 5  # 3 to 32 tokens, and 33 to 37
+    assert len(set(seen[::layers])) == 2
 
 
 @given(
