@@ -37,6 +37,7 @@ from training.ranker.signals.base import (
 from training.ranker.signals.validation import Validation
 
 _PAD = 0
+_WINDOW = 9  # of the steps so far, about a ninth counts
 _SHARES = (0.6, 0.85, 0.96)
 
 
@@ -268,9 +269,9 @@ class _Average:
 
     @torch.no_grad()
     def add(self, newest: Network) -> None:
-        """The mean of all steps at first, then `kept` of what there is."""
+        """`kept` of what there is stays; at first less, so that a short training does not keep where it began."""
+        share = max(1.0 - self._kept, _WINDOW / (_WINDOW + self._steps))
         self._steps += 1
-        share = max(1.0 - self._kept, 1.0 / self._steps)
         for own, other in zip(self.network.parameters(), newest.parameters(), strict=True):
             own.lerp_(other, share)
 

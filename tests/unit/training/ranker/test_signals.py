@@ -139,17 +139,18 @@ def test_of_equally_likely_items_the_first_of_the_catalogue_are_listed() -> None
     assert said.top(2, allowed)[0].items.tolist() == [3, 4, 3, 4]
 
 
-def test_the_average_is_of_all_steps_at_first_and_then_of_the_last_ones() -> None:
+def test_the_average_begins_with_the_newest_step_and_keeps_more_and_more_up_to_its_share() -> None:
     network = Network(5, SMALL)
-    average, values = _Average(network, 0.75), [8.0, 0.0, 4.0, 4.0, 8.0]
-    found = []
-    for value in values:
+    average, found = _Average(network, 0.2), list[float]()
+    for value in (8.0, 0.0, 4.0, 4.0):
         with torch.no_grad():
             network.place.fill_(value)
         average.add(network)
         found.append(float(average.network.place[0, 0].detach()))
-    assert found == pytest.approx([8.0, 4.0, 4.0, 4.0, 5.0])
-    assert network.place[0, 0] == 8.0
+    second = 8.0 * 1 / 10
+    third = second + (4.0 - second) * 9 / 11
+    assert found == pytest.approx([8.0, second, third, third + (4.0 - third) * 0.8])
+    assert network.place[0, 0] == 4.0
 
 
 def test_a_batch_goes_in_pieces_that_hold_each_sequence_once_and_whole() -> None:
