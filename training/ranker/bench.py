@@ -24,7 +24,8 @@ from training.ranker.features import Facts, Table, features
 from training.ranker.learner import Labelled, LearnerConfig, Ranker
 from training.ranker.signals.base import Ints, Learnt, Questions, listed
 from training.ranker.signals.fitting import Chosen, Fitted, SignalsConfig, fit_as_chosen
-from training.ranker.signals.sasrec import SASRec, SASRecConfig
+from training.ranker.signals.sasrec import SASRec
+from training.ranker.signals.self_attention import SASRecConfig
 from training.ranker.signals.text import tf_idf
 
 _SMALL, _LARGE, _USERS, _LENGTH = 10_000, 100_000, 10_000, 20

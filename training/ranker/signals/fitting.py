@@ -14,7 +14,8 @@ from training.ranker.signals.base import Floats, Learnt, Signal
 from training.ranker.signals.covisit import CoVisit, Direction
 from training.ranker.signals.personal import Personal
 from training.ranker.signals.popularity import Popularity
-from training.ranker.signals.sasrec import SASRec, SASRecConfig
+from training.ranker.signals.sasrec import SASRec
+from training.ranker.signals.self_attention import SASRecConfig
 from training.ranker.signals.text import TextSimilarity
 from training.ranker.signals.validation import Validation
 

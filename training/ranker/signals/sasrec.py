@@ -10,22 +10,19 @@ it was tried (docs/LOG.md). Trained on every position; the epoch is chosen by ND
 from __future__ import annotations
 
 import copy
-import math
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import cached_property
 from typing import Self
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from training.core.errors import LeftOut
 from training.core.progress import Progress
 from training.ranker.signals.base import (
     Arrays,
     Floats,
-    Ints,
     Learnt,
     Mask,
     Pairs,
@@ -34,30 +31,8 @@ from training.ranker.signals.base import (
     Stored,
     listed,
 )
+from training.ranker.signals.self_attention import Average, Network, SASRecConfig, padded, step
 from training.ranker.signals.validation import Validation
-
-_PAD = 0
-_SHARES = (0.6, 0.85, 0.96)
-
-
-@dataclass(frozen=True)
-class SASRecConfig:
-    """Sizes and schedule. `length` counts items; `temperature` divides cosines; of `averaging` is the share that the
-    average of the weights keeps of itself at a step; `patience` counts epochs without a better validation NDCG@10."""
-
-    width: int = 64
-    layers: int = 1
-    heads: int = 2
-    length: int = 50
-    dropout: float = 0.3
-    negatives: int = 1024
-    temperature: float = 0.07
-    averaging: float = 0.995
-    learning_rate: float = 2e-3
-    weight_decay: float = 0.01
-    batch_size: int = 128
-    epochs: int = 24
-    patience: int = 5
 
 
 class SASRec(Stored):
@@ -173,67 +148,6 @@ def _floats(values: Tensor) -> Floats:
     return found
 
 
-class Network(nn.Module):
-    """The transformer, and the embeddings of items, which are its output layer too."""
-
-    def __init__(self, size: int, config: SASRecConfig) -> None:
-        super().__init__()
-        self.size, self.config = size, config
-        self.item = nn.Embedding(size + 1, config.width, padding_idx=_PAD)
-        self.place = nn.Parameter(torch.empty(config.length, config.width))
-        self.dropout = nn.Dropout(config.dropout)
-        layer = nn.TransformerEncoderLayer(
-            config.width, config.heads, 4 * config.width, config.dropout, "gelu", batch_first=True, norm_first=True
-        )
-        self.layers = nn.TransformerEncoder(
-            layer, config.layers, nn.LayerNorm(config.width), enable_nested_tensor=False
-        )
-        for values in (self.item.weight, self.place):
-            nn.init.normal_(values, std=0.02)
-        with torch.no_grad():
-            self.item.weight[_PAD] = 0.0
-
-    def forward(self, rows: Tensor) -> Tensor:
-        """Items counted from 1, [batch, length] -> states [batch, length, width]; padding comes last."""
-        return self.states(self.item(rows))
-
-    def states(self, vectors: Tensor) -> Tensor:
-        """The same of the items' vectors, [batch, length, width]."""
-        length = vectors.shape[1]
-        later = torch.ones(length, length, dtype=torch.bool, device=vectors.device).triu(1)
-        # As large as the states that the layers add to them: without it the first epochs learn next to nothing.
-        items = vectors * math.sqrt(self.config.width)
-        states: Tensor = self.layers(self.dropout(items + self.place[:length]), mask=later, is_causal=True)
-        return states
-
-    def vectors(self, parts: Sequence[Tensor]) -> list[Tensor]:
-        """Of the items of each part, in one look-up: the gradient of each look-up is as large as the catalogue."""
-        found = self.item(torch.cat([part.flatten() for part in parts])).split([part.numel() for part in parts])
-        return [own.view(*part.shape, -1) for own, part in zip(found, parts, strict=True)]
-
-    def last(self, histories: Sequence[Ints]) -> Tensor:
-        """The states of the last item of each history, 0 for an empty one: [histories, width]."""
-        rows = padded(histories, self.config.length).to(self.place.device)
-        lengths = (rows != _PAD).sum(dim=1)
-        states = self(rows)[torch.arange(len(rows)), (lengths - 1).clamp(min=0)]
-        known: Tensor = states * (lengths > 0).unsqueeze(1)
-        return known
-
-    def directions(self, vectors: Tensor) -> Tensor:
-        """[n, width], as long as the root of 1 / temperature each: their products are the logits."""
-        return nn.functional.normalize(vectors, dim=1) / math.sqrt(self.config.temperature)
-
-
-def padded(sequences: Sequence[Ints], length: int) -> Tensor:
-    """The last items of each sequence, counted from 1, padded at the end: [sequences, at most `length`]."""
-    longest = max(1, min(length, max((len(one) for one in sequences), default=1)))
-    rows = np.full((len(sequences), longest), _PAD, dtype=np.int64)
-    for row, sequence in zip(rows, sequences, strict=True):
-        end = sequence[-longest:]
-        row[: len(end)] = end + 1
-    return torch.from_numpy(rows)
-
-
 def _trained(
     network: Network, learnt: Learnt, config: SASRecConfig, validation: Validation | None
 ) -> tuple[Network, int]:
@@ -242,12 +156,12 @@ def _trained(
     optimizer = torch.optim.AdamW(
         network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
     )
-    average, best, chosen = _Average(network, config.averaging), -1.0, 0
+    average, best, chosen = Average(network, config.averaging), -1.0, 0
     kept = copy.deepcopy(network.state_dict())
     with Progress(config.epochs, "sasrec", "epoch") as progress:
         for epoch in range(1, config.epochs + 1):
             for batch in torch.split(torch.randperm(len(rows)), config.batch_size):
-                _step(network, rows[batch], optimizer, config)
+                step(network, rows[batch], optimizer, config)
                 average.add(network)
             quality = float(epoch) if validation is None else validation.ndcg(SASRec(average.network, epoch))
             progress.advance(valid_ndcg=f"{quality:.4f}" if validation else "not asked")
@@ -257,56 +171,3 @@ def _trained(
                 break
     network.load_state_dict(kept)
     return network, chosen
-
-
-class _Average:
-    """The weights of the last steps, the newest weighing most (Polyak and Juditsky 1992): they rank better than the
-    newest alone, and change less from epoch to epoch."""
-
-    def __init__(self, network: Network, kept: float) -> None:
-        self.network, self._kept, self._steps = copy.deepcopy(network), kept, 0
-
-    @torch.no_grad()
-    def add(self, newest: Network) -> None:
-        """The mean of all steps at first, then `kept` of what there is."""
-        self._steps += 1
-        share = max(1.0 - self._kept, 1.0 / self._steps)
-        for own, other in zip(self.network.parameters(), newest.parameters(), strict=True):
-            own.lerp_(other, share)
-
-
-def _step(network: Network, rows: Tensor, optimizer: torch.optim.Optimizer, config: SASRecConfig) -> None:
-    """Of one batch of sequences."""
-    network.train()
-    device = network.place.device
-    pieces = [piece.to(device) for piece in _pieces(rows)]
-    known = [piece[:, 1:] != _PAD for piece in pieces]
-    target = torch.cat([piece[:, 1:][asked] for piece, asked in zip(pieces, known, strict=True)])
-    drawn = torch.randint(1, network.size + 1, (config.negatives,)).to(device)
-    *seen, right, others = network.vectors([*(piece[:, :-1] for piece in pieces), target, drawn])
-    states = torch.cat([network.states(own)[asked] for own, asked in zip(seen, known, strict=True)])
-    optimizer.zero_grad()
-    torch.autograd.backward(sampled_softmax(*map(network.directions, (states, right, others))))
-    optimizer.step()
-
-
-def _pieces(rows: Tensor) -> Iterator[Tensor]:
-    """The rows of a batch by length, each piece as wide as its longest: most are short, and padding costs time.
-
-    Whole batches of one length cost quality instead: those of short sequences, with few targets in each, would weigh as
-    much as those of long ones.
-    """
-    order = (rows != _PAD).sum(dim=1).argsort()
-    ends = [int(share * len(rows)) for share in _SHARES]
-    for piece in order.tensor_split(ends):
-        if len(piece):
-            yield rows[piece][:, : int((rows[piece] != _PAD).sum(dim=1).max())]
-
-
-def sampled_softmax(states: Tensor, right: Tensor, others: Tensor) -> Tensor:
-    """Mean cross-entropy of the right items [n, width] of the states [n, width] beside the drawn ones [k, width].
-
-    A target that was drawn stands in the sum twice, once in as many catalogues as it has items; nothing is left out.
-    """
-    beside = torch.logsumexp(states @ others.T, dim=1)
-    return nn.functional.softplus(beside - (states * right).sum(dim=1)).mean()

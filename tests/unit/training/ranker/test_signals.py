@@ -18,7 +18,8 @@ from training.ranker.signals.base import Learnt, Pairs, Questions, Signal
 from training.ranker.signals.covisit import CoVisit
 from training.ranker.signals.personal import Personal
 from training.ranker.signals.popularity import Popularity
-from training.ranker.signals.sasrec import Network, SASRec, SASRecConfig, _Average, _pieces, padded, sampled_softmax
+from training.ranker.signals.sasrec import SASRec
+from training.ranker.signals.self_attention import Average, Network, SASRecConfig, padded, pieces_of, sampled_softmax
 from training.ranker.signals.text import TextSimilarity, tf_idf
 from training.ranker.signals.validation import Validation
 
@@ -139,28 +140,29 @@ def test_of_equally_likely_items_the_first_of_the_catalogue_are_listed() -> None
     assert said.top(2, allowed)[0].items.tolist() == [3, 4, 3, 4]
 
 
-def test_the_average_is_of_all_steps_at_first_and_then_of_the_last_ones() -> None:
+def test_the_average_begins_with_the_newest_step_and_keeps_more_and_more_up_to_its_share() -> None:
     network = Network(5, SMALL)
-    average, values = _Average(network, 0.75), [8.0, 0.0, 4.0, 4.0, 8.0]
-    found = []
-    for value in values:
+    average, found = Average(network, 0.2), list[float]()
+    for value in (8.0, 0.0, 4.0, 4.0):
         with torch.no_grad():
             network.place.fill_(value)
         average.add(network)
         found.append(float(average.network.place[0, 0].detach()))
-    assert found == pytest.approx([8.0, 4.0, 4.0, 4.0, 5.0])
-    assert network.place[0, 0] == 8.0
+    second = 8.0 * 1 / 10
+    third = second + (4.0 - second) * 9 / 11
+    assert found == pytest.approx([8.0, second, third, third + (4.0 - third) * 0.8])
+    assert network.place[0, 0] == 4.0
 
 
 def test_a_batch_goes_in_pieces_that_hold_each_sequence_once_and_whole() -> None:
     lengths = [2, 6, 2, 3, 2, 2, 5, 2]
     batch = padded(rows(*[[10 * n + place for place in range(length)] for n, length in enumerate(lengths)]), 6)
-    pieces = list(_pieces(batch))
+    pieces = list(pieces_of(batch))
     assert [piece.shape[1] for piece in pieces] == [2, 3, 5, 6]
     assert sorted(item for piece in pieces for item in piece.flatten().tolist() if item) == sorted(
         item for item in batch.flatten().tolist() if item
     )
-    assert [piece.tolist() for piece in _pieces(batch[:1, :2])] == [batch[:1, :2].tolist()]
+    assert [piece.tolist() for piece in pieces_of(batch[:1, :2])] == [batch[:1, :2].tolist()]
 
 
 ITEMS = 9
