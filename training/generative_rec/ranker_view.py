@@ -2,10 +2,12 @@
 
 A ranker has learnt from the very training part that the generator is aligned on: what it says after a training history
 has seen the answer, and all that the user took later. So an answer looks better to it than a new one will, and so do
-the user's own later items; nothing of what is held out is in it (`RankerView.of` sees to that). Its signals of the
-early days, which have not seen the answers, are not packaged. Who asks avoids what can be avoided: a history does not
-say whose it is, as what is known of the user would be the answer itself, and the answer, which is known anyway, is not
-asked about: it is no soft target, earns no more than the hit, and is no measure of what is unlikely.
+the user's own later items; no event that is held out is in it (`RankerView.of` sees to that). But it has made its
+choices, stopped and been calibrated on the validation part, by which an aligned stage chooses its weights and passes
+its gate: validation is kind to what follows the ranker, and only test says what it is worth (docs/LOG.md). Its signals
+of the early days, which have not seen the answers, are not packaged. Who asks avoids what can be avoided: a history
+does not say whose it is, as what is known of the user would be the answer itself, and the answer, which is known
+anyway, is not asked about: it is no soft target, earns no more than the hit, and is no measure of what is unlikely.
 """
 
 from __future__ import annotations
