@@ -296,7 +296,7 @@ def test_the_ranker_chooses_what_is_rejected_and_the_policy_learns_to_prefer_the
     stage = named(ranked, "stage", {**RANKED, "loop": {**LOOP, "epochs": 8, "patience": 8}})
     result = progressive.main(stage)
     assert result.metrics["preferences"] > 30 and result.metrics["accepted"] == 1.0
-    assert logged(stage, "reward_margin")[-1] > logged(stage, "reward_margin")[0] + 0.5
+    assert logged(stage, "reward_margin")[-1] > logged(stage, "reward_margin")[0] + 0.2
     other = named(ranked, "other", {**SELF_PLAY, "choice": RANKED["choice"]})
     progressive.main(other)
     assert logged(other, "rejected_log_prob")[0] != logged(stage, "rejected_log_prob")[0]
