@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from training.ranker.candidates import Candidates
 from training.ranker.signals.base import Floats, Ints, Learnt, Questions, Signal
 
+_FOR, _AGAINST = ("score", "share", "of_the_last", "behind_the_first"), ("rank",)
+
 
 @dataclass(frozen=True)
 class Facts:
@@ -48,6 +50,21 @@ class Table:
 
     names: tuple[str, ...]
     values: Floats
+
+    @property
+    def directions(self) -> list[int]:
+        """Of each column: 1 where more of it may only speak for an item, -1 against it, 0 where a shop's data decide.
+
+        What a signal says of an item is evidence for it. Of the user's own items a shop decides: some sell the same
+        again, others never.
+        """
+        return [_direction(*name.split(".")) for name in self.names]
+
+
+def _direction(group: str, kind: str) -> int:
+    if group == "personal":
+        return 0
+    return 1 if kind in _FOR else -1 if kind in _AGAINST else 0
 
 
 @dataclass

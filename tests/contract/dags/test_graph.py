@@ -72,7 +72,7 @@ def test_each_dag_of_the_chain_is_set_off_by_the_one_before(bag: Any) -> None:
     assert before == {
         "build_samples": {"ingest"},
         "features": {"build_samples"},
-        "align_generative_rec": {"features"},
+        "align_generative_rec": {"train_ranker"},
         "train_ranker": {"features"},
         "promote_ranker": {"train_ranker"},
         "promote_generative_rec": {"align_generative_rec"},

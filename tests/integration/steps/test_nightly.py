@@ -85,7 +85,7 @@ def pipeline(profile: Profile, monkeypatch: pytest.MonkeyPatch) -> Pipeline:
     found = replace(loaded, models={MODEL: "evaluate"}, jobs=(replace(job, stage=stage),))
     monkeypatch.setattr(run_stage, "load_pipeline", lambda system, preset: found)
     monkeypatch.setattr(_models, "read_pipeline", lambda system: found)
-    monkeypatch.setattr(_models, "owner", lambda model: "generative_rec")
+    monkeypatch.setattr(_models, "owner", lambda model, chosen: "generative_rec")
     return found
 
 

@@ -206,3 +206,16 @@ def test_without_one_answer_among_the_candidates_there_is_nothing_to_learn() -> 
     for pair in ((nothing, learnt), (learnt, nothing)):
         with pytest.raises(LeftOut, match="no signal names"):
             Ranker.fit(*pair, CONFIG, seed=3)
+
+
+def test_what_a_signal_says_of_an_item_never_speaks_against_it(ranker: Ranker) -> None:
+    """Whatever the data; but of what a user had before, the data decide."""
+    names = ("good.score", "noise.score")
+    rising = np.stack([np.linspace(-3, 3, 200), np.zeros(200)], axis=1).astype(np.float32)
+    assert (np.diff(ranker.scores(Table(names, rising))) >= 0).all()
+    told = Table(("forward.score", "text.rank", "personal.score", "personal.rank", "price.value", "age.days"), rising)
+    assert told.directions == [1, -1, 0, 0, 0, 0]
+    backwards = _labelled(60, seed=1, names=names)
+    against = Labelled(Table(names, -backwards.table.values), backwards.questions, backwards.taken)
+    learnt = Ranker.fit(against, against, LearnerConfig(rounds=30, min_data_in_leaf=5), seed=1)
+    assert (np.diff(learnt.scores(Table(names, rising))) >= 0).all()
