@@ -64,7 +64,10 @@ def _write(folder: Path) -> dict[str, TableRef]:
     pq.write_table(pa.table(columns, names=names), folder / "samples.parquet")
     items = [f"{group}-{place}" for group in GROUPS for place in range(SIZE)]
     kinds = [item.partition("-")[0] for item in items]
-    pq.write_table(pa.table({"item_id": items, "title": items, "category": kinds}), folder / "items.parquet")
+    told = {"item_id": items, "title": items, "category": kinds, "source": ["shop"] * len(items)}
+    nothing = dict.fromkeys(("brand", "description", "features"), pa.nulls(len(items), pa.string()))
+    price = pa.nulls(len(items), pa.float64())
+    pq.write_table(pa.table({**told, **nothing, "price": price}), folder / "items.parquet")
     codes = pa.array([[row // SIZE, row % SIZE] for row in range(len(items))], pa.list_(pa.int32()))
     (folder / "semantic_ids").mkdir()
     pq.write_table(pa.table({"item_id": items, "codes": codes}), folder / "semantic_ids" / "codes.parquet")
@@ -95,12 +98,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
             "augmentation": {"reverse": 0.0, "drop": 0.0},
         },
     )
-    config = {
-        "depth": 6,
-        "serving": {"history": 3},
-        "resamples": 200,
-        "sasrec": {"width": 16, "layers": 1, "epochs": 15, "learning_rate": 1e-2},
-    }
+    config = {"depth": 6, "serving": {"history": 3}, "resamples": 200}
     place = str(folder / "evaluate")
     evaluated = StageSpec("generative_rec", "evaluate", place, 3, tables=tables, artifacts=artifacts, config=config)
     run_stage(trained, sft.main)

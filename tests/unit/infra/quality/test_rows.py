@@ -24,7 +24,8 @@ SCHEMA = pa.schema([field.with_nullable(True) for field in arrow_schema(CONTRACT
 
 
 def listed(user: str, places: int = 20, day: date = DAY) -> list[dict[str, Any]]:
-    common = {"run_date": day, "user_id": user, "model_version": "1", "role": "champion"}
+    common: dict[str, Any] = {"run_date": day, "user_id": user, "model_version": "1", "role": "champion"}
+    common |= {"reasons": ["forward"], "reason_scores": [0.5]}
     return [{**common, "rank": n, "item_id": f"i{n}", "log_prob": -float(n)} for n in range(1, places + 1)]
 
 
