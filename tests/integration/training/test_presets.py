@@ -118,8 +118,8 @@ def check_chain(specs: list[StageSpec]) -> dict[str, dict[str, float]]:
     assert all(metrics.get("steps", metrics.get("rounds")) > 0 for metrics in stages.values())
     models = specs[-1].config["models"]
     ranked = pq.read_table(specs[-1].out_dir / "tables/eval_values/part-0.parquet")
-    counted = {"popularity", "personal", "forward", "backward"}
-    assert {*models, *counted, "fused"} == set(ranked["model"].to_pylist())
+    signals = {"popularity", "personal", "forward", "backward", "text", "sasrec"}
+    assert {*models, *signals, "ranker", "ranker_refit", "fused"} == set(ranked["model"].to_pylist())
     return found
 
 
