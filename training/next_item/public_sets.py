@@ -5,6 +5,9 @@
 day. Beauty and Instruments tell only the order of a user's items: each place in it is made a day of its own, from
 2000-01-01 on, and the leave-one-out split is the only one that means anything. Ratings are known for Office alone.
 Where the LETTER authors published semantic ids, they are the items' column `letter_codes`.
+
+`grocery` is a small grocer: all purchases of the first 200 households of the landing folder that
+scripts/grocery_landing.py makes (simulated, as their publisher says), and what they bought.
 """
 
 from __future__ import annotations
@@ -21,18 +24,26 @@ from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pyarrow.csv import ConvertOptions, read_csv
 
 from common.folders import make_folder
 from training.core.errors import DataError, exit_code_of
 from training.next_item.samples import PROFILE, SCHEMA
 
-Name = Literal["beauty", "instruments", "office"]
+Name = Literal["beauty", "instruments", "office", "grocery"]
 FOLDERS: Mapping[Name, str] = {
     "beauty": "amazon-beauty",
     "instruments": "amazon-instruments",
     "office": "amazon-office",
+    "grocery": "grocery",
 }
-OFFICE_CUTS = (date(2018, 4, 11), date(2018, 5, 9))
+Cuts = tuple[date, date]
+CUTS: Mapping[Name, Cuts] = {
+    "office": (date(2018, 4, 11), date(2018, 5, 9)),
+    "grocery": (date(2017, 10, 22), date(2017, 11, 26)),
+}
+"""The first days of validation and of test, where days are real."""
+_HOUSEHOLDS = 200
 HISTORY, PROFILE_ITEMS, PROFILE_NAMES, PROFILE_TITLES = 50, 50, 3, 3
 _WORDS = ("item_id", "source", "title", "brand", "category", "description", "features")
 ITEMS_SCHEMA = pa.schema(
@@ -53,27 +64,43 @@ class Event:
 def write_tables(name: Name, data: Path, out: Path) -> None:
     """Read the set from its folder below `data`, write both tables into `out`; DataError where it is not there."""
     folder = data / FOLDERS[name]
-    if not (folder / "items.parquet").is_file():
+    if not any((folder / f"items.{kind}").is_file() for kind in ("parquet", "csv")):
         raise DataError(f"the data set {name} is not there", where=str(folder), do="name the folder of the data sets")
-    listed = pq.read_table(folder / "items.parquet").to_pylist()
-    kinds = known_categories([row.get("attributes") or [] for row in listed])
-    items = [_item(name, row, kinds) for row in listed]
-    if name == "office":
-        taken = pq.read_table(folder / "interactions.parquet").to_pylist()
-        events = [Event(row["user_id"], row["event_time"].date(), str(row["item_id"]), row["rating"]) for row in taken]
-    else:
-        events = _ordered_events(folder)
+    items, events = _grocery(folder) if name == "grocery" else _amazon(name, folder)
     make_folder(out)
     pq.write_table(pa.Table.from_pylist(items, schema=ITEMS_SCHEMA), out / "items.parquet")
-    rows = list(samples(events, {str(item["item_id"]): item for item in items}, name == "office"))
+    rows = list(samples(events, {str(item["item_id"]): item for item in items}, CUTS.get(name)))
     pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), out / "next_item_training_set.parquet")
 
 
+def _amazon(name: Name, folder: Path) -> tuple[list[dict[str, Any]], list[Event]]:
+    listed = pq.read_table(folder / "items.parquet").to_pylist()
+    kinds = known_categories([row.get("attributes") or [] for row in listed])
+    items = [_item(name, row, kinds) for row in listed]
+    if name != "office":
+        return items, _ordered_events(folder)
+    taken = pq.read_table(folder / "interactions.parquet").to_pylist()
+    return items, [Event(row["user_id"], row["event_time"].date(), str(row["item_id"]), row["rating"]) for row in taken]
+
+
+def _grocery(folder: Path) -> tuple[list[dict[str, Any]], list[Event]]:
+    text = ConvertOptions(column_types=dict.fromkeys(_WORDS[:5], pa.string()), strings_can_be_null=True)
+    listed = read_csv(folder / "items.csv", convert_options=text).to_pylist()
+    bought = pq.read_table(folder / "events", columns=["user_id", "event_time", "item_id"]).to_pylist()
+    households = set(sorted({row["user_id"] for row in bought}, key=int)[:_HOUSEHOLDS])
+    found = {
+        (row["user_id"], row["event_time"].date(), row["item_id"]) for row in bought if row["user_id"] in households
+    }
+    known = {item for _, _, item in found}
+    items = [{**dict.fromkeys(ITEMS_SCHEMA.names), **row} for row in listed if row["item_id"] in known]
+    return items, [Event(*one, None) for one in sorted(found)]
+
+
 def samples(
-    events: Sequence[Event], items: Mapping[str, Mapping[str, str | None]], timed: bool
+    events: Sequence[Event], items: Mapping[str, Mapping[str, str | None]], cuts: Cuts | None
 ) -> Iterator[dict[str, Any]]:
-    """A row per event, its history and profile from the days before; `timed`: the days are real and the cuts hold."""
-    valid_from, test_from = OFFICE_CUTS
+    """A row per event, its history and profile from the days before; without `cuts` all of it is for training."""
+    valid_from, test_from = cuts or (date.max, date.max)
     ordered = sorted(events, key=lambda event: (event.user_id, event.day, event.item_id))
     for user, own in groupby(ordered, key=lambda event: event.user_id):
         past: list[Event] = []
@@ -81,7 +108,7 @@ def samples(
             today = list(of_day)
             known = [event.item_id for event in past[-HISTORY:]]
             text = profile(past[-PROFILE_ITEMS:], items)
-            part = "train" if not timed or day < valid_from else "valid" if day < test_from else "test"
+            part = "train" if day < valid_from else "valid" if day < test_from else "test"
             for event in today:
                 yield {
                     "user_id": user,

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.ranker.candidates import Candidates
-from training.ranker.signals.base import Floats, Ints, Learnt, Questions, Signal
+from training.ranker.signals.base import Floats, Ints, Learnt, Pairs, Questions, Signal
 
 _FOR, _AGAINST = ("score", "share", "of_the_last", "behind_the_first"), ("rank",)
 
@@ -101,6 +101,7 @@ def features(
     for name, signal in signals.items():
         if signal.recalls:
             columns.of_pair(f"{name}.of_the_last", signal.scores(last, found.pairs))
+    _of_repeats(columns, found.pairs, asked, len(facts.counts))
     _of_history(columns, asked, facts)
     _of_items(columns, found.pairs.items, asked, facts)
     return columns.table()
@@ -119,6 +120,28 @@ def _of_signal(columns: _Columns, name: str, signal: Signal, found: Candidates) 
         best = np.zeros(questions.max(initial=-1) + 1, dtype=np.float32)
         np.maximum.at(best, questions, scores)
         columns.of_pair(f"{name}.share", scores / np.maximum(best, np.finfo(np.float32).tiny)[questions])
+
+
+def _of_repeats(columns: _Columns, pairs: Pairs, asked: Questions, size: int) -> None:
+    """How often the user has taken the item, how many events ago, and that beside how far apart the takes were: what is
+    bought each month is due, and has been bought today. NaN for what was never taken, or once.
+    """
+    known = list(asked.known())
+    lengths = np.array([len(own) for own in known], dtype=np.int64)
+    keys = np.repeat(np.arange(len(known)) * size, lengths) + np.concatenate([np.empty(0, dtype=np.int64), *known])
+    ages = np.repeat(np.cumsum(lengths), lengths) - 1 - np.arange(len(keys))
+    taken, newest, counts = np.unique(keys[::-1], return_index=True, return_counts=True)
+    _, oldest = np.unique(keys, return_index=True)
+    since, spread = ages[::-1][newest].astype(np.float32), ages[oldest] - ages[::-1][newest]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        due = np.where(counts > 1, since / (spread / (counts - 1)), np.nan)
+    wanted = pairs.questions * size + pairs.items
+    place = np.minimum(np.searchsorted(taken, wanted), max(len(taken) - 1, 0))
+    found = taken[place] == wanted if len(taken) else np.zeros(len(wanted), dtype=bool)
+    for name, values, without in (("count", counts, 0.0), ("since", since, np.nan), ("due", due, np.nan)):
+        column = np.full(len(wanted), without)
+        column[found] = values[place[found]]
+        columns.of_pair(f"personal.{name}", column)
 
 
 def _of_history(columns: _Columns, asked: Questions, facts: Facts) -> None:

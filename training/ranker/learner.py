@@ -24,11 +24,13 @@ from training.ranker.features import Table
 from training.ranker.signals.base import Floats, Ints, Mask
 
 _TREES, _FACTS = "trees.txt", "ranker.json"
+_OUR_OWN = ("rounds", "patience", "num_leaves")
 
 
 @dataclass(frozen=True)
 class LearnerConfig:
-    """LightGBM's own names. `patience`: rounds without a better NDCG@10 on the questions that are held back.
+    """LightGBM's own names. `patience`: rounds without a better NDCG@10 on the questions that are held back, which also
+    choose among the `num_leaves`: a large shop has more to tell than a small one.
 
     Scores and places of signals are monotone (`Table.directions`): without that a small shop's trees learn its noise.
     """
@@ -36,7 +38,7 @@ class LearnerConfig:
     rounds: int = 1000
     patience: int = 50
     learning_rate: float = 0.05
-    num_leaves: int = 15
+    num_leaves: tuple[int, ...] = (15, 31, 7)
     min_data_in_leaf: int = 50
     feature_fraction: float = 0.5
     bagging_fraction: float = 0.8
@@ -105,10 +107,10 @@ class Ranker:
             "force_row_wise": True,
             "monotone_constraints": answered.table.directions,
             "verbose": -1,
-            **{name: value for name, value in vars(config).items() if name not in ("rounds", "patience")},
+            **{name: value for name, value in vars(config).items() if name not in _OUR_OWN},
         }
-        halt = lgb.early_stopping(config.patience, verbose=False)
-        trees = lgb.train(settings, answered.data(), config.rounds, valid_sets=[stop.data()], callbacks=[halt])
+        found = [_grown({**settings, "num_leaves": leaves}, answered, stop, config) for leaves in config.num_leaves]
+        trees = max(found, key=lambda one: one.best_score["valid_0"]["ndcg@10"])  # the first of equals
         edges, shares = _calibrated(trees.predict(held_back.table.values), held_back.taken)
         return cls(trees, learnt.table.names, edges, shares)
 
@@ -171,6 +173,11 @@ class Ranker:
         facts = json.loads((folder / _FACTS).read_text())
         steps = [np.array(facts[name], dtype=np.float32) for name in ("edges", "shares")]
         return cls(lgb.Booster(model_file=str(folder / _TREES)), tuple(facts["features"]), *steps)
+
+
+def _grown(settings: Mapping[str, Any], learnt: Labelled, stop: Labelled, config: LearnerConfig) -> lgb.Booster:
+    halt = lgb.early_stopping(config.patience, verbose=False)
+    return lgb.train({**settings}, learnt.data(), config.rounds, valid_sets=[stop.data()], callbacks=[halt])
 
 
 def _along_the_ways(root: Mapping[str, Any], leaves: int, of: Sequence[int], groups: int) -> Floats:

@@ -23,7 +23,7 @@ from training.generative_rec.stages import fusion, recommend
 from training.jobs import Job, stage_specs
 from training.ranker.serve import RankerRow
 
-LEARNER = {"rounds": 20, "patience": 10, "min_data_in_leaf": 5, "num_leaves": 7}
+LEARNER = {"rounds": 20, "patience": 10, "min_data_in_leaf": 5, "num_leaves": [7]}
 RANKER = {"ranker": {"signals": {"sasrec": {"epochs": 1, "width": 8}}, "learner": LEARNER}}
 SHORT: dict[str, dict[str, Any]] = {
     "collaborative": {"steps": 25},

@@ -24,7 +24,7 @@ CONFIG: dict[str, Any] = {
     "texts": ["tf_idf"],
     "share": 0.4,
     "signals": {"sasrec": {"width": 8, "heads": 1, "length": 10, "epochs": 1}},
-    "learner": {"rounds": 20, "patience": 10, "min_data_in_leaf": 5, "num_leaves": 7},
+    "learner": {"rounds": 20, "patience": 10, "min_data_in_leaf": 5, "num_leaves": [7]},
 }
 
 

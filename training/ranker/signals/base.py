@@ -44,6 +44,17 @@ class Questions:
             end = start + size
             yield start, Questions(self.histories[start:end], self.pasts[start:end], self.users[start:end])
 
+    def known(self) -> Iterator[Ints]:
+        """All that is known of each user, oldest first: the past, and of the history what came after it.
+
+        Where the history begins before the past ends, the past ends as the history begins: that is told once.
+        """
+        pasts = self.pasts or [np.empty(0, dtype=np.int64)] * len(self)
+        for past, history in zip(pasts, self.histories, strict=True):
+            longest = min(len(past), len(history))
+            shared = next((n for n in range(longest, 0, -1) if np.array_equal(past[-n:], history[:n])), 0)
+            yield np.concatenate([past, history[shared:]])
+
     def weighted(self, catalogue: int, last: int) -> sp.csr_array:
         """The last items of each history, [questions, catalogue]: 1 / log2(2 + p) for the p-th from the end.
 

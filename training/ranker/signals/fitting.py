@@ -26,10 +26,12 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class SignalsConfig:
-    """What there is to choose from: `windows` of popularity in days (0: all of them), `reaches` of co-visits; `asked`:
-    by so many validation questions at most. `sasrec`: None, and only what costs seconds is fitted."""
+    """What there is to choose from: `windows` of popularity in days (0: all of them), `half_lives` of what a user took,
+    in events (0: for ever), `reaches` of co-visits; `asked`: by so many validation questions at most. `sasrec`: None,
+    and only what costs seconds is fitted."""
 
     windows: tuple[int, ...] = (0, 7, 30, 90)
+    half_lives: tuple[int, ...] = (0, 1000, 300, 100, 30)
     reaches: tuple[int, ...] = (3, 1, 5, 10)
     asked: int = 2000
     sasrec: SASRecConfig | None = field(default_factory=SASRecConfig)
@@ -43,6 +45,7 @@ class Chosen:
     reach: Mapping[Direction, int]
     text: str | None
     epochs: int | None
+    half_life: int = 0
     left_out: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -71,7 +74,7 @@ def choose(learnt: Learnt, validation: Validation, config: SignalsConfig, vector
         return best(way, config.reaches, lambda places: CoVisit.fit(learnt, way, places), "reach {}".format)
 
     window = best("popularity", config.windows, lambda days: Popularity.fit(learnt, days or None), _words_of_window)
-    signals["personal"] = Personal.fit(learnt)
+    half_life = best("personal", config.half_lives, lambda events: Personal.fit(learnt, events), _words_of_half_life)
     reaches: dict[Direction, int] = {"forward": reach("forward"), "backward": reach("backward")}
     text = best("text", list(vectors), lambda kind: TextSimilarity.fit(vectors[kind]), str) if vectors else None
     if text is None:
@@ -84,14 +87,14 @@ def choose(learnt: Learnt, validation: Validation, config: SignalsConfig, vector
             choices["sasrec"] = Choice(f"{epochs} epochs", some.ndcg(sasrec))
     except LeftOut as refusal:
         left_out["sasrec"] = refusal.reason
-    return Fitted(signals, Chosen(window, reaches, text, epochs, left_out), choices)
+    return Fitted(signals, Chosen(window, reaches, text, epochs, half_life, left_out), choices)
 
 
 def fit_as_chosen(learnt: Learnt, chosen: Chosen, config: SignalsConfig, vectors: Vectors) -> dict[str, Signal]:
     """The same signals of other data: the same choices, and as many epochs."""
     signals: dict[str, Signal] = {
         "popularity": Popularity.fit(learnt, chosen.window or None),
-        "personal": Personal.fit(learnt),
+        "personal": Personal.fit(learnt, chosen.half_life),
         **{way: CoVisit.fit(learnt, way, reach) for way, reach in chosen.reach.items()},
     }
     if chosen.text is not None:
@@ -103,3 +106,7 @@ def fit_as_chosen(learnt: Learnt, chosen: Chosen, config: SignalsConfig, vectors
 
 def _words_of_window(days: int) -> str:
     return f"the last {days} days" if days else "all days"
+
+
+def _words_of_half_life(events: int) -> str:
+    return f"half-life of {events} events" if events else "all events alike"

@@ -3,8 +3,9 @@
 What differs from the paper: instead of one negative and binary cross-entropy, a softmax over the target and some
 hundred items that the positions of a batch share (as in gSASRec, arXiv 2308.07192, and eSASRec, RecSys 2025, which
 found it to be what makes SASRec strong); the softmax is of cosines over a temperature, so that no item is likely for
-the length of its vector alone (NISER, arXiv 1909.04276); pre-normalised layers; one layer, as more gained nothing where
-it was tried (docs/LOG.md). Trained on every position; the epoch is chosen by NDCG@10 on validation.
+the length of its vector alone (NISER, arXiv 1909.04276), and of the item's count, as far as that helps; pre-normalised
+layers; one layer, as more gained nothing where it was tried (docs/LOG.md). Trained on every position of all of a user's
+events; the epoch is chosen by NDCG@10 on validation.
 """
 
 from __future__ import annotations
@@ -31,13 +32,21 @@ from training.ranker.signals.base import (
     Stored,
     listed,
 )
-from training.ranker.signals.self_attention import Average, Network, SASRecConfig, padded, step
+from training.ranker.signals.self_attention import (
+    Average,
+    Network,
+    SASRecConfig,
+    directions,
+    padded,
+    step,
+    windows,
+)
 from training.ranker.signals.validation import Validation
 
 
 class SASRec(Stored):
-    """score(i | h) = log softmax over the catalogue of cos(e_i, Transformer(h)) / temperature, where the transformer is
-    read at the last item; an empty h knows nothing.
+    """score(i | h) = log softmax over the catalogue of what `Network` says of e_i beside Transformer(h), where the
+    transformer is read at the last item; an empty h knows nothing.
 
     `best`, the logarithm of the largest probability, is its certainty: how much there is to trust.
     """
@@ -61,7 +70,7 @@ class SASRec(Stored):
         device = "cuda" if torch.cuda.is_available() else "cpu"
         with torch.random.fork_rng():
             torch.manual_seed(learnt.seed)
-            network = Network(learnt.catalogue, config).to(device)
+            network = Network(learnt.catalogue, config, torch.from_numpy(learnt.counts)).to(device)
             return cls(*_trained(network, learnt, config, validation))
 
     @property
@@ -73,11 +82,16 @@ class SASRec(Stored):
         """See `Signal.said`."""
         known = np.array([len(history) > 0 for history in asked.histories], dtype=bool)
         with torch.inference_mode():
-            return _Chances(self.network.directions(self.network.last(asked.histories)) @ self._items.T, known)
+            states = self.network.asking(self.network.last(asked.histories))
+            return Chances(torch.addmm(self._popular, states, self._items.T), known)
 
     @cached_property
     def _items(self) -> Tensor:
-        return self.network.directions(self.network.item.weight[1:])
+        return directions(self.network.item.weight[1:])
+
+    @cached_property
+    def _popular(self) -> Tensor:
+        return self.network.popular(torch.arange(1, self.network.size + 1, device=self.network.place.device))
 
     def arrays(self) -> Arrays:
         """See `Signal.arrays`."""
@@ -99,7 +113,7 @@ class SASRec(Stored):
         return cls(network, int(arrays["epochs"]))
 
 
-class _Chances(Said):
+class Chances(Said):
     """`logits` [questions, catalogue] of a softmax; a question that is not `known` has no list.
 
     As few passes over the table as there can be: in a large catalogue each takes as long as all that is sparse.
@@ -152,10 +166,9 @@ def _trained(
     network: Network, learnt: Learnt, config: SASRecConfig, validation: Validation | None
 ) -> tuple[Network, int]:
     """The network with the average of its weights at the best epoch, and which that was."""
-    rows = padded([one for one in learnt.sequences if len(one) > 1], config.length + 1)
-    optimizer = torch.optim.AdamW(
-        network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
-    )
+    pieces = [piece for sequence in learnt.sequences for piece in windows(sequence, config.length + 1)]
+    rows = padded(pieces, config.length + 1)
+    optimizer = torch.optim.AdamW(network.groups(config.weight_decay), lr=config.learning_rate, fused=True)
     average, best, chosen = Average(network, config.averaging), -1.0, 0
     kept = copy.deepcopy(network.state_dict())
     with Progress(config.epochs, "sasrec", "epoch") as progress:

@@ -6,6 +6,7 @@ import copy
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +21,8 @@ _SHARES = (0.6, 0.85, 0.96)
 
 @dataclass(frozen=True)
 class SASRecConfig:
-    """Sizes and schedule. `length` counts items; `temperature` divides cosines; of `averaging` is the share that the
+    """Sizes and schedule. `length` counts items. `temperature`, which divides cosines, is where it begins to be learnt:
+    from a large one, so that a small shop does not know its users by heart at once. `averaging` is the share that the
     average of the weights keeps of itself at a step; `patience` counts epochs without a better validation NDCG@10."""
 
     width: int = 64
@@ -29,7 +31,7 @@ class SASRecConfig:
     length: int = 50
     dropout: float = 0.3
     negatives: int = 1024
-    temperature: float = 0.07
+    temperature: float = 0.5
     averaging: float = 0.995
     learning_rate: float = 2e-3
     weight_decay: float = 0.01
@@ -39,10 +41,19 @@ class SASRecConfig:
 
 
 class Network(nn.Module):
-    """The transformer, and the embeddings of items, which are its output layer too."""
+    """The transformer, and the embeddings of items, which are its output layer too.
 
-    def __init__(self, size: int, config: SASRecConfig) -> None:
+    logit(i) = cos(state, e_i) / temperature + weight * log(1 + count of i): both learnt. Cosines alone cannot say that
+    an item is popular, which is most of what a small shop can know; a large one learns to do without.
+    """
+
+    counts: Tensor
+
+    def __init__(self, size: int, config: SASRecConfig, counts: Tensor | None = None) -> None:
         super().__init__()
+        self.warmth = nn.Parameter(torch.tensor(-math.log(config.temperature)))
+        self.popularity = nn.Parameter(torch.ones(()))
+        self.register_buffer("counts", torch.log1p(torch.zeros(size) if counts is None else counts))
         self.size, self.config = size, config
         self.item = nn.Embedding(size + 1, config.width, padding_idx=_PAD)
         self.place = nn.Parameter(torch.empty(config.length, config.width))
@@ -84,9 +95,20 @@ class Network(nn.Module):
         known: Tensor = states * (lengths > 0).unsqueeze(1)
         return known
 
-    def directions(self, vectors: Tensor) -> Tensor:
-        """[n, width], as long as the root of 1 / temperature each: their products are the logits."""
-        return nn.functional.normalize(vectors, dim=1) / math.sqrt(self.config.temperature)
+    def asking(self, states: Tensor) -> Tensor:
+        """States [n, width] as long as 1 / temperature: their products with `directions` of items are logits, but for
+        what is `popular`."""
+        return nn.functional.normalize(states, dim=1) * self.warmth.exp()
+
+    def popular(self, rows: Tensor) -> Tensor:
+        """What the logit of each of the items `rows`, counted from 1, has for its count alone: [rows]."""
+        return self.popularity * self.counts[rows - 1]
+
+    def groups(self, weight_decay: float) -> list[dict[str, Any]]:
+        """As an optimizer takes them: temperature and weight of popularity do not shrink."""
+        free = [self.warmth, self.popularity]
+        others = [one for one in self.parameters() if not any(one is own for own in free)]
+        return [{"params": others, "weight_decay": weight_decay}, {"params": free, "weight_decay": 0.0}]
 
 
 def padded(sequences: Sequence[Ints], length: int) -> Tensor:
@@ -97,6 +119,13 @@ def padded(sequences: Sequence[Ints], length: int) -> Tensor:
         end = sequence[-longest:]
         row[: len(end)] = end + 1
     return torch.from_numpy(rows)
+
+
+def windows(sequence: Ints, length: int) -> Iterator[Ints]:
+    """Pieces of at most `length` items, from the end on; two share one item, so that each but the first is a target
+    once."""
+    for end in range(len(sequence), 1, 1 - length):
+        yield sequence[max(0, end - length) : end]
 
 
 class Average:
@@ -126,7 +155,8 @@ def step(network: Network, rows: Tensor, optimizer: torch.optim.Optimizer, confi
     *seen, right, others = network.vectors([*(piece[:, :-1] for piece in pieces), target, drawn])
     states = torch.cat([network.states(own)[asked] for own, asked in zip(seen, known, strict=True)])
     optimizer.zero_grad()
-    torch.autograd.backward(sampled_softmax(*map(network.directions, (states, right, others))))
+    offered = [(directions(own), network.popular(items)) for own, items in ((right, target), (others, drawn))]
+    torch.autograd.backward(sampled_softmax(network.asking(states), *offered))
     optimizer.step()
 
 
@@ -143,10 +173,16 @@ def pieces_of(rows: Tensor) -> Iterator[Tensor]:
             yield rows[piece][:, : int((rows[piece] != _PAD).sum(dim=1).max())]
 
 
-def sampled_softmax(states: Tensor, right: Tensor, others: Tensor) -> Tensor:
-    """Mean cross-entropy of the right items [n, width] of the states [n, width] beside the drawn ones [k, width].
+def directions(vectors: Tensor) -> Tensor:
+    """[n, width], each as long as 1."""
+    return nn.functional.normalize(vectors, dim=1)
+
+
+def sampled_softmax(states: Tensor, right: tuple[Tensor, Tensor], others: tuple[Tensor, Tensor]) -> Tensor:
+    """Mean cross-entropy of the right items, [n, width] and what is added to their logits [n], of the states [n, width]
+    beside the drawn ones, [k, width] and [k].
 
     A target that was drawn stands in the sum twice, once in as many catalogues as it has items; nothing is left out.
     """
-    beside = torch.logsumexp(states @ others.T, dim=1)
-    return nn.functional.softplus(beside - (states * right).sum(dim=1)).mean()
+    beside = torch.logsumexp(torch.addmm(others[1], states, others[0].T), dim=1)
+    return nn.functional.softplus(beside - (states * right[0]).sum(dim=1) - right[1]).mean()

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from training.core.errors import DataError
 from training.core.stage import StageSpec, TableRef
-from training.next_item.public_sets import HISTORY, Event, feedback, profile, samples, write_tables
+from training.next_item.public_sets import CUTS, HISTORY, Event, feedback, profile, samples, write_tables
 from training.next_item.samples import of_subset, read_samples
 
 START = date(2018, 1, 1)
@@ -31,7 +31,7 @@ events = st.lists(
 
 @given(events)
 def test_a_history_is_the_users_items_of_the_days_before_oldest_first(drawn: list[Event]) -> None:
-    rows = list(samples(drawn, {}, timed=True))
+    rows = list(samples(drawn, {}, CUTS["office"]))
     assert sorted((row["user_id"], row["sample_date"], row["item_id"]) for row in rows) == sorted(
         (event.user_id, event.day, event.item_id) for event in drawn
     )

@@ -20,7 +20,7 @@ from training.ranker.signals.covisit import CoVisit
 from training.ranker.signals.personal import Personal
 from training.ranker.signals.popularity import Popularity
 
-CONFIG = LearnerConfig(rounds=60, patience=20, num_leaves=7, min_data_in_leaf=5)
+CONFIG = LearnerConfig(rounds=60, patience=20, num_leaves=(7,), min_data_in_leaf=5)
 
 
 def _items(*sequence: int) -> np.ndarray:
@@ -117,9 +117,24 @@ def test_features_by_hand() -> None:
     assert one["forward.of_the_last"] == pytest.approx(np.log(3))
     assert one["forward.share"] == 1.0
     assert at[1, 1]["history.length"] == 0
+    again = at[0, 0]
+    assert [again[f"personal.{name}"] for name in ("count", "since", "due")] == [2, 0, 0]
+    assert one["personal.count"] == 0 and np.isnan([one["personal.since"], one["personal.due"]]).all()
     assert np.isnan(at[1, 1]["category.share"])
     bare = features(SIGNALS, found, asked, Facts.of(SHOP, [{"price": None, "category": None}] * 5))
     assert not any(name.startswith(("price", "category")) for name in bare.names)
+
+
+def test_what_is_taken_again_and_again_is_due() -> None:
+    asked = Questions([_items(0, 1, 2), _items(2)], [_items(0, 1, 0, 1), _items()])
+    found = candidates(SIGNALS, asked, Depth(5, 5))
+    table = features(SIGNALS, found, asked, Facts.of(SHOP, [{"price": None, "category": None}] * 5))
+    columns = [table.names.index(f"personal.{name}") for name in ("count", "since", "due")]
+    pairs = zip(found.pairs.questions.tolist(), found.pairs.items.tolist(), strict=True)
+    at = dict(zip(pairs, table.values[:, columns].tolist(), strict=True))
+    # Of the first user is known: 0 1 0 1, whose end the history tells again, then 2.
+    assert (at[0, 0], at[0, 1], at[0, 2][:2]) == ([2, 2, 1], [2, 1, 0.5], [1, 0])
+    assert at[1, 2][:2] == [1, 0] and np.isnan([at[0, 2][2], at[1, 2][2]]).all()
 
 
 def _labelled(questions: int, seed: int, names: tuple[str, ...] = ("good.score", "noise.score")) -> Labelled:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,8 +19,17 @@ from training.ranker.signals.base import Learnt, Pairs, Questions, Signal
 from training.ranker.signals.covisit import CoVisit
 from training.ranker.signals.personal import Personal
 from training.ranker.signals.popularity import Popularity
-from training.ranker.signals.sasrec import SASRec
-from training.ranker.signals.self_attention import Average, Network, SASRecConfig, padded, pieces_of, sampled_softmax
+from training.ranker.signals.sasrec import Chances, SASRec
+from training.ranker.signals.self_attention import (
+    Average,
+    Network,
+    SASRecConfig,
+    directions,
+    padded,
+    pieces_of,
+    sampled_softmax,
+    windows,
+)
 from training.ranker.signals.text import TextSimilarity, tf_idf
 from training.ranker.signals.validation import Validation
 
@@ -62,6 +72,26 @@ def test_what_a_user_takes_most_often_comes_first_and_the_newest_of_equals() -> 
     pairs, scores = personal.top(asked, 5)
     assert pairs.items.tolist() == [1, 4, 3, 2]
     assert scores.tolist() == pytest.approx([2 + 5 / 7, 2 + 2 / 7, 1 + 6 / 7, 1 + 4 / 7])
+
+
+def test_a_habit_that_ended_is_forgotten() -> None:
+    asked = Questions(rows([2, 1]), rows([0, 0, 0, 1]))
+    assert score(Personal.fit(learnt(3)), [0, 0, 1], 0) > score(Personal.fit(learnt(3)), [0, 0, 1], 1)
+    pairs, scores = Personal.fit(learnt(3), 2).top(asked, 3)
+    assert pairs.items.tolist() == [1, 0, 2]
+    assert scores.tolist() == pytest.approx([1 + 2**-1.0, 2**-1.5 + 2**-2 + 2**-2.5, 2**-0.5])
+
+
+@given(st.lists(st.integers(0, 3), max_size=12), st.integers(0, 12), st.integers(0, 12))
+def test_what_stands_in_the_past_and_in_the_history_is_known_once(events: list[int], cut: int, start: int) -> None:
+    past, history = events[:cut], events[min(cut, start) :]
+    (known,) = Questions(rows(history), rows(past)).known()
+    # A history may begin as the past ends by chance: then as much is told once as could be the same.
+    assert len(known) <= len(past) + len(history)
+    assert known.tolist()[: len(past)] == past
+    assert known.tolist()[len(known) - len(history) :] == history
+    if len(set(events)) == len(events):
+        assert known.tolist() == events
 
 
 def test_popularity_looks_back_as_far_as_it_is_told() -> None:
@@ -112,23 +142,26 @@ def test_sasrec_is_left_out_where_there_is_no_order_to_learn() -> None:
 
 
 def test_the_loss_is_the_cross_entropy_of_the_target_beside_what_was_drawn() -> None:
-    network = Network(5, SMALL)
+    network = Network(5, SMALL, torch.tensor([0.0, 9.0, 2.0, 4.0, 1.0]))
+    with torch.no_grad():
+        network.popularity.fill_(0.7)
     states, right, others = torch.randn(3, 16), torch.randn(3, 16), torch.randn(2, 16)
     both = torch.cat([right, others]).expand(3, 5, 16)
     cosines = torch.nn.functional.cosine_similarity(states.unsqueeze(1), both, dim=2) / SMALL.temperature
-    logits = torch.stack([line[[place, 3, 4]] for place, line in enumerate(cosines)])
+    known = cosines + 0.7 * torch.log1p(torch.tensor([0.0, 9.0, 2.0, 1.0, 9.0]))
+    logits = torch.stack([line[[place, 3, 4]] for place, line in enumerate(known)])
     expected = torch.nn.functional.cross_entropy(logits, torch.zeros(3, dtype=torch.long))
-    found = sampled_softmax(*map(network.directions, (states, right, others)))
+    taken, drawn = torch.tensor([1, 2, 3]), torch.tensor([5, 2])
+    right_one, others_one = [
+        (directions(own), network.popular(items)) for own, items in ((right, taken), (others, drawn))
+    ]
+    found = sampled_softmax(network.asking(states), right_one, others_one)
     assert found.item() == pytest.approx(expected.item(), rel=1e-5)
 
 
 def test_of_equally_likely_items_the_first_of_the_catalogue_are_listed() -> None:
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        network = Network(6, SMALL)
-    with torch.no_grad():
-        network.item.weight[2:] = network.item.weight[2]
-    said = SASRec(network, 1).said(Questions(rows([1, 0], [], [0])))
+    # Directly: products of equal vectors may differ in their last bit.
+    said = Chances(torch.tensor([[0.3, *[1.0] * 5], [0.0] * 6, [0.3, *[1.0] * 5]]), np.array([True, False, True]))
     for n in range(1, 8):
         pairs, scores = said.top(n)
         assert pairs.questions.tolist() == [0] * min(n, 6) + [2] * min(n, 6)
@@ -138,6 +171,23 @@ def test_of_equally_likely_items_the_first_of_the_catalogue_are_listed() -> None
             assert (np.diff(scores[own]) <= 0).all()
     allowed = np.array([False, False, False, True, True, True])
     assert said.top(2, allowed)[0].items.tolist() == [3, 4, 3, 4]
+
+
+@given(st.integers(0, 30), st.integers(2, 7))
+def test_of_a_long_sequence_each_item_but_the_first_is_a_target_once(size: int, length: int) -> None:
+    pieces = [piece.tolist() for piece in windows(np.arange(size), length)]
+    assert sorted(item for piece in pieces for item in piece[1:]) == list(range(1, size))
+    assert all(2 <= len(piece) <= length and piece == list(range(piece[0], piece[-1] + 1)) for piece in pieces)
+    assert not pieces or len(pieces[0]) == min(size, length)
+
+
+def test_what_a_shop_sells_most_is_learnt_and_goes_with_the_weights() -> None:
+    shop = learnt(6, *[[start, 0] for start in range(1, 6)] * 4)
+    asked = Questions(rows(*[[n] for n in range(1, 6)]))
+    model = SASRec.fit(shop, replace(SMALL, epochs=3), Validation(asked, np.zeros(5, dtype=np.int64), rank_own=True))
+    assert model.top(asked, 1)[0].items.tolist() == [0] * 5
+    assert SASRec.of_arrays(model.arrays()).network.counts.tolist() == pytest.approx(np.log1p(shop.counts).tolist())
+    assert model.network.warmth.item() != pytest.approx(-math.log(SMALL.temperature))
 
 
 def test_the_average_begins_with_the_newest_step_and_keeps_more_and_more_up_to_its_share() -> None:

@@ -26,7 +26,7 @@ CONFIG: dict[str, Any] = {
     "texts": ["tf_idf"],
     "share": 0.2,
     "signals": {"sasrec": {"width": 8, "heads": 1, "length": 10, "epochs": 2}},
-    "learner": {"rounds": 30, "patience": 10, "min_data_in_leaf": 5, "num_leaves": 7},
+    "learner": {"rounds": 30, "patience": 10, "min_data_in_leaf": 5, "num_leaves": [7]},
 }
 
 
