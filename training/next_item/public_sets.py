@@ -43,7 +43,7 @@ CUTS: Mapping[Name, Cuts] = {
     "grocery": (date(2017, 10, 22), date(2017, 11, 26)),
 }
 """The first days of validation and of test, where days are real."""
-_HOUSEHOLDS = 200
+HOUSEHOLDS = 200
 HISTORY, PROFILE_ITEMS, PROFILE_NAMES, PROFILE_TITLES = 50, 50, 3, 3
 _WORDS = ("item_id", "source", "title", "brand", "category", "description", "features")
 ITEMS_SCHEMA = pa.schema(
@@ -87,7 +87,7 @@ def _grocery(folder: Path) -> tuple[list[dict[str, Any]], list[Event]]:
     text = ConvertOptions(column_types=dict.fromkeys(_WORDS[:5], pa.string()), strings_can_be_null=True)
     listed = read_csv(folder / "items.csv", convert_options=text).to_pylist()
     bought = pq.read_table(folder / "events", columns=["user_id", "event_time", "item_id"]).to_pylist()
-    households = set(sorted({row["user_id"] for row in bought}, key=int)[:_HOUSEHOLDS])
+    households = set(sorted({row["user_id"] for row in bought}, key=int)[:HOUSEHOLDS])
     found = {
         (row["user_id"], row["event_time"].date(), row["item_id"]) for row in bought if row["user_id"] in households
     }

@@ -36,6 +36,7 @@ from training.ranker.signals.self_attention import (
     Average,
     Network,
     SASRecConfig,
+    batches,
     directions,
     padded,
     step,
@@ -173,8 +174,8 @@ def _trained(
     kept = copy.deepcopy(network.state_dict())
     with Progress(config.epochs, "sasrec", "epoch") as progress:
         for epoch in range(1, config.epochs + 1):
-            for batch in torch.split(torch.randperm(len(rows)), config.batch_size):
-                step(network, rows[batch], optimizer, config)
+            for batch in batches(rows, config):
+                step(network, batch, optimizer, config)
                 average.add(network)
             quality = float(epoch) if validation is None else validation.ndcg(SASRec(average.network, epoch))
             progress.advance(valid_ndcg=f"{quality:.4f}" if validation else "not asked")

@@ -23,7 +23,8 @@ _SHARES = (0.6, 0.85, 0.96)
 class SASRecConfig:
     """Sizes and schedule. `length` counts items. `temperature`, which divides cosines, is where it begins to be learnt:
     from a large one, so that a small shop does not know its users by heart at once. `averaging` is the share that the
-    average of the weights keeps of itself at a step; `patience` counts epochs without a better validation NDCG@10."""
+    average of the weights keeps of itself at a step; `patience` counts epochs without a better validation NDCG@10, and
+    an epoch is all events, or about so many `events` of a larger shop, others each time."""
 
     width: int = 64
     layers: int = 1
@@ -36,6 +37,7 @@ class SASRecConfig:
     learning_rate: float = 2e-3
     weight_decay: float = 0.01
     batch_size: int = 128
+    events: int = 250_000
     epochs: int = 24
     patience: int = 5
 
@@ -126,6 +128,15 @@ def windows(sequence: Ints, length: int) -> Iterator[Ints]:
     once."""
     for end in range(len(sequence), 1, 1 - length):
         yield sequence[max(0, end - length) : end]
+
+
+def batches(rows: Tensor, config: SASRecConfig) -> Iterator[Tensor]:
+    """Of one epoch: sequences at random, until they have as many events as an epoch may have."""
+    order = torch.randperm(len(rows))
+    events = (rows[order] != _PAD).sum(dim=1).cumsum(dim=0)
+    some = order[: int(torch.searchsorted(events, config.events)) + 1]
+    for batch in torch.split(some, config.batch_size):
+        yield rows[batch]
 
 
 class Average:

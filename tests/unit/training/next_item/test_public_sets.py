@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from training.core.errors import DataError
 from training.core.stage import StageSpec, TableRef
-from training.next_item.public_sets import CUTS, HISTORY, Event, feedback, profile, samples, write_tables
+from training.next_item.public_sets import CUTS, HISTORY, HOUSEHOLDS, Event, feedback, profile, samples, write_tables
 from training.next_item.samples import of_subset, read_samples
 
 START = date(2018, 1, 1)
@@ -109,3 +109,22 @@ def test_office_keeps_its_times_and_ratings(tmp_path: Path) -> None:
 def test_a_set_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="amazon-instruments"):
         write_tables("instruments", tmp_path, tmp_path)
+
+
+def test_a_grocer_is_the_first_households_and_what_they_bought(tmp_path: Path) -> None:
+    folder = tmp_path / "grocery"
+    (folder / "events").mkdir(parents=True)
+    lines = ["item_id,title,brand,category,source", "007,MILK,,DAIRY > MILK,grocery", "8,NAPKINS,,,grocery"]
+    (folder / "items.csv").write_text("\n".join(lines))
+    users = [str(2 + n) for n in range(HOUSEHOLDS)] + ["1000"]  # by number: as text 1000 would be the first
+    for month, day in (("10", 21), ("11", 27)):
+        when = [datetime(2017, int(month), day, hour, tzinfo=UTC) for hour in (8, 9)] * len(users)
+        bought = {"user_id": [user for user in users for _ in "ab"], "event_time": when}
+        items = ["8" if user == "1000" else "007" for user in bought["user_id"]]
+        pq.write_table(pa.table({**bought, "item_id": items}), folder / "events" / f"2017-{month}.parquet")
+    write_tables("grocery", tmp_path, tmp_path)
+    assert pq.read_table(tmp_path / "items.parquet")["item_id"].to_pylist() == ["007"]
+    rows = pq.read_table(tmp_path / "next_item_training_set.parquet").to_pylist()
+    assert {row["user_id"] for row in rows} == set(users[:-1])
+    own = [row for row in rows if row["user_id"] == "2"]
+    assert [(row["split_time"], row["history_item_ids"]) for row in own] == [("train", []), ("test", ["007"])]

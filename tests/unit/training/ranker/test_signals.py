@@ -24,6 +24,7 @@ from training.ranker.signals.self_attention import (
     Average,
     Network,
     SASRecConfig,
+    batches,
     directions,
     padded,
     pieces_of,
@@ -179,6 +180,16 @@ def test_of_a_long_sequence_each_item_but_the_first_is_a_target_once(size: int, 
     assert sorted(item for piece in pieces for item in piece[1:]) == list(range(1, size))
     assert all(2 <= len(piece) <= length and piece == list(range(piece[0], piece[-1] + 1)) for piece in pieces)
     assert not pieces or len(pieces[0]) == min(size, length)
+
+
+def test_an_epoch_of_a_large_shop_is_a_part_of_it_and_another_each_time() -> None:
+    sequences = padded(rows(*[[n, n + 1, n + 2] for n in range(40)]), 6)
+    small = replace(SMALL, batch_size=4, events=30)
+    epochs = [torch.cat(list(batches(sequences, small))) for _ in range(2)]
+    assert [len(epoch) for epoch in epochs] == [10, 10]
+    assert epochs[0].tolist() != epochs[1].tolist()
+    whole = torch.cat(list(batches(sequences, replace(small, events=120))))
+    assert sorted(whole.tolist()) == sorted(sequences.tolist())
 
 
 def test_what_a_shop_sells_most_is_learnt_and_goes_with_the_weights() -> None:
