@@ -24,6 +24,7 @@ from training.ranker.signals.validation import Validation
 
 Item = Mapping[str, Any]
 _AT_ONCE = 4096
+_PAIRS = 4_000_000  # more of them are not held: their features alone would take 0.6 GiB, and as much to join them
 
 
 def read_items(spec: StageSpec) -> list[dict[str, Any]]:
@@ -75,15 +76,18 @@ class Shop:
 def labelled(bundle: Bundle, samples: Samples, asked: Samples, limit: int, seed: int, *, answered: bool) -> Labelled:
     """Candidates of at most `limit` of the samples that are `asked`, by the signals of the bundle, and which was taken.
 
-    `answered`: without those whose answer is no candidate, of which no order is learnt. Some questions at a time: the
-    candidates of all of them are many more than those that stay.
+    `answered`: without those whose answer is no candidate, of which no order is learnt. Some questions at a time, drawn
+    at random, until they are all or their candidates as many as may be held: a larger shop has more of both.
     """
-    rows, drawn = Rows.of(samples, bundle.catalogue), np.random.default_rng(seed).permutation(len(asked))
-    chosen, parts = asked.rows[np.sort(drawn[:limit])], list[Labelled]()
-    for start in range(0, len(chosen), _AT_ONCE):
-        part = asked.chosen(chosen[start : start + _AT_ONCE])
+    rows, drawn = Rows.of(samples, bundle.catalogue), np.random.default_rng(seed).permutation(len(asked))[:limit]
+    parts, held = list[Labelled](), 0
+    for start in range(0, len(drawn), _AT_ONCE):
+        part = asked.chosen(asked.rows[np.sort(drawn[start : start + _AT_ONCE])])
         found = _candidates(bundle, rows.questions(part), rows.truth(part))
         parts.append(found.answerable() if answered else found)
+        held += len(parts[-1].questions)
+        if held >= _PAIRS:
+            break
     return Labelled.joined(parts)
 
 
