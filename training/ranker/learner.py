@@ -58,6 +58,8 @@ class Labelled:
         answered = np.zeros(int(self.questions.max(initial=-1)) + 1, dtype=bool)
         answered[self.questions[self.taken]] = True
         kept = answered[self.questions]
+        if kept.all():
+            return self  # a copy would be as large
         return Labelled(Table(self.table.names, self.table.values[kept]), self.questions[kept], self.taken[kept])
 
     @classmethod
@@ -109,7 +111,8 @@ class Ranker:
             "verbose": -1,
             **{name: value for name, value in vars(config).items() if name not in _OUR_OWN},
         }
-        found = [_grown({**settings, "num_leaves": leaves}, answered, stop, config) for leaves in config.num_leaves]
+        data, judged = answered.data(), stop.data()
+        found = [_grown({**settings, "num_leaves": leaves}, data, judged, config) for leaves in config.num_leaves]
         trees = max(found, key=lambda one: one.best_score["valid_0"]["ndcg@10"])  # the first of equals
         edges, shares = _calibrated(trees.predict(held_back.table.values), held_back.taken)
         return cls(trees, learnt.table.names, edges, shares)
@@ -175,9 +178,9 @@ class Ranker:
         return cls(lgb.Booster(model_file=str(folder / _TREES)), tuple(facts["features"]), *steps)
 
 
-def _grown(settings: Mapping[str, Any], learnt: Labelled, stop: Labelled, config: LearnerConfig) -> lgb.Booster:
+def _grown(settings: Mapping[str, Any], learnt: lgb.Dataset, stop: lgb.Dataset, config: LearnerConfig) -> lgb.Booster:
     halt = lgb.early_stopping(config.patience, verbose=False)
-    return lgb.train({**settings}, learnt.data(), config.rounds, valid_sets=[stop.data()], callbacks=[halt])
+    return lgb.train({**settings}, learnt, config.rounds, valid_sets=[stop], callbacks=[halt])
 
 
 def _along_the_ways(root: Mapping[str, Any], leaves: int, of: Sequence[int], groups: int) -> Floats:

@@ -24,7 +24,7 @@ from training.ranker.signals.validation import Validation
 
 Item = Mapping[str, Any]
 _AT_ONCE = 4096
-_PAIRS = 4_000_000  # more of them are not held: their features alone would take 0.6 GiB, and as much to join them
+_PAIRS = 3_000_000  # more of them are not held: their features take half a GiB, and as much again to join them
 
 
 def read_items(spec: StageSpec) -> list[dict[str, Any]]:

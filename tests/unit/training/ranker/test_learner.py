@@ -148,6 +148,22 @@ def _labelled(questions: int, seed: int, names: tuple[str, ...] = ("good.score",
     return Labelled(Table(names, values), np.repeat(np.arange(questions), 10), taken.ravel())
 
 
+def test_of_trees_of_several_sizes_those_stay_that_rank_best_what_is_held_back() -> None:
+    def trees(*leaves: int) -> str:
+        config = replace(CONFIG, num_leaves=leaves, rounds=8)
+        learnt = Ranker.fit(_labelled(600, 1), _labelled(600, 2), config, seed=3)
+        score: float = learnt.trees.best_score["valid_0"]["ndcg@10"]
+        found[leaves] = score
+        return str(learnt.trees.model_to_string()).partition("parameters:")[0]
+
+    found: dict[tuple[int, ...], float] = {}
+    alone = {leaves: trees(leaves) for leaves in (2, 5, 15)}
+    best = max((2, 5, 15), key=lambda leaves: found[leaves,])
+    assert trees(2, 5, 15) == trees(15, 5, 2) == alone[best]
+    assert found[2, 5, 15] == max(found[leaves,] for leaves in (2, 5, 15))
+    assert len({found[leaves,] for leaves in (2, 5, 15)}) == 3
+
+
 @pytest.fixture(scope="module")
 def ranker() -> Ranker:
     return Ranker.fit(_labelled(600, 1), _labelled(600, 2), CONFIG, seed=3)
