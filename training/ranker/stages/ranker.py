@@ -21,7 +21,7 @@ from training.next_item.samples import Split, of_catalogue, read_samples
 from training.ranker.bundle import Bundle
 from training.ranker.candidates import Depth
 from training.ranker.learner import Labelled, LearnerConfig, Ranker
-from training.ranker.parts import LearnFrom, parted
+from training.ranker.parts import LearnFrom, Parts, parted
 from training.ranker.serve import package
 from training.ranker.shop import Item, Shop, labelled, read_items
 from training.ranker.signals.fitting import SignalsConfig, Vectors
@@ -58,14 +58,21 @@ def main(spec: StageSpec) -> StageResult:
     parts = parted(samples, config.split, config.learn_from, config.share, spec.seed)
     vectors = _vectors(spec, config, items)
     shop = Shop(items, config.split, config.rank_own, spec.seed, vectors, config.signals, config.depth)
-    full, early = _kept(spec.out_dir / "full", lambda: shop.fitted(parts.full)), parts.early
-    before = full if early is None else _kept(spec.out_dir / "early", lambda: shop.again(early, full.fitted))
-    learnt = labelled(before, early or parts.full, parts.learn, config.questions, spec.seed, answered=True)
+    full = _kept(spec.out_dir / "full", lambda: shop.fitted(parts.full))
+    learnt = _learnt(spec, config, parts, shop, full)
     stop = labelled(full, parts.full, parts.stop, config.stop_questions, spec.seed, answered=False)
     ranker = Ranker.fit(learnt, stop, config.learner, spec.seed)
     until = int(parts.learn.days[parts.learn.rows].max())
     package(full.with_ranker(ranker, until), spec.out_dir / "model")
     return StageResult(_metrics(full, ranker, learnt, stop))
+
+
+def _learnt(spec: StageSpec, config: Config, parts: Parts, shop: Shop, full: Bundle) -> Labelled:
+    """What the mixture is learnt of. Signals of the early days are as large as those of `full`: here they end."""
+    early, before = parts.early, full
+    if early is not None:
+        before = _kept(spec.out_dir / "early", lambda: shop.again(early, full.fitted))
+    return labelled(before, early or parts.full, parts.learn, config.questions, spec.seed, answered=True)
 
 
 def _vectors(spec: StageSpec, config: Config, items: Sequence[Item]) -> Vectors:
