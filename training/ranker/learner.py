@@ -63,15 +63,18 @@ class Labelled:
         return Labelled(Table(self.table.names, self.table.values[kept]), self.questions[kept], self.taken[kept])
 
     @classmethod
-    def joined(cls, parts: Sequence[Labelled]) -> Labelled:
-        """All of them, each with questions of its own."""
-        names, starts = (
-            parts[0].table.names,
-            np.cumsum([0, *(int(part.questions.max(initial=-1)) + 1 for part in parts)]),
-        )
-        questions = [part.questions + start for part, start in zip(parts, starts[:-1], strict=True)]
-        table = Table(names, np.concatenate([part.table.values for part in parts]))
-        return cls(table, np.concatenate(questions), np.concatenate([part.taken for part in parts]))
+    def joined(cls, parts: list[Labelled]) -> Labelled:
+        """All of them, each with questions of its own. The list is empty after it: both together would be too large."""
+        names, place, start = parts[0].table.names, 0, 0
+        size = sum(len(part.questions) for part in parts)
+        values, taken = np.empty((size, len(names)), dtype=np.float32), np.empty(size, dtype=bool)
+        questions = np.empty(size, dtype=np.int64)
+        while parts:
+            part = parts.pop(0)
+            own = slice(place, place + len(part.questions))
+            values[own], taken[own], questions[own] = part.table.values, part.taken, part.questions + start
+            place, start = own.stop, start + int(part.questions.max(initial=-1)) + 1
+        return cls(Table(names, values), questions, taken)
 
     def data(self) -> lgb.Dataset:
         """As LightGBM takes it."""
