@@ -110,7 +110,8 @@ class SASRec(Stored):
         config = SASRecConfig(**{key: value.item() for key, value in parts["config"].items()})
         weights = {key: torch.from_numpy(value) for key, value in parts["weights"].items()}
         network = Network(len(weights["item.weight"]) - 1, config)
-        network.load_state_dict(weights)
+        # One of before counts were weighed has no counts: what it lacks says nothing.
+        network.load_state_dict({**network.state_dict(), **weights})
         return cls(network, int(arrays["epochs"]))
 
 

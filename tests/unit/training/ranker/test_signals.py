@@ -201,6 +201,19 @@ def test_what_a_shop_sells_most_is_learnt_and_goes_with_the_weights() -> None:
     assert model.network.warmth.item() != pytest.approx(-math.log(SMALL.temperature))
 
 
+def test_one_that_was_packaged_before_counts_were_weighed_answers_as_it_did() -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = Network(5, SMALL, torch.tensor([0.0, 9.0, 2.0, 4.0, 1.0])).eval()
+    later = ("weights.warmth", "weights.popularity", "weights.counts", "config.events")
+    arrays = {name: value for name, value in SASRec(network, 1).arrays().items() if name not in later}
+    found = SASRec.of_arrays(arrays).scores(Questions(rows([3, 1])), Pairs(np.zeros(5, dtype=np.int64), np.arange(5)))
+    with torch.inference_mode():
+        state, items = network.last(rows([3, 1])), network.item.weight[1:]
+        expected = (torch.nn.functional.cosine_similarity(state, items) / SMALL.temperature).log_softmax(dim=0)
+    assert found.tolist() == pytest.approx(expected.tolist(), abs=1e-5)
+
+
 def test_the_average_begins_with_the_newest_step_and_keeps_more_and_more_up_to_its_share() -> None:
     network = Network(5, SMALL)
     average, found = Average(network, 0.2), list[float]()
