@@ -24,7 +24,7 @@ from training.ranker.signals.validation import Validation
 
 Item = Mapping[str, Any]
 _AT_ONCE = 4096
-_PAIRS = 3_000_000  # more of them are not held: their features take half a GiB, and as much again to join them
+_PAIRS = 2_500_000  # more of them are not held: their features take half a GiB
 
 
 def read_items(spec: StageSpec) -> list[dict[str, Any]]:
