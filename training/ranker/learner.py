@@ -181,9 +181,9 @@ class Ranker:
         return cls(lgb.Booster(model_file=str(folder / _TREES)), tuple(facts["features"]), *steps)
 
 
-def _grown(settings: Mapping[str, Any], learnt: lgb.Dataset, stop: lgb.Dataset, config: LearnerConfig) -> lgb.Booster:
+def _grown(settings: dict[str, Any], learnt: lgb.Dataset, stop: lgb.Dataset, config: LearnerConfig) -> lgb.Booster:
     halt = lgb.early_stopping(config.patience, verbose=False)
-    return lgb.train({**settings}, learnt, config.rounds, valid_sets=[stop], callbacks=[halt])
+    return lgb.train(settings, learnt, config.rounds, valid_sets=[stop], callbacks=[halt])
 
 
 def _along_the_ways(root: Mapping[str, Any], leaves: int, of: Sequence[int], groups: int) -> Floats:

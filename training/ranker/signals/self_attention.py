@@ -46,7 +46,7 @@ class Network(nn.Module):
     """The transformer, and the embeddings of items, which are its output layer too.
 
     logit(i) = cos(state, e_i) / temperature + weight * log(1 + count of i): both learnt. Cosines alone cannot say that
-    an item is popular, which is most of what a small shop can know; a large one learns to do without.
+    an item is popular, which is most of what a small shop can know.
     """
 
     counts: Tensor
