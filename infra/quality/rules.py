@@ -59,6 +59,7 @@ def partition_row(
         "rows_quarantined": refused,
         "rows_dropped": rows_dropped,
         "bad_share": bad_share(refused - rows_dropped, rows_in - rows_dropped),
+        "bad_of": rows_in - rows_dropped,
         "duplicate_keys": failed.get(UNIQUE_KEY, 0),
         "age_hours": (datetime.now(UTC) - end_of_day).total_seconds() / 3600,
         **{f"rule_{name}": count for name, count in failed.items()},
@@ -81,8 +82,9 @@ def why_stopped(contract: Contract, row: Mapping[str, Any], results: Sequence[Ru
     if row["bad_share"] > contract.max_bad_share:
         worst = max((r for r in results if r.level == "fail"), key=lambda r: r.rows_failed)
         bad = row["rows_quarantined"] - row["rows_dropped"]
+        aside = f" beside {row['rows_dropped']} that are set aside" if row["rows_dropped"] else ""
         return (
-            f"{bad} of {row.get('bad_of', row['rows_in'])} rows are bad ({row['bad_share']:.1%}, at most "
+            f"{bad} of {row['bad_of']} rows are bad{aside} ({row['bad_share']:.1%}, at most "
             f"{contract.max_bad_share:.1%}), most often by rule {worst.rule} ({worst.rows_failed})"
         )
     errors = [r.rule for r in results if r.level == "fail" and r.status == "error"]

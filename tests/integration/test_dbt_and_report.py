@@ -128,9 +128,12 @@ def _fill(connection: duckdb.DuckDBPyConnection) -> None:
     rule = {"commit_id": 1, "rule": "price_not_negative", "level": "fail", "rows_failed": 1, "status": "failed"}
     warning = {**rule, "rule": "short_title", "level": "warn"}
     rules = [rule, warning, {**warning, "commit_id": 2}]
-    # Rows set aside before a rule was asked.
     aside = {**commit, "commit_id": 4, "partition": date(2018, 1, 3), "rows_in": 1, "rows_out": 0}
-    commits = [commit, later, lists, aside]
+    also = {**aside, "commit_id": 5, "partition": date(2018, 1, 4)}
+    unknown = {**rule, "rule": "item_known", "level": "drop"}
+    rules += [{**unknown, "commit_id": 4}, {**unknown, "commit_id": 5}]
+    untold = {**aside, "commit_id": 6, "partition": date(2018, 1, 2)}  # no rule is on record
+    commits = [commit, later, lists, aside, also, untold]
     for name, rows, schema in (("ledger_commits", commits, _COMMITS), ("rule_results", rules, _RULES)):
         connection.register("rows", pa.Table.from_pylist(rows, schema=schema))
         connection.execute(f"create table {name} as select * from rows")
@@ -144,20 +147,29 @@ def test_the_mart_says_what_each_partition_is_worth(site: Path) -> None:
                from fct_partition_quality where asset = 'events' order by 1"""
         ).fetchall()
     assert rows == [
-        (date(2018, 1, 3), True, 0, None, 54.0),
+        (date(2018, 1, 2), True, 0, None, 78.0),
+        (date(2018, 1, 3), True, 0, "item_known (set aside)", 54.0),
+        (date(2018, 1, 4), True, 0, "item_known (set aside)", 30.0),
         (date(2018, 1, 5), True, 1, "price_not_negative (quarantine), short_title (warn)", 6.0),
         (date(2018, 1, 6), True, 0, "short_title (warn)", -18.0),
     ]
 
 
-def test_the_page_counts_the_partitions_that_it_lists_as_failed_and_says_what_came_of_each_rule(site: Path) -> None:
-    failed = [row for row in rows_of(site, "failures") if row[:1] == ["events"] and row[1] == "real"]
-    assert [(row[2], row[4]) for row in failed] == [
-        ("2018-01-05", "price_not_negative (quarantine), short_title (warn)"),
-        ("2018-01-03", "-"),
+def test_the_page_tells_of_each_broken_rule_once_and_of_causes_before_what_follows_from_them(site: Path) -> None:
+    broken = [row for row in rows_of(site, "failures") if row[:2] == ["events", "real"]]
+    assert [row[3:7] for row in broken] == [
+        ["-", "quarantine", "1", "2018-01-02, 1 of 1 row"],
+        ["price_not_negative", "quarantine", "1", "2018-01-05, 1 of 2 rows, all keys (CSV)"],
+        ["item_known", "set aside", "2", "2, 2018-01-03 to 2018-01-04 2018-01-04, 1 of 1 row 2018-01-03, 1 of 1 row"],
+        [
+            "short_title",
+            "warn",
+            "2",
+            "2, 2018-01-05 to 2018-01-06 2018-01-06, 1 of 1 row 2018-01-05, 1 of 2 rows, all keys (CSV)",
+        ],
     ]
     (events,) = [row for row in rows_of(site, "quality") if row and row[0].startswith("events ")]
-    assert events[7].startswith("2 with failures")
+    assert events[7].startswith("4 with failures")
 
 
 def test_the_page_names_rule_key_owner_and_the_csv(site: Path) -> None:

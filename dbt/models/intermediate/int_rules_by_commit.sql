@@ -5,9 +5,6 @@ select
     sum(case when status = 'failed' and level = 'fail' then 1 else 0 end) as rules_failed,
     sum(case when status = 'failed' and level = 'warn' then 1 else 0 end) as rules_warned,
     sum(case when status = 'error' then 1 else 0 end) as rules_in_error,
-    string_agg(
-        rule || case when status = 'error' then ' (error)' when level = 'fail' then ' (quarantine)' else ' (warn)' end,
-        ', ' order by rule
-    ) filter (where status <> 'ok') as failing_rules
+    string_agg(rule || ' (' || outcome || ')', ', ' order by rule) filter (where status <> 'ok') as failing_rules
 from {{ ref('stg_rule_results') }}
 group by commit_id
