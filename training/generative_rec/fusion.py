@@ -1,7 +1,8 @@
-"""The generator among the ranker's signals: its beams join the candidates, and their chance is one more feature.
+"""The generator among the ranker's signals: its beams join the candidates, and speak for them.
 
-What is served is one list: the ranker's, over all signals and the generator. The folder of a fused recommender is the
-ranker's own (signals, trees, calibration) with the packaged generator in `generator/`.
+What is served is one list, in the order of a mixture of ranker and generator (`log_linear`). The folder of a fused
+recommender is the ranker's own (signals, trees, calibration) with `mixture.json` and the packaged generator in
+`generator/`.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import scipy.sparse as sp
 
 from training.core.errors import DataError
 from training.core.files import new_folder
+from training.generative_rec.log_linear import LogLinear
 from training.next_item.recommender import ListRequest, Recommender
 from training.ranker.bundle import Bundle
 from training.ranker.serve import RankerRow
@@ -29,7 +31,7 @@ class Beams(Signal):
     """The first `beams` items of a generator, each with its probability exp(log-prob); of no other item it says
     anything."""
 
-    name = GENERATOR
+    name, joins = GENERATOR, True
 
     def __init__(self, generator: Recommender, bundle: Bundle, beams: int) -> None:
         self._generator, self._items, self._beams = generator, bundle.catalogue, beams
@@ -63,16 +65,21 @@ def with_generator(bundle: Bundle, generator: Recommender, beams: int) -> Bundle
     return replace(bundle, fitted=replace(bundle.fitted, signals=signals))
 
 
-def package(bundle: Bundle, generator: Path, folder: Path) -> None:
-    """Make `folder` from the ranker's signals with the fused trees, and the packaged generator; whole or not at all."""
+def package(bundle: Bundle, mixture: LogLinear, generator: Path, folder: Path) -> None:
+    """Make `folder` from the ranker, the mixture and the packaged generator; whole or not at all."""
     with new_folder(folder) as scratch:
         package_ranker(bundle, scratch)
+        mixture.save(scratch)
         shutil.copytree(generator, scratch / GENERATOR)
 
 
 def fused_row(folder: Path, generator: Recommender, beams: int) -> RankerRow:
-    """What answers for what `package` wrote; DataError where it holds no trees."""
+    """What answers for what `package` wrote; DataError where it holds no trees.
+
+    A folder of before there was a mixture has trees that were learnt with the generator among their features.
+    """
     bundle = Bundle.load(folder)
     if bundle.ranker is None:
         raise DataError("the fused recommender holds no ranker", where=str(folder), do="run the stage `fusion` again")
-    return RankerRow(with_generator(bundle, generator, beams), bundle.ranker)
+    mixed = LogLinear.load(folder, bundle.ranker) if LogLinear.there_is_one(folder) else bundle.ranker
+    return RankerRow(with_generator(bundle, generator, beams), mixed)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,8 +30,9 @@ class Candidates:
     """`pairs` by question and item, each once; what each signal says of them, by its name: `scores` and `ranks`.
 
     A rank is the place among the candidates of the question, from 1; NaN where the signal says nothing of the item. A
-    pair that was joined to them has the place that it would have among them, and moves none of theirs. `best` is the
-    score that each signal has for the best item of the catalogue: [questions].
+    pair that was joined to them has the place that it would have among them, and moves none of theirs; to a signal that
+    joins, all of its own are candidates. `best` is the score that each signal has for the best item of the catalogue:
+    [questions].
     """
 
     pairs: Pairs
@@ -75,24 +76,25 @@ def _of_some(
 ) -> Candidates:
     """Each signal works out once what it says of these questions."""
     said = {name: signal.said(asked) for name, signal in signals.items()}
-    tops = [one.top(depth.of(name), allowed)[0] for name, one in said.items()]
-    size = 1 + max((int(pairs.items.max()) for pairs in (*tops, joined) if len(pairs)), default=0)
-    keys = _distinct(np.concatenate([pairs.questions * size + pairs.items for pairs in tops]))
-    named = Pairs(keys // size, keys % size)
-    if left_out is not None:
-        named = _without(named, left_out, size)
-    keys = named.questions * size + named.items
-    everything = _distinct(np.concatenate([keys, joined.questions * size + joined.items]))
-    pairs, place = Pairs(everything // size, everything % size), np.searchsorted(keys, everything)
-    counted = np.append(keys, -1)[place] == everything
+    tops = {name: one.top(depth.of(name), allowed)[0] for name, one in said.items()}
+    size = 1 + max((int(pairs.items.max()) for pairs in (*tops.values(), joined) if len(pairs)), default=0)
+    gone = None if left_out is None else _keys_of(left_out, size)
+    keys: dict[bool, list[Ints]] = {False: [], True: []}  # by whether their signal joins
+    for name, own in tops.items():
+        keys[signals[name].joins].append(own.questions * size + own.items)
+    firm, joining = (_without(_distinct(own), gone) for own in keys.values())
+    named = _distinct([firm, joining])
+    everything = _distinct([named, joined.questions * size + joined.items])
+    pairs = Pairs(everything // size, everything % size)
     scores = {name: one.scores(pairs) for name, one in said.items()}
-    ranks = {name: places(pairs.questions, values, counted) for name, values in scores.items()}
+    counted = {joins: _among(everything, own) for joins, own in ((False, firm), (True, named))}
+    ranks = {name: places(pairs.questions, values, counted[signals[name].joins]) for name, values in scores.items()}
     return Candidates(pairs, scores, ranks, {name: one.best() for name, one in said.items()})
 
 
-def _distinct(keys: Ints) -> Ints:
+def _distinct(keys: Iterable[Ints]) -> Ints:
     """Each once, in rising order; a tenth of the time of numpy's unique."""
-    ordered = np.sort(keys)
+    ordered = np.sort(np.concatenate([np.empty(0, dtype=np.int64), *keys]))
     return ordered[np.diff(ordered, prepend=-1) > 0]
 
 
@@ -109,9 +111,17 @@ def places(questions: Ints, scores: Floats, counted: Mask) -> Floats:
     return found
 
 
-def _without(pairs: Pairs, left_out: Sequence[Ints], size: int) -> Pairs:
+def _among(keys: Ints, ordered: Ints) -> Mask:
+    """Which of the keys are among those that are in rising order."""
+    return np.asarray(np.append(ordered, -1)[np.searchsorted(ordered, keys)] == keys)
+
+
+def _keys_of(left_out: Sequence[Ints], size: int) -> Ints:
     owners = np.repeat(np.arange(len(left_out)), [len(items) for items in left_out])
     items = np.concatenate([np.empty(0, dtype=np.int64), *left_out])
-    own = (owners * size + items)[items < size]
-    kept = ~np.isin(pairs.questions * size + pairs.items, own)
-    return Pairs(pairs.questions[kept], pairs.items[kept])
+    found: Ints = (owners * size + items)[items < size]
+    return found
+
+
+def _without(keys: Ints, gone: Ints | None) -> Ints:
+    return keys if gone is None else keys[~np.isin(keys, gone)]

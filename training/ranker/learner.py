@@ -1,9 +1,9 @@
 """A listwise ranker: LightGBM's lambdarank over the features of candidates, with a calibrated probability and reasons.
 
-LambdaMART (Burges 2010, MSR-TR-2010-82). Isotonic calibration: Zadrozny and Elkan 2002. What a feature adds to a score
-is how far its splits move the mean on the way to the leaf (Saabas 2014, "Interpreting random forests"). SHAP values of
-trees (Lundberg et al. 2018, arXiv 1802.03888) add up to the same and share it out more evenly along a way; they take
-sixty times as long, too long for the lists of all users.
+LambdaMART (Burges 2010, MSR-TR-2010-82). What a feature adds to a score is how far its splits move the mean on the way
+to the leaf (Saabas 2014, "Interpreting random forests"). SHAP values of trees (Lundberg et al. 2018, arXiv 1802.03888)
+add up to the same and share it out more evenly along a way; they take sixty times as long, too long for the lists of
+all users.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import numpy as np
 
 from training.core.errors import LeftOut
 from training.core.files import write_json
+from training.ranker.calibration import Calibration
 from training.ranker.features import Table
 from training.ranker.signals.base import Floats, Ints, Mask
 
@@ -84,13 +85,11 @@ class Labelled:
 
 @dataclass(frozen=True)
 class Ranker:
-    """Trees over the features `names`, and the steps of the calibration: probability `shares[n]` from score
-    `edges[n]` on."""
+    """Trees over the features `names`, and what their scores are worth."""
 
     trees: lgb.Booster
     names: tuple[str, ...]
-    edges: Floats
-    shares: Floats
+    calibration: Calibration
 
     @classmethod
     def fit(cls, learnt: Labelled, held_back: Labelled, config: LearnerConfig, seed: int) -> Ranker:
@@ -117,8 +116,8 @@ class Ranker:
         data, judged = answered.data(), stop.data()
         found = [_grown({**settings, "num_leaves": leaves}, data, judged, config) for leaves in config.num_leaves]
         trees = max(found, key=lambda one: one.best_score["valid_0"]["ndcg@10"])  # the first of equals
-        edges, shares = _calibrated(trees.predict(held_back.table.values), held_back.taken)
-        return cls(trees, learnt.table.names, edges, shares)
+        scores = np.asarray(trees.predict(held_back.table.values))
+        return cls(trees, learnt.table.names, Calibration.of(scores, held_back.taken))
 
     def scores(self, table: Table) -> Floats:
         """A score for each pair, comparable within a question: [pairs]."""
@@ -126,7 +125,7 @@ class Ranker:
 
     def probabilities(self, scores: Floats) -> Floats:
         """That the item is what the user takes next: [pairs], in the order of the scores."""
-        return self.shares[np.clip(np.searchsorted(self.edges, scores, side="right") - 1, 0, None)]
+        return self.calibration(scores)
 
     def reasons(self, table: Table) -> tuple[tuple[str, ...], Floats]:
         """What each group of features adds to the score of each pair: the groups, and [pairs, groups].
@@ -165,8 +164,7 @@ class Ranker:
     def save(self, folder: Path) -> None:
         """Write what `load` reads: text and JSON, no pickle."""
         self.trees.save_model(str(folder / _TREES))
-        facts = {"features": self.names, "edges": self.edges.tolist(), "shares": self.shares.tolist()}
-        write_json(folder / _FACTS, facts)
+        write_json(folder / _FACTS, {"features": self.names, **self.calibration.facts()})
 
     @staticmethod
     def there_is_one(folder: Path) -> bool:
@@ -177,8 +175,8 @@ class Ranker:
     def load(cls, folder: Path) -> Ranker:
         """Read it."""
         facts = json.loads((folder / _FACTS).read_text())
-        steps = [np.array(facts[name], dtype=np.float32) for name in ("edges", "shares")]
-        return cls(lgb.Booster(model_file=str(folder / _TREES)), tuple(facts["features"]), *steps)
+        trees = lgb.Booster(model_file=str(folder / _TREES))
+        return cls(trees, tuple(facts["features"]), Calibration.of_facts(facts))
 
 
 def _grown(settings: dict[str, Any], learnt: lgb.Dataset, stop: lgb.Dataset, config: LearnerConfig) -> lgb.Booster:
@@ -203,13 +201,3 @@ def _along_the_ways(root: Mapping[str, Any], leaves: int, of: Sequence[int], gro
 
     visit(root)
     return found
-
-
-def _calibrated(scores: Sequence[float], taken: Mask) -> tuple[Floats, Floats]:
-    """The steps of the isotonic regression of what was taken on the scores."""
-    from sklearn.isotonic import IsotonicRegression
-
-    fitted = IsotonicRegression(y_min=0.0, y_max=1.0, out_of_bounds="clip").fit(scores, taken)
-    starts = np.concatenate([[True], np.diff(fitted.y_thresholds_) > 0])
-    edges = fitted.X_thresholds_[starts].astype(np.float32)
-    return edges, fitted.y_thresholds_[starts].astype(np.float32)

@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -23,7 +23,6 @@ from training.next_item.recommender import ListRequest, Ranking, Recommender
 from training.ranker.bundle import Bundle
 from training.ranker.candidates import candidates
 from training.ranker.features import Table, features
-from training.ranker.learner import Ranker
 from training.ranker.signals.base import Floats, Ints, Lists, Mask, Pairs, Questions, Signal
 
 if TYPE_CHECKING:
@@ -174,10 +173,23 @@ class SignalRow(_Numbered):
         return found
 
 
+class Mixture(Protocol):
+    """What puts candidates in order: a ranker, or what mixes one with more (see `Ranker`)."""
+
+    def scores(self, table: Table) -> Floats:
+        """See `Ranker.scores`."""
+
+    def probabilities(self, scores: Floats) -> Floats:
+        """See `Ranker.probabilities`."""
+
+    def reasons(self, table: Table) -> tuple[tuple[str, ...], Floats]:
+        """See `Ranker.reasons`."""
+
+
 class RankerRow(_Numbered):
     """The ranker's lists: scores are calibrated probabilities that the item is what the user takes next."""
 
-    def __init__(self, bundle: Bundle, ranker: Ranker) -> None:
+    def __init__(self, bundle: Bundle, ranker: Mixture) -> None:
         super().__init__(bundle)
         self.ranker = ranker
 

@@ -29,7 +29,6 @@ SHORT: dict[str, dict[str, Any]] = {
     "collaborative": {"steps": 25},
     "scid_tokenizer": {"training": {"steps": 50}},
     "sft": {"loop": {"epochs": 1}},
-    "fusion": {"learner": LEARNER},
     "evaluate": {"resamples": 50},
 }
 
@@ -58,7 +57,7 @@ def values(spec: StageSpec) -> list[dict[str, Any]]:
 def test_all_rows_stand_beside_each_other(chain: dict[str, StageSpec]) -> None:
     signals = ["popularity", "personal", "forward", "backward", "text", "sasrec", "ranker"]
     found = list(dict.fromkeys(row["model"] for row in values(chain["evaluate"])))
-    assert found == [*signals, "sft", "sp_hard", "rf_hard", "ranker_refit", "fused"]
+    assert found == [*signals, "sft", "sp_hard", "rf_hard", "fused"]
     assert len({(row["unit"], row["sample"]) for row in values(chain["evaluate"])}) * len(found) * 4 == len(
         values(chain["evaluate"])
     )

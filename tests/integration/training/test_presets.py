@@ -119,7 +119,7 @@ def check_chain(specs: list[StageSpec]) -> dict[str, dict[str, float]]:
     models = specs[-1].config["models"]
     ranked = pq.read_table(specs[-1].out_dir / "tables/eval_values/part-0.parquet")
     signals = {"popularity", "personal", "forward", "backward", "text", "sasrec"}
-    assert {*models, *signals, "ranker", "ranker_refit", "fused"} == set(ranked["model"].to_pylist())
+    assert {*models, *signals, "ranker", "fused"} == set(ranked["model"].to_pylist())
     return found
 
 

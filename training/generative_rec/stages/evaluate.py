@@ -11,7 +11,7 @@ so a trained model has a row there only where its stage trained one for it (`spl
 
 The rows beside the models are the signals of the shop's ranker and the ranker itself, as they are registered; where
 none is, or for a split that it was not fitted on, the signals that cost seconds are fitted here. `fused` is what is
-served: the ranker with the generator among its signals (stage `fusion`), `ranker_refit` the same without the generator.
+served: the ranker mixed with the generator (stage `fusion`).
 
 A row whose stages were left out has the weights of the row that they started from, and so its figures; a model whose
 stage made nothing has no row, and neither has a signal that the data is too little for: `gate.json` says why. Of the
@@ -151,15 +151,15 @@ class _Evaluation:
         return found | self._served(split, found)
 
     def _served(self, split: Split, models: Mapping[str, Recommender]) -> dict[str, Recommender]:
-        """The rows of the fusion, of the first split; where it was left out the last model is what is served."""
+        """What is served, of the first split: what the fusion made; the last model where that was left out."""
         if split != self.config.splits[0] or not models:
             return {}
         if self.config.fusion is None:
             return {SERVED: list(models.values())[-1]}
-        made, folder = self.spec.artifact(self.config.fusion), self.spec.out_dir / model_folder(split)
+        made, folder = self.spec.artifact(self.config.fusion) / "model", self.spec.out_dir / model_folder(split)
         with new_folder(folder) as scratch:
-            shutil.copytree(made / "model", scratch, dirs_exist_ok=True)
-        return {"ranker_refit": load(made / "refit"), SERVED: load(folder)}
+            shutil.copytree(made, scratch, dirs_exist_ok=True)
+        return {SERVED: load(folder)}
 
     def compared(self, split: Split, trained: Mapping[str, Recommender]) -> Comparison:
         """All rows on the test samples of a split."""

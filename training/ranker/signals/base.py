@@ -142,11 +142,13 @@ class Said(ABC):
 
 class Signal(ABC):
     """What it has learnt, and how it is asked. `logarithms`: its scores are logarithms of probabilities, not sizes of
-    which one is a share of another. `recalls`: what its last item alone says is worth asking beside the history."""
+    which one is a share of another. `recalls`: what its last item alone says is worth asking beside the history.
+    `joins`: its items join those of the other signals, and move the places of none of them."""
 
     name: ClassVar[str]
     logarithms: ClassVar[bool] = False
     recalls: ClassVar[bool] = False
+    joins: ClassVar[bool] = False
 
     @property
     @abstractmethod

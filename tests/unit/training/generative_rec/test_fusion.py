@@ -72,3 +72,19 @@ def test_what_the_generator_says_is_a_group_of_features(bundle: Bundle) -> None:
     assert place["generator.rank"][of_d].tolist() == [1.0, 1.0] and place["generator.share"][of_d].tolist() == [1, 1]
     of_b = found.pairs.items == 1
     assert np.isnan(place["generator.rank"][of_b]).all() and not place["generator.score"][of_b].any()
+
+
+def test_beams_join_the_candidates_and_move_the_places_of_none(bundle: Bundle) -> None:
+    """Item 3 is one that nobody took: popularity does not name it, the generator does."""
+    alone = candidates(bundle.signals, ASKED, Depth())
+    fused = candidates(with_generator(bundle, _Generator(), 3).signals, ASKED, Depth())
+    kept = np.isin(fused.pairs.items, alone.pairs.items)
+    assert set(fused.pairs.items.tolist()) == {*alone.pairs.items.tolist(), 3}
+    assert fused.ranks["popularity"][kept].tolist() == alone.ranks["popularity"].tolist()
+    assert fused.ranks[GENERATOR][fused.pairs.items == 3].tolist() == [1.0, 1.0]
+
+
+def test_beams_that_are_left_out_are_no_candidates(bundle: Bundle) -> None:
+    left_out = [np.array([3]), np.array([], dtype=np.int64)]
+    fused = candidates(with_generator(bundle, _Generator(), 3).signals, ASKED, Depth(), None, left_out)
+    assert fused.pairs.questions[fused.pairs.items == 3].tolist() == [1]
