@@ -5,7 +5,7 @@ A feature's name begins with its group, before the first dot: what a recommendat
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -51,18 +51,17 @@ class Table:
     names: tuple[str, ...]
     values: Floats
 
-    @property
-    def directions(self) -> list[int]:
+    def directions(self, undecided: Collection[str]) -> list[int]:
         """Of each column: 1 where more of it may only speak for an item, -1 against it, 0 where a shop's data decide.
 
-        What a signal says of an item is evidence for it. Of the user's own items a shop decides: some sell the same
-        again, others never.
+        What a signal says of an item is evidence for it, but for those that are `undecided`.
         """
-        return [_direction(*name.split(".")) for name in self.names]
+        return [_direction(name, undecided) for name in self.names]
 
 
-def _direction(group: str, kind: str) -> int:
-    if group == "personal":
+def _direction(name: str, undecided: Collection[str]) -> int:
+    group, _, kind = name.partition(".")
+    if group in undecided:
         return 0
     return 1 if kind in _FOR else -1 if kind in _AGAINST else 0
 

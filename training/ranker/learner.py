@@ -9,11 +9,11 @@ all users.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import lightgbm as lgb
 import numpy as np
@@ -23,9 +23,11 @@ from training.core.files import write_json
 from training.ranker.calibration import Calibration
 from training.ranker.features import Table
 from training.ranker.signals.base import Floats, Ints, Mask
+from training.ranker.signals.popularity import Popularity
 
 _TREES, _FACTS = "trees.txt", "ranker.json"
 _OUR_OWN = ("rounds", "patience", "num_leaves")
+_UNDECIDED = ("personal",)
 
 
 @dataclass(frozen=True)
@@ -34,11 +36,14 @@ class LearnerConfig:
     choose among the `num_leaves`: a large shop has more to tell than a small one.
 
     Scores and places of signals are monotone (`Table.directions`): without that a small shop's trees learn its noise.
+    Of the user's own items the data decide: some shops sell the same again, others never. Whether they also decide of
+    popularity the questions that are held back say: of two items that the other signals put alike, the one that
+    everybody takes may be the likelier one, or the one that owes its place to that alone.
     """
 
     rounds: int = 1000
     patience: int = 50
-    learning_rate: float = 0.05
+    learning_rate: float = 0.1
     num_leaves: tuple[int, ...] = (15, 31, 7)
     min_data_in_leaf: int = 50
     feature_fraction: float = 0.5
@@ -109,13 +114,18 @@ class Ranker:
             "seed": seed,
             "deterministic": True,
             "force_row_wise": True,
-            "monotone_constraints": answered.table.directions,
             "verbose": -1,
             **{name: value for name, value in vars(config).items() if name not in _OUR_OWN},
         }
         data, judged = answered.data(), stop.data()
-        found = [_grown({**settings, "num_leaves": leaves}, data, judged, config) for leaves in config.num_leaves]
-        trees = max(found, key=lambda one: one.best_score["valid_0"]["ndcg@10"])  # the first of equals
+
+        def grown(leaves: int, undecided: Collection[str]) -> _Grown:
+            own = {"num_leaves": leaves, "monotone_constraints": answered.table.directions(undecided)}
+            return _Grown.of({**settings, **own}, data, judged, config)
+
+        sized = {leaves: grown(leaves, _UNDECIDED) for leaves in config.num_leaves}
+        leaves = max(sized, key=lambda one: sized[one].ndcg)  # the first of equals, here and below
+        trees = max((sized[leaves], grown(leaves, (*_UNDECIDED, Popularity.name))), key=lambda one: one.ndcg).trees
         scores = np.asarray(trees.predict(held_back.table.values))
         return cls(trees, learnt.table.names, Calibration.of(scores, held_back.taken))
 
@@ -179,9 +189,18 @@ class Ranker:
         return cls(trees, tuple(facts["features"]), Calibration.of_facts(facts))
 
 
-def _grown(settings: dict[str, Any], learnt: lgb.Dataset, stop: lgb.Dataset, config: LearnerConfig) -> lgb.Booster:
-    halt = lgb.early_stopping(config.patience, verbose=False)
-    return lgb.train(settings, learnt, config.rounds, valid_sets=[stop], callbacks=[halt])
+class _Grown(NamedTuple):
+    """Trees, and the NDCG@10 that they have on the questions that are held back."""
+
+    trees: lgb.Booster
+    ndcg: float
+
+    @classmethod
+    def of(cls, settings: dict[str, Any], learnt: lgb.Dataset, stop: lgb.Dataset, config: LearnerConfig) -> _Grown:
+        """As many trees as do the held back questions good."""
+        halt = lgb.early_stopping(config.patience, verbose=False)
+        trees = lgb.train(settings, learnt, config.rounds, valid_sets=[stop], callbacks=[halt])
+        return cls(trees, trees.best_score["valid_0"]["ndcg@10"])
 
 
 def _along_the_ways(root: Mapping[str, Any], leaves: int, of: Sequence[int], groups: int) -> Floats:

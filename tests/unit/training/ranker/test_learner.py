@@ -164,6 +164,23 @@ def test_of_trees_of_several_sizes_those_stay_that_rank_best_what_is_held_back()
     assert len({found[leaves,] for leaves in (2, 5, 15)}) == 3
 
 
+@pytest.mark.parametrize(("sign", "falls"), [(1.0, False), (-1.0, True)], ids=["speaks for it", "speaks against it"])
+def test_whether_what_everybody_takes_is_the_likelier_item_the_held_back_questions_say(
+    sign: float, falls: bool
+) -> None:
+    """Popularity alone tells which of ten items is taken: the most popular one, or the least."""
+    names = ("noise.score", "popularity.score")
+    made = (_labelled(600, seed, names=("popularity.score", "noise.score")) for seed in (1, 2))
+    learnt, stop = (
+        Labelled(Table(names, one.table.values[:, ::-1] * np.float32([1, sign])), one.questions, one.taken)
+        for one in made
+    )
+    ranker = Ranker.fit(learnt, stop, CONFIG, seed=3)
+    rising = np.stack([np.zeros(100), np.linspace(-3, 3, 100)], axis=1).astype(np.float32)
+    scores = ranker.scores(Table(names, rising))
+    assert (scores[-1] < scores[0]) == falls and abs(scores[-1] - scores[0]) > 0.5
+
+
 @pytest.fixture(scope="module")
 def ranker() -> Ranker:
     return Ranker.fit(_labelled(600, 1), _labelled(600, 2), CONFIG, seed=3)
@@ -245,7 +262,7 @@ def test_what_a_signal_says_of_an_item_never_speaks_against_it(ranker: Ranker) -
     rising = np.stack([np.linspace(-3, 3, 200), np.zeros(200)], axis=1).astype(np.float32)
     assert (np.diff(ranker.scores(Table(names, rising))) >= 0).all()
     told = Table(("forward.score", "text.rank", "personal.score", "personal.rank", "price.value", "age.days"), rising)
-    assert told.directions == [1, -1, 0, 0, 0, 0]
+    assert told.directions(("personal",)) == [1, -1, 0, 0, 0, 0]
     backwards = _labelled(60, seed=1, names=names)
     against = Labelled(Table(names, -backwards.table.values), backwards.questions, backwards.taken)
     learnt = Ranker.fit(against, against, LearnerConfig(rounds=30, min_data_in_leaf=5), seed=1)
