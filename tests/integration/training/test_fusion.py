@@ -19,7 +19,7 @@ from training.core.errors import DataError
 from training.core.stage import StageSpec, TableRef, run_stage
 from training.generative_rec.scid import inputs
 from training.generative_rec.serve import load
-from training.generative_rec.stages import fusion, recommend
+from training.generative_rec.stages import evaluate, fusion, recommend
 from training.jobs import Job, stage_specs
 from training.ranker.serve import RankerRow
 
@@ -117,3 +117,11 @@ def test_without_a_ranker_the_generator_is_served_alone_and_with_one_of_another_
     other = replace(chain["fusion"], out=str(tmp_path / "other"), config={**alone.config, "split": "leave_one_out"})
     with pytest.raises(DataError, match="of the split"):
         run_stage(other, fusion.main)
+
+
+def test_a_ranker_that_differs_in_what_may_be_ranked_is_refused(chain: dict[str, StageSpec], tmp_path: Path) -> None:
+    spec = replace(
+        chain["evaluate"], out=str(tmp_path / "other"), config={**chain["evaluate"].config, "rank_own": False}
+    )
+    with pytest.raises(DataError, match="whether a user's own items may be ranked"):
+        run_stage(spec, evaluate.main)

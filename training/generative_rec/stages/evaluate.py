@@ -110,11 +110,13 @@ def main(spec: StageSpec) -> StageResult:
 
 @dataclass(frozen=True)
 class _Evaluation:
-    """`left_out`: what could not be done for want of data, and why."""
+    """`left_out`: what could not be done for want of data, and why. `signals`: what stands beside the models, by split,
+    with its folder."""
 
     spec: StageSpec
     config: Config
     left_out: dict[str, str] = field(default_factory=dict)
+    signals: dict[Split, tuple[Path, Bundle]] = field(default_factory=dict)
 
     @contextmanager
     def recorded(self, name: str) -> Iterator[None]:
@@ -166,7 +168,7 @@ class _Evaluation:
         spec, config = self.spec, self.config
         samples = of_catalogue(read_samples(spec, split, TABLE), self.catalogue)
         test = chosen_samples(of_subset(samples, "test"), config.samples, spec.seed)
-        bundle = Bundle.load(self._signals(split, samples))
+        _, bundle = self._signals(split, samples)
         seen, found = dict[Recommender, Row](), list[Row]()
         for name, recommender in {**rows(bundle), **trained}.items():
             if recommender not in seen:
@@ -175,26 +177,43 @@ class _Evaluation:
         warm, kinds = frozenset(chain.from_iterable(training_sequences(samples))), read_kinds(spec, self.catalogue)
         return Comparison(split, found, test, warm, len(self.catalogue), kinds, spec.seed, config.resamples)
 
-    def _signals(self, split: Split, samples: Samples) -> Path:
-        """The folder of the registered ranker, if it was fitted on this split, or of signals that are counted here."""
-        registered = newest(self.spec.models.get(RANKER, ()))
-        if registered and (bundle := Bundle.load(registered)).split == split:
-            self.left_out.update(bundle.fitted.chosen.left_out)
-            return registered
-        self.left_out[RANKER] = f"none has been trained for the {split} split: the signals that are counted stand in"
+    def _signals(self, split: Split, samples: Samples) -> tuple[Path, Bundle]:
+        """The registered ranker, if it was fitted on this split, or signals that are counted here; with the folder."""
+        if split not in self.signals:
+            self.signals[split] = self._registered(split) or self._counted(split, samples)
+        return self.signals[split]
+
+    def _registered(self, split: Split) -> tuple[Path, Bundle] | None:
+        folder = newest(self.spec.models.get(RANKER, ()))
+        bundle = Bundle.load(folder) if folder else None
+        if folder is None or bundle is None or bundle.split != split:
+            self.left_out[RANKER] = (
+                f"none has been trained for the {split} split: the signals that are counted stand in"
+            )
+            return None
+        if bundle.rank_own != self.config.rank_own:
+            raise DataError(
+                "the ranker and this evaluation differ in whether a user's own items may be ranked",
+                where=f"rank_own is {bundle.rank_own} in {folder} and {self.config.rank_own} here",
+                do="give the stages `ranker` and `evaluate` the same `rank_own`",
+            )
+        self.left_out.update(bundle.fitted.chosen.left_out)
+        return folder, bundle
+
+    def _counted(self, split: Split, samples: Samples) -> tuple[Path, Bundle]:
         folder = self.spec.out_dir / f"signals_{split}"
         if not folder.is_dir():
             counted = SignalsConfig(sasrec=None)
             shop = Shop(read_items(self.spec), split, self.config.rank_own, self.spec.seed, signals=counted)
             package_ranker(shop.fitted(of_catalogue(samples, [item["item_id"] for item in shop.items])), folder)
-        return folder
+        return folder, Bundle.load(folder)
 
     def pack_best(self, metrics: Mapping[str, float]) -> None:
         """What stands in for a champion: the best of the signals and the ranker; popularity where nothing is known."""
         split = self.config.splits[0]
         with suppress(LeftOut):  # no training sample
-            folder = self._signals(split, read_samples(self.spec, split, TABLE))
-            best = best_of(rows(Bundle.load(folder)), split, metrics)
+            folder, bundle = self._signals(split, read_samples(self.spec, split, TABLE))
+            best = best_of(rows(bundle), split, metrics)
             package_baseline(folder, best or POPULARITY, self.spec.out_dir / "baseline")
 
 
