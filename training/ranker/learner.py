@@ -17,9 +17,11 @@ from typing import Any, NamedTuple
 
 import lightgbm as lgb
 import numpy as np
+from numpy.typing import NDArray
 
 from training.core.errors import LeftOut
 from training.core.files import write_json
+from training.core.metrics import ndcg_at
 from training.ranker.calibration import Calibration
 from training.ranker.features import Table
 from training.ranker.signals.base import Floats, Ints, Mask
@@ -32,13 +34,14 @@ _UNDECIDED = ("personal",)
 
 @dataclass(frozen=True)
 class LearnerConfig:
-    """LightGBM's own names. `patience`: rounds without a better NDCG@10 on the questions that are held back, which also
-    choose among the `num_leaves`: a large shop has more to tell than a small one.
+    """LightGBM's own names. `patience`: rounds without a better NDCG@10 on the questions that are held back.
 
-    Scores and places of signals are monotone (`Table.directions`): without that a small shop's trees learn its noise.
-    Of the user's own items the data decide: some shops sell the same again, others never. Whether they also decide of
-    popularity the questions that are held back say: of two items that the other signals put alike, the one that
-    everybody takes may be the likelier one, or the one that owes its place to that alone.
+    These also choose among the `num_leaves`: a large shop has more to tell than a small one. Scores and places of
+    signals are monotone (`Table.directions`): without that a small shop's trees learn its noise. Of the user's own
+    items the data decide: some shops sell the same again, others never. Whether they also decide of popularity the
+    questions say, too: of two items that the other signals put alike, the one that everybody takes may be the likelier
+    one, or the one that owes its place to that alone. What stands first is left only for what is better by more than a
+    standard error (Breiman et al. 1984): few questions would choose by chance.
     """
 
     rounds: int = 1000
@@ -121,13 +124,16 @@ class Ranker:
 
         def grown(leaves: int, undecided: Collection[str]) -> _Grown:
             own = {"num_leaves": leaves, "monotone_constraints": answered.table.directions(undecided)}
-            return _Grown.of({**settings, **own}, data, judged, config)
+            halt = lgb.early_stopping(config.patience, verbose=False)
+            trees = lgb.train({**settings, **own}, data, config.rounds, valid_sets=[judged], callbacks=[halt])
+            return _Grown(trees, leaves, _ndcg(np.asarray(trees.predict(stop.table.values)), stop))
 
-        sized = {leaves: grown(leaves, _UNDECIDED) for leaves in config.num_leaves}
-        leaves = max(sized, key=lambda one: sized[one].ndcg)  # the first of equals, here and below
-        trees = max((sized[leaves], grown(leaves, (*_UNDECIDED, Popularity.name))), key=lambda one: one.ndcg).trees
-        scores = np.asarray(trees.predict(held_back.table.values))
-        return cls(trees, learnt.table.names, Calibration.of(scores, held_back.taken))
+        best = grown(config.num_leaves[0], _UNDECIDED)
+        for leaves in config.num_leaves[1:]:
+            best = best.or_better(grown(leaves, _UNDECIDED))
+        best = best.or_better(grown(best.leaves, (*_UNDECIDED, Popularity.name)))
+        scores = np.asarray(best.trees.predict(held_back.table.values))
+        return cls(best.trees, learnt.table.names, Calibration.of(scores, held_back.taken))
 
     def scores(self, table: Table) -> Floats:
         """A score for each pair, comparable within a question: [pairs]."""
@@ -190,17 +196,23 @@ class Ranker:
 
 
 class _Grown(NamedTuple):
-    """Trees, and the NDCG@10 that they have on the questions that are held back."""
+    """Trees of so many leaves, and the NDCG@10 that they have on each question that is held back."""
 
     trees: lgb.Booster
-    ndcg: float
+    leaves: int
+    ndcg: NDArray[np.float64]
 
-    @classmethod
-    def of(cls, settings: dict[str, Any], learnt: lgb.Dataset, stop: lgb.Dataset, config: LearnerConfig) -> _Grown:
-        """As many trees as do the held back questions good."""
-        halt = lgb.early_stopping(config.patience, verbose=False)
-        trees = lgb.train(settings, learnt, config.rounds, valid_sets=[stop], callbacks=[halt])
-        return cls(trees, trees.best_score["valid_0"]["ndcg@10"])
+    def or_better(self, other: _Grown) -> _Grown:
+        """The other where it is better by more than a standard error of the difference, question by question."""
+        gain = other.ndcg - self.ndcg
+        return other if gain.mean() > gain.std() / np.sqrt(len(gain)) else self
+
+
+def _ndcg(scores: NDArray[np.floating], judged: Labelled) -> NDArray[np.float64]:
+    """NDCG@10 of each question, of which one candidate was taken: [questions]."""
+    order = np.lexsort((-scores, judged.questions))
+    place = np.arange(len(order)) - np.searchsorted(judged.questions, judged.questions)
+    return ndcg_at((place[judged.taken[order]] + 1).astype(np.float64), 10)
 
 
 def _along_the_ways(root: Mapping[str, Any], leaves: int, of: Sequence[int], groups: int) -> Floats:

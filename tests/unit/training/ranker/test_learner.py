@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -148,20 +149,30 @@ def _labelled(questions: int, seed: int, names: tuple[str, ...] = ("good.score",
     return Labelled(Table(names, values), np.repeat(np.arange(questions), 10), taken.ravel())
 
 
-def test_of_trees_of_several_sizes_those_stay_that_rank_best_what_is_held_back() -> None:
-    def trees(*leaves: int) -> str:
-        config = replace(CONFIG, num_leaves=leaves, rounds=8)
-        learnt = Ranker.fit(_labelled(600, 1), _labelled(600, 2), config, seed=3)
-        score: float = learnt.trees.best_score["valid_0"]["ndcg@10"]
-        found[leaves] = score
+def test_larger_trees_stay_where_what_is_held_back_needs_them_and_not_where_chance_likes_them() -> None:
+    """Of two signs an item is taken where they agree: two leaves see neither, four see both. Noise needs no leaves."""
+
+    def settled(made: Callable[[int], Labelled], *leaves: int) -> str:
+        config = replace(CONFIG, num_leaves=leaves, rounds=30, learning_rate=0.3, feature_fraction=1.0)
+        learnt = Ranker.fit(made(1), made(2), config, seed=3)
         return str(learnt.trees.model_to_string()).partition("parameters:")[0]
 
-    found: dict[tuple[int, ...], float] = {}
-    alone = {leaves: trees(leaves) for leaves in (2, 5, 15)}
-    best = max((2, 5, 15), key=lambda leaves: found[leaves,])
-    assert trees(2, 5, 15) == trees(15, 5, 2) == alone[best]
-    assert found[2, 5, 15] == max(found[leaves,] for leaves in (2, 5, 15))
-    assert len({found[leaves,] for leaves in (2, 5, 15)}) == 3
+    def agreeing(seed: int) -> Labelled:
+        signs = np.random.default_rng(seed).choice([-1.0, 1.0], (400, 4, 2)).astype(np.float32)
+        signs[:, 1:, 1] = -signs[:, 1:, 0]
+        signs[:, 0, 1] = signs[:, 0, 0]
+        return Labelled(Table(("a.b", "c.d"), signs.reshape(-1, 2)), np.repeat(np.arange(400), 4), _first_of(4, 400))
+
+    def noise(seed: int) -> Labelled:
+        values = np.random.default_rng(seed).normal(size=(1600, 2)).astype(np.float32)
+        return Labelled(Table(("a.b", "c.d"), values), np.repeat(np.arange(400), 4), _first_of(4, 400))
+
+    assert settled(agreeing, 2, 4) == settled(agreeing, 4) != settled(agreeing, 2)
+    assert settled(noise, 2, 3, 4, 5, 6) == settled(noise, 2)
+
+
+def _first_of(candidates: int, questions: int) -> np.ndarray:
+    return np.tile(np.arange(candidates) == 0, questions)
 
 
 @pytest.mark.parametrize(("sign", "falls"), [(1.0, False), (-1.0, True)], ids=["speaks for it", "speaks against it"])
