@@ -49,7 +49,7 @@ def publish_rows(
 
 def _with_others(lake: Lake, table: str, rows: pa.Table, writer: Mapping[str, str]) -> pa.Table:
     contract = load_contract(table)
-    fitted = _fitted(contract, rows)
+    fitted = _typed(contract, rows)
     days = fitted[contract.partition].unique().to_pylist()
     there = read_rows([file.path for file in lake.files(table, partitions=days)], contract)
     own = reduce(pc.and_, [pc.equal(there[name], value) for name, value in writer.items()])
@@ -58,7 +58,7 @@ def _with_others(lake: Lake, table: str, rows: pa.Table, writer: Mapping[str, st
 
 def _publish(profile: Profile, table: str, rows: pa.Table, inputs: Sequence[str]) -> tuple[date, ...]:
     contract, lake, ledger = load_contract(table), Lake(profile), Ledger(profile)
-    fitted = _fitted(contract, rows)
+    fitted = _typed(contract, rows).sort_by([(name, "ascending") for name in (contract.partition, *contract.key)])
     parts = {day: _of(contract, day, fitted) for day in fitted[contract.partition].unique().to_pylist()}
     keys = {day: run_key(table, day, [*inputs, content_hash(part)], {}, 1) for day, part in parts.items()}
     live = current_keys(lake, ledger, table)
@@ -80,19 +80,19 @@ def _publish(profile: Profile, table: str, rows: pa.Table, inputs: Sequence[str]
     return tuple(todo)
 
 
-def _fitted(contract: Contract, rows: pa.Table) -> pa.Table:
-    """With the contract's columns, sorted by key; that a required value is there is asked of each row later."""
+def _typed(contract: Contract, rows: pa.Table) -> pa.Table:
+    """With the contract's columns; that a required value is there is asked of each row later."""
     promised = arrow_schema(contract)
     schema = pa.schema([field.with_nullable(field.name != contract.partition) for field in promised])
     try:
-        fitted = rows.select(schema.names).cast(schema)
+        return rows.select(schema.names).cast(schema)
     except (KeyError, ValueError, pa.ArrowException) as error:
         raise DataError(f"The rows do not fit {contract.table!r}.", why=str(error)) from error
-    return fitted.sort_by([(name, "ascending") for name in (contract.partition, *contract.key)])
 
 
 def _of(contract: Contract, day: date, rows: pa.Table) -> pa.Table:
-    return rows.filter(pc.equal(rows[contract.partition], pa.scalar(day, pa.date32())))
+    own = pc.equal(rows[contract.partition], pa.scalar(day, pa.date32()))
+    return rows if pc.all(own).as_py() else rows.filter(own)  # a copy of a large shop's values is a GiB
 
 
 def _write(
@@ -124,7 +124,26 @@ def _staged(lake: Lake, table: str, day: date, key: str, attempt: Attempt, rows:
 
 def content_hash(rows: pa.Table) -> str:
     """Sha256 of rows and their types (hex)."""
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, rows.schema) as stream:
+    sink = _Digest()
+    with pa.ipc.new_stream(pa.PythonFile(sink, "w"), rows.schema) as stream:
         stream.write_table(rows.combine_chunks())
-    return hashlib.sha256(sink.getvalue()).hexdigest()
+    return sink.sha256.hexdigest()
+
+
+class _Digest:
+    """A file that keeps the hash of what is written to it, and not the bytes."""
+
+    closed = False
+
+    def __init__(self) -> None:
+        self.sha256 = hashlib.sha256()
+
+    def write(self, data: bytes) -> int:
+        self.sha256.update(data)
+        return len(data)
+
+    def flush(self) -> None:
+        """Nothing is held back."""
+
+    def close(self) -> None:
+        """Nothing is open."""

@@ -11,6 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import duckdb
@@ -34,6 +35,7 @@ from infra.quality.rules import (
 
 _PLACE, _RULE = "_place", "_rule"  # of a row in its partition; the first rule of level `fail` that it breaks, or null
 _QUOTE = '"'
+_MEMORY = "2GB"  # beyond it DuckDB goes to disk
 _GOOD = f"FILTER (WHERE {_RULE} IS NULL)"
 _MEASURES = {
     "null_share": "coalesce(1 - count({0}) {1} / nullif(count(*) {1}, 0), 0)",
@@ -60,7 +62,8 @@ def check_table(profile: Profile, contract: Contract, rows: pa.Table) -> Checked
     Raises:
         DataError: a rule of the contract cannot be evaluated.
     """
-    with duckdb.connect() as connection:
+    with TemporaryDirectory() as scratch, duckdb.connect() as connection:
+        connection.execute(f"SET memory_limit = '{_MEMORY}'; SET temp_directory = '{scratch}'")
         connection.register("rows", rows.append_column(_PLACE, pa.array(range(len(rows)), pa.int64())))
         try:
             connection.execute(f"CREATE TABLE checked AS {_verdicts(contract)}")
@@ -72,7 +75,8 @@ def check_table(profile: Profile, contract: Contract, rows: pa.Table) -> Checked
         told = connection.sql(f"SELECT {_RULE} FROM checked ORDER BY {_PLACE}").to_arrow_table()[_RULE]  # noqa: S608
     results, stopped = _results(profile, contract, counted)
     good = pc.is_null(told)
-    return CheckedRows(rows.filter(good), rows.append_column(_RULE, told).filter(pc.invert(good)), results, stopped)
+    refused = rows.append_column(_RULE, told).filter(pc.invert(good))
+    return CheckedRows(rows.filter(good) if len(refused) else rows, refused, results, stopped)
 
 
 def _results(
@@ -119,7 +123,11 @@ def _verdicts(contract: Contract) -> str:
     again = f"row_number() OVER (PARTITION BY {key} ORDER BY _own IS NOT NULL, {_PLACE}) > 1"
     unique = f"CASE WHEN _own IS NULL AND {again} THEN '{UNIQUE_KEY}' END" if contract.key else "NULL"
     asked = f"SELECT *, {broken} FROM rows"  # noqa: S608  (all names come from a contract file)
-    return f"SELECT *, coalesce(_own, {unique}) AS {_RULE} FROM (SELECT *, CASE {first} END AS _own FROM ({asked}))"  # noqa: S608
+    judged = f"SELECT *, coalesce(_own, {unique}) AS {_RULE} FROM (SELECT *, CASE {first} END AS _own FROM ({asked}))"  # noqa: S608
+    # What is counted, and no more: a table of all columns would be as large as the rows.
+    wanted = {_quoted(contract.partition), *(_quoted(column) for _, column in asked_measures(contract).values())}
+    verdicts = ", ".join([*sorted(wanted), _PLACE, _RULE, *(f"_broken_{n}" for n in range(len(rules)))])
+    return f"SELECT {verdicts} FROM ({judged})"  # noqa: S608
 
 
 def _counts(contract: Contract) -> str:

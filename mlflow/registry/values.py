@@ -8,12 +8,15 @@ that has rows of the split as soon as one of them has a row for it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from common.bootstrap import Interval, interval
@@ -23,6 +26,9 @@ from infra.errors import DataError
 SAMPLE = ["unit", "sample"]
 _WORDS = ["model", "split", "name", *SAMPLE]
 _COLUMNS = [*_WORDS, "slices", "value"]
+_NOTHING = pa.table({name: pa.array([], pa.list_(pa.string()) if name == "slices" else None) for name in _COLUMNS})
+_BETWEEN = "\x1f"  # the separator of units in ASCII: no name of a slice holds it
+_AT_ONCE = 2**19
 
 
 @dataclass(frozen=True)
@@ -94,24 +100,46 @@ class Pairs:
 
 
 def read_values(files: Sequence[Path]) -> pd.DataFrame:
-    """Read `eval_values` files; no files are no rows.
+    """Read `eval_values` files; no files are no rows. Words and slices are categories: a large shop has many rows.
 
     Raises:
         DataError: a column is missing, a value is infinite, or a sample has two values for one name from one model.
     """
-    frame = pd.concat([pd.read_parquet(file) for file in files] or [pd.DataFrame(columns=_COLUMNS)], ignore_index=True)
     where = ", ".join(str(file) for file in files)
-    missing = [name for name in _COLUMNS if name not in frame.columns]
-    if missing:
-        raise DataError(f"The values lack the column {missing[0]!r}.", where=where, do="Evaluate the model again.")
-    frame["value"] = frame["value"].astype(float)
+    parts = [part for file in files for part in _parts(file)]
+    table = pa.concat_tables(parts or [_compact(_NOTHING)]).unify_dictionaries().combine_chunks()
+    frame = table.drop_columns("slices").to_pandas()
+    joined = table["slices"].combine_chunks()
+    frame["slices"] = pd.Categorical.from_codes(
+        joined.indices.to_numpy(), pd.Index(list(map(_slices, joined.dictionary.to_pylist())), tupleize_cols=False)
+    )
     if np.isinf(frame["value"]).any():
         raise DataError("A value is infinite.", where=where, why="A sample that was not scored has a null.")
     if twice := int(frame.duplicated(_WORDS).sum()):
         why = "A sample has one value for each name, model and split: another row would count it twice."
         raise DataError(f"{twice} samples have a second value under one name.", where=where, why=why)
-    frame["slices"] = [tuple(names) for names in frame["slices"]]
-    return frame[_COLUMNS].astype(dict.fromkeys(("model", "split", "name"), "category"))
+    return frame[_COLUMNS]
+
+
+def _parts(file: Path) -> Iterator[pa.Table]:
+    parquet = pq.ParquetFile(file)
+    missing = [name for name in _COLUMNS if name not in parquet.schema_arrow.names]
+    if missing:
+        raise DataError(f"The values lack the column {missing[0]!r}.", where=str(file), do="Evaluate the model again.")
+    for batch in parquet.iter_batches(_AT_ONCE, columns=_COLUMNS):
+        yield _compact(pa.Table.from_batches([batch]))
+
+
+def _compact(rows: pa.Table) -> pa.Table:
+    """Each word once, and each set of slices, joined to one word."""
+    joined = pc.binary_join(rows["slices"].cast(pa.list_(pa.string())), _BETWEEN)
+    words = {name: rows[name].cast(pa.string()) for name in _WORDS} | {"slices": joined}
+    found = {name: column.dictionary_encode() for name, column in words.items()}
+    return pa.table(found | {"value": rows["value"].cast(pa.float64())})
+
+
+def _slices(joined: str) -> tuple[str, ...]:
+    return tuple(joined.split(_BETWEEN)) if joined else ()
 
 
 def models_of(values: pd.DataFrame, split: str) -> list[str]:
@@ -140,8 +168,8 @@ def measure(values: pd.DataFrame, model: str, split: str, formula: Formula) -> M
             do="Ask for what was measured, or have the evaluation measure it.",
         )
     first = rows.drop_duplicates(SAMPLE)
-    samples = pd.MultiIndex.from_frame(first[SAMPLE])
-    place = samples.get_indexer(pd.MultiIndex.from_frame(own[SAMPLE]))
+    samples = pd.MultiIndex.from_frame(first[SAMPLE].astype(object))
+    place = samples.get_indexer(pd.MultiIndex.from_frame(own[SAMPLE].astype(object)))
     given = {name: np.full(len(samples), formula.absent) for name in formula.needs}
     of_name = own["name"].to_numpy()
     for name, column in given.items():
