@@ -58,8 +58,8 @@ def _with_others(lake: Lake, table: str, rows: pa.Table, writer: Mapping[str, st
 
 def _publish(profile: Profile, table: str, rows: pa.Table, inputs: Sequence[str]) -> tuple[date, ...]:
     contract, lake, ledger = load_contract(table), Lake(profile), Ledger(profile)
-    fitted = _typed(contract, rows).sort_by([(name, "ascending") for name in (contract.partition, *contract.key)])
-    parts = {day: _of(contract, day, fitted) for day in fitted[contract.partition].unique().to_pylist()}
+    rows = _typed(contract, rows).sort_by([(name, "ascending") for name in (contract.partition, *contract.key)])
+    parts = {day: _of(contract, day, rows) for day in rows[contract.partition].unique().to_pylist()}
     keys = {day: run_key(table, day, [*inputs, content_hash(part)], {}, 1) for day, part in parts.items()}
     live = current_keys(lake, ledger, table)
     todo = [day for day, key in keys.items() if live.get(day) != key]

@@ -35,7 +35,7 @@ from infra.quality.rules import (
 
 _PLACE, _RULE = "_place", "_rule"  # of a row in its partition; the first rule of level `fail` that it breaks, or null
 _QUOTE = '"'
-_MEMORY = "2GB"  # beyond it DuckDB goes to disk
+_MEMORY = "1GB"  # beyond it DuckDB goes to disk
 _GOOD = f"FILTER (WHERE {_RULE} IS NULL)"
 _MEASURES = {
     "null_share": "coalesce(1 - count({0}) {1} / nullif(count(*) {1}, 0), 0)",
