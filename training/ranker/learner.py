@@ -36,13 +36,12 @@ _UNDECIDED = ("personal",)
 class LearnerConfig:
     """LightGBM's own names. `patience`: rounds without a better NDCG@10 on the questions that are held back.
 
-    These also choose among the `num_leaves`: a large shop has more to tell than a small one. The first size is left for
-    one that is better by more than a standard error (Breiman et al. 1984): few questions would choose by chance.
-
-    Scores and places of signals are monotone (`Table.directions`): without that a small shop's trees learn its noise.
-    Of the user's own items the data decide: some shops sell the same again, others never. Whether they also decide of
-    popularity the questions say: of two items that the other signals put alike, the one that everybody takes may be the
-    likelier one, or the one that owes its place to that alone.
+    These also choose among the `num_leaves`: a large shop has more to tell than a small one. Scores and places of
+    signals are monotone (`Table.directions`): without that a small shop's trees learn its noise. Of the user's own
+    items the data decide: some shops sell the same again, others never. Whether they also decide of popularity the
+    questions say, too: of two items that the other signals put alike, the one that everybody takes may be the likelier
+    one, or the one that owes its place to that alone. What stands first is left only for what is better by more than a
+    standard error (Breiman et al. 1984): few questions would choose by chance.
     """
 
     rounds: int = 1000
@@ -132,8 +131,7 @@ class Ranker:
         best = grown(config.num_leaves[0], _UNDECIDED)
         for leaves in config.num_leaves[1:]:
             best = best.or_better(grown(leaves, _UNDECIDED))
-        free = grown(best.leaves, (*_UNDECIDED, Popularity.name))
-        best = free if free.ndcg.mean() > best.ndcg.mean() else best
+        best = best.or_better(grown(best.leaves, (*_UNDECIDED, Popularity.name)))
         scores = np.asarray(best.trees.predict(held_back.table.values))
         return cls(best.trees, learnt.table.names, Calibration.of(scores, held_back.taken))
 

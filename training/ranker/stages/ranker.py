@@ -38,7 +38,7 @@ class Config:
     learn_from: LearnFrom = "train"
     share: float = 0.15
     questions: int = 30000
-    stop_questions: int = 5000
+    stop_questions: int = 10000
     rank_own: bool = True
     depth: Depth = field(default_factory=Depth)
     texts: tuple[Literal["tf_idf", "encoder"], ...] = ("tf_idf", "encoder")
