@@ -46,8 +46,8 @@ class LearnerConfig:
 
     rounds: int = 1000
     patience: int = 50
-    learning_rate: float = 0.1
-    num_leaves: tuple[int, ...] = (15, 31, 7)
+    learning_rate: float = 0.05
+    num_leaves: tuple[int, ...] = (31, 15, 7)
     min_data_in_leaf: int = 50
     feature_fraction: float = 0.5
     bagging_fraction: float = 0.8
