@@ -53,7 +53,7 @@ def test_it_answers_as_it_serves_and_asks_for_nobody(spec: StageSpec) -> None:
     assert date.fromordinal(date(1970, 1, 1).toordinal() + view.row.bundle.until) == date(2024, 1, 3)
     lists = view.lists(histories, 5, ITEMS)
     assert lists == view.row.recommend(histories, 5, rank_own=True)
-    assert "i11" in [item for item, _ in lists[0][:2]]  # five further, as most go
+    assert "i11" in [item for item, _ in lists[0][:3]]  # five further, as most go; the first three are as likely
     named = [[item for item, chance in line if chance > 0.0] for line in lists]
     for line, own, chances in zip(lists, named, view.chances(histories, named), strict=True):
         assert chances.tolist() == [dict(line)[item] for item in own]
