@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from infra.contracts import Contract, arrow_schema, quarantine_contract
-from infra.errors import DataError
+from infra.errors import DataError, TransientError
 from infra.partitions import RuleResult
 from infra.profile import Profile
 from infra.quality.checkpoint import validate_partitions
@@ -61,18 +61,25 @@ def check_table(profile: Profile, contract: Contract, rows: pa.Table) -> Checked
 
     Raises:
         DataError: a rule of the contract cannot be evaluated.
+        TransientError: the rows at once are more than the memory given to it and the disk together hold.
     """
     with TemporaryDirectory() as scratch, duckdb.connect() as connection:
         connection.execute(f"SET memory_limit = '{_MEMORY}'; SET temp_directory = '{scratch}'")
         connection.register("rows", rows.append_column(_PLACE, pa.array(range(len(rows)), pa.int64())))
         try:
             connection.execute(f"CREATE TABLE checked AS {_verdicts(contract)}")
+            counted = connection.sql(_counts(contract)).to_arrow_table().to_pylist()
+            told = connection.sql(f"SELECT {_RULE} FROM checked ORDER BY {_PLACE}").to_arrow_table()[_RULE]  # noqa: S608
+        except duckdb.OutOfMemoryException as error:  # no fault of a rule
+            raise TransientError(
+                f"{len(rows):,} rows of {contract.table!r} could not be checked: DuckDB ran out of memory.",
+                why=str(error),
+                do=f"Free the disk of {scratch}, where it puts what exceeds {_MEMORY}, or check fewer days at once.",
+            ) from error
         except duckdb.Error as error:
             raise DataError(
                 f"A rule of {contract.table!r} cannot be evaluated.", why=str(error), do="Correct it in the contract."
             ) from error
-        counted = connection.sql(_counts(contract)).to_arrow_table().to_pylist()
-        told = connection.sql(f"SELECT {_RULE} FROM checked ORDER BY {_PLACE}").to_arrow_table()[_RULE]  # noqa: S608
     results, stopped = _results(profile, contract, counted)
     good = pc.is_null(told)
     refused = rows.append_column(_RULE, told).filter(pc.invert(good))

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 
 from infra.contracts import Expectation, RowRule, arrow_schema, load_contract, quarantine_contract
-from infra.errors import DataError
+from infra.errors import DataError, TransientError
 from infra.profile import Profile
 from infra.quality import rows as module
 from infra.quality.rows import CheckedRows, check_table, quarantine_rows
@@ -115,3 +115,10 @@ def test_a_rule_that_cannot_be_evaluated_says_which_table_it_is_of(profile: Prof
     with pytest.raises(DataError, match="A rule of 'recommendations' cannot be evaluated") as failure:
         check_table(profile, wrong, pa.Table.from_pylist(listed("ann"), schema=SCHEMA))
     assert "colour" in failure.value.why
+
+
+def test_rows_beyond_its_memory_blame_no_rule(profile: Profile, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_MEMORY", "100KB")
+    with pytest.raises(TransientError, match="20 rows of 'recommendations' could not be checked") as failure:
+        checked(profile, listed("ann"))
+    assert "100KB" in failure.value.do
