@@ -148,8 +148,8 @@ def test_an_answer_under_a_grammar_is_one_of_its_sequences_and_each_has_its_shar
     model = tiny_llama()
     sequences = [(10, 11, 2), (10, 12, 2), (20, 2), (30, 31, 32, 2)]
     choice = Choice(allowed=OneOf(sequences, SIZE))
-    answers = generate(model, [PROMPTS[0]], max_tokens=6, ends=[2], choice=choice, responses=3000)[0]
-    counts = Counter(answers)
+    answers = generate(model, [PROMPTS[0]] * 200, max_tokens=6, ends=[2], choice=choice, responses=15)
+    counts = Counter(answer for row in answers for answer in row)
     assert set(counts) == set(sequences)
     logits = model(torch.tensor([PROMPTS[0]])).logits[0, -1]
     first = logits[[10, 20, 30]].softmax(0)

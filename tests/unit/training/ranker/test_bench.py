@@ -15,7 +15,8 @@ def test_they_are_found_by_their_names() -> None:
     assert found["rank"] == found["rank_scale"] == "training.ranker.bench"
 
 
-def test_all_that_ranking_takes_is_in_the_seconds(tmp_path: Path) -> None:
+def test_all_that_ranking_takes_is_in_the_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench, "_TREES", 4)
     bench.fit(tmp_path / "shop", 300)
     figures = bench.rank(tmp_path / "shop", 300, 40)
     parts = {name: value for name, value in figures.items() if name.startswith("seconds.")}
