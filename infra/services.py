@@ -140,16 +140,9 @@ def wait_until(ready: Callable[[], bool], services: Iterable[Service], what: str
 def _commands(profile: Profile) -> dict[str, tuple[list[str], str]]:
     """Beside Airflow: name to (command, address that answers when it is up)."""
     ports, python = profile.ports, processes.python
-    store = [
-        "--backend-store-uri",
-        profile.mlflow.tracking_uri,
-        "--default-artifact-root",
-        profile.mlflow.artifact_root,
-    ]
     site = ["--bind", airflow_env.HOST, "--directory", str(profile.home / "report"), str(ports.report)]
-    mlflow = ["server", "--host", airflow_env.HOST, "--port", str(ports.mlflow), "--workers", "1", *store]
     return {
-        "mlflow": (python("mlflow", *mlflow), f"http://{airflow_env.HOST}:{ports.mlflow}/health"),
+        "mlflow": (python("registry", "serve"), f"http://{airflow_env.HOST}:{ports.mlflow}/health"),
         "feast": (python("feature_store", "serve"), f"http://{airflow_env.HOST}:{ports.feast}/health"),
         "report": (python("http.server", *site), f"http://{airflow_env.HOST}:{ports.report}/"),
     }

@@ -1,4 +1,4 @@
-"""`python -m registry`: gate, promote, reject, rollback, announce, history, compare.
+"""`python -m registry`: gate, promote, reject, rollback, announce, history, compare, serve.
 
 Exit code 65: a gate failed or refused. A decision is followed by the DAGs that follow one of the DAG `promote`.
 """
@@ -14,7 +14,7 @@ from infra.arguments import moment
 from infra.console import print_table
 from infra.errors import EXIT_DATA, PlumblineError, exit_with_reason
 from infra.profile import load_profile
-from registry import airflow_events, decisions, gate_file
+from registry import airflow_events, decisions, gate_file, store
 from registry.card import show
 from registry.gate_report import GateReport, number
 from registry.promotions import Decision, Promotions
@@ -91,6 +91,12 @@ def compare(a: Namespace) -> int:
     return 0
 
 
+def serve(_: Namespace) -> int:
+    """Run MLflow's server on loopback."""
+    store.serve(load_profile())
+    return 0
+
+
 def _history(a: Namespace) -> list[Decision]:
     return Promotions(load_profile()).history(a.model)
 
@@ -148,6 +154,7 @@ def _parser() -> ArgumentParser:
             sub.add_argument("--override", action="store_true", help="although the gate has not passed; needs --reason")
         if command is history:
             sub.add_argument("--at", type=moment, help="as of this ISO time (UTC unless it says otherwise)")
+    commands.add_parser(serve.__name__, help=serve.__doc__).set_defaults(command=serve)
     return parser
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import os
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import make_url
 
 from common.folders import make_folder
-from infra import telemetry
+from infra import airflow_env, processes, telemetry
 from infra.profile import Profile
 
 if TYPE_CHECKING:
@@ -27,12 +28,48 @@ def connect(profile: Profile) -> MlflowClient:
 
     logging.getLogger("mlflow").setLevel(logging.WARNING)
 
+    _make_database(profile)
     uri = profile.mlflow.tracking_uri
-    if uri.startswith("sqlite:"):
-        make_folder(Path(make_url(uri).database or "").parent)
     mlflow.set_tracking_uri(uri)
     mlflow.set_registry_uri(uri)
     return mlflow.MlflowClient()
+
+
+def serve(profile: Profile) -> None:
+    """Become MLflow's own server of the profile's tracking store, on loopback."""
+    telemetry.apply()
+    _make_database(profile)
+    address = ["--host", airflow_env.HOST, "--port", str(profile.ports.mlflow)]
+    kept = profile.mlflow
+    store = ["--backend-store-uri", kept.tracking_uri, "--default-artifact-root", kept.artifact_root]
+    argv = processes.python("mlflow", "server", *address, "--workers", "1", *store)
+    os.execv(argv[0], argv)  # noqa: S606 - no shell is wanted
+
+
+def _make_database(profile: Profile) -> None:
+    """Make the tables of a tracking store in a file, all or none, where there is no file yet.
+
+    MLflow would make them in dozens of steps that it does not lock: two processes at once, or one that is killed, leave
+    a file that no later start can use.
+    """
+    uri = make_url(profile.mlflow.tracking_uri)
+    if uri.get_backend_name() != "sqlite" or not uri.database:
+        return
+    file = Path(uri.database)
+    if file.exists():
+        return
+    make_folder(file.parent)
+    scratch = file.with_name(f".{file.name}.new")
+    with file.with_name(f".{file.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if file.exists():
+            return
+        for left in file.parent.glob(f"{scratch.name}*"):  # a killed one, and its journal
+            left.unlink()
+        from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+        SqlAlchemyStore(f"sqlite:///{scratch}", profile.mlflow.artifact_root).engine.dispose()
+        scratch.replace(file)
 
 
 def experiment(client: MlflowClient, profile: Profile, system: str) -> str:
