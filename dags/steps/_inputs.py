@@ -62,6 +62,6 @@ def query_rows(
             connection.register(table, read_rows(files, load_contract(table)))
         try:
             text = file.read_text()
-            return connection.execute(text, {"day": day} if "$day" in text else None).to_arrow_table()
+            return connection.sql(text, params={"day": day} if "$day" in text else None).to_arrow_table()
         except duckdb.Error as error:
             raise DataError("The query cannot be run.", where=str(file), why=str(error), do="Correct it.") from error

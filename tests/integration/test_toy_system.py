@@ -21,7 +21,7 @@ from infra.profile import CHECKOUT
 from tests.warm_kit import warm_parent
 
 TOY = Path(__file__).with_name("toy_system")
-DAY = "2018-01-05"
+DAY, BEFORE = "2018-01-05", "2017-12-01"
 ROOMS = ("common", "dags", "dbt", "feature_store", "infra", "mlflow", "spark_jobs", "tests", "training")
 Run = Callable[..., Any]
 
@@ -162,6 +162,7 @@ def test_it_trains_is_gated_makes_its_lists_and_stands_in_the_report(run: Run, c
     nightly, nearline = (of_run("run_stage", "run", "--job", f"toy_{job}") for job in ("nightly", "nearline"))
     steps = [nightly, *trained("ranker"), *trained("writer"), nightly, ["rows", "toy_scores"], nearline]
     steps += [["rows", "toy_scores"], ["rows", "eval_values"], ["export_tables"], ["report"]]
+    steps += [[*nearline[:-1], BEFORE]]  # of a day that has no users yet
     said = json.loads(run("-c", STEPS, json.dumps(steps)).splitlines()[-1])
 
     assert "score is left out: nothing stands yet" in said[0]
@@ -173,11 +174,12 @@ def test_it_trains_is_gated_makes_its_lists_and_stands_in_the_report(run: Run, c
         (DAY, "toy_ranker", "champion", 0.9)
     }
     assert again == rows
+    assert "score is left out: the query recent has found no row" in said[-1]
     assert Counter((row["stage"], row["model"]) for row in values) == {
         (stage, model): 40 for stage in ("ranker", "writer") for model in (stage, "coin")
     }
     folders = checkout / "build" / "stages" / "toy" / "jobs"
-    jobs = ["toy_nearline", "toy_nightly"]
-    assert sorted(path.name for path in folders.glob("*/*")) == [f"{job}-{DAY}" for job in jobs]
+    made = [f"toy_nearline-{BEFORE}", f"toy_nearline-{DAY}", f"toy_nightly-{DAY}"]
+    assert sorted(path.name for path in folders.glob("*/*")) == made
     page = (checkout / "build" / "report" / "index.html").read_text()
     assert "toy_ranker" in page and "toy_scores" in page

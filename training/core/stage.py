@@ -33,7 +33,7 @@ from common.pipelines import stage_module
 from training.core.errors import DataError, LeftOut
 from training.core.files import write_json, write_text
 from training.core.preemption import preemptible
-from training.core.tables import parquet_batches
+from training.core.tables import EmptyTable, parquet_batches
 
 T = TypeVar("T")
 
@@ -229,6 +229,14 @@ def resolve_config(spec: StageSpec, cls: type[T]) -> T:
 def read_table(spec: StageSpec, name: str, columns: Mapping[str, pa.DataType]) -> pa.Table:
     """Read `columns` (name -> Arrow type) of one of the spec's tables; see `read_batches`."""
     return pa.concat_tables(read_batches(spec, name, columns))
+
+
+def read_query(spec: StageSpec, name: str, columns: Mapping[str, pa.DataType]) -> pa.Table:
+    """As `read_table`, of what the stage's query has found. Raises LeftOut for no row: there is nothing to do."""
+    try:
+        return read_table(spec, name, columns)
+    except EmptyTable as error:
+        raise LeftOut(f"the query {name} has found no row", do="nothing: it is asked again in the next run") from error
 
 
 def read_batches(spec: StageSpec, name: str, columns: Mapping[str, pa.DataType]) -> Iterator[pa.Table]:

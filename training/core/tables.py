@@ -13,6 +13,10 @@ from training.core.errors import DataError
 _ROWS_AT_ONCE = 1 << 16
 
 
+class EmptyTable(DataError):
+    """All files of a table together hold no row."""
+
+
 def read_parquet(name: str, files: Sequence[Path], columns: Mapping[str, pa.DataType]) -> pa.Table:
     """Read `columns` (name -> expected type) of `files` as one table, in file order; see `parquet_batches`."""
     return pa.concat_tables(parquet_batches(name, files, columns))
@@ -21,7 +25,8 @@ def read_parquet(name: str, files: Sequence[Path], columns: Mapping[str, pa.Data
 def parquet_batches(name: str, files: Sequence[Path], columns: Mapping[str, pa.DataType]) -> Iterator[pa.Table]:
     """The same rows some thousands at a time: what takes them one by one need not hold them all.
 
-    Raises DataError for no file, a missing or truncated file, a missing column, a column of another type, or no row.
+    Raises DataError for no file, a missing or truncated file, a missing column, or a column of another type, EmptyTable
+    for no row.
     """
     if not files:
         raise DataError(f"table {name} has no data file", do="run the job that fills it, for a range that has data")
@@ -30,7 +35,7 @@ def parquet_batches(name: str, files: Sequence[Path], columns: Mapping[str, pa.D
         rows += batch.num_rows
         yield batch
     if not rows:
-        raise DataError(f"table {name} is empty", where=str(files[0]), do="run the job that fills it")
+        raise EmptyTable(f"table {name} is empty", where=str(files[0]), do="run the job that fills it")
 
 
 def refuse_nulls(name: str, table: pa.Table, columns: Iterable[str]) -> None:

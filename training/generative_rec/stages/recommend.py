@@ -20,7 +20,7 @@ from training.core.batch_inference import Answer, answered, in_shards
 from training.core.errors import DataError, LeftOut
 from training.core.files import new_folder
 from training.core.progress import Progress
-from training.core.stage import StageResult, StageSpec, read_table, resolve_config
+from training.core.stage import StageResult, StageSpec, read_query, read_table, resolve_config
 from training.generative_rec.serve import Recommender as Generative
 from training.generative_rec.serve import load
 from training.next_item.recommender import ListRequest, Ranking, Recommender
@@ -55,8 +55,8 @@ class Config:
 def main(spec: StageSpec) -> StageResult:
     """Decode the shards that are missing, and join all.
 
-    Raises LeftOut where no version stands and nothing stands in for one, DataError for a user with two histories, and
-    for a model that knows no item of the catalogue.
+    Raises LeftOut where no version stands and nothing stands in for one, and where nobody was active, DataError for a
+    user with two histories, and for a model that knows no item of the catalogue.
     """
     config = resolve_config(spec, Config)
     versions = [one for found in spec.models.values() for one in found]
@@ -65,7 +65,7 @@ def main(spec: StageSpec) -> StageResult:
             "there is nothing to make lists with: no version was promoted, and no baseline was measured",
             do="train a model first",
         )
-    asked = read_table(spec, HISTORIES, _HISTORY_COLUMNS)
+    asked = read_query(spec, HISTORIES, _HISTORY_COLUMNS)
     catalogue = frozenset(read_table(spec, "items", _ITEM_COLUMNS)["item_id"].to_pylist())
     shards = in_shards(asked, "user_id", config.shard_users)
     inputs = [spec.tables[name].files for name in (HISTORIES, "items")]

@@ -8,7 +8,7 @@ import pandas as pd
 import pyarrow as pa
 
 from training.core.errors import LeftOut
-from training.core.stage import StageResult, StageSpec, read_table, resolve_config
+from training.core.stage import StageResult, StageSpec, read_query, resolve_config
 from training.toy.serve import load
 
 
@@ -20,7 +20,7 @@ class Config:
 def main(spec: StageSpec) -> StageResult:
     """Write `toy_scores`."""
     resolve_config(spec, Config)
-    users = read_table(spec, "recent", {"user_id": pa.string(), "days": pa.int64()}).to_pandas()
+    users = read_query(spec, "recent", {"user_id": pa.string(), "days": pa.int64()}).to_pandas()
     made = [
         users[["user_id"]].assign(
             model=model, model_version=one.version, role=one.role, score=load(one.folder).predict(users, {})["score"]

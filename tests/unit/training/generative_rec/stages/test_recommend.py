@@ -75,6 +75,14 @@ def test_every_user_has_each_rank_once_of_each_version_and_every_item_is_of_the_
     assert set(items.values()) == {1}
 
 
+def test_a_night_after_which_nobody_was_active_makes_no_lists_and_says_why(spec: StageSpec, tmp_path: Path) -> None:
+    write_histories(tmp_path / "histories.parquet", {})
+    run_stage(spec, recommend.main)
+    assert json.loads((spec.out_dir / "result.json").read_text())["left_out"] == (
+        f"the query {HISTORIES_TABLE} has found no row"
+    )
+
+
 def test_the_lists_are_those_of_the_packaged_model(spec: StageSpec, models: dict[str, str]) -> None:
     run_stage(spec, recommend.main)
     rows = rows_of(spec)
