@@ -13,7 +13,7 @@ import pytest
 from infra import dbt
 from infra.contracts import all_contracts
 from infra.lake.export import _COMMITS, _RULES, view_statement
-from infra.ledger import Ledger
+from infra.ledger import LandingFile, Ledger
 from infra.profile import load_profile
 from infra.report.page import write_report
 from infra.report.sections import SECTIONS
@@ -51,7 +51,10 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     csv = home / "report" / "quarantine"
     csv.mkdir(parents=True)
     (csv / "events-2018-01-05.csv").write_text("rule,key\n")
-    Ledger(profile).landings.record_left_out("events", {"events/x.csv": f"events/x.csv is compressed.\n{EVIL}"})
+    landings = Ledger(profile).landings
+    landings.record_left_out("events", {"events/x.csv": f"events/x.csv is compressed.\n{EVIL}"})
+    landings.record("events", [LandingFile("events/y.csv", "hash", 7, {date(2018, 2, 1): 3, date(2018, 2, 3): 4})])
+    landings.record("intents", [LandingFile("intents.csv", "hash", 5, {date(2018, 2, 1): 5})])
     write_report(profile, views)
     return home
 
@@ -181,6 +184,12 @@ def test_the_page_names_rule_key_owner_and_the_csv(site: Path) -> None:
 def test_the_page_names_the_landing_files_that_were_left_out(site: Path) -> None:
     page = (site / "report" / "index.html").read_text()
     assert "<code>events/x.csv</code><pre>events/x.csv is compressed." in page
+
+
+def test_the_page_names_the_days_that_were_delivered_and_are_in_no_table(site: Path) -> None:
+    days = "2, 2018-02-01 to 2018-02-03 2018-02-03, 4 records 2018-02-01, 3 records"
+    rows = rows_of(site, "failures")
+    assert ["events", "7", days] in rows and ["intents", "5", "2018-02-01"] in rows
 
 
 def test_the_page_counts_the_items_that_the_catalogue_leaves_without_a_title(site: Path) -> None:

@@ -1,4 +1,4 @@
-"""What failed, and who owns it: broken rules, files left out, days that are out of date."""
+"""What failed, and who owns it: broken rules, files and days left out, days that are out of date."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from infra.contracts import Contract
+from infra.ledger import HeldBack
 from infra.report.marts import Marts, Sources
 
 TITLE = "What failed"
@@ -44,11 +45,17 @@ class BrokenRule:
 
 
 def read(sources: Sources) -> dict[str, Any]:
-    """Broken rules, landing files that were left out, and days whose files have changed since."""
+    """Broken rules, landing files that were left out, delivered days that are in no table, newest first, and days whose
+    files have changed since."""
     ledger, contracts = sources.ledger, sources.contracts
+    held_back: dict[str, list[HeldBack]] = defaultdict(list)
+    for one in reversed(ledger.held_back()):
+        held_back[one.table].append(one)
     return {
         "broken": broken_rules(sources.marts, contracts, sources.folder / "quarantine"),
         "left_out": ledger.landings.left_out(),
+        "held_back": held_back,
+        "days_told": _PARTITIONS_TOLD,
         "overdue": [(table, day, files) for table in contracts for day, files in sorted(ledger.overdue(table).items())],
     }
 
