@@ -31,20 +31,23 @@ class Example:
     history: tuple[str, ...] = ()
 
 
-def draw_examples(samples: Sequence[NextItem], items: ItemCodes, history: int, limit: int, seed: int) -> list[Example]:
-    """At most `limit` of the samples, drawn with the seed, in their order; the prompts have the last `history` items.
-
-    A training sample does not say whose it is: the customer's code is pooled over its answer too.
-    Raises LeftOut where there is none.
-    """
+def draw(samples: Sequence[NextItem], limit: int, seed: int) -> list[NextItem]:
+    """At most `limit` of the samples, drawn with the seed, in their order. Raises LeftOut where there is none."""
     if not samples:
         raise LeftOut(
             "a part of the split has no samples",
             why="a model is aligned on training samples and validated on validation samples",
             do="move the cut dates of the split, or choose another `split`",
         )
-    chosen = np.sort(np.random.default_rng(seed).permutation(len(samples))[:limit])
-    drawn = [samples[n] for n in chosen]
+    return [samples[n] for n in np.sort(np.random.default_rng(seed).permutation(len(samples))[:limit])]
+
+
+def draw_examples(samples: Sequence[NextItem], items: ItemCodes, history: int, limit: int, seed: int) -> list[Example]:
+    """What `draw` takes of the samples; the prompts have the last `history` items.
+
+    A training sample does not say whose it is: the customer's code is pooled over its answer too.
+    """
+    drawn = draw(samples, limit, seed)
     names = [None if one.subset == "train" else one.user_id for one in drawn]
     return [
         Example(one.user_id, items.prompt(one.history, history, name), items.row[one.item_id], one.history)

@@ -38,7 +38,7 @@ from training.generative_rec.ranker_view import RankerView
 from training.generative_rec.scid.inputs import profiles
 from training.generative_rec.soft_targets import RankedConfig, SoftTarget, soft_targets
 from training.generative_rec.tasks import PROFILE_TASKS, TEXT_TASKS, Augmentation, Corpus, Mixture
-from training.generative_rec.validation import Validation, draw_examples
+from training.generative_rec.validation import Validation, draw, draw_examples
 from training.next_item.sample_columns import Samples as NextItems
 from training.next_item.samples import (
     Split,
@@ -62,7 +62,7 @@ class Config:
     `Mixture`. `text_start`: how much the codes' embeddings start from what the codes stand for.
 
     The weights of the epoch that ranks best are kept: by the NDCG@10 of at most `eval_examples` validation examples, as
-    the loss of tokens is no guide to the ranking (docs/LOG.md).
+    the loss of tokens is no guide to the ranking (docs/LOG.md). That loss is told of the same examples.
     """
 
     codes: str = "semantic_ids"
@@ -106,15 +106,13 @@ def _train(spec: StageSpec, config: Config, vocabulary: Vocabulary, split: Split
     mixture = Mixture(config.tasks, Writer(vocabulary, config.slot_tokens), config.text_share)
     corpus = _corpus(spec, config, split, items, rows)
     sizes = _rows(mixture.counts(corpus)) | _untold(config, corpus)
-    valid = Samples.of(
-        items.next_item(row.history, row.item_id, config.history, row.user_id) for row in of_subset(rows, "valid")
-    )
+    drawn = draw(of_subset(rows, "valid"), config.eval_examples, spec.seed)
+    valid = Samples.of(items.next_item(row.history, row.item_id, config.history, row.user_id) for row in drawn)
     model = build_backbone(config.backbone, vocabulary, spec.seed)
     start_from_text(model, vocabulary, spec.artifact(config.codes), config.text_start, spec.seed)
     loop: Loop[Sample] = Loop(model, vocabulary.tokenizer.pad_token_id, config.loop, spec.seed, folder, run=spec.hash)
     sizes["reverse"] = config.augmentation.backwards(corpus.ordered)
-    examples = draw_examples(of_subset(rows, "valid"), items, config.history, config.eval_examples, spec.seed)
-    validation = Validation(model, items, examples)
+    validation = Validation(model, items, draw_examples(drawn, items, config.history, len(drawn), spec.seed))
     trained = loop.train(
         lambda epoch: mixture.epoch(corpus, (spec.seed, epoch)), valid, lambda: -validation.ndcg(), start_counts=False
     )

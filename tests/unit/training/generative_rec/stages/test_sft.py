@@ -18,6 +18,7 @@ from tests.unit.training.sample_kit import write_rows
 from training.core.backbone import BackboneConfig, build_backbone, load_backbone, save_backbone
 from training.core.decoding import beam_search
 from training.core.errors import DataError, Preempted
+from training.core.loop import Loop
 from training.core.stage import StageSpec, TableRef, run_stage
 from training.core.tokens import Vocabulary, train_text_tokenizer
 from training.generative_rec.item_codes import ItemCodes, codebooks, read_codes, start_from_text
@@ -122,6 +123,21 @@ def test_the_epoch_that_ranks_best_is_kept_whatever_its_loss(spec: StageSpec, mo
     items = ItemCodes.load(spec.artifact("semantic_ids"), vocabulary)
     asked = draw_examples(of_subset(read_samples(spec, "time"), "valid"), items, 20, 2000, spec.seed)
     assert Validation(model, items, asked).ndcg() == again.metrics["valid_ndcg@10"]
+
+
+def test_a_shop_with_many_validation_samples_is_validated_on_some(
+    spec: StageSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told, train = list[int](), Loop.train
+
+    def counted(self: Any, samples: Any, valid: Any, *given: Any, **named: Any) -> Any:
+        told.append(len(valid))
+        return train(self, samples, valid, *given, **named)
+
+    monkeypatch.setattr(Loop, "train", counted)
+    assert len(of_subset(read_samples(spec, "time"), "valid")) > 3
+    sft.main(dataclasses.replace(spec, config={**spec.config, "eval_examples": 3, "loop": {**LOOP, "epochs": 1}}))
+    assert told == [3]
 
 
 def test_of_epochs_that_rank_alike_the_one_with_the_lowest_loss_is_kept(
