@@ -68,7 +68,8 @@ def _make_database(profile: Profile) -> None:
             left.unlink()
         from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-        SqlAlchemyStore(f"sqlite:///{scratch}", profile.mlflow.artifact_root).engine.dispose()
+        beside = uri.set(database=str(scratch)).render_as_string(hide_password=False)
+        SqlAlchemyStore(beside, profile.mlflow.artifact_root).engine.dispose()
         scratch.replace(file)
 
 
