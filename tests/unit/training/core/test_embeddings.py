@@ -52,6 +52,13 @@ def test_vectors_come_in_the_order_of_the_texts_whatever_the_order_of_encoding(e
     assert sorted(FakeEncoder.asked) == ["a", "bb", "ccc"]
 
 
+def test_how_far_a_large_catalogue_is_can_be_read(
+    encoder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    embeddings.embed_texts(["ccc", "a", "a"], tmp_path / "cache", encoder=encoder)
+    assert "embed: 2/2 texts" in capsys.readouterr().err
+
+
 def test_only_texts_that_are_new_are_encoded(encoder: Path, tmp_path: Path) -> None:
     first = embeddings.embed_texts(["a", "bb"], tmp_path / "cache", encoder=encoder)
     FakeEncoder.asked.clear()
