@@ -19,12 +19,12 @@ from training.ranker.candidates import Depth, candidates
 from training.ranker.features import Facts, features
 from training.ranker.learner import Labelled
 from training.ranker.parts import Rows
-from training.ranker.signals.base import Ints, Learnt, Questions
+from training.ranker.signals.base import Learnt
 from training.ranker.signals.fitting import Fitted, SignalsConfig, Vectors, choose, fit_as_chosen
 from training.ranker.signals.validation import Validation
 
 Item = Mapping[str, Any]
-_AT_ONCE = 4096
+_AT_ONCE, _FEATURES_AT_ONCE = 4096, 1024  # questions; the features of the second are made together
 _PAIRS = 2_500_000  # more of them are not held: their features take half a GiB
 
 
@@ -85,7 +85,7 @@ def labelled(bundle: Bundle, samples: Samples, asked: Samples, limit: int, seed:
     with Progress(len(drawn), "candidates", "question") as progress:
         for start in range(0, len(drawn), _AT_ONCE):
             part = asked.chosen(asked.rows[np.sort(drawn[start : start + _AT_ONCE])])
-            found = _candidates(bundle, rows.questions(part), rows.truth(part))
+            found = _candidates(bundle, rows, part)
             parts.append(found.answerable() if answered else found)
             progress.advance(len(part))
             held += len(parts[-1].questions)
@@ -94,7 +94,17 @@ def labelled(bundle: Bundle, samples: Samples, asked: Samples, limit: int, seed:
     return Labelled.joined(parts)
 
 
-def _candidates(bundle: Bundle, questions: Questions, truth: Ints) -> Labelled:
+def _candidates(bundle: Bundle, rows: Rows, asked: Samples) -> Labelled:
+    return Labelled.joined(
+        [
+            _featured(bundle, rows, asked.chosen(asked.rows[start : start + _FEATURES_AT_ONCE]))
+            for start in range(0, len(asked), _FEATURES_AT_ONCE)
+        ]
+    )
+
+
+def _featured(bundle: Bundle, rows: Rows, asked: Samples) -> Labelled:
+    questions, truth = rows.questions(asked), rows.truth(asked)
     left_out = None if bundle.rank_own else questions.histories
     found = candidates(bundle.signals, questions, bundle.depth, None, left_out)
     table = features(bundle.signals, found, questions, bundle.facts)
