@@ -87,9 +87,9 @@ class Labelled:
         return cls(Table(names, values), questions, taken)
 
     def data(self) -> lgb.Dataset:
-        """As LightGBM takes it."""
+        """As LightGBM takes it; what it has binned it does not keep."""
         _, sizes = np.unique(self.questions, return_counts=True)
-        return lgb.Dataset(self.table.values, self.taken.astype(np.int8), group=sizes, free_raw_data=False)
+        return lgb.Dataset(self.table.values, self.taken.astype(np.int8), group=sizes)
 
 
 @dataclass(frozen=True)
@@ -107,8 +107,8 @@ class Ranker:
         Raises:
             LeftOut: in one of the two no answer is among the candidates.
         """
-        answered, stop = learnt.answerable(), held_back.answerable()
-        if not len(answered.questions) or not len(stop.questions):
+        answered = learnt.answerable()
+        if not len(answered.questions) or not held_back.taken.any():
             raise LeftOut("no signal names an item that was taken next", do="wait for more events")
         settings: dict[str, Any] = {
             "objective": "lambdarank",
@@ -121,7 +121,7 @@ class Ranker:
             "verbose": -1,
             **{name: value for name, value in vars(config).items() if name not in _OUR_OWN},
         }
-        data, judged = answered.data(), stop.data()
+        data, judged = answered.data(), held_back.answerable().data()
 
         def grown(leaves: int, undecided: Collection[str]) -> _Grown:
             own = {"num_leaves": leaves, "monotone_constraints": answered.table.directions(undecided)}
@@ -129,7 +129,7 @@ class Ranker:
             with Progress(config.rounds, f"trees of {leaves} leaves, at most", "round") as progress:
                 callbacks = [lambda _: progress.advance(), halt]
                 trees = lgb.train({**settings, **own}, data, config.rounds, valid_sets=[judged], callbacks=callbacks)
-            return _Grown(trees, leaves, _ndcg(np.asarray(trees.predict(stop.table.values)), stop))
+            return _Grown(trees, leaves, _ndcg(np.asarray(trees.predict(held_back.table.values)), held_back))
 
         best = grown(config.num_leaves[0], _UNDECIDED)
         for leaves in config.num_leaves[1:]:
@@ -212,7 +212,7 @@ class _Grown(NamedTuple):
 
 
 def _ndcg(scores: NDArray[np.floating], judged: Labelled) -> NDArray[np.float64]:
-    """NDCG@10 of each question, of which one candidate was taken: [questions]."""
+    """NDCG@10 of each question of which one candidate was taken: [questions]."""
     order = np.lexsort((-scores, judged.questions))
     place = np.arange(len(order)) - np.searchsorted(judged.questions, judged.questions)
     return ndcg_at((place[judged.taken[order]] + 1).astype(np.float64), 10)
