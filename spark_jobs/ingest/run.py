@@ -34,7 +34,7 @@ from spark_jobs.ingest.catalogue import Catalogue
 from spark_jobs.ingest.holdings import Holdings, take_stock
 from spark_jobs.ingest.reading import read_landing
 from spark_jobs.ingest.typing_rules import typed_rows, typing_rules
-from spark_jobs.landing.files import Found, LandingFile, landing_files, nothing_landed
+from spark_jobs.landing.files import Found, LandingFile, kind_of, landing_files, nothing_landed
 from spark_jobs.landing.read import TALLY, Tally, tally_of
 from spark_jobs.landing.tables import TABLES, Landed
 
@@ -53,6 +53,14 @@ def ingest(table: str, profile: Profile, first: date | None = None, last: date |
         StaleAttempt: the same task was started again in the meantime; nothing was changed.
     """
     return _Ingest(TABLES[table], profile, datetime.now(UTC), time.monotonic()).run(first, last)
+
+
+_Content = tuple[str, str | None]
+
+
+def _content(file: LandingFile | Remembered) -> _Content:
+    """What a file holds: its bytes, and what its name says they are. `items.bak` does not stand for `items.csv`."""
+    return file.sha256, kind_of(file.name)
 
 
 @dataclass(frozen=True)
@@ -107,10 +115,11 @@ class _Ingest:
         remembered = self.ledger.landings.files(name)
         if not found.files and not found.problems and not remembered:
             return self._nothing_landed()
-        known = {entry.sha256 for entry in remembered}
+        known = set(map(_content, remembered))
         fresh = self._fresh(found, known)
         try:
-            readable = [file for file in found.files if file.sha256 in known or file.sha256 in fresh.contents]
+            there = known | set(map(_content, fresh.contents.values()))
+            readable = [file for file in found.files if _content(file) in there]
             stock = take_stock(readable, remembered, fresh.days)
             report = self._bring_up_to_date(stock, fresh, first, last)
         finally:
@@ -128,13 +137,13 @@ class _Ingest:
             raise nothing_landed(self.profile.landing, name)
         return JobReport(name, messages=(f"{name}: no landing file; nothing to do",))
 
-    def _fresh(self, found: Found, known: set[str]) -> _Fresh:
+    def _fresh(self, found: Found, known: set[_Content]) -> _Fresh:
         """Read new contents, all of each and once; those that turn out to be unusable are named and left out."""
         problems = {name: str(problem) for name, problem in found.problems.items()}
-        firsts: dict[str, LandingFile] = {}
+        firsts: dict[_Content, LandingFile] = {}
         copies: dict[str, str] = {}
         for file in found.files:
-            if file.sha256 not in known and (first := firsts.setdefault(file.sha256, file)) is not file:
+            if _content(file) not in known and (first := firsts.setdefault(_content(file), file)) is not file:
                 copies[file.name] = first.name
         if not firsts:
             return _Fresh(problems=problems)
@@ -155,11 +164,13 @@ class _Ingest:
         unusable = {name: str(tallies[name].problem) for name in sorted(tallies) if tallies[name].problem}
         contents = {
             file.sha256: Remembered(file.name, file.sha256, tallies[file.name].records, per_day[file.name])
-            for file in files
+            for file in reversed(files)  # of two names of one content the first counts
             if file.name not in unusable
         }
         _check_counts(contents.values())
-        return _Fresh(contents, rows, {**problems, **unusable}, copies)
+        twins = {name: first for name, first in copies.items() if first in unusable}
+        unusable |= {name: f"{name} is equal to {first}, which is left out." for name, first in twins.items()}
+        return _Fresh(contents, rows, {**problems, **unusable}, {n: f for n, f in copies.items() if n not in twins})
 
     def _rows(self, files: Sequence[LandingFile]) -> DataFrame:
         """All rows of these files, and a tally for each."""

@@ -15,6 +15,11 @@ FORMATS = {".csv": "csv", ".jsonl": "json", ".ndjson": "json", ".json": "json", 
 _HIDDEN = (".", "_", "~$")
 
 
+def kind_of(name: str) -> str | None:
+    """The format that a file's name says; None where that is none of ours."""
+    return FORMATS.get(Path(name).suffix.lower())
+
+
 @dataclass(frozen=True)
 class LandingFile:
     """A file of the landing folder; `name` is its path below that folder, `sha256` the hash of its bytes."""

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from infra.errors import DataError
 from spark_jobs.landing.csv_rows import CsvRows
-from spark_jobs.landing.files import FORMATS, LandingFile
+from spark_jobs.landing.files import FORMATS, LandingFile, kind_of
 from spark_jobs.landing.json_rows import JsonRows
 from spark_jobs.landing.parquet_rows import ParquetRows
 from spark_jobs.landing.rows import Row, Wanted, refuse_other_bytes, text_rows
@@ -84,7 +84,7 @@ def batches(file: LandingFile, wanted: Wanted) -> Iterator[pa.RecordBatch]:
 
 
 def _batches(file: LandingFile, wanted: Wanted) -> Iterator[dict[str, pa.Array]]:
-    kind = FORMATS.get(file.path.suffix.lower())
+    kind = kind_of(file.name)
     if file.path.stat().st_size == 0:
         raise DataError(f"{file.name} is empty.", why="It has 0 bytes.", do="Deliver it again, or take it away.")
     if kind != "parquet":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from datetime import date
 
 import pyarrow as pa
@@ -35,6 +36,23 @@ def test_a_second_run_with_the_same_files_reads_nothing_and_says_so(
     assert report.published == ()
     assert report.up_to_date == 1
     assert "nothing new in 1 landing files; read nothing" in "\n".join(report.lines())
+
+
+def test_a_backup_of_another_name_does_not_stand_for_the_file_and_is_named(shop: Shop) -> None:
+    file = shop.put("events/b.csv", many_good_events())
+    for name in ("a.bak", "c.bak"):  # one of them before it by name
+        shutil.copyfile(file, file.with_name(name))
+    report = shop.ingest()
+    assert [w.rows_in for w in report.published] == [30]
+    first, second = sorted(report.problems)
+    assert "The format of events/a.bak is not known" in first
+    assert second == "events/c.bak is equal to events/a.bak, which is left out."
+    assert {one.name for one in shop.ledger.landings.left_out()} == {"events/a.bak", "events/c.bak"}
+    assert "read once" not in "\n".join(report.lines())
+    again = shop.ingest()
+    assert (again.published, again.up_to_date, len(again.problems)) == ((), 1, 2)
+    shop.put("events/late.csv", [event(user_id="late")])  # the day is built again, of all that it has
+    assert [w.rows_in for w in shop.ingest().published] == [31]
 
 
 def test_a_new_file_rebuilds_only_the_days_it_holds(shop: Shop) -> None:
