@@ -27,6 +27,7 @@ from infra.results import hand_on
 from spark_jobs.engine.job import Job, JobReport, run
 from spark_jobs.engine.spark import explained
 from spark_jobs.ingest import LANDED, ingest
+from spark_jobs.landing.files import of_no_table
 from spark_jobs.landing.tables import TABLES
 from spark_jobs.leakage import audit_table
 
@@ -61,6 +62,8 @@ def main() -> int:
                 report = _run(name, args, profile)
                 reports.append(report)
                 print("\n".join(report.messages if name == "leakage" else report.lines()), flush=True)
+    if not {"landed", *LANDED}.isdisjoint(args.jobs) and (beside := of_no_table(profile.landing)):
+        print(beside, flush=True)
     refused = _shortened([line for report in reports for line in report.refusals])
     goes_on = args.go_on and _something_landed([report.table for report in reports], args, profile)
     result: dict[str, Any] = {"refused": refused} if refused and goes_on else {}

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from common.sentences import some_of
 from infra.errors import DataError
+from spark_jobs.landing.tables import TABLES
 
 FORMATS = {".csv": "csv", ".jsonl": "json", ".ndjson": "json", ".json": "json", ".parquet": "parquet"}
 # Dot files, Spark's `_temporary`, and the lock files that office programs put beside an open file.
 _HIDDEN = (".", "_", "~$")
+_NEAR = 0.8  # of 1, how alike a name and that of a table are where one is taken for the other misspelt
+_SPELLINGS = {
+    spelling: table for table in TABLES for spelling in (table, table.removesuffix("s"), table.replace("ies", "y"))
+}
 
 
 def kind_of(name: str) -> str | None:
@@ -79,19 +87,55 @@ def nothing_landed(landing: Path, table: str) -> DataError:
     return DataError(
         f"There is no landing file of {table}.",
         where=str(landing),
+        why=of_no_table(landing),
         do=f"Put {table}.csv, .jsonl or .parquet there, or a folder {table}/ of such files (docs/bring-your-data.md).",
     )
+
+
+def of_no_table(landing: Path) -> str:
+    """A sentence on the folders and data files beside those of the tables, which nobody reads; empty without any."""
+    if not landing.is_dir():
+        return ""
+    names = [
+        _readable(Path(entry.name)) for entry in _visible(landing) if _looks_like_data(entry) and not _meant_for(entry)
+    ]
+    if not names:
+        return ""
+    number, verb = ("1 file or folder", "is") if len(names) == 1 else (f"{len(names)} files and folders", "are")
+    return f"{number} of the landing folder {verb} of no table and not read: {some_of(names)}."
+
+
+def _visible(folder: Path) -> list[Path]:
+    return sorted(entry for entry in folder.iterdir() if not entry.name.startswith(_HIDDEN))
+
+
+def _looks_like_data(entry: Path) -> bool:
+    return kind_of(entry.name) is not None or entry.is_dir()
+
+
+def _meant_for(entry: Path) -> str | None:
+    """The table whose name an entry of the landing folder bears, or one so near that somebody takes it for that."""
+    stem = _stem(entry.name).casefold()
+    if stem in TABLES or not _looks_like_data(entry):
+        return stem if stem in TABLES else None
+    for table in TABLES:  # `events (1).csv`
+        if stem.startswith(table) and not stem[len(table)].isalpha() and kind_of(entry.name):
+            return table
+    letters = re.sub(r"[^a-z]+$", "", stem)  # `event_2024-03.csv`
+    alike = [spelling for spelling in _SPELLINGS if letters.startswith(spelling[0])]
+    near = difflib.get_close_matches(letters, alike, n=1, cutoff=_NEAR)
+    return _SPELLINGS[near[0]] if near else None
+
+
+def _stem(name: str) -> str:
+    return name.split(".")[0]
 
 
 def _paths(landing: Path, table: str) -> Iterator[Path]:
     if not landing.is_dir():
         return
-    for entry in sorted(landing.iterdir()):
-        stem, wanted = entry.name.split(".")[0].casefold(), table.casefold()
-        # Its name may be so near that somebody takes it for one of the table (`events (1).csv`).
-        longer = stem.startswith(wanted) and not stem[len(wanted) :][:1].isalpha()
-        is_meant = stem == wanted or (longer and entry.suffix.lower() in FORMATS)
-        if entry.name.startswith(_HIDDEN) or not is_meant:
+    for entry in _visible(landing):
+        if _meant_for(entry) != table:
             continue
         if entry.is_dir() and entry.name == table:
             root = landing.resolve()
@@ -112,13 +156,11 @@ def _below(folder: Path, above: frozenset[Path]) -> Iterator[Path]:
         yield folder
         return
     try:
-        entries = sorted(folder.iterdir())
+        entries = _visible(folder)
     except OSError:
         yield folder
         return
     for entry in entries:
-        if entry.name.startswith(_HIDDEN):
-            continue
         if entry.is_dir():
             yield from _below(entry, above | {real})
         else:
@@ -127,11 +169,11 @@ def _below(folder: Path, above: frozenset[Path]) -> Iterator[Path]:
 
 def _unusable(name: str, path: Path, table: str) -> DataError | None:
     """Why a path is no file of the table, where it is none."""
-    stem = name.split("/")[0].split(".")[0]
+    stem = _stem(name.split("/")[0])
     if stem.casefold() != table:
         return DataError(
             f"{name} is not read.",
-            why=f"What is beside {table}.csv has to be in a folder.",
+            why=f"Its name is not {table}, but near it.",
             do=f"Put it into the folder {table}/, or let its name begin with _ to leave it out.",
         )
     if stem != table:

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from spark_jobs.landing.files import landing_files
+from infra.errors import DataError
+from spark_jobs.landing.files import landing_files, of_no_table, required_files
+from spark_jobs.landing.tables import TABLES
 
 
 def names(landing: Path) -> list[str]:
@@ -103,6 +105,48 @@ def test_a_name_that_is_no_utf_8_is_named_in_letters_that_can_be_written(tmp_pat
     assert found.files == ()
     assert set(found.problems) == {f"events/{name.decode('utf-8', 'backslashreplace')}", "events/gone.csv"}
     assert "".join(map(str, found.problems.values())).encode()
+
+
+@pytest.mark.parametrize(
+    ("name", "table"),
+    [
+        ("event.csv", "events"),
+        ("evnets.jsonl", "events"),
+        ("event/", "events"),
+        ("event_2024-03.csv", "events"),
+        ("judgements.csv", "judgments"),
+        ("Judgment.parquet", "judgments"),
+        ("intent.csv", "intents"),
+        ("query.csv", "queries"),
+        ("querys.csv", "queries"),
+        ("item/", "items"),
+    ],
+)
+def test_a_misspelt_table_is_named_and_its_rows_are_no_others(tmp_path: Path, name: str, table: str) -> None:
+    if name.endswith("/"):
+        put(tmp_path / name / "a.csv")
+    else:
+        put(tmp_path / name)
+    told = {each: landing_files(tmp_path, each) for each in TABLES}
+    assert {each for each, found in told.items() if found.problems} == {table}
+    (problem,) = told[table].problems.values()
+    assert f"{name.rstrip('/')} is not read" in str(problem)
+    assert f"folder {table}/" in str(problem)
+    assert of_no_table(tmp_path) == ""
+
+
+def test_data_that_is_of_no_table_is_told_in_a_sentence(tmp_path: Path) -> None:
+    for name in ("events.csv", "README.md", "_old.csv", ".git/x.csv"):
+        put(tmp_path / name)
+    assert of_no_table(tmp_path) == ""
+    put(tmp_path / "users.csv")
+    assert of_no_table(tmp_path) == "1 file or folder of the landing folder is of no table and not read: users.csv."
+    for day in range(4):
+        put(tmp_path / f"2024-03-0{day}.csv")
+    assert "5 files and folders" in of_no_table(tmp_path)
+    (tmp_path / "events.csv").unlink()
+    with pytest.raises(DataError, match=r"2024-03-00\.csv, 2024-03-01\.csv, 2024-03-02\.csv and 2 more"):
+        required_files(tmp_path, "events")
 
 
 def test_a_file_that_may_be_meant_for_the_table_is_named(tmp_path: Path) -> None:
