@@ -66,13 +66,14 @@ class RowRule:
     """A Spark SQL expression that is true for a good row.
 
     `fail` sends the row to quarantine; `drop` does too, but nobody is to mend anything, so it is no bad row; `warn`
-    only counts it.
+    only counts it. A row that breaks a rule which stands `alone` is not counted by the others.
     """
 
     name: str
     expression: str
     level: Level
     description: str
+    alone: bool = False
 
 
 @dataclass(frozen=True)

@@ -127,10 +127,12 @@ def _partition_row(day: date, groups: list[dict[str, Any]], checked: CheckedRows
     dropped = 0
     for group in groups:
         failed = checked.failed([group[name] for name in checked.masks])
-        if drops := [rule for rule in failed if rule.level == "drop"]:
-            failed, dropped = drops, dropped + group["rows"]
-        if all(rule.level == "warn" for rule in failed):
+        failed = [rule for rule in failed if rule.alone] or failed
+        levels = {rule.level for rule in failed}
+        if levels <= {"warn"}:
             good.append(group)
+        elif "fail" not in levels:
+            dropped += group["rows"]
         for rule in failed:
             counts[rule.name] += group["rows"]
     rows_in, rows_out = (sum(group["rows"] for group in part) for part in (groups, good))

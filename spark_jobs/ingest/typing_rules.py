@@ -14,6 +14,7 @@ from spark_jobs.landing.tables import OLDEST, Landed
 from spark_jobs.landing.text import ABSENT, BLANKS
 
 GIVEN = "_given"
+_READABLE = "The line has as many values as the header, or is an object."
 _KINDS = {"double": "a number", "date": "a date (YYYY-MM-DD)", "timestamp": "a time (ISO 8601, or epoch)"}
 # What becomes of a whole number on its way through a float: `1029.0`, and of a long one, digits lost, `1.02938E+11`.
 _THROUGH_FLOAT = r"^(-?[0-9]+)[.]0+$"
@@ -50,10 +51,14 @@ def typing_rules(table: Landed, now: datetime) -> tuple[RowRule, ...]:
     """Rules about the landing itself; they come before the contract's."""
     given = ", ".join(_given(name) for name in table.accepted)
     rules = [
+        RowRule("row_readable", f"{FAULT} is null", "fail", _READABLE, alone=True),
         RowRule(
-            "row_readable", f"{FAULT} is null", "fail", "The line has as many values as the header, or is an object."
+            "row_not_empty",
+            f"{FAULT} is not null or coalesce({given}) is not null",
+            "drop",
+            "The row is empty.",
+            alone=True,
         ),
-        RowRule("row_not_empty", f"{FAULT} is not null or coalesce({given}) is not null", "drop", "The row is empty."),
     ]
     for name in table.ids:
         rules += _id_rules(name)
