@@ -13,7 +13,9 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
+import spark_jobs.ingest.run as ingest_run
 from infra.lake import Lake
 from infra.ledger import Ledger
 from infra.profile import Profile
@@ -31,6 +33,15 @@ def event(**changes: Any) -> dict[str, Any]:
 def many_good_events(count: int = 30) -> list[dict[str, Any]]:
     """Distinct good events of 1 March 2024."""
     return [event(user_id=f"u{n}") for n in range(count)]
+
+
+def read_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From now on it is an error to read a landing file."""
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("a landing file was read again")
+
+    monkeypatch.setattr(ingest_run, "read_landing", refuse)
 
 
 @dataclass(frozen=True)

@@ -32,9 +32,7 @@ def main() -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m infra.ledger", description="What is committed, and what is not.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
-    missing = commands.add_parser(
-        "missing", help="days without a commit, and days whose landing files have changed since"
-    )
+    missing = commands.add_parser("missing", help="days without a commit, and days that are not as delivered")
     missing.add_argument("--asset", required=True, help="a table, or e.g. online.user_stats")
     missing.add_argument("--from", dest="first", type=day, required=True, metavar="DAY")
     missing.add_argument("--to", dest="last", type=day, required=True, metavar="DAY")
@@ -49,9 +47,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _print_missing(ledger: Ledger, asset: str, first: date, last: date) -> None:
     notes = dict.fromkeys(ledger.missing(asset, first, last), "")
-    for late, files in ledger.overdue(asset).items():
-        if first <= late <= last:
-            notes[late] = f"  built before {', '.join(files) or 'a file of it was replaced'}"
+    notes |= {one.day: f"  {one.said}" for one in ledger.unsettled(asset) if first <= one.day <= last}
     for missing in sorted(notes):
         print(f"{missing}{notes[missing]}")
 
@@ -91,13 +87,13 @@ def _reconcile(ledger: Ledger) -> int:
     left_out = [(file.table, file.name, file.problem.splitlines()[0]) for file in ledger.landings.left_out()]
     if left_out:
         print_table(("table", "file that was left out", "why"), left_out, "")
-    if held_back := [(one.table, one.day, one.records) for one in ledger.held_back()]:
-        print_table(("table", "day that is not committed", "records delivered"), held_back, "")
+    if unsettled := [(one.asset, one.day, one.records or "", one.said) for one in ledger.all_unsettled()]:
+        print_table(("table", "day that is not in it as delivered", "records delivered", "why"), unsettled, "")
     lost = ledger.reconcile()
     rows = [(i.asset, i.of, i.rows_in, i.rows_out, i.rows_quarantined, i.lost) for i in lost]
     columns = ("asset", "partition or file", "in", "out", "quarantined", "lost")
     balance = "In balance: records delivered = rows out + quarantined, in every landing file and committed partition."
-    print_table(columns, rows, balance)
+    print_table(columns, rows, balance + " What is listed above is not in the tables." * bool(left_out or unsettled))
     return EXIT_DATA if lost else 0
 
 

@@ -32,11 +32,17 @@ class LandingFile:
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A landing file that could not be used when the table was last ingested, and why."""
+    """A landing file that could not be used when the table was last ingested, and why.
+
+    Where its content was read, `sha256` is its hash and `reader` stands for what it was read with: another reader may
+    find it in order.
+    """
 
     table: str
     name: str
     problem: str
+    sha256: str | None = None
+    reader: str | None = None
 
 
 def named_input(name: str, sha256: str) -> str:
@@ -89,25 +95,39 @@ class Landings:
             query = select(landed_files.c.table_name).distinct().order_by(landed_files.c.table_name)
             return list(connection.scalars(query))
 
-    def record_left_out(self, table: str, problems: Mapping[str, str]) -> None:
-        """Replace the list of files of `table` that cannot be used: name to reason."""
-        rows = [{"table_name": table, "name": name, "problem": why} for name, why in sorted(problems.items())]
+    def record_left_out(self, table: str, files: Iterable[LeftOut]) -> None:
+        """Replace the list of files of `table` that cannot be used."""
+        rows = [
+            {
+                "table_name": table,
+                "name": file.name,
+                "problem": file.problem,
+                "sha256": file.sha256,
+                "reader": file.reader,
+            }
+            for file in files
+        ]
         with transaction(self._engine) as connection:
             connection.execute(delete(left_out_files).where(left_out_files.c.table_name == table))
             if rows:
                 connection.execute(insert(left_out_files), rows)
 
-    def left_out(self) -> list[LeftOut]:
-        """The files that cannot be used, by table and name."""
+    def left_out(self, table: str | None = None) -> list[LeftOut]:
+        """The files that cannot be used, by table and name; of one table where it is named."""
         query = select(left_out_files).order_by(left_out_files.c.table_name, left_out_files.c.name)
+        if table is not None:
+            query = query.where(left_out_files.c.table_name == table)
         with transaction(self._engine) as connection:
-            return [LeftOut(row.table_name, row.name, row.problem) for row in connection.execute(query)]
+            return [
+                LeftOut(row.table_name, row.name, row.problem, row.sha256, row.reader)
+                for row in connection.execute(query)
+            ]
 
 
 def delivered(commit: Commit, files: Iterable[LandingFile]) -> int | None:
     """The rows that the landing files of a commit hold of its day; None where one of them is not remembered."""
-    by_content = {_content(named_input("", file.sha256)): file for file in files}
-    contents = {_content(name) for name in commit.inputs}
+    by_content = {named_content(named_input("", file.sha256)): file for file in files}
+    contents = {named_content(name) for name in commit.inputs}
     if not contents <= by_content.keys():
         return None
     return sum(by_content[content].rows.get(commit.partition, 0) for content in contents)
@@ -119,14 +139,15 @@ def overdue(commits: Mapping[date, Commit], files: Iterable[LandingFile]) -> dic
     for file in files:
         for day in file.rows:
             if day in landed:
-                landed[day][_content(named_input("", file.sha256))] = file.name
+                landed[day][named_content(named_input("", file.sha256))] = file.name
     found = {}
     for day, contents in landed.items():
-        used = {_content(name) for name in commits[day].inputs}
+        used = {named_content(name) for name in commits[day].inputs}
         if contents.keys() != used:
             found[day] = tuple(sorted(name for content, name in contents.items() if content not in used))
     return found
 
 
-def _content(name: str) -> str:
+def named_content(name: str) -> str:
+    """The content that an input of a commit names, whatever its file is called."""
     return name.rsplit("#", 1)[-1]

@@ -10,11 +10,13 @@ from typing import Any
 
 from sqlalchemy import Connection, Select, and_, func, insert, select
 
+from common.sentences import some_of
 from infra.database import open_database, transaction
 from infra.errors import EXIT_SUPERSEDED, PlumblineError
 from infra.ledger.landings import Landings, delivered, overdue
 from infra.ledger.schema import METADATA, attempt_partitions, attempts, commits, rule_results
-from infra.partitions import Attempt, Commit, PartitionWrite, RuleResult
+from infra.ledger.stops import Stop, Stops
+from infra.partitions import Attempt, Commit, PartitionWrite, RuleResult, stands_in
 from infra.profile import Profile, code_commit
 
 _FIELDS = [column.name for column in commits.c if column.name != "id"]
@@ -46,12 +48,29 @@ class Imbalance:
 
 
 @dataclass(frozen=True)
-class HeldBack:
-    """The records that were delivered for a day of a table that is not committed."""
+class Unsettled:
+    """A day that is not in its table as it was delivered.
 
-    table: str
+    `live`: an older version of it is. `records` were delivered for it; `files` are those that are not in the table.
+    `why` it was stopped or passed over is empty where no run has come to it yet.
+    """
+
+    asset: str
     day: date
+    live: bool
     records: int
+    files: tuple[str, ...]
+    why: str
+
+    @property
+    def said(self) -> str:
+        """What is the matter, and with which files."""
+        named = some_of(self.files)
+        if self.why:
+            return self.why + (f" ({named})" if named else "")
+        if not self.live:
+            return f"no run has come to {named}" if named else "no run has come to it"
+        return f"built before {named}" if named else "built before a file of it was replaced"
 
 
 class Ledger:
@@ -60,6 +79,7 @@ class Ledger:
     def __init__(self, profile: Profile) -> None:
         self._engine = open_database(profile.database_uri, METADATA)
         self.landings = Landings(self._engine)
+        self.stops = Stops(self._engine)
         self._code_commit = code_commit(profile)
 
     def open_attempt(self, asset: str, partitions: Sequence[date]) -> Attempt:
@@ -134,20 +154,26 @@ class Ledger:
         with transaction(self._engine) as connection:
             return list(connection.scalars(select(commits.c.asset).distinct().order_by(commits.c.asset)))
 
-    def overdue(self, asset: str) -> dict[date, tuple[str, ...]]:
-        """Committed days of a landed table that other landing files belong to now, and the names of the new ones."""
-        files = self.landings.files(asset)
-        return overdue(self.committed(asset), files) if files else {}
+    def unsettled(self, asset: str) -> list[Unsettled]:
+        """The days of an asset that are not in its table as they were delivered, in order."""
+        committed, files = self.committed(asset), self.landings.files(asset)
+        records, names = Counter[date](), dict[date, list[str]]()
+        for file in files:
+            records.update(file.rows)
+            for day in file.rows:
+                names.setdefault(day, []).append(file.name)
+        changed = overdue(committed, files) if files else {}
+        waiting = {day: tuple(held) for day, held in names.items() if day not in committed} | changed
+        stops = {day: stop.why for day, stop in self.stops.of(asset).items() if _holds(stop, committed.get(day))}
+        return [
+            Unsettled(asset, day, day in committed, records[day], waiting.get(day, ()), stops.get(day, ""))
+            for day in sorted({*waiting, *stops})
+        ]
 
-    def held_back(self) -> list[HeldBack]:
-        """What was delivered for days that are not committed: stopped, or not asked for yet. By table and day."""
-        found = []
-        for asset in self.landings.tables():
-            rows, committed = Counter[date](), self.committed(asset)
-            for file in self.landings.files(asset):
-                rows.update(file.rows)
-            found += [HeldBack(asset, day, rows[day]) for day in sorted(rows) if day not in committed]
-        return found
+    def all_unsettled(self) -> list[Unsettled]:
+        """The unsettled days of every asset."""
+        assets = sorted({*self.landings.tables(), *self.stops.assets()})
+        return [found for asset in assets for found in self.unsettled(asset)]
 
     def reconcile(self, assets: Sequence[str] | None = None) -> list[Imbalance]:
         """What does not add up; empty when every record of the landing files came out or is in quarantine.
@@ -195,6 +221,11 @@ class Ledger:
                 fields = {name: row[name] for name in _FIELDS} | {"inputs": tuple(row["inputs"])}
                 found.append(Commit(**fields, rules=tuple(rules.get(row["id"], ()))))
         return found
+
+
+def _holds(stop: Stop, commit: Commit | None) -> bool:
+    """Whether a stop is news: no later commit has settled the day, but for good rows that only stand in."""
+    return commit is None or commit.committed <= stop.recorded or stands_in(commit.run_key)
 
 
 def _commit_of(attempt: Attempt, write: PartitionWrite, snapshot_id: int | None, code: str) -> Commit:

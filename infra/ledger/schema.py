@@ -69,9 +69,22 @@ landed_files = Table(
 )
 
 left_out_files = Table(
-    "left_out_files",
+    "left_out_landing_files",
     METADATA,
     Column("table_name", String, primary_key=True),
     Column("name", String, primary_key=True),
     Column("problem", String, nullable=False),
+    Column("sha256", String),
+    Column("reader", String),
+)
+
+stopped_days = Table(
+    "stopped_days",
+    METADATA,
+    Column("asset", String, primary_key=True),
+    Column("partition", Date, primary_key=True),
+    Column("run_key", String, nullable=False),
+    Column("judge", String, nullable=False),
+    Column("why", String, nullable=False),
+    Column("recorded", UtcDateTime, nullable=False),
 )

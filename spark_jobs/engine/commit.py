@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
@@ -13,6 +14,7 @@ from pyspark import StorageLevel
 from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame
 
+from common.sentences import some_of
 from infra.contracts import UNDATED, Contract, RowRule
 from infra.errors import EXIT_DATA, PlumblineError
 from infra.lake import Lake, publish
@@ -50,10 +52,19 @@ class Batch:
 
 @dataclass(frozen=True)
 class Stopped:
-    """A partition that was not published: its old version stays, or its good rows stand in where there is none."""
+    """A partition that was not published: its old version stays, or its good rows stand in where there is none.
+
+    `files` are landing files that are therefore in no table.
+    """
 
     partition: date
     why: str
+    files: tuple[str, ...] = ()
+
+    @property
+    def said(self) -> str:
+        """Why, and of which files nothing is in the table."""
+        return self.why + (f" ({some_of(self.files)})" if self.files else "")
 
 
 @dataclass(frozen=True)
@@ -77,7 +88,7 @@ class JobReport:
     @property
     def refusals(self) -> list[str]:
         """The files and partitions that were left out, and why."""
-        return [*self.problems, *(f"{self.table} {stop.partition} stopped: {stop.why}" for stop in self.stopped)]
+        return [*self.problems, *(f"{self.table} {stop.partition} stopped: {stop.said}" for stop in self.stopped)]
 
     def lines(self) -> list[str]:
         """The report for a terminal."""
@@ -115,7 +126,7 @@ def commit(batch: Batch, lake: Lake, ledger: Ledger) -> JobReport:
         batch.up_to_date,
         published=passed,
         stopped=tuple(Stopped(day, f"{why}{standing.get(day, '')}") for day, why in stopped.items()),
-        messages=tuple(_explained(refusal, checked) for refusal in refused),
+        messages=(*(_explained(refusal, checked) for refusal in refused), *_warnings(checked, rules)),
         seconds=time.monotonic() - batch.started,
     )
 
@@ -140,11 +151,20 @@ def _explained(refusal: Refusal, checked: CheckedRows) -> str:
     where = f"{refusal.source_file}, first in row {refusal.first_row}" if refusal.source_file else "the built rows"
     reason = json.loads(refusal.first_row_json).get(FAULT_KEY) or (rule.description if rule else "")
     if rule is not None and rule.level == "drop":
-        return f"{refusal.rows} dropped by rule {refusal.rule} in {where}. {reason} Nothing is to be done."
+        return f"{refusal.rows} dropped by rule {refusal.rule} in {where}. {reason} Nothing is to be done here."
     return (
         f"{refusal.rows} refused by rule {refusal.rule} in {where}. {reason} "
         "They are listed in report/quarantine; correct and deliver them again."
     )
+
+
+def _warnings(checked: CheckedRows, results: Mapping[date, Sequence[RuleResult]]) -> list[str]:
+    """The rows that are in the table and broke a rule which only warns: how many, and what it asks for."""
+    counts = Counter[str]()
+    for told in results.values():
+        counts.update({result.rule: result.rows_failed for result in told})
+    warning = [rule for rule in checked.rules if rule.level == "warn" and counts[rule.name]]
+    return [f"{counts[rule.name]} warned of by rule {rule.name}. {rule.description}" for rule in warning]
 
 
 def _checked(batch: Batch) -> tuple[CheckedRows, dict[date, dict[str, Any]]]:

@@ -17,10 +17,11 @@ from typing import Any
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from common.sentences import some_of
 from infra.contracts import Contract, load_contract, spark_ddl
 from infra.errors import DataError
 from infra.lake import Lake, current_keys
-from infra.ledger import Ledger
+from infra.ledger import Ledger, Stop
 from infra.partitions import DataFile
 from infra.profile import Profile
 from infra.quality import import_ahead
@@ -77,6 +78,7 @@ def run(job: Job, first: date, last: date, profile: Profile) -> JobReport:
     missing = {day: key for day, key in keys.items() if live.get(day) != key}
     contract = load_contract(job.table)
     if not missing:
+        ledger.stops.replace(job.table, asked, ())
         return JobReport(job.table, up_to_date=len(asked), messages=gaps, seconds=time.monotonic() - started)
     import_ahead()
     spark = spark_session(profile)
@@ -93,6 +95,9 @@ def run(job: Job, first: date, last: date, profile: Profile) -> JobReport:
         audit=None if audit is None else lambda rows: audit(rows, frames),
     )
     report = commit(batch, lake, ledger)
+    ledger.stops.replace(
+        job.table, asked, [Stop(one.partition, keys[one.partition], one.why) for one in report.stopped]
+    )
     return replace(report, messages=gaps + report.messages)
 
 
@@ -130,6 +135,5 @@ def _gaps(job: Job, asked: Sequence[date], ledger: Ledger) -> tuple[str, ...]:
                 do=f"Run `python -m spark_jobs {source.table}` for the same days first, and mend what it refuses.",
             )
         if days := uncommitted(source, asked, committed):
-            some = ", ".join(map(str, days[:3])) + (f" and {len(days) - 3} more" if len(days) > 3 else "")
-            messages.append(f"{job.table}: built without {source.table} of {some}: not committed yet")
+            messages.append(f"{job.table}: built without {source.table} of {some_of(days)}: not committed yet")
     return tuple(messages)

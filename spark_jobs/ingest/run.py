@@ -7,6 +7,8 @@ its days: their old version stays.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,9 +23,9 @@ from infra.contracts import UNDATED
 from infra.errors import PlumblineError
 from infra.lake import Lake, current_keys
 from infra.ledger import LandingFile as Remembered
-from infra.ledger import Ledger, named_input
-from infra.partitions import run_key
-from infra.profile import Profile
+from infra.ledger import Ledger, LeftOut, Stop, named_content, named_input
+from infra.partitions import run_key, stand_in
+from infra.profile import Profile, code_commit
 from infra.quality import import_ahead
 from spark_jobs.engine.commit import Batch, JobReport, Stopped, commit
 from spark_jobs.engine.job import config_hash, on_days
@@ -67,12 +69,12 @@ def _content(file: LandingFile | Remembered) -> _Content:
 class _Fresh:
     """New contents, each read once: what each holds (by hash), and their rows, persisted.
 
-    `problems` are the files left out, by name, and why; `copies` are names of files that are equal to another one.
+    `left_out` are the files that cannot be used; `copies` are names of files that are equal to another one.
     """
 
     contents: Mapping[str, Remembered] = field(default_factory=dict)
     rows: DataFrame | None = None
-    problems: Mapping[str, str] = field(default_factory=dict)
+    left_out: Sequence[LeftOut] = ()
     copies: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -107,7 +109,13 @@ class _Ingest:
 
     @cached_property
     def catalogue(self) -> Catalogue | None:
-        return Catalogue(self.lake, self.table.table) if self.table.refers_to_items else None
+        return Catalogue(self.lake, self.table) if self.table.refers_to_items else None
+
+    @cached_property
+    def judge(self) -> str:
+        """Stands for the code and the contract that read and judge: what they have refused they refuse again."""
+        parts = [VERSION, code_commit(self.profile), repr(self.table.contract)]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
     def run(self, first: date | None, last: date | None) -> JobReport:
         name = self.table.table
@@ -127,9 +135,14 @@ class _Ingest:
                 fresh.rows.unpersist()
         new = [replace(fresh.contents[f.sha256], name=f.name) for f in readable if f.sha256 in fresh.contents]
         self.ledger.landings.record(name, new)
-        self.ledger.landings.record_left_out(name, fresh.problems)
-        messages = fresh.messages(name) + report.messages
-        return replace(report, problems=tuple(fresh.problems.values()), messages=messages)
+        self.ledger.landings.record_left_out(name, fresh.left_out)
+        waiting = {one.day: one.files for one in self.ledger.unsettled(name)} if report.stopped else {}
+        return replace(
+            report,
+            stopped=tuple(replace(stop, files=waiting.get(stop.partition, ())) for stop in report.stopped),
+            problems=tuple(file.problem for file in fresh.left_out),
+            messages=fresh.messages(name) + report.messages,
+        )
 
     def _nothing_landed(self) -> JobReport:
         name = self.table.table
@@ -138,18 +151,32 @@ class _Ingest:
         return JobReport(name, messages=(f"{name}: no landing file; nothing to do",))
 
     def _fresh(self, found: Found, known: set[_Content]) -> _Fresh:
-        """Read new contents, all of each and once; those that turn out to be unusable are named and left out."""
-        problems = {name: str(problem) for name, problem in found.problems.items()}
+        """Read new contents, all of each and once; those that turn out to be unusable are named and left out.
+
+        What was found to be unusable by the same code is not read again.
+        """
+        name = self.table.table
+        left_out = [LeftOut(name, file, str(problem)) for file, problem in found.problems.items()]
+        told = {(one.name, one.sha256): one for one in self.ledger.landings.left_out(name) if one.reader == self.judge}
+        again = {file.name: told[file.name, file.sha256] for file in found.files if (file.name, file.sha256) in told}
+        left_out += again.values()
+        unusable = {_content(file): file.name for file in found.files if file.name in again}
         firsts: dict[_Content, LandingFile] = {}
         copies: dict[str, str] = {}
         for file in found.files:
-            if _content(file) not in known and (first := firsts.setdefault(_content(file), file)) is not file:
-                copies[file.name] = first.name
-        if not firsts:
-            return _Fresh(problems=problems)
-        return self._read(list(firsts.values()), problems, copies)
+            if file.name in again or _content(file) in known:
+                continue
+            if first := unusable.get(_content(file)):
+                left_out.append(self._twin(file.name, first))
+            elif (first_file := firsts.setdefault(_content(file), file)) is not file:
+                copies[file.name] = first_file.name
+        fresh = self._read(list(firsts.values()), copies) if firsts else _Fresh()
+        return replace(fresh, left_out=sorted([*left_out, *fresh.left_out], key=lambda one: one.name))
 
-    def _read(self, files: Sequence[LandingFile], problems: Mapping[str, str], copies: Mapping[str, str]) -> _Fresh:
+    def _twin(self, name: str, first: str) -> LeftOut:
+        return LeftOut(self.table.table, name, f"{name} is equal to {first}, which is left out.")
+
+    def _read(self, files: Sequence[LandingFile], copies: Mapping[str, str]) -> _Fresh:
         _LOG.info("%s: reading %d new files", self.table.table, len(files))
         rows = self._rows(files).persist(StorageLevel.MEMORY_AND_DISK)
         per_day: dict[str, dict[date, int]] = {file.name: {} for file in files}
@@ -161,16 +188,20 @@ class _Ingest:
                 per_day[name][day] = count
             else:
                 tallies[name] = tally_of(tally)
-        unusable = {name: str(tallies[name].problem) for name in sorted(tallies) if tallies[name].problem}
+        unusable = {
+            file.name: LeftOut(self.table.table, file.name, str(problem), file.sha256, self.judge)
+            for file in files
+            if (problem := tallies[file.name].problem)
+        }
         contents = {
             file.sha256: Remembered(file.name, file.sha256, tallies[file.name].records, per_day[file.name])
             for file in reversed(files)  # of two names of one content the first counts
             if file.name not in unusable
         }
         _check_counts(contents.values())
-        twins = {name: first for name, first in copies.items() if first in unusable}
-        unusable |= {name: f"{name} is equal to {first}, which is left out." for name, first in twins.items()}
-        return _Fresh(contents, rows, {**problems, **unusable}, {n: f for n, f in copies.items() if n not in twins})
+        twins = [self._twin(name, first) for name, first in copies.items() if first in unusable]
+        good = {name: first for name, first in copies.items() if first not in unusable}
+        return _Fresh(contents, rows, [*unusable.values(), *twins], good)
 
     def _rows(self, files: Sequence[LandingFile]) -> DataFrame:
         """All rows of these files, and a tally for each."""
@@ -185,30 +216,73 @@ class _Ingest:
 
     def _bring_up_to_date(self, stock: Holdings, fresh: _Fresh, first: date | None, last: date | None) -> JobReport:
         name = self.table.table
-        days = stock.days if fresh.problems else [*stock.days, *self._quiet_days(stock, first, last)]
+        days = stock.days if fresh.left_out else [*stock.days, *self._quiet_days(stock, first, last)]
         keys = {day: self._key(day, stock) for day in days}
         live = current_keys(self.lake, self.ledger, name)
         late = {day for day in self._late(stock, first) if live.get(day) != keys[day]}
         low, high = first or date.min, last or date.max
-        asked = {day for day in keys if day == UNDATED or low <= day <= high}
+        asked = late.union(day for day in keys if day == UNDATED or low <= day <= high)
         missing = {day: key for day, key in keys.items() if day in asked and live.get(day) != key}
-        missing |= {day: keys[day] for day in late}
-        stuck = tuple(
-            Stopped(day, f"{lost} holds rows of it and is gone or unreadable; put it back")
-            for day in missing
-            if (lost := stock.out_of_reach(day))
-        )
-        todo = {day: key for day, key in missing.items() if day not in {stop.partition for stop in stuck}}
-        up_to_date = len(keys) - len(missing)
-        if not todo:
-            seconds = time.monotonic() - self.started
-            message = f"{name}: nothing new in {len(stock.contents)} landing files; read nothing"
-            return JobReport(name, up_to_date, stopped=stuck, messages=() if stuck else (message,), seconds=seconds)
-        report = self._commit(stock, fresh, todo, up_to_date)
+        passed_over = self._passed_over(stock, {day: keys[day] for day in live.keys() & keys.keys() - asked}, live)
+        report = self._report(stock, fresh, missing, len(keys) - len(missing), has_version=bool(live))
+        unread = [stop for stop in report.stopped if stock.out_of_reach(stop.partition)]
+        stops = [
+            Stop(stop.partition, keys[stop.partition], stop.why, "" if stop in unread else self.judge)
+            for stop in report.stopped
+        ]
+        passed = [Stop(day, keys[day], "built with an earlier catalogue or ingest") for day in passed_over]
+        settled = {day for day, key in keys.items() if live.get(day) == key}
+        self.ledger.stops.replace(name, {*asked, *settled, *passed_over}, [*stops, *passed])
         told = tuple(
             f"{name}: {day} is built again: its landing files have changed since its run" for day in sorted(late)
         )
-        return replace(report, stopped=report.stopped + stuck, messages=told + report.messages)
+        return replace(report, messages=told + report.messages + self._told(passed_over))
+
+    def _report(
+        self, stock: Holdings, fresh: _Fresh, missing: Mapping[date, str], up_to_date: int, *, has_version: bool
+    ) -> JobReport:
+        """Build the missing days, but for those that a file out of reach is needed for.
+
+        Where all that is to be built was stopped before, by the same rules, it is told again and nothing is read.
+        """
+        stuck = {day: lost for day in missing if (lost := stock.out_of_reach(day))}
+        stopped = [
+            Stopped(day, f"{lost} holds rows of it and is gone or unreadable; put it back")
+            for day, lost in stuck.items()
+        ]
+        todo = {day: key for day, key in missing.items() if day not in stuck}
+        if has_version or not self.table.stands_in:
+            known = self.ledger.stops.of(self.table.table)
+            judged = [
+                stop
+                for day, key in todo.items()
+                if (stop := known.get(day)) and (stop.run_key, stop.judge) == (key, self.judge)
+            ]
+            if len(judged) == len(todo):
+                stopped += [Stopped(stop.day, stop.why) for stop in judged]
+                todo = {}
+        if todo:
+            report = self._commit(stock, fresh, todo, up_to_date)
+            return replace(report, stopped=(*report.stopped, *stopped))
+        message = f"{self.table.table}: nothing new in {len(stock.contents)} landing files; read nothing"
+        seconds = time.monotonic() - self.started
+        return JobReport(self.table.table, up_to_date, stopped=tuple(stopped), messages=(message,), seconds=seconds)
+
+    def _passed_over(self, stock: Holdings, keys: Mapping[date, str], live: Mapping[date, str]) -> list[date]:
+        """Of these live days, which nobody asked for, those that are made of the files that are there, and not as they
+        would be made now."""
+        committed = self.ledger.committed(self.table.table)
+        other = [day for day, key in keys.items() if live[day] not in (key, stand_in(key)) and day in committed]
+        return sorted(day for day in other if _contents(committed[day].inputs) == _contents(_inputs(stock, day)))
+
+    def _told(self, passed_over: Sequence[date]) -> tuple[str, ...]:
+        if not passed_over:
+            return ()
+        name, first, last = self.table.table, passed_over[0], passed_over[-1]
+        return (
+            f"{name}: {len(passed_over)} days from {first} to {last} were built with an earlier catalogue or ingest; "
+            f"`python -m spark_jobs {name} --from {first} --partition {last}` builds them again",
+        )
 
     def _late(self, stock: Holdings, first: date | None) -> list[date]:
         """Committed days before the range whose landing files are not those that they were made of."""
@@ -216,7 +290,7 @@ class _Ingest:
             return []
         committed = self.ledger.committed(self.table.table)
         closed = [day for day in stock.days if day < first and day != UNDATED and day in committed]
-        return [day for day in closed if set(committed[day].inputs) != set(_inputs(stock, day))]
+        return [day for day in closed if _contents(committed[day].inputs) != _contents(_inputs(stock, day))]
 
     def _quiet_days(self, stock: Holdings, first: date | None, last: date | None) -> list[date]:
         """Days of the range on which nothing happened: rows of a later day have landed, so they are not just late."""
@@ -236,7 +310,7 @@ class _Ingest:
         rows, rules = rows.where(on_days(contract.partition, todo)), typing_rules(self.table, self.now)
         if self.catalogue:
             rows = self.catalogue.mark(self.spark, rows, contract.partition, list(todo))
-            rules = (*rules, self.catalogue.rule(todo))
+            rules = (*rules, *self.catalogue.rules)
         batch = Batch(
             contract=contract,
             frame=rows,
@@ -266,3 +340,7 @@ def _check_counts(contents: Iterable[Remembered]) -> None:
 
 def _inputs(stock: Holdings, day: date) -> tuple[str, ...]:
     return tuple(named_input(holding.name, holding.sha256) for holding in stock.of(day))
+
+
+def _contents(inputs: Iterable[str]) -> set[str]:
+    return {named_content(name) for name in inputs}

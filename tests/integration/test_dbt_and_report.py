@@ -13,7 +13,7 @@ import pytest
 from infra import dbt
 from infra.contracts import all_contracts
 from infra.lake.export import _COMMITS, _RULES, view_statement
-from infra.ledger import LandingFile, Ledger
+from infra.ledger import LandingFile, Ledger, LeftOut, Stop
 from infra.profile import load_profile
 from infra.report.page import write_report
 from infra.report.sections import SECTIONS
@@ -51,10 +51,13 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     csv = home / "report" / "quarantine"
     csv.mkdir(parents=True)
     (csv / "events-2018-01-05.csv").write_text("rule,key\n")
-    landings = Ledger(profile).landings
-    landings.record_left_out("events", {"events/x.csv": f"events/x.csv is compressed.\n{EVIL}"})
+    ledger = Ledger(profile)
+    landings = ledger.landings
+    landings.record_left_out("events", [LeftOut("events", "events/x.csv", f"events/x.csv is compressed.\n{EVIL}")])
     landings.record("events", [LandingFile("events/y.csv", "hash", 7, {date(2018, 2, 1): 3, date(2018, 2, 3): 4})])
     landings.record("intents", [LandingFile("intents.csv", "hash", 5, {date(2018, 2, 1): 5})])
+    ledger.stops.replace("events", [date(2018, 2, 3)], [Stop(date(2018, 2, 3), "key", "2 of 4 rows are bad")])
+    ledger.stops.replace("items", [date(2018, 1, 4)], [Stop(date(2018, 1, 4), "key", f"3 of 4 rows are bad {EVIL}")])
     write_report(profile, views)
     return home
 
@@ -186,10 +189,14 @@ def test_the_page_names_the_landing_files_that_were_left_out(site: Path) -> None
     assert "<code>events/x.csv</code><pre>events/x.csv is compressed." in page
 
 
-def test_the_page_names_the_days_that_were_delivered_and_are_in_no_table(site: Path) -> None:
-    days = "2, 2018-02-01 to 2018-02-03 2018-02-03, 4 records 2018-02-01, 3 records"
+def test_the_page_names_the_days_that_are_not_as_delivered_with_the_rule_and_the_files(site: Path) -> None:
+    days = (
+        "2, 2018-02-01 to 2018-02-03 2018-02-03, 4 records: 2 of 4 rows are bad (events/y.csv) "
+        "2018-02-01, 3 records: no run has come to events/y.csv"
+    )
     rows = rows_of(site, "failures")
-    assert ["events", "7", days] in rows and ["intents", "5", "2018-02-01"] in rows
+    assert ["events", "nothing", "7", days] in rows
+    assert ["intents", "nothing", "5", "2018-02-01, 5 records: no run has come to intents.csv"] in rows
 
 
 def test_the_page_counts_the_items_that_the_catalogue_leaves_without_a_title(site: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from infra.contracts import Contract
-from infra.ledger import HeldBack
+from infra.ledger import Unsettled
 from infra.report.marts import Marts, Sources
 
 TITLE = "What failed"
@@ -45,18 +45,17 @@ class BrokenRule:
 
 
 def read(sources: Sources) -> dict[str, Any]:
-    """Broken rules, landing files that were left out, delivered days that are in no table, newest first, and days whose
-    files have changed since."""
-    ledger, contracts = sources.ledger, sources.contracts
-    held_back: dict[str, list[HeldBack]] = defaultdict(list)
-    for one in reversed(ledger.held_back()):
-        held_back[one.table].append(one)
+    """Broken rules, landing files that were left out, and days that are not in their table as they were delivered, by
+    table and by whether an older version is live, newest first."""
+    ledger = sources.ledger
+    unsettled: dict[tuple[str, bool], list[Unsettled]] = defaultdict(list)
+    for one in reversed(ledger.all_unsettled()):
+        unsettled[one.asset, one.live].append(one)
     return {
-        "broken": broken_rules(sources.marts, contracts, sources.folder / "quarantine"),
+        "broken": broken_rules(sources.marts, sources.contracts, sources.folder / "quarantine"),
         "left_out": ledger.landings.left_out(),
-        "held_back": held_back,
+        "unsettled": dict(sorted(unsettled.items())),
         "days_told": _PARTITIONS_TOLD,
-        "overdue": [(table, day, files) for table in contracts for day, files in sorted(ledger.overdue(table).items())],
     }
 
 

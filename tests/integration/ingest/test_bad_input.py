@@ -274,7 +274,7 @@ def test_of_a_broken_first_catalogue_the_good_rows_stand_in_and_each_run_says_so
         (line,) = handed["refused"]
         assert "items 1970-01-01 stopped: 30 of 100 rows are bad (30.0%, at most 5.0%)" in line
         assert (len(new_shop.rows("items")), len(new_shop.rows())) == (70, 70)
-        assert {file: rule for (file, _), rule in new_shop.refused().items()} == {"events.csv": "item_known"}
+        assert {file: rule for (file, _), rule in new_shop.refused().items()} == {"events.csv": "item_not_refused"}
         assert new_shop.ledger.reconcile() == []
     (problem,) = check_data(new_shop.ledger, ["events", "items"]).problems
     assert "30 of 100" in problem
@@ -284,6 +284,91 @@ def test_of_a_broken_first_catalogue_the_good_rows_stand_in_and_each_run_says_so
     assert _landed(new_shop, "2024-03-01", monkeypatch, tmp_path, "landed") == (0, None)
     assert (len(new_shop.rows("items")), len(new_shop.rows())) == (98, 98)
     assert check_data(new_shop.ledger, ["events", "items"]).problems == ()
+
+
+def test_events_of_items_that_were_refused_are_set_aside_and_stop_no_day_until_the_items_come_again(shop: Shop) -> None:
+    """A row of it is refused for its price, one cannot be read, one is of no day: none of the events is to blame."""
+    lines = [f"i{n},Item number {n},{-1 if n == 3 else 1},2024-03-01" for n in range(1, 90)]
+    lines[6] += ",?"
+    lines[7] = lines[7].replace("2024-03-01", "soon")
+    shop.put_text("items/march.csv", "\n".join(["item_id,title,price,snapshot_date", *lines]))
+    assert shop.ingest("items").exit_code == 0
+    wanted = [f"i{n}" for n in (3, 7, 8) for _ in range(10)]
+    users = iter(f"w{n}" for n in range(100))
+    shop.put("events.csv", [*many_good_events(10), *(event(user_id=next(users), item_id=item) for item in wanted)])
+
+    report = shop.ingest()
+
+    assert (report.exit_code, len(shop.rows())) == (0, 10)
+    assert set(shop.refused().values()) == {"item_not_refused"}
+    text = "\n".join(report.lines())
+    assert "30 dropped by rule item_not_refused in events.csv, first in row 11" in text
+    assert "once that is delivered again" in text
+    lines = [f"i{n},Item number {n},1,2024-03-01" for n in range(1, 90)]
+    shop.put_text("items/march.csv", "\n".join(["item_id,title,price,snapshot_date", *lines]))
+    shop.ingest("items")
+    shop.ingest()
+    assert (len(shop.rows()), shop.refused()) == (40, {})
+
+
+def test_events_of_items_that_were_never_delivered_still_stop_their_day(shop: Shop) -> None:
+    lines = [f"i{n},Item number {n},{-1 if n == 3 else 1},2024-03-01" for n in range(1, 90)]
+    shop.put_text("items/march.csv", "\n".join(["item_id,title,price,snapshot_date", *lines]))
+    shop.ingest("items")
+    shop.put("events.csv", [*many_good_events(10), *(event(user_id=f"w{n}", item_id="i404") for n in range(10))])
+    (stop,) = shop.ingest().stopped
+    assert "most often by rule item_known (10)" in stop.why
+
+
+def test_judgments_without_a_day_are_of_items_of_any_delivery_and_dated_ones_of_that_day_s(new_shop: Shop) -> None:
+    for day, items in (("2024-03-01", "ab"), ("2024-03-02", "bc")):
+        catalogue = [{"item_id": i, "title": f"Item {i}", "snapshot_date": day} for i in items]
+        new_shop.put(f"items/{day}.csv", catalogue)
+    new_shop.ingest("items")
+    judged = {"query": "q", "grade": 2}
+    new_shop.put("judgments/undated.csv", [{**judged, "item_id": item} for item in "abc"])
+    assert new_shop.ingest("judgments").exit_code == 0
+    assert sorted(row["item_id"] for row in new_shop.rows("judgments")) == ["a", "b", "c"]
+    rows = [{**judged, "query": f"q{n}", "item_id": "c", "judged_date": "2024-03-02"} for n in range(200)]
+    new_shop.put("judgments/dated.csv", [*rows, {**judged, "item_id": "a", "judged_date": "2024-03-02"}])
+    new_shop.ingest("judgments")
+    assert new_shop.refused("judgments") == {("judgments/dated.csv", 201): "item_known"}
+
+
+def test_a_judgment_of_no_day_waits_for_the_item_of_a_later_delivery(new_shop: Shop) -> None:
+    new_shop.put("items/1.csv", [{"item_id": "a", "title": "Item a", "snapshot_date": "2024-03-01"}])
+    new_shop.ingest("items")
+    new_shop.put(
+        "judgments.csv", [{"query": f"q{n}", "item_id": "b" if n == 9 else "a", "grade": 1} for n in range(200)]
+    )
+    new_shop.ingest("judgments")
+    assert len(new_shop.rows("judgments")) == 199
+    new_shop.put("items/2.csv", [{"item_id": "b", "title": "Item b", "snapshot_date": "2024-03-02"}])
+    new_shop.ingest("items")
+    new_shop.ingest("judgments")
+    assert len(new_shop.rows("judgments")) == 200
+
+
+def test_a_row_that_cannot_be_read_is_counted_by_that_rule_alone(shop: Shop) -> None:
+    rows = [f"u{n},i{n % 9 + 1}.0,2024-03-01T10:00:00Z,view" for n in range(30)]
+    lines = ["user_id,item_id,event_time,event_type", *rows, "u1,i1,2024-03-01,view,?", "too,few", ",,,"]
+    shop.put_text("events.csv", "\n".join(lines))
+    report = shop.ingest()
+    failed = {
+        rule.rule: rule.rows_failed
+        for write in report.published
+        for rule in write.rules
+        if rule.rows_failed and write.partition == UNDATED
+    }
+    assert failed == {"row_readable": 2, "row_not_empty": 1}
+
+
+def test_a_warning_is_told_with_what_it_asks_for(shop: Shop) -> None:
+    shop.put("items.csv", [{"item_id": str(n), "title": f"Item {n}"} for n in range(1, 10)])
+    shop.ingest("items")
+    shop.put("events.csv", [event(user_id=f"u{n}", item_id="1.0") for n in range(20)])
+    text = "\n".join(shop.ingest().lines())
+    assert "20 warned of by rule item_id_is_whole. item_id is written without .0; 1029.0 is read as 1029." in text
 
 
 def test_good_rows_that_stand_in_are_recorded_by_a_retry_after_a_kill(

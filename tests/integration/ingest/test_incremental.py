@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from datetime import date
 
 import pyarrow as pa
@@ -11,9 +12,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import spark_jobs.ingest.run as ingest_run
+from infra.contracts import Contract, load_contract
 from infra.errors import EXIT_DATA
-from tests.landing_kit import Shop, event, many_good_events
+from spark_jobs.landing.tables import Landed
+from tests.landing_kit import Shop, event, many_good_events, read_nothing
 
 DAY1, DAY2 = date(2024, 3, 1), date(2024, 3, 2)
 
@@ -22,16 +24,16 @@ def second_day(count: int = 3) -> list[dict[str, str]]:
     return [event(user_id=f"u{n}", event_time="2024-03-02T09:00:00Z") for n in range(count)]
 
 
+def _lenient(landed: Landed) -> Contract:
+    return replace(load_contract(landed.table), max_bad_share=0.5, expectations=())
+
+
 def test_a_second_run_with_the_same_files_reads_nothing_and_says_so(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shop.put("events/a.csv", many_good_events())
     shop.ingest()
-
-    def refuse(*_: object) -> None:
-        raise AssertionError("a landing file was read again")
-
-    monkeypatch.setattr(ingest_run, "read_landing", refuse)
+    read_nothing(monkeypatch)
     report = shop.ingest()
     assert report.published == ()
     assert report.up_to_date == 1
@@ -85,13 +87,13 @@ def test_late_rows_of_a_closed_day_are_taken_along_by_the_run_that_finds_them(sh
     shop.put("events/day1.csv", many_good_events())
     shop.ingest(first=DAY1, last=DAY1)
     shop.put("events/day2.csv", [*second_day(), *(event(user_id=f"late{n}") for n in range(12))])
-    assert shop.ledger.overdue("events") == {}
+    assert shop.ledger.unsettled("events") == []
 
     report = shop.ingest(first=DAY2, last=DAY2)
 
     assert {w.partition: w.rows_out for w in report.published} == {DAY1: 42, DAY2: 3}
     assert f"events: {DAY1} is built again: its landing files have changed since its run" in report.lines()
-    assert shop.ledger.overdue("events") == {}
+    assert shop.ledger.unsettled("events") == []
     assert shop.ledger.reconcile() == []
     assert shop.ingest(first=DAY2, last=DAY2).published == ()
 
@@ -102,19 +104,87 @@ def test_a_day_before_the_range_that_was_never_built_stays_for_its_own_run(shop:
     assert shop.ledger.missing("events", DAY1, DAY2) == [DAY1]
 
 
-def test_late_rows_that_stop_their_day_leave_it_overdue(shop: Shop) -> None:
+def test_late_rows_that_stop_their_day_are_told_with_their_file_and_not_read_again_until_something_changes(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
     shop.put("events/day1.csv", many_good_events(5))
     shop.ingest(first=DAY1, last=DAY1)
     shop.put("events/day2.csv", [*second_day(), *(event(user_id=f"w{n}", item_id="i404") for n in range(5))])
-    report = shop.ingest(first=DAY2, last=DAY2)
-    assert [stop.partition for stop in report.stopped] == [DAY1]
-    assert shop.ledger.overdue("events") == {DAY1: ("events/day2.csv",)}
-    assert [stop.partition for stop in shop.ingest(first=DAY2, last=DAY2).stopped] == [DAY1]
+    refused = shop.ingest(first=DAY2, last=DAY2).refusals
+    (line,) = refused
+    assert line.startswith(f"events {DAY1} stopped: 5 of 10 rows are bad")
+    assert line.endswith("(events/day2.csv)")
+    (waiting,) = shop.ledger.unsettled("events")
+    assert (waiting.day, waiting.live, waiting.files) == (DAY1, True, ("events/day2.csv",))
+    assert waiting.said in line
+    with monkeypatch.context() as patch:
+        read_nothing(patch)
+        report = shop.ingest(first=DAY2, last=DAY2)
+        assert (report.refusals, report.published, report.exit_code) == (refused, (), EXIT_DATA)
+        assert "events: nothing new in 2 landing files; read nothing" in report.messages
+
+    monkeypatch.setattr(Landed, "contract", property(_lenient))
+
+    assert [w.partition for w in shop.ingest(first=DAY2, last=DAY2).published] == [DAY1]
+    assert shop.ledger.unsettled("events") == []
 
 
-def test_a_catalogue_that_changes_checks_no_closed_day_again_in_a_daily_run(shop: Shop) -> None:
+def test_a_day_whose_file_was_gone_is_built_once_it_is_back(shop: Shop) -> None:
+    path = shop.put("events/a.csv", many_good_events(5))
+    shop.ingest()
+    text = path.read_text()
+    path.unlink()
+    shop.put("events/late.csv", [event(user_id="late")])
+    for _ in range(2):
+        assert "events/a.csv holds rows of it and is gone" in shop.ingest().stopped[0].why
+    path.write_text(text)
+    assert [w.rows_in for w in shop.ingest().published] == [6]
+
+
+def test_a_file_that_cannot_be_used_is_read_once_and_named_by_each_run(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop.put("events/a.csv", many_good_events())
+    torn = shop.put("events/b.csv", [{"user_id": "u1", "colour": "red"}])
+    shutil.copyfile(torn, torn.with_name("c.csv"))
+    first = shop.ingest()
+    with monkeypatch.context() as patch:
+        read_nothing(patch)
+        again = shop.ingest()
+        assert again.problems == first.problems
+        assert [problem.splitlines()[0].split()[0] for problem in again.problems] == ["events/b.csv", "events/c.csv"]
+        torn.unlink()
+        with pytest.raises(AssertionError, match="read again"):
+            shop.ingest()  # what stood behind it has to speak for itself
+    (problem,) = shop.ingest().problems
+    assert "events/c.csv lacks the column" in problem
+    torn.with_name("c.csv").write_text("user_id,item_id,event_time,event_type\nu77,i1,2024-03-01T10:00:00Z,view\n")
+    assert (shop.ingest().problems, len(shop.rows())) == ((), 31)
+
+
+def test_a_catalogue_that_changes_checks_no_closed_day_again_in_a_daily_run_and_names_it(shop: Shop) -> None:
     shop.put("events/a.csv", [*many_good_events(), *second_day()])
     shop.ingest()
+    shop.put("items.csv", [{"item_id": f"i{n}", "title": f"Another title {n}"} for n in range(1, 10)])
+    shop.ingest("items")
+    report = shop.ingest(first=DAY2, last=DAY2)
+    assert [w.partition for w in report.published] == [DAY2]
+    assert report.exit_code == 0
+    assert (
+        f"events: 1 days from {DAY1} to {DAY1} were built with an earlier catalogue or ingest; "
+        f"`python -m spark_jobs events --from {DAY1} --partition {DAY1}` builds them again"
+    ) in report.messages
+    (waiting,) = shop.ledger.unsettled("events")
+    assert (waiting.day, waiting.live, waiting.said) == (DAY1, True, "built with an earlier catalogue or ingest")
+    assert [w.partition for w in shop.ingest(first=DAY1, last=DAY1).published] == [DAY1]
+    assert shop.ledger.unsettled("events") == []
+
+
+def test_a_renamed_file_is_no_late_one_where_the_catalogue_has_changed(shop: Shop) -> None:
+    path = shop.put("events/a.csv", many_good_events())
+    shop.put("events/b.csv", second_day())
+    shop.ingest()
+    path.rename(path.with_name("z.csv"))
     shop.put("items.csv", [{"item_id": f"i{n}", "title": f"Another title {n}"} for n in range(1, 10)])
     shop.ingest("items")
     assert [w.partition for w in shop.ingest(first=DAY2, last=DAY2).published] == [DAY2]

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from infra.errors import EXIT_SUPERSEDED
-from infra.ledger import HeldBack, LandingFile, Ledger, StaleAttempt, named_input
-from infra.partitions import PartitionWrite, RuleResult
+from infra.ledger import LandingFile, Ledger, LeftOut, StaleAttempt, Stop, named_input
+from infra.partitions import PartitionWrite, RuleResult, stand_in
 from infra.profile import Profile
 from tests.lake_kit import day
 
@@ -125,13 +125,13 @@ def test_a_landing_file_that_comes_again_replaces_what_was_known_of_it(ledger: L
 
 
 def test_files_that_were_left_out_are_those_of_the_last_run(ledger: Ledger) -> None:
-    ledger.landings.record_left_out("events", {"b.csv": "torn", "a.csv": "empty"})
-    ledger.landings.record_left_out("items", {"i.csv": "torn"})
-    ledger.landings.record_left_out("events", {"b.csv": "torn"})
-    assert [(f.table, f.name, f.problem) for f in ledger.landings.left_out()] == [
-        ("events", "b.csv", "torn"),
-        ("items", "i.csv", "torn"),
-    ]
+    torn = LeftOut("events", "b.csv", "torn", "s1", "reader")
+    linked = LeftOut("items", "i.csv", "a link to nowhere")
+    ledger.landings.record_left_out("events", [torn, LeftOut("events", "a.csv", "empty", "s2", "reader")])
+    ledger.landings.record_left_out("items", [linked])
+    ledger.landings.record_left_out("events", [torn])
+    assert ledger.landings.left_out() == [torn, linked]
+    assert ledger.landings.left_out("items") == [linked]
 
 
 def test_reconcile_holds_a_landed_partition_against_the_records_of_its_files(ledger: Ledger) -> None:
@@ -151,25 +151,53 @@ def test_reconcile_names_a_landing_file_whose_records_no_day_got(ledger: Ledger)
     assert [(i.of, i.lost) for i in ledger.reconcile()] == [("a.csv", 11)]
 
 
-def test_a_day_is_overdue_where_its_landing_files_are_not_those_of_its_commit(ledger: Ledger) -> None:
+def _said(ledger: Ledger, asset: str = "events") -> dict[date, tuple[bool, int, str]]:
+    return {one.day: (one.live, one.records, one.said) for one in ledger.unsettled(asset)}
+
+
+def test_a_day_is_unsettled_where_its_landing_files_are_not_those_of_its_commit(ledger: Ledger) -> None:
     ledger.landings.record("events", [_landed("a.csv", "a" * 64, {0: 1, 1: 1})])
     attempt = ledger.open_attempt("events", [day(0), day(1), day(2)])
     inputs = (named_input("a.csv", "a" * 64),)
     ledger.record(attempt, [_write(0, inputs=inputs), _write(1, inputs=inputs), _write(2)], 1)
-    assert ledger.overdue("events") == {}
+    assert _said(ledger) == {}
     ledger.landings.record("events", [_landed("late.csv", "b" * 64, {1: 12})])
-    assert ledger.overdue("events") == {day(1): ("late.csv",)}
+    assert _said(ledger) == {day(1): (True, 13, "built before late.csv")}
     ledger.landings.record("events", [_landed("a.csv", "c" * 64, {0: 1})])
-    assert ledger.overdue("events") == {day(0): ("a.csv",), day(1): ("late.csv",)}
+    assert _said(ledger) == {day(0): (True, 1, "built before a.csv"), day(1): (True, 12, "built before late.csv")}
+    ledger.landings.record("events", [_landed("a.csv", "d" * 64, {5: 1})])
+    assert _said(ledger)[day(0)] == (True, 0, "built before a file of it was replaced")
 
 
 def test_what_was_delivered_for_days_that_are_not_committed_is_told(ledger: Ledger) -> None:
     ledger.landings.record("events", [_landed("a.csv", "a" * 64, {0: 2, 1: 1}), _landed("b.csv", "b" * 64, {1: 4})])
     ledger.landings.record("items", [_landed("i.csv", "c" * 64, {5: 3})])  # of a table without one commit
-    assert ledger.held_back() == [
-        HeldBack("events", day(0), 2),
-        HeldBack("events", day(1), 5),
-        HeldBack("items", day(5), 3),
-    ]
+    assert _said(ledger) == {
+        day(0): (False, 2, "no run has come to a.csv"),
+        day(1): (False, 5, "no run has come to a.csv, b.csv"),
+    }
+    assert _said(ledger, "items") == {day(5): (False, 3, "no run has come to i.csv")}
     ledger.record(ledger.open_attempt("events", [day(1)]), [_write(1)], 1)
-    assert [(one.table, one.day) for one in ledger.held_back()] == [("events", day(0)), ("items", day(5))]
+    assert [(one.asset, one.day, one.live) for one in ledger.all_unsettled()] == [
+        ("events", day(0), False),
+        ("events", day(1), True),
+        ("items", day(5), False),
+    ]
+
+
+def test_a_stopped_day_says_why_until_it_is_committed_or_asked_again_without_a_stop(ledger: Ledger) -> None:
+    ledger.landings.record("events", [_landed("a.csv", "a" * 64, {0: 2})])
+    ledger.stops.replace("events", [day(0), day(1)], [Stop(day(0), "k", "too many bad"), Stop(day(1), "k", "so too")])
+    ledger.stops.replace("sessions", [day(0)], [Stop(day(0), "k", "of another table")])
+    assert _said(ledger) == {day(0): (False, 2, "too many bad (a.csv)"), day(1): (False, 0, "so too")}
+    ledger.stops.replace("events", [day(1)], [])
+    assert list(_said(ledger)) == [day(0)]
+    assert [one.asset for one in ledger.all_unsettled()] == ["events", "sessions"]
+    ledger.record(ledger.open_attempt("events", [day(0)]), [_write(0, inputs=(named_input("a.csv", "a" * 64),))], 1)
+    assert _said(ledger) == {}
+
+
+def test_good_rows_that_stand_in_settle_no_stop(ledger: Ledger) -> None:
+    ledger.stops.replace("items", [day(0)], [Stop(day(0), "k", "too many bad")])
+    ledger.record(ledger.open_attempt("items", [day(0)]), [_write(0, stand_in("k"))], 1)
+    assert _said(ledger, "items") == {day(0): (True, 0, "too many bad")}
