@@ -264,9 +264,11 @@ class _Ingest:
         if todo:
             report = self._commit(stock, fresh, todo, up_to_date)
             return replace(report, stopped=(*report.stopped, *stopped))
-        message = f"{self.table.table}: nothing new in {len(stock.contents)} landing files; read nothing"
-        seconds = time.monotonic() - self.started
-        return JobReport(self.table.table, up_to_date, stopped=tuple(stopped), messages=(message,), seconds=seconds)
+        name, seconds = self.table.table, time.monotonic() - self.started
+        message = f"{name}: nothing new in {len(stock.contents)} landing files; read nothing"
+        if fresh.contents:
+            message = f"{name}: {len(fresh.contents)} new landing files hold no row of a day that was asked for"
+        return JobReport(name, up_to_date, stopped=tuple(stopped), messages=(message,), seconds=seconds)
 
     def _passed_over(self, stock: Holdings, keys: Mapping[date, str], live: Mapping[date, str]) -> list[date]:
         """Of these live days, which nobody asked for, those that are made of the files that are there, and not as they
@@ -279,10 +281,9 @@ class _Ingest:
         if not passed_over:
             return ()
         name, first, last = self.table.table, passed_over[0], passed_over[-1]
-        return (
-            f"{name}: {len(passed_over)} days from {first} to {last} were built with an earlier catalogue or ingest; "
-            f"`python -m spark_jobs {name} --from {first} --partition {last}` builds them again",
-        )
+        days = f"{first} was" if first == last else f"{len(passed_over)} days from {first} to {last} were"
+        again = f"`python -m spark_jobs {name} --from {first} --partition {last}` builds what is not up to date again"
+        return (f"{name}: {days} built with an earlier catalogue or ingest; {again}",)
 
     def _late(self, stock: Holdings, first: date | None) -> list[date]:
         """Committed days before the range whose landing files are not those that they were made of."""

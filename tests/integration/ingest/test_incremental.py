@@ -102,6 +102,9 @@ def test_a_day_before_the_range_that_was_never_built_stays_for_its_own_run(shop:
     shop.put("events/a.csv", [*many_good_events(), *second_day()])
     assert [w.partition for w in shop.ingest(first=DAY2, last=DAY2).published] == [DAY2]
     assert shop.ledger.missing("events", DAY1, DAY2) == [DAY1]
+    shop.put("events/b.csv", [event(user_id="late")])
+    report = shop.ingest(first=DAY2, last=DAY2)
+    assert report.messages == ("events: 1 new landing files hold no row of a day that was asked for",)
 
 
 def test_late_rows_that_stop_their_day_are_told_with_their_file_and_not_read_again_until_something_changes(
@@ -171,8 +174,8 @@ def test_a_catalogue_that_changes_checks_no_closed_day_again_in_a_daily_run_and_
     assert [w.partition for w in report.published] == [DAY2]
     assert report.exit_code == 0
     assert (
-        f"events: 1 days from {DAY1} to {DAY1} were built with an earlier catalogue or ingest; "
-        f"`python -m spark_jobs events --from {DAY1} --partition {DAY1}` builds them again"
+        f"events: {DAY1} was built with an earlier catalogue or ingest; "
+        f"`python -m spark_jobs events --from {DAY1} --partition {DAY1}` builds what is not up to date again"
     ) in report.messages
     (waiting,) = shop.ledger.unsettled("events")
     assert (waiting.day, waiting.live, waiting.said) == (DAY1, True, "built with an earlier catalogue or ingest")
