@@ -84,7 +84,7 @@ def _print_history(ledger: Ledger, asset: str | None, partition: date | None) ->
 
 
 def _reconcile(ledger: Ledger) -> int:
-    left_out = [(file.table, file.name, file.problem.splitlines()[0]) for file in ledger.landings.left_out()]
+    left_out = [(file.table, file.name, " ".join(file.problem.split())) for file in ledger.landings.left_out()]
     if left_out:
         print_table(("table", "file that was left out", "why"), left_out, "")
     if unsettled := [(one.asset, one.day, one.records or "", one.said) for one in ledger.all_unsettled()]:

@@ -45,9 +45,19 @@ class LeftOut:
     reader: str | None = None
 
 
+def short_hash(sha256: str) -> str:
+    """How inputs name a content."""
+    return sha256[:_SHORT]
+
+
 def named_input(name: str, sha256: str) -> str:
     """How a commit names a landing file among its inputs."""
-    return f"{name}#{sha256[:_SHORT]}"
+    return f"{name}#{short_hash(sha256)}"
+
+
+def named_contents(inputs: Iterable[str]) -> frozenset[str]:
+    """The contents that inputs name (by short hash), whatever the files are called."""
+    return frozenset(name.rsplit("#", 1)[-1] for name in inputs)
 
 
 class Landings:
@@ -56,8 +66,8 @@ class Landings:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    def record(self, table: str, files: Iterable[LandingFile]) -> None:
-        """Remember (or replace) what landing files held when they were read, all or none."""
+    def record(self, table: str, files: Iterable[LandingFile], forget: Iterable[str] = ()) -> None:
+        """Remember (or replace) what landing files held, and forget those that are named; all or none."""
         rows = [
             {
                 "table_name": table,
@@ -69,7 +79,7 @@ class Landings:
             }
             for file in files
         ]
-        names = [row["name"] for row in rows]
+        names = [*(row["name"] for row in rows), *forget]
         with transaction(self._engine) as connection:
             for name in names:
                 connection.execute(
@@ -126,28 +136,8 @@ class Landings:
 
 def delivered(commit: Commit, files: Iterable[LandingFile]) -> int | None:
     """The rows that the landing files of a commit hold of its day; None where one of them is not remembered."""
-    by_content = {named_content(named_input("", file.sha256)): file for file in files}
-    contents = {named_content(name) for name in commit.inputs}
+    by_content = {short_hash(file.sha256): file for file in files}
+    contents = named_contents(commit.inputs)
     if not contents <= by_content.keys():
         return None
     return sum(by_content[content].rows.get(commit.partition, 0) for content in contents)
-
-
-def overdue(commits: Mapping[date, Commit], files: Iterable[LandingFile]) -> dict[date, tuple[str, ...]]:
-    """Committed days whose landing files are not those that they were made of, and the names of what is new to them."""
-    landed: dict[date, dict[str, str]] = {day: {} for day in commits}
-    for file in files:
-        for day in file.rows:
-            if day in landed:
-                landed[day][named_content(named_input("", file.sha256))] = file.name
-    found = {}
-    for day, contents in landed.items():
-        used = {named_content(name) for name in commits[day].inputs}
-        if contents.keys() != used:
-            found[day] = tuple(sorted(name for content, name in contents.items() if content not in used))
-    return found
-
-
-def named_content(name: str) -> str:
-    """The content that an input of a commit names, whatever its file is called."""
-    return name.rsplit("#", 1)[-1]

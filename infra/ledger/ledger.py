@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
@@ -13,7 +12,7 @@ from sqlalchemy import Connection, Select, and_, func, insert, select
 from common.sentences import some_of
 from infra.database import open_database, transaction
 from infra.errors import EXIT_SUPERSEDED, PlumblineError
-from infra.ledger.landings import Landings, delivered, overdue
+from infra.ledger.landings import Landings, delivered, named_contents, short_hash
 from infra.ledger.schema import METADATA, attempt_partitions, attempts, commits, rule_results
 from infra.ledger.stops import Stop, Stops
 from infra.partitions import Attempt, Commit, PartitionWrite, RuleResult, stands_in
@@ -156,19 +155,23 @@ class Ledger:
 
     def unsettled(self, asset: str) -> list[Unsettled]:
         """The days of an asset that are not in its table as they were delivered, in order."""
-        committed, files = self.committed(asset), self.landings.files(asset)
-        records, names = Counter[date](), dict[date, list[str]]()
-        for file in files:
-            records.update(file.rows)
+        committed, stops = self.committed(asset), self.stops.of(asset)
+        files = {short_hash(file.sha256): file for file in self.landings.files(asset)}
+        landed: dict[date, set[str]] = {day: set() for day in (*committed, *stops)}
+        for content, file in files.items():
             for day in file.rows:
-                names.setdefault(day, []).append(file.name)
-        changed = overdue(committed, files) if files else {}
-        waiting = {day: tuple(held) for day, held in names.items() if day not in committed} | changed
-        stops = {day: stop.why for day, stop in self.stops.of(asset).items() if _holds(stop, committed.get(day))}
-        return [
-            Unsettled(asset, day, day in committed, records[day], waiting.get(day, ()), stops.get(day, ""))
-            for day in sorted({*waiting, *stops})
-        ]
+                landed.setdefault(day, set()).add(content)
+        found = []
+        for day, contents in sorted(landed.items()):
+            commit, stop = committed.get(day), stops.get(day)
+            used = named_contents(commit.inputs) if commit else frozenset()
+            told = stop if stop and _holds(stop, commit) and named_contents(stop.inputs) == contents else None
+            changed = contents != used if files and commit else bool(contents)
+            if told or changed:
+                names = () if told and not told.judge else tuple(sorted(files[each].name for each in contents - used))
+                records = sum(files[each].rows[day] for each in contents)
+                found.append(Unsettled(asset, day, commit is not None, records, names, told.why if told else ""))
+        return found
 
     def all_unsettled(self) -> list[Unsettled]:
         """The unsettled days of every asset."""

@@ -85,6 +85,7 @@ stopped_days = Table(
     Column("partition", Date, primary_key=True),
     Column("run_key", String, nullable=False),
     Column("judge", String, nullable=False),
+    Column("inputs", JSON, nullable=False),
     Column("why", String, nullable=False),
     Column("recorded", UtcDateTime, nullable=False),
 )

@@ -17,12 +17,14 @@ class Stop:
     """A day that was not published, or that a run passed over; `run_key` is that of the build which was refused.
 
     `judge` stands for the rules that it was judged by, other rules may say otherwise; empty where it was not judged.
+    `inputs` name the landing files that it was to be made of.
     """
 
     day: date
     run_key: str
     why: str
     judge: str = ""
+    inputs: tuple[str, ...] = ()
     recorded: datetime = field(default_factory=lambda: datetime.now(UTC))
 
 
@@ -40,6 +42,7 @@ class Stops:
                 "partition": stop.day,
                 "run_key": stop.run_key,
                 "judge": stop.judge,
+                "inputs": list(stop.inputs),
                 "why": stop.why,
                 "recorded": stop.recorded,
             }
@@ -59,7 +62,7 @@ class Stops:
         query = select(stopped_days).where(stopped_days.c.asset == asset).order_by(stopped_days.c.partition)
         with transaction(self._engine) as connection:
             return {
-                row.partition: Stop(row.partition, row.run_key, row.why, row.judge, row.recorded)
+                row.partition: Stop(row.partition, row.run_key, row.why, row.judge, tuple(row.inputs), row.recorded)
                 for row in connection.execute(query)
             }
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
-from infra.contracts import Contract
+from infra.contracts import UNDATED, Contract
 from infra.profile import Profile
 
 
@@ -31,18 +32,22 @@ def failing_keys_path(profile: Profile, table: str, partition: date) -> Path:
     return profile.home / "report" / "quarantine" / f"{table}-{partition.isoformat()}.csv"
 
 
-def write_failing_keys(profile: Profile, contract: Contract, files: Mapping[date, Sequence[str]]) -> list[Refusal]:
+def write_failing_keys(
+    profile: Profile, contract: Contract, files: Mapping[date, Sequence[str]], judged: Collection[str] = ()
+) -> list[Refusal]:
     """Write the staged quarantine files of each partition as CSV; one without any loses the CSV of an earlier run.
 
-    Returns what was refused, by landing file and rule.
+    Returns what was refused, by landing file and rule; undated rows of `judged` files were told of before.
     """
     tables = []
     for day, paths in files.items():
         target = failing_keys_path(profile, contract.table, day)
         if paths:
             target.parent.mkdir(parents=True, exist_ok=True)
-            tables.append(pq.read_table(list(paths), partitioning=None))
-            pacsv.write_csv(tables[-1], target)
+            refused = pq.read_table(list(paths), partitioning=None)
+            pacsv.write_csv(refused, target)
+            known = pc.is_in(refused["source_file"], pa.array(list(judged) if day == UNDATED else [], pa.string()))
+            tables.append(refused.filter(pc.invert(known)))
         else:
             target.unlink(missing_ok=True)
     return _summary(pa.concat_tables(tables)) if tables else []

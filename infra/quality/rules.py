@@ -58,17 +58,16 @@ def partition_row(
         "rows_out": rows_out,
         "rows_quarantined": refused,
         "rows_dropped": rows_dropped,
-        "bad_share": bad_share(refused - rows_dropped, rows_in - rows_dropped),
-        "bad_of": rows_in - rows_dropped,
+        **bad_rows(refused - rows_dropped, rows_in - rows_dropped),
         "duplicate_keys": failed.get(UNIQUE_KEY, 0),
         "age_hours": (datetime.now(UTC) - end_of_day).total_seconds() / 3600,
         **{f"rule_{name}": count for name, count in failed.items()},
     }
 
 
-def bad_share(bad: int, checked: int) -> float:
-    """The share of bad rows among those that are not dropped."""
-    return bad / checked if checked else 0.0
+def bad_rows(bad: int, checked: int) -> dict[str, Any]:
+    """The aggregates about bad rows: how many, of how many that are not dropped, and their share."""
+    return {"bad": bad, "bad_of": checked, "bad_share": bad / checked if checked else 0.0}
 
 
 def row_results(rules: Sequence[RowRule], row: Mapping[str, Any]) -> tuple[RuleResult, ...]:
@@ -81,10 +80,9 @@ def why_stopped(contract: Contract, row: Mapping[str, Any], results: Sequence[Ru
     """Why a partition may not be published: its aggregates and all results. Empty where it may."""
     if row["bad_share"] > contract.max_bad_share:
         worst = max((r for r in results if r.level == "fail"), key=lambda r: r.rows_failed)
-        bad = row["rows_quarantined"] - row["rows_dropped"]
         aside = f" beside {row['rows_dropped']} that are set aside" if row["rows_dropped"] else ""
         return (
-            f"{bad} of {row['bad_of']} rows are bad{aside} ({row['bad_share']:.1%}, at most "
+            f"{row['bad']} of {row['bad_of']} rows are bad{aside} ({row['bad_share']:.1%}, at most "
             f"{contract.max_bad_share:.1%}), most often by rule {worst.rule} ({worst.rows_failed})"
         )
     errors = [r.rule for r in results if r.level == "fail" and r.status == "error"]

@@ -13,6 +13,7 @@ from typing import Any
 from pyspark import StorageLevel
 from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
 
 from common.sentences import some_of
 from infra.contracts import UNDATED, Contract, RowRule
@@ -21,9 +22,9 @@ from infra.lake import Lake, publish
 from infra.ledger import Ledger
 from infra.partitions import Attempt, PartitionWrite, RuleResult, stand_in
 from infra.quality import Refusal, validate_partitions, write_failing_keys
-from infra.quality.rules import bad_share, rules_of, why_stopped
+from infra.quality.rules import bad_rows, rules_of, why_stopped
 from spark_jobs.engine.row_checks import CheckedRows, aggregate, check_rows, empty_row, raising_rules, rule_results
-from spark_jobs.engine.staging import FAULT_KEY, stage_good, stage_refused
+from spark_jobs.engine.staging import FAULT_KEY, SOURCE_FILE, stage_good, stage_refused
 
 
 @dataclass(frozen=True)
@@ -32,8 +33,9 @@ class Batch:
 
     `keys` names the partitions and their run keys. `rules` come before the contract's; `tie_break` are the columns that
     say which row of one key came first. `landed` rows come from files: an undated one could be of any day, so the share
-    of bad undated rows is taken over all rows of the batch. `needed`: where the table would stay empty, good rows stand
-    in for a partition with too many bad ones. `audit` raises to stop the batch as a whole.
+    of bad undated rows is taken over all rows of the batch; those of `judged` files, which the undated partition is
+    made of already, were judged before. `needed`: where the table would stay empty, good rows stand in for a partition
+    with too many bad ones. `audit` raises to stop the batch as a whole.
     """
 
     contract: Contract
@@ -46,6 +48,7 @@ class Batch:
     rules: tuple[RowRule, ...] = ()
     tie_break: tuple[str, ...] = ()
     landed: bool = False
+    judged: frozenset[str] = frozenset()
     needed: bool = False
     audit: Callable[[DataFrame], None] | None = None
 
@@ -117,7 +120,8 @@ def commit(batch: Batch, lake: Lake, ledger: Ledger) -> JobReport:
         writes = _staged(replace(batch, keys=keys), lake, attempt, checked, rows, rules)
     finally:
         checked.frame.unpersist()
-    refused = write_failing_keys(lake.profile, contract, {write.partition: write.quarantine_files for write in writes})
+    quarantined = {write.partition: write.quarantine_files for write in writes}
+    refused = write_failing_keys(lake.profile, contract, quarantined, batch.judged)
     passed = tuple(write for write in writes if write.partition in standing or write.partition not in stopped)
     if passed:
         publish(lake, ledger, contract.table, passed, attempt)
@@ -196,10 +200,17 @@ def _aggregates(batch: Batch, checked: CheckedRows) -> dict[date, dict[str, Any]
         )
     rows = {day: found.get(day) or empty_row(day, checked, batch.contract) for day in sorted(batch.keys)}
     if batch.landed and UNDATED in rows:
-        bad = rows[UNDATED]["rows_quarantined"] - rows[UNDATED]["rows_dropped"]
-        of = sum(r["rows_in"] - r["rows_dropped"] for r in rows.values())
-        rows[UNDATED] |= {"bad_share": bad_share(bad, of), "bad_of": of}
+        new = _new_undated(batch, checked) if batch.judged else rows[UNDATED]
+        others = [row for day, row in rows.items() if day != UNDATED]
+        rows[UNDATED] |= bad_rows(new["bad"], new["bad_of"] + sum(r["rows_in"] - r["rows_dropped"] for r in others))
     return rows
+
+
+def _new_undated(batch: Batch, checked: CheckedRows) -> Mapping[str, Any]:
+    """The aggregates of the undated rows that no earlier version of their partition has."""
+    new = (F.col(batch.contract.partition) == F.lit(UNDATED)) & ~F.col(SOURCE_FILE).isin(*batch.judged)
+    found = aggregate(replace(checked, frame=checked.frame.where(new)), batch.contract)
+    return found[0] if found else empty_row(UNDATED, checked, batch.contract)
 
 
 def _staged(

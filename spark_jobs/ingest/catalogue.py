@@ -18,13 +18,10 @@ from infra.errors import DataError
 from infra.lake import Lake
 from infra.partitions import QUARANTINE_SUFFIX, stands_in
 from spark_jobs.engine.job import read_files
-from spark_jobs.engine.staging import FAULT_KEY
 from spark_jobs.landing.tables import Landed
 
 _ASKED, _KNOWN, _REFUSED = "_asked", "_item_known", "_item_refused"
 _ANY = date.max  # stands for all deliveries
-# What no item id has in it, and a line of CSV or JSON has between its values.
-_BETWEEN_VALUES = r'[\s,;:"{}\[\]]+'
 
 
 class Catalogue:
@@ -96,9 +93,7 @@ class Catalogue:
         ]
         if bad:
             rows = read_files(spark, quarantine_contract(contract), bad)
-            fault, line = (F.get_json_object("row_json", f"$.{name}") for name in (FAULT_KEY, "line"))
-            words = F.when(fault.isNotNull(), F.split(line, _BETWEEN_VALUES)).otherwise(F.array())
-            ids = F.explode(F.concat(F.array(F.get_json_object("key_json", "$.item_id")), words))
+            ids = F.get_json_object("key_json", "$.item_id")
             dates = F.when(F.col("snapshot_date") == UNDATED, F.array(*[F.lit(day) for day in deliveries])).otherwise(
                 F.array("snapshot_date")
             )

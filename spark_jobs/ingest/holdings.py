@@ -2,30 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import date
 
 from infra.ledger import LandingFile as Remembered
+from infra.ledger import short_hash
 from spark_jobs.landing.files import LandingFile
 
 
 @dataclass(frozen=True)
 class Holding:
-    """The content of a landing file and the days of its rows; `file` is None where it is gone, or broken since."""
+    """The content of a landing file and the days of its rows; `file` is None where it is gone, or broken since.
+
+    `names` are all under which it lies there, the first of them its own.
+    """
 
     name: str
     sha256: str
     days: frozenset[date]
     file: LandingFile | None
+    names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Holdings:
-    """All contents that the table is made of. `released` are days of replaced files: they may hold nothing any more."""
+    """All contents that the table is made of. `released` are committed days of contents that were replaced: they may
+    hold nothing any more. `forgotten` are files that are gone, and nothing of them is in the table.
+    """
 
     contents: tuple[Holding, ...]
     released: frozenset[date]
+    forgotten: tuple[str, ...] = ()
 
     @property
     def days(self) -> list[date]:
@@ -47,25 +55,51 @@ class Holdings:
 
 
 def take_stock(
-    readable: Sequence[LandingFile], remembered: Sequence[Remembered], fresh_days: Mapping[str, frozenset[date]]
+    readable: Sequence[LandingFile],
+    remembered: Sequence[Remembered],
+    fresh_days: Mapping[str, frozenset[date]],
+    used: Mapping[date, Collection[str]],
 ) -> Holdings:
     """Bring together the files that are there and those the ledger remembers.
 
-    `fresh_days` gives the days of contents (by hash) that the ledger does not know. Content decides, not the name: a
-    renamed file is no change. A remembered name with other content was replaced; one that is gone keeps its days.
+    `fresh_days` gives the days of contents (by hash) that the ledger does not know, `used` the contents that each
+    committed day is made of (by the short hash of its inputs). Content decides, not the name: a renamed file is no
+    change. A remembered name with other content was replaced; one that is gone keeps the days that it is in.
     """
     known = {entry.sha256: frozenset(entry.partitions) for entry in remembered} | dict(fresh_days)
     names = {file.name for file in readable}
-    contents: dict[str, Holding] = {}
+    held: dict[str, list[LandingFile]] = {}
     for file in readable:
-        contents.setdefault(file.sha256, Holding(file.name, file.sha256, known[file.sha256], file))
-    present = set(contents)
-    released: set[date] = set()
+        held.setdefault(file.sha256, []).append(file)
+    contents = {
+        sha256: Holding(files[0].name, sha256, known[sha256], files[0], tuple(file.name for file in files))
+        for sha256, files in held.items()
+    }
+    forgotten = []
     for entry in remembered:
-        if entry.sha256 in present:
+        if entry.sha256 in contents or entry.name in names:
             continue
-        if entry.name in names:
-            released.update(entry.partitions)
+        short = short_hash(entry.sha256)
+        if days := frozenset(day for day in entry.partitions if short in used.get(day, ())):
+            contents[entry.sha256] = Holding(entry.name, entry.sha256, days, None)
         else:
-            contents[entry.sha256] = Holding(entry.name, entry.sha256, frozenset(entry.partitions), None)
-    return Holdings(tuple(sorted(contents.values(), key=lambda h: h.name)), frozenset(released))
+            forgotten.append(entry.name)
+    all_held = {short_hash(sha256) for sha256 in contents}
+    released = frozenset(day for day, made_of in used.items() if not all_held.issuperset(made_of))
+    return Holdings(tuple(sorted(contents.values(), key=lambda h: h.name)), released, tuple(forgotten))
+
+
+def memory(
+    stock: Holdings, remembered: Sequence[Remembered], fresh: Iterable[Remembered]
+) -> tuple[list[Remembered], set[str]]:
+    """What the ledger is to remember after a run beyond what it does, and the names that it is to forget.
+
+    Each name that is there, with its content; and names of contents that are gone and still in the table.
+    """
+    by_content = {entry.sha256: entry for entry in (*remembered, *fresh)}
+    there = {
+        name: replace(by_content[holding.sha256], name=name) for holding in stock.contents for name in holding.names
+    }
+    gone = {holding.name for holding in stock.contents if holding.file is None}
+    new = [entry for entry in there.values() if entry not in remembered]
+    return new, {entry.name for entry in remembered} - there.keys() - gone

@@ -11,7 +11,7 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
 from functools import cached_property
@@ -19,11 +19,12 @@ from functools import cached_property
 from pyspark import StorageLevel
 from pyspark.sql import DataFrame, SparkSession
 
+from common.sentences import some_of
 from infra.contracts import UNDATED
 from infra.errors import PlumblineError
 from infra.lake import Lake, current_keys
 from infra.ledger import LandingFile as Remembered
-from infra.ledger import Ledger, LeftOut, Stop, named_content, named_input
+from infra.ledger import Ledger, LeftOut, Stop, named_contents, named_input, short_hash
 from infra.partitions import run_key, stand_in
 from infra.profile import Profile, code_commit
 from infra.quality import import_ahead
@@ -33,7 +34,7 @@ from spark_jobs.engine.plan import days_between
 from spark_jobs.engine.spark import spark_session
 from spark_jobs.engine.staging import SOURCE_FILE, SOURCE_ROW
 from spark_jobs.ingest.catalogue import Catalogue
-from spark_jobs.ingest.holdings import Holdings, take_stock
+from spark_jobs.ingest.holdings import Holdings, memory, take_stock
 from spark_jobs.ingest.reading import read_landing
 from spark_jobs.ingest.typing_rules import typed_rows, typing_rules
 from spark_jobs.landing.files import Found, LandingFile, kind_of, landing_files, nothing_landed
@@ -123,26 +124,30 @@ class _Ingest:
         remembered = self.ledger.landings.files(name)
         if not found.files and not found.problems and not remembered:
             return self._nothing_landed()
-        known = set(map(_content, remembered))
-        fresh = self._fresh(found, known)
+        known, names = set(map(_content, remembered)), {entry.name for entry in remembered}
+        fresh = self._fresh(found, known, names)
         try:
-            there = known | set(map(_content, fresh.contents.values()))
-            readable = [file for file in found.files if _content(file) in there]
-            stock = take_stock(readable, remembered, fresh.days)
+            contents = known | set(map(_content, fresh.contents.values()))
+            readable = [file for file in found.files if _content(file) in contents]
+            used = {day: named_contents(commit.inputs) for day, commit in self.ledger.committed(name).items()}
+            stock = take_stock(readable, remembered, fresh.days, used)
             report = self._bring_up_to_date(stock, fresh, first, last)
         finally:
             if fresh.rows is not None:
                 fresh.rows.unpersist()
-        new = [replace(fresh.contents[f.sha256], name=f.name) for f in readable if f.sha256 in fresh.contents]
-        self.ledger.landings.record(name, new)
+        self.ledger.landings.record(name, *memory(stock, remembered, fresh.contents.values()))
         self.ledger.landings.record_left_out(name, fresh.left_out)
         waiting = {one.day: one.files for one in self.ledger.unsettled(name)} if report.stopped else {}
         return replace(
             report,
             stopped=tuple(replace(stop, files=waiting.get(stop.partition, ())) for stop in report.stopped),
             problems=tuple(file.problem for file in fresh.left_out),
-            messages=fresh.messages(name) + report.messages,
+            messages=(*fresh.messages(name), *self._forgotten(stock), *report.messages),
         )
+
+    def _forgotten(self, stock: Holdings) -> Iterator[str]:
+        for file in stock.forgotten:
+            yield f"{self.table.table}: {file} is gone, and nothing of it was in the table"
 
     def _nothing_landed(self) -> JobReport:
         name = self.table.table
@@ -150,27 +155,29 @@ class _Ingest:
             raise nothing_landed(self.profile.landing, name)
         return JobReport(name, messages=(f"{name}: no landing file; nothing to do",))
 
-    def _fresh(self, found: Found, known: set[_Content]) -> _Fresh:
+    def _fresh(self, found: Found, known: Set[_Content], names: Set[str]) -> _Fresh:
         """Read new contents, all of each and once; those that turn out to be unusable are named and left out.
 
-        What was found to be unusable by the same code is not read again.
+        What was found to be unusable by the same code is not read again. `names` are those of the last run.
         """
-        name = self.table.table
-        left_out = [LeftOut(name, file, str(problem)) for file, problem in found.problems.items()]
-        told = {(one.name, one.sha256): one for one in self.ledger.landings.left_out(name) if one.reader == self.judge}
+        table = self.table.table
+        left_out = [LeftOut(table, file, str(problem)) for file, problem in found.problems.items()]
+        told = {(one.name, one.sha256): one for one in self.ledger.landings.left_out(table) if one.reader == self.judge}
         again = {file.name: told[file.name, file.sha256] for file in found.files if (file.name, file.sha256) in told}
         left_out += again.values()
         unusable = {_content(file): file.name for file in found.files if file.name in again}
+        files = [file for file in found.files if file.name not in again]
+        copies = _late_copies([file for file in files if _content(file) in known], names)
         firsts: dict[_Content, LandingFile] = {}
-        copies: dict[str, str] = {}
-        for file in found.files:
-            if file.name in again or _content(file) in known:
-                continue
-            if first := unusable.get(_content(file)):
-                left_out.append(self._twin(file.name, first))
-            elif (first_file := firsts.setdefault(_content(file), file)) is not file:
-                copies[file.name] = first_file.name
-        fresh = self._read(list(firsts.values()), copies) if firsts else _Fresh()
+        for file in files:
+            content = _content(file)
+            if content in unusable:
+                left_out.append(self._twin(file.name, unusable[content]))
+            elif content not in known and (first := firsts.setdefault(content, file)) is not file:
+                copies[file.name] = first.name
+        if not firsts:
+            return _Fresh(left_out=left_out, copies=copies)
+        fresh = self._read(list(firsts.values()), copies)
         return replace(fresh, left_out=sorted([*left_out, *fresh.left_out], key=lambda one: one.name))
 
     def _twin(self, name: str, first: str) -> LeftOut:
@@ -222,21 +229,22 @@ class _Ingest:
         late = {day for day in self._late(stock, first) if live.get(day) != keys[day]}
         low, high = first or date.min, last or date.max
         asked = late.union(day for day in keys if day == UNDATED or low <= day <= high)
+        other = {day for day, key in keys.items() if live.get(day) not in (key, stand_in(key))}
         missing = {day: key for day, key in keys.items() if day in asked and live.get(day) != key}
-        passed_over = self._passed_over(stock, {day: keys[day] for day in live.keys() & keys.keys() - asked}, live)
-        report = self._report(stock, fresh, missing, len(keys) - len(missing), has_version=bool(live))
-        unread = [stop for stop in report.stopped if stock.out_of_reach(stop.partition)]
+        report = self._report(stock, fresh, missing, len(asked) - len(missing), has_version=bool(live))
         stops = [
-            Stop(stop.partition, keys[stop.partition], stop.why, "" if stop in unread else self.judge)
+            Stop(day, keys[day], stop.why, "" if stock.out_of_reach(day) else self.judge, _inputs(stock, day))
             for stop in report.stopped
+            for day in [stop.partition]
         ]
-        passed = [Stop(day, keys[day], "built with an earlier catalogue or ingest") for day in passed_over]
         settled = {day for day, key in keys.items() if live.get(day) == key}
-        self.ledger.stops.replace(name, {*asked, *settled, *passed_over}, [*stops, *passed])
+        passed_over = self._passed_over(stock, keys, other - asked)
+        self.ledger.stops.replace(name, {*asked, *settled, *(stop.day for stop in passed_over)}, [*stops, *passed_over])
         told = tuple(
             f"{name}: {day} is built again: its landing files have changed since its run" for day in sorted(late)
         )
-        return replace(report, messages=told + report.messages + self._told(passed_over))
+        messages = (*told, *report.messages, *self._waiting(sorted(other - asked)), *self._strangers(report))
+        return replace(report, messages=messages)
 
     def _report(
         self, stock: Holdings, fresh: _Fresh, missing: Mapping[date, str], up_to_date: int, *, has_version: bool
@@ -270,20 +278,29 @@ class _Ingest:
             message = f"{name}: {len(fresh.contents)} new landing files hold no row of a day that was asked for"
         return JobReport(name, up_to_date, stopped=tuple(stopped), messages=(message,), seconds=seconds)
 
-    def _passed_over(self, stock: Holdings, keys: Mapping[date, str], live: Mapping[date, str]) -> list[date]:
-        """Of these live days, which nobody asked for, those that are made of the files that are there, and not as they
-        would be made now."""
+    def _passed_over(self, stock: Holdings, keys: Mapping[date, str], days: Set[date]) -> list[Stop]:
+        """Of days that would be built otherwise now, and that nobody asked for, those whose files have not changed."""
         committed = self.ledger.committed(self.table.table)
-        other = [day for day, key in keys.items() if live[day] not in (key, stand_in(key)) and day in committed]
-        return sorted(day for day in other if _contents(committed[day].inputs) == _contents(_inputs(stock, day)))
+        return [
+            Stop(day, keys[day], "built with an earlier catalogue or ingest", "", inputs)
+            for day in sorted(days & committed.keys())
+            if named_contents(inputs := _inputs(stock, day)) == named_contents(committed[day].inputs)
+        ]
 
-    def _told(self, passed_over: Sequence[date]) -> tuple[str, ...]:
-        if not passed_over:
+    def _waiting(self, days: Sequence[date]) -> tuple[str, ...]:
+        """What nobody asked for and is not up to date, and how to ask for it."""
+        if not days:
             return ()
-        name, first, last = self.table.table, passed_over[0], passed_over[-1]
-        days = f"{first} was" if first == last else f"{len(passed_over)} days from {first} to {last} were"
-        again = f"`python -m spark_jobs {name} --from {first} --partition {last}` builds what is not up to date again"
-        return (f"{name}: {days} built with an earlier catalogue or ingest; {again}",)
+        name, first, last = self.table.table, days[0], days[-1]
+        number = f"{first} is" if first == last else f"{len(days)} days from {first} to {last} are"
+        command = f"`python -m spark_jobs {name} --from {first} --partition {last}`"
+        return (f"{name}: {number} not up to date, and outside of the range; {command} builds what is missing",)
+
+    def _strangers(self, report: JobReport) -> Iterator[str]:
+        """Where days were stopped while a delivery of items is stopped too, that may be the cause."""
+        items = self.ledger.unsettled("items") if self.catalogue and report.stopped else []
+        if days := [one.day for one in items if one.why]:
+            yield f"{self.table.table}: items of {some_of(days)} were stopped: rows of new items are refused until then"
 
     def _late(self, stock: Holdings, first: date | None) -> list[date]:
         """Committed days before the range whose landing files are not those that they were made of."""
@@ -291,7 +308,7 @@ class _Ingest:
             return []
         committed = self.ledger.committed(self.table.table)
         closed = [day for day in stock.days if day < first and day != UNDATED and day in committed]
-        return [day for day in closed if _contents(committed[day].inputs) != _contents(_inputs(stock, day))]
+        return [day for day in closed if named_contents(committed[day].inputs) != named_contents(_inputs(stock, day))]
 
     def _quiet_days(self, stock: Holdings, first: date | None, last: date | None) -> list[date]:
         """Days of the range on which nothing happened: rows of a later day have landed, so they are not just late."""
@@ -323,9 +340,16 @@ class _Ingest:
             rules=rules,
             tie_break=(SOURCE_FILE, SOURCE_ROW),
             landed=True,
+            judged=self._judged_undated(stock),
             needed=self.table.stands_in,
         )
         return commit(batch, self.lake, self.ledger)
+
+    def _judged_undated(self, stock: Holdings) -> frozenset[str]:
+        """The files that the undated partition is made of already."""
+        committed = self.ledger.committed(self.table.table).get(UNDATED)
+        used = named_contents(committed.inputs) if committed else frozenset()
+        return frozenset(holding.name for holding in stock.of(UNDATED) if short_hash(holding.sha256) in used)
 
 
 def _check_counts(contents: Iterable[Remembered]) -> None:
@@ -343,5 +367,13 @@ def _inputs(stock: Holdings, day: date) -> tuple[str, ...]:
     return tuple(named_input(holding.name, holding.sha256) for holding in stock.of(day))
 
 
-def _contents(inputs: Iterable[str]) -> set[str]:
-    return {named_content(name) for name in inputs}
+def _late_copies(files: Iterable[LandingFile], names: Set[str]) -> dict[str, str]:
+    """New names of contents that lie there under a name of the last run too: each with that one."""
+    by_content: dict[_Content, list[str]] = {}
+    for file in files:
+        by_content.setdefault(_content(file), []).append(file.name)
+    copies: dict[str, str] = {}
+    for held in by_content.values():
+        first = next((name for name in held if name in names), held[0])
+        copies |= {name: first for name in held if name not in names and name != first}
+    return copies

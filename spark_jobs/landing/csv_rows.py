@@ -7,6 +7,7 @@ import re
 import sys
 from collections import deque
 from collections.abc import Iterator
+from itertools import zip_longest
 from typing import TextIO
 
 from infra.errors import DataError
@@ -79,6 +80,7 @@ class CsvRows:
         if not self._header:
             raise DataError(f"{name} has only empty lines.", do="Deliver it again, or take it away.")
         self.columns = tuple(stripped(column) for column in self._header)
+        self._id_columns = wanted.ids
         check_columns(name, self.columns, wanted)
 
     def __iter__(self) -> Iterator[Row]:
@@ -95,7 +97,7 @@ class CsvRows:
                 reader = csv.reader(lines, strict=True)
                 continue
             if values == self._header:
-                yield self._broken("it repeats the header")
+                yield self._broken("it repeats the header")._replace(values=())
             elif len(values) == width and not (len(lines.taken) > 1 and _swallowed(lines.taken, values)):
                 yield Row(lines.first, values)
             elif any(map(str.strip, values)):  # zeros are no blanks here: a torn upload leaves a line of them
@@ -107,7 +109,12 @@ class CsvRows:
     def _broken(self, reason: str) -> Row:
         number = self._lines.first
         text = self._lines.give_back_all_but_first().rstrip("\r\n")
-        return Row(number, (), f"Line {number}: {reason}.", text)
+        return Row(number, self._ids(text), f"Line {number}: {reason}.", text)
+
+    def _ids(self, text: str) -> list[str]:
+        """The ids of a broken line by their place in it: most lines break behind them."""
+        places = zip_longest(self.columns, text.split(",")[: len(self.columns)], fillvalue="")
+        return [stripped(value).strip('"') if column in self._id_columns else "" for column, value in places]
 
 
 def _reason(error: csv.Error) -> str:

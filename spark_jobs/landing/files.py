@@ -174,7 +174,8 @@ def _unusable(name: str, path: Path, table: str) -> DataError | None:
         return DataError(
             f"{name} is not read.",
             why=f"Its name is not {table}, but near it.",
-            do=f"Put it into the folder {table}/, or let its name begin with _ to leave it out.",
+            do=f"{'Rename it to' if path.is_dir() else 'Put it into the folder'} {table}/, "
+            "or let its name begin with _ to leave it out.",
         )
     if stem != table:
         return DataError(

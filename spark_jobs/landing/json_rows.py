@@ -59,7 +59,7 @@ class JsonRows:
         objects, first_fault = 0, ""
         for place, text, value in self._values():
             if not isinstance(value, dict):
-                row = _refused(place, f"it is {value if isinstance(value, _NoJson) else 'no object'}", text, value)
+                row = self._refused(place, f"it is {value if isinstance(value, _NoJson) else 'no object'}", text, value)
                 first_fault = first_fault or str(row.fault)
             else:
                 objects += 1
@@ -106,15 +106,21 @@ class JsonRows:
         try:
             "".join(filter(None, values)).encode()
         except UnicodeEncodeError:
-            return _refused(place, "a text in it holds half a character", text, value)
+            return self._refused(place, "a text in it holds half a character", text, value)
         odd = [column for column in self._wanted.ids if isinstance(value.get(column), bool | list | dict)]
         return Row(place, values, odd=",".join(odd) or None)
 
+    def _refused(self, place: int, fault: str, text: str | None, value: Any) -> Row:
+        if text is None:
+            return Row(place, (), f"Object {place}: {fault}.", json.dumps(value))
+        return Row(place, [self._id(column, text) for column in self._columns], f"Line {place}: {fault}.", text)
 
-def _refused(place: int, fault: str, text: str | None, value: Any) -> Row:
-    if text is None:
-        return Row(place, (), f"Object {place}: {fault}.", json.dumps(value))
-    return Row(place, (), f"Line {place}: {fault}.", text)
+    def _id(self, column: str, text: str) -> str | None:
+        """The value of an id column in a broken line, where it can be told."""
+        if column not in self._wanted.ids:
+            return None
+        found = re.search(rf'"{column}"\s*:\s*(?:"([^"\\]+)"|(-?[0-9]+))', text)
+        return (found[1] or found[2]) if found else None
 
 
 def _decoded(text: str) -> Any:

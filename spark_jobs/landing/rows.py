@@ -47,6 +47,7 @@ class Wanted:
 class Row(NamedTuple):
     """A record of a file: its values by column, or what is wrong with it and its text as it stands in the file.
 
+    Of a row with a fault the values are those of the id columns, as far as they can be told: what it may be about.
     `line` is its first line (of an array: its place). `odd` names the id columns whose value is of a kind that no id
     is: a list, an object, a truth value.
     """

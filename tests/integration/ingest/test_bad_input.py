@@ -311,6 +311,38 @@ def test_events_of_items_that_were_refused_are_set_aside_and_stop_no_day_until_t
     assert (len(shop.rows()), shop.refused()) == (40, {})
 
 
+@pytest.mark.parametrize(
+    ("name", "line", "item"),
+    [
+        ("items/broken.csv", 'urn:sku:7,"Broken,2,2024-03-01', "urn:sku:7"),
+        ("items/broken.csv", "SKU 8,Wide,x,2,2024-03-01,9", "SKU 8"),
+        ("items/broken.csv", '"sku;9",Wide,x,2,2024-03-01,9', "sku;9"),
+        ("items/broken.jsonl", '{"title": "T", "item_id": "a:b/1", broken', "a:b/1"),
+        ("items/broken.jsonl", '{"title": "T", "item_id" : 77, "price": 2', "77"),
+    ],
+)
+def test_an_item_whose_line_cannot_be_read_is_known_by_its_id_and_nothing_else_of_the_line_is(
+    shop: Shop, name: str, line: str, item: str
+) -> None:
+    good = [{"item_id": f"k{n}", "title": f"Item {n}", "snapshot_date": "2024-03-01"} for n in range(40)]
+    path = shop.put(name, [{**row, "price": "1"} for row in good])
+    path.write_text(path.read_text() + line + "\n")
+    shop.ingest("items")
+    shop.put("events.csv", [event(user_id=f"u{n}", item_id=each) for n, each in enumerate(["k1"] * 30 + [item, "2"])])
+    shop.ingest()
+    assert shop.refused() == {("events.csv", 31): "item_not_refused", ("events.csv", 32): "item_known"}
+
+
+def test_where_a_delivery_of_items_is_stopped_days_with_its_new_items_say_so(shop: Shop) -> None:
+    items = [{"item_id": f"n{n}", "title": f"Item {n}", "snapshot_date": "2024-03-01"} for n in range(20)]
+    shop.put("items/march.csv", [{**item, "price": -1 if n < 5 else 1} for n, item in enumerate(items)])
+    assert [stop.partition for stop in shop.ingest("items").stopped] == [date(2024, 3, 1)]
+    shop.put("events.csv", [event(user_id=f"u{n}", item_id=f"n{n}") for n in range(20)])
+    report = shop.ingest()
+    assert len(report.stopped) == 1
+    assert "events: items of 2024-03-01 were stopped: rows of new items are refused until then" in report.messages
+
+
 def test_events_of_items_that_were_never_delivered_still_stop_their_day(shop: Shop) -> None:
     lines = [f"i{n},Item number {n},{-1 if n == 3 else 1},2024-03-01" for n in range(1, 90)]
     shop.put_text("items/march.csv", "\n".join(["item_id,title,price,snapshot_date", *lines]))

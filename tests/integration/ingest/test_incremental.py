@@ -104,7 +104,11 @@ def test_a_day_before_the_range_that_was_never_built_stays_for_its_own_run(shop:
     assert shop.ledger.missing("events", DAY1, DAY2) == [DAY1]
     shop.put("events/b.csv", [event(user_id="late")])
     report = shop.ingest(first=DAY2, last=DAY2)
-    assert report.messages == ("events: 1 new landing files hold no row of a day that was asked for",)
+    assert report.messages == (
+        "events: 1 new landing files hold no row of a day that was asked for",
+        f"events: {DAY1} is not up to date, and outside of the range; "
+        f"`python -m spark_jobs events --from {DAY1} --partition {DAY1}` builds what is missing",
+    )
 
 
 def test_late_rows_that_stop_their_day_are_told_with_their_file_and_not_read_again_until_something_changes(
@@ -173,10 +177,7 @@ def test_a_catalogue_that_changes_checks_no_closed_day_again_in_a_daily_run_and_
     report = shop.ingest(first=DAY2, last=DAY2)
     assert [w.partition for w in report.published] == [DAY2]
     assert report.exit_code == 0
-    assert (
-        f"events: {DAY1} was built with an earlier catalogue or ingest; "
-        f"`python -m spark_jobs events --from {DAY1} --partition {DAY1}` builds what is not up to date again"
-    ) in report.messages
+    assert f"events: {DAY1} is not up to date, and outside of the range" in "\n".join(report.messages)
     (waiting,) = shop.ledger.unsettled("events")
     assert (waiting.day, waiting.live, waiting.said) == (DAY1, True, "built with an earlier catalogue or ingest")
     assert [w.partition for w in shop.ingest(first=DAY1, last=DAY1).published] == [DAY1]
@@ -208,6 +209,93 @@ def test_a_renamed_file_is_no_change(shop: Shop) -> None:
     shop.ingest()
     path.rename(path.with_name("z.csv"))
     assert shop.ingest().published == ()
+
+
+def test_a_file_that_rotates_keeps_what_it_held_under_its_new_name(shop: Shop) -> None:
+    """`latest.csv` becomes `01.csv`, and a new `latest.csv` comes: nothing is forgotten, and nothing is called old."""
+    latest = shop.put("events/latest.csv", many_good_events())
+    shop.ingest()
+    latest.rename(latest.with_name("01.csv"))
+    shop.put("events/latest.csv", [*(event(user_id=f"b{n}") for n in range(10)), *second_day()])
+    assert {w.partition: w.rows_in for w in shop.ingest().published} == {DAY1: 40, DAY2: 3}
+    assert (shop.ledger.unsettled("events"), shop.ledger.reconcile()) == ([], [])
+
+    latest.with_name("01.csv").rename(shop.profile.landing / "taken away.csv")
+    latest.rename(latest.with_name("02.csv"))
+    shop.put("events/latest.csv", [event(user_id="late")])
+    report = shop.ingest()
+    assert [(stop.partition, stop.why) for stop in report.stopped] == [
+        (DAY1, "events/01.csv holds rows of it and is gone or unreadable; put it back")
+    ]
+    assert len(shop.rows()) == 43
+    (waiting,) = shop.ledger.unsettled("events")
+    assert (waiting.day, waiting.why) == (DAY1, report.stopped[0].why)
+
+
+def test_a_copy_keeps_what_a_replaced_file_held(shop: Shop) -> None:
+    path = shop.put("events/a.csv", many_good_events())
+    shop.ingest()
+    shutil.copyfile(path, path.with_name("b.csv"))
+    assert "events: events/b.csv is equal to events/a.csv: read once" in shop.ingest().messages
+    assert "equal" not in "\n".join(shop.ingest().messages)
+    shop.put("events/a.csv", second_day())
+    assert [w.partition for w in shop.ingest().published] == [DAY2]
+    assert len(shop.rows()) == 33
+
+
+def test_days_of_a_replaced_file_that_a_run_did_not_ask_for_are_told_and_lose_its_rows_later(shop: Shop) -> None:
+    shop.put("events/a.csv", [*many_good_events(), *second_day()])
+    shop.put("events/b.csv", [event(user_id="b")])
+    shop.ingest()
+    shop.put("events/a.csv", second_day(5))
+    report = shop.ingest(first=date(2024, 2, 1), last=date(2024, 2, 2))
+    assert [w.rows_in for w in report.published] == [0, 0]
+    assert f"events: 2 days from {DAY1} to {DAY2} are not up to date" in "\n".join(report.messages)
+    assert [(one.day, one.said) for one in shop.ledger.unsettled("events")] == [
+        (DAY1, "built before a file of it was replaced"),
+        (DAY2, "built before events/a.csv"),
+    ]
+    assert {w.partition: w.rows_in for w in shop.ingest().published} == {DAY1: 1, DAY2: 5}
+    assert shop.ledger.unsettled("events") == []
+
+
+def test_a_stopped_file_that_is_mended_under_another_name_is_not_asked_for_again(shop: Shop) -> None:
+    shop.put("events/a.csv", many_good_events())
+    bad = shop.put("events/b.csv", [*second_day(10), *(event(item_id="i404", event_time="2024-03-02") for _ in "ab")])
+    assert [stop.partition for stop in shop.ingest().stopped] == [DAY2]
+    bad.unlink()
+    shop.put("events/b-fixed.csv", second_day(12))
+    report = shop.ingest()
+    assert ([w.rows_in for w in report.published], report.stopped) == ([12], ())
+    assert "events: events/b.csv is gone, and nothing of it was in the table" in report.messages
+    assert shop.ledger.unsettled("events") == []
+
+
+def test_a_range_that_does_not_cover_a_stopped_day_says_that_it_was_delivered_again(shop: Shop) -> None:
+    shop.put("events/a.csv", [*many_good_events(), event(event_time="2024-03-04T10:00:00Z")])
+    shop.put("events/b.csv", [*second_day(10), *(event(item_id="i404", event_time="2024-03-02") for _ in "ab")])
+    shop.ingest()
+    shop.put("events/b.csv", second_day(12))
+    day = date(2024, 3, 4)
+    report = shop.ingest(first=day, last=day)
+    assert (report.published, report.up_to_date) == ((), 1)
+    assert f"events: {DAY2} is not up to date, and outside of the range" in "\n".join(report.messages)
+    assert [(one.day, one.records, one.said) for one in shop.ledger.unsettled("events")] == [
+        (DAY2, 12, "no run has come to events/b.csv")
+    ]
+
+
+def test_rows_without_a_day_are_judged_with_the_files_that_bring_them_and_told_once(shop: Shop) -> None:
+    for number in range(1, 5):
+        rows = [event(user_id=f"u{n}", event_time=f"2024-03-0{number}T10:00:00Z") for n in range(12)]
+        shop.put(f"events/{number}.csv", [*rows, event(event_time="nope")])
+        report = shop.ingest()
+        assert (report.exit_code, [w.rows_in for w in report.published]) == (0, [number, 12])
+        refused = [line for line in report.messages if "refused by rule" in line]
+        assert [f"events/{number}.csv, first in row 13" in line for line in refused] == [True]
+    shop.put("events/5.csv", [event(event_time="nope", user_id=f"u{n}") for n in range(9)])
+    (stop,) = shop.ingest().stopped
+    assert stop.why.startswith("9 of 9 rows are bad")
 
 
 def test_a_replaced_file_takes_its_old_rows_with_it(shop: Shop) -> None:

@@ -124,6 +124,11 @@ def test_a_landing_file_that_comes_again_replaces_what_was_known_of_it(ledger: L
     assert ledger.landings.files("events") == [_landed("a.csv", "s2", {}), _landed("b.csv", "s3", {2: 4})]
 
 
+def test_records_of_a_file_and_its_copy_are_counted_once(ledger: Ledger) -> None:
+    ledger.landings.record("events", [_landed("a.csv", "s1", {0: 3}), _landed("copy.csv", "s1", {0: 3})])
+    assert _said(ledger) == {day(0): (False, 3, "no run has come to copy.csv")}
+
+
 def test_files_that_were_left_out_are_those_of_the_last_run(ledger: Ledger) -> None:
     torn = LeftOut("events", "b.csv", "torn", "s1", "reader")
     linked = LeftOut("items", "i.csv", "a link to nowhere")
@@ -187,12 +192,17 @@ def test_what_was_delivered_for_days_that_are_not_committed_is_told(ledger: Ledg
 
 def test_a_stopped_day_says_why_until_it_is_committed_or_asked_again_without_a_stop(ledger: Ledger) -> None:
     ledger.landings.record("events", [_landed("a.csv", "a" * 64, {0: 2})])
-    ledger.stops.replace("events", [day(0), day(1)], [Stop(day(0), "k", "too many bad"), Stop(day(1), "k", "so too")])
+    first = Stop(day(0), "k", "too many bad", "judge", (named_input("a.csv", "a" * 64),))
+    ledger.stops.replace("events", [day(0), day(1)], [first, Stop(day(1), "k", "so too")])
     ledger.stops.replace("sessions", [day(0)], [Stop(day(0), "k", "of another table")])
     assert _said(ledger) == {day(0): (False, 2, "too many bad (a.csv)"), day(1): (False, 0, "so too")}
     ledger.stops.replace("events", [day(1)], [])
     assert list(_said(ledger)) == [day(0)]
     assert [one.asset for one in ledger.all_unsettled()] == ["events", "sessions"]
+    ledger.landings.record("events", [_landed("b.csv", "b" * 64, {0: 3})])
+    assert _said(ledger) == {day(0): (False, 5, "no run has come to a.csv, b.csv")}  # no rule has judged that
+    ledger.landings.record("events", [], forget=["b.csv"])
+    assert _said(ledger) == {day(0): (False, 2, "too many bad (a.csv)")}
     ledger.record(ledger.open_attempt("events", [day(0)]), [_write(0, inputs=(named_input("a.csv", "a" * 64),))], 1)
     assert _said(ledger) == {}
 

@@ -131,7 +131,7 @@ def test_a_misspelt_table_is_named_and_its_rows_are_no_others(tmp_path: Path, na
     assert {each for each, found in told.items() if found.problems} == {table}
     (problem,) = told[table].problems.values()
     assert f"{name.rstrip('/')} is not read" in str(problem)
-    assert f"folder {table}/" in str(problem)
+    assert f"{table}/, or let its name begin with _" in str(problem)
     assert of_no_table(tmp_path) == ""
 
 
