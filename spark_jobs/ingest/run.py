@@ -11,20 +11,17 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from functools import cached_property
 
-from pyspark import StorageLevel
 from pyspark.sql import DataFrame, SparkSession
 
 from common.sentences import some_of
 from infra.contracts import UNDATED
-from infra.errors import PlumblineError
 from infra.lake import Lake, current_keys
-from infra.ledger import LandingFile as Remembered
-from infra.ledger import Ledger, LeftOut, Stop, named_contents, named_input, short_hash
+from infra.ledger import Ledger, Stop, named_contents, named_input, short_hash
 from infra.partitions import run_key, stand_in
 from infra.profile import Profile, code_commit
 from infra.quality import import_ahead
@@ -34,11 +31,12 @@ from spark_jobs.engine.plan import days_between
 from spark_jobs.engine.spark import spark_session
 from spark_jobs.engine.staging import SOURCE_FILE, SOURCE_ROW
 from spark_jobs.ingest.catalogue import Catalogue
+from spark_jobs.ingest.fresh import Fresh, FreshReader, content_of
 from spark_jobs.ingest.holdings import Holdings, memory, take_stock
 from spark_jobs.ingest.reading import read_landing
 from spark_jobs.ingest.typing_rules import typed_rows, typing_rules
-from spark_jobs.landing.files import Found, LandingFile, kind_of, landing_files, nothing_landed
-from spark_jobs.landing.read import TALLY, Tally, tally_of
+from spark_jobs.landing.files import LandingFile, landing_files, nothing_landed
+from spark_jobs.landing.read import TALLY
 from spark_jobs.landing.tables import TABLES, Landed
 
 VERSION = 2
@@ -56,36 +54,6 @@ def ingest(table: str, profile: Profile, first: date | None = None, last: date |
         StaleAttempt: the same task was started again in the meantime; nothing was changed.
     """
     return _Ingest(TABLES[table], profile, datetime.now(UTC), time.monotonic()).run(first, last)
-
-
-_Content = tuple[str, str | None]
-
-
-def _content(file: LandingFile | Remembered) -> _Content:
-    """What a file holds: its bytes, and what its name says they are. `items.bak` does not stand for `items.csv`."""
-    return file.sha256, kind_of(file.name)
-
-
-@dataclass(frozen=True)
-class _Fresh:
-    """New contents, each read once: what each holds (by hash), and their rows, persisted.
-
-    `left_out` are the files that cannot be used; `copies` are names of files that are equal to another one.
-    """
-
-    contents: Mapping[str, Remembered] = field(default_factory=dict)
-    rows: DataFrame | None = None
-    left_out: Sequence[LeftOut] = ()
-    copies: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def days(self) -> dict[str, frozenset[date]]:
-        """The days of each content."""
-        return {sha256: frozenset(content.rows) for sha256, content in self.contents.items()}
-
-    def messages(self, table: str) -> tuple[str, ...]:
-        """What a person should know beside the problems."""
-        return tuple(f"{table}: {name} is equal to {first}: read once" for name, first in sorted(self.copies.items()))
 
 
 @dataclass(frozen=True)
@@ -124,19 +92,21 @@ class _Ingest:
         remembered = self.ledger.landings.files(name)
         if not found.files and not found.problems and not remembered:
             return self._nothing_landed()
-        known, names = set(map(_content, remembered)), {entry.name for entry in remembered}
-        fresh = self._fresh(found, known, names)
+        known, names = set(map(content_of, remembered)), {entry.name for entry in remembered}
+        reader = FreshReader(self.table, self.judge, self.ledger.landings.left_out(name), self._rows)
+        fresh = reader.read(found, known, names)
         try:
-            contents = known | set(map(_content, fresh.contents.values()))
-            readable = [file for file in found.files if _content(file) in contents]
+            contents = known | set(map(content_of, fresh.contents.values()))
+            readable = [file for file in found.files if content_of(file) in contents]
             used = {day: named_contents(commit.inputs) for day, commit in self.ledger.committed(name).items()}
             stock = take_stock(readable, remembered, fresh.days, used)
+            # Before anything is published: a content that a commit names and nobody remembers counts as replaced.
+            self.ledger.landings.record(name, *memory(stock, remembered, fresh.contents.values()))
+            self.ledger.landings.record_left_out(name, fresh.left_out)
             report = self._bring_up_to_date(stock, fresh, first, last)
         finally:
             if fresh.rows is not None:
                 fresh.rows.unpersist()
-        self.ledger.landings.record(name, *memory(stock, remembered, fresh.contents.values()))
-        self.ledger.landings.record_left_out(name, fresh.left_out)
         waiting = {one.day: one.files for one in self.ledger.unsettled(name)} if report.stopped else {}
         return replace(
             report,
@@ -155,73 +125,18 @@ class _Ingest:
             raise nothing_landed(self.profile.landing, name)
         return JobReport(name, messages=(f"{name}: no landing file; nothing to do",))
 
-    def _fresh(self, found: Found, known: Set[_Content], names: Set[str]) -> _Fresh:
-        """Read new contents, all of each and once; those that turn out to be unusable are named and left out.
-
-        What was found to be unusable by the same code is not read again. `names` are those of the last run.
-        """
-        table = self.table.table
-        left_out = [LeftOut(table, file, str(problem)) for file, problem in found.problems.items()]
-        told = {(one.name, one.sha256): one for one in self.ledger.landings.left_out(table) if one.reader == self.judge}
-        again = {file.name: told[file.name, file.sha256] for file in found.files if (file.name, file.sha256) in told}
-        left_out += again.values()
-        unusable = {_content(file): file.name for file in found.files if file.name in again}
-        files = [file for file in found.files if file.name not in again]
-        copies = _late_copies([file for file in files if _content(file) in known], names)
-        firsts: dict[_Content, LandingFile] = {}
-        for file in files:
-            content = _content(file)
-            if content in unusable:
-                left_out.append(self._twin(file.name, unusable[content]))
-            elif content not in known and (first := firsts.setdefault(content, file)) is not file:
-                copies[file.name] = first.name
-        if not firsts:
-            return _Fresh(left_out=left_out, copies=copies)
-        fresh = self._read(list(firsts.values()), copies)
-        return replace(fresh, left_out=sorted([*left_out, *fresh.left_out], key=lambda one: one.name))
-
-    def _twin(self, name: str, first: str) -> LeftOut:
-        return LeftOut(self.table.table, name, f"{name} is equal to {first}, which is left out.")
-
-    def _read(self, files: Sequence[LandingFile], copies: Mapping[str, str]) -> _Fresh:
-        _LOG.info("%s: reading %d new files", self.table.table, len(files))
-        rows = self._rows(files).persist(StorageLevel.MEMORY_AND_DISK)
-        per_day: dict[str, dict[date, int]] = {file.name: {} for file in files}
-        tallies: dict[str, Tally] = {}
-        for name, tally, day, count in (
-            rows.groupBy(SOURCE_FILE, TALLY, self.table.contract.partition).count().collect()
-        ):
-            if tally is None:
-                per_day[name][day] = count
-            else:
-                tallies[name] = tally_of(tally)
-        unusable = {
-            file.name: LeftOut(self.table.table, file.name, str(problem), file.sha256, self.judge)
-            for file in files
-            if (problem := tallies[file.name].problem)
-        }
-        contents = {
-            file.sha256: Remembered(file.name, file.sha256, tallies[file.name].records, per_day[file.name])
-            for file in reversed(files)  # of two names of one content the first counts
-            if file.name not in unusable
-        }
-        _check_counts(contents.values())
-        twins = [self._twin(name, first) for name, first in copies.items() if first in unusable]
-        good = {name: first for name, first in copies.items() if first not in unusable}
-        return _Fresh(contents, rows, [*unusable.values(), *twins], good)
-
     def _rows(self, files: Sequence[LandingFile]) -> DataFrame:
         """All rows of these files, and a tally for each."""
         return typed_rows(read_landing(self.spark, files, self.table.wanted), self.table, self.now)
 
-    def _rows_of(self, files: Sequence[LandingFile], fresh: _Fresh) -> DataFrame:
+    def _rows_of(self, files: Sequence[LandingFile], fresh: Fresh) -> DataFrame:
         """The rows of these files: of the new ones as they were read, of the others read again."""
         rows = self._rows([file for file in files if file.sha256 not in fresh.contents])
         if fresh.rows is not None:
             rows = rows.unionByName(fresh.rows.where(fresh.rows[SOURCE_FILE].isin([file.name for file in files])))
         return rows.where(rows[TALLY].isNull()).drop(TALLY)
 
-    def _bring_up_to_date(self, stock: Holdings, fresh: _Fresh, first: date | None, last: date | None) -> JobReport:
+    def _bring_up_to_date(self, stock: Holdings, fresh: Fresh, first: date | None, last: date | None) -> JobReport:
         name = self.table.table
         days = stock.days if fresh.left_out else [*stock.days, *self._quiet_days(stock, first, last)]
         keys = {day: self._key(day, stock) for day in days}
@@ -247,7 +162,7 @@ class _Ingest:
         return replace(report, messages=messages)
 
     def _report(
-        self, stock: Holdings, fresh: _Fresh, missing: Mapping[date, str], up_to_date: int, *, has_version: bool
+        self, stock: Holdings, fresh: Fresh, missing: Mapping[date, str], up_to_date: int, *, has_version: bool
     ) -> JobReport:
         """Build the missing days, but for those that a file out of reach is needed for.
 
@@ -321,7 +236,7 @@ class _Ingest:
         catalogue = self.catalogue.inputs(day) if self.catalogue and contents else []
         return run_key(self.table.table, day, contents + catalogue, {}, VERSION)
 
-    def _commit(self, stock: Holdings, fresh: _Fresh, todo: dict[date, str], up_to_date: int) -> JobReport:
+    def _commit(self, stock: Holdings, fresh: Fresh, todo: dict[date, str], up_to_date: int) -> JobReport:
         contract, files = self.table.contract, stock.files(todo)
         _LOG.info("%s: building %d partitions of %d files", contract.table, len(todo), len(files))
         rows = self._rows_of(files, fresh)
@@ -352,28 +267,5 @@ class _Ingest:
         return frozenset(holding.name for holding in stock.of(UNDATED) if short_hash(holding.sha256) in used)
 
 
-def _check_counts(contents: Iterable[Remembered]) -> None:
-    """Refuse to go on where Spark has not all the records that were counted in a file, or more."""
-    for content in contents:
-        if content.records != sum(content.rows.values()):
-            raise PlumblineError(
-                f"{content.name} holds {content.records} records, and {sum(content.rows.values())} were handed on.",
-                why="That is a fault of the reader, not of the file.",
-                do="Nothing was published; report it, with the file.",
-            )
-
-
 def _inputs(stock: Holdings, day: date) -> tuple[str, ...]:
     return tuple(named_input(holding.name, holding.sha256) for holding in stock.of(day))
-
-
-def _late_copies(files: Iterable[LandingFile], names: Set[str]) -> dict[str, str]:
-    """New names of contents that lie there under a name of the last run too: each with that one."""
-    by_content: dict[_Content, list[str]] = {}
-    for file in files:
-        by_content.setdefault(_content(file), []).append(file.name)
-    copies: dict[str, str] = {}
-    for held in by_content.values():
-        first = next((name for name in held if name in names), held[0])
-        copies |= {name: first for name in held if name not in names and name != first}
-    return copies
