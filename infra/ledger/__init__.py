@@ -1,6 +1,6 @@
 """The run ledger. `python -m infra.ledger` answers from the command line."""
 
-from infra.ledger.landings import LandingFile, LeftOut, named_contents, named_input, short_hash
+from infra.ledger.landings import LandingFile, LeftOut, named_input, named_inputs, short_hash
 from infra.ledger.ledger import Imbalance, Ledger, StaleAttempt, Unsettled
 from infra.ledger.stops import Stop
 from infra.partitions import Attempt, Commit, run_key
@@ -15,8 +15,8 @@ __all__ = [
     "StaleAttempt",
     "Stop",
     "Unsettled",
-    "named_contents",
     "named_input",
+    "named_inputs",
     "run_key",
     "short_hash",
 ]

@@ -9,7 +9,7 @@ from datetime import UTC, date, datetime
 from sqlalchemy import Engine, delete, insert, select
 
 from infra.database import transaction
-from infra.ledger.schema import landed_files, left_out_files
+from infra.ledger.schema import gone_files, landed_files, left_out_files
 from infra.partitions import Commit
 
 _SHORT = 12
@@ -17,12 +17,16 @@ _SHORT = 12
 
 @dataclass(frozen=True)
 class LandingFile:
-    """A landing file as last read: its content hash, the records counted in it, and how many of them each day got."""
+    """A landing file as last read: its content hash, the records counted in it, and how many of them each day got.
+
+    Of one that is not `there` any more, the days that it is in keep their rows.
+    """
 
     name: str
     sha256: str
     records: int
     rows: Mapping[date, int]
+    there: bool = True
 
     @property
     def partitions(self) -> tuple[date, ...]:
@@ -55,9 +59,9 @@ def named_input(name: str, sha256: str) -> str:
     return f"{name}#{short_hash(sha256)}"
 
 
-def named_contents(inputs: Iterable[str]) -> frozenset[str]:
-    """The contents that inputs name (by short hash), whatever the files are called."""
-    return frozenset(name.rsplit("#", 1)[-1] for name in inputs)
+def named_inputs(inputs: Iterable[str]) -> dict[str, str]:
+    """The contents that inputs name (by short hash), each with the name of its file."""
+    return {content: name for name, _, content in (each.rpartition("#") for each in inputs)}
 
 
 class Landings:
@@ -66,8 +70,13 @@ class Landings:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    def record(self, table: str, files: Iterable[LandingFile], forget: Iterable[str] = ()) -> None:
-        """Remember (or replace) what landing files held, and forget those that are named; all or none."""
+    def record(
+        self, table: str, files: Iterable[LandingFile], forget: Iterable[str] = (), gone: Iterable[str] = ()
+    ) -> None:
+        """Remember (or replace) what landing files held, and forget those that are named; all or none.
+
+        `gone` are all that are remembered and not there.
+        """
         rows = [
             {
                 "table_name": table,
@@ -87,14 +96,22 @@ class Landings:
                 )
             if rows:
                 connection.execute(insert(landed_files), rows)
+            connection.execute(delete(gone_files).where(gone_files.c.table_name == table))
+            if absent := [{"table_name": table, "name": name} for name in gone]:
+                connection.execute(insert(gone_files), absent)
 
     def files(self, table: str) -> list[LandingFile]:
         """The landing files of `table` that were read, by name."""
         query = select(landed_files).where(landed_files.c.table_name == table).order_by(landed_files.c.name)
         with transaction(self._engine) as connection:
+            gone = set(connection.scalars(select(gone_files.c.name).where(gone_files.c.table_name == table)))
             return [
                 LandingFile(
-                    row.name, row.sha256, row.records, {date.fromisoformat(day): n for day, n in row.rows.items()}
+                    name=row.name,
+                    sha256=row.sha256,
+                    records=row.records,
+                    rows={date.fromisoformat(day): count for day, count in row.rows.items()},
+                    there=row.name not in gone,
                 )
                 for row in connection.execute(query)
             ]
@@ -137,7 +154,7 @@ class Landings:
 def delivered(commit: Commit, files: Iterable[LandingFile]) -> int | None:
     """The rows that the landing files of a commit hold of its day; None where one of them is not remembered."""
     by_content = {short_hash(file.sha256): file for file in files}
-    contents = named_contents(commit.inputs)
-    if not contents <= by_content.keys():
+    contents = named_inputs(commit.inputs)
+    if not contents.keys() <= by_content.keys():
         return None
     return sum(by_content[content].rows.get(commit.partition, 0) for content in contents)

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Select, and_, func, insert, select
 from common.sentences import some_of
 from infra.database import open_database, transaction
 from infra.errors import EXIT_SUPERSEDED, PlumblineError
-from infra.ledger.landings import Landings, delivered, named_contents, short_hash
+from infra.ledger.landings import Landings, delivered, named_inputs, short_hash
 from infra.ledger.schema import METADATA, attempt_partitions, attempts, commits, rule_results
 from infra.ledger.stops import Stop, Stops
 from infra.partitions import Attempt, Commit, PartitionWrite, RuleResult, stands_in
@@ -156,19 +156,23 @@ class Ledger:
     def unsettled(self, asset: str) -> list[Unsettled]:
         """The days of an asset that are not in its table as they were delivered, in order."""
         committed, stops = self.committed(asset), self.stops.of(asset)
-        files = {short_hash(file.sha256): file for file in self.landings.files(asset)}
+        # Of two names of one content, one that is there counts.
+        landings = sorted(self.landings.files(asset), key=lambda file: file.there)
+        files = {short_hash(file.sha256): file for file in landings}
+        used = {day: named_inputs(commit.inputs).keys() for day, commit in committed.items()}
         landed: dict[date, set[str]] = {day: set() for day in (*committed, *stops)}
         for content, file in files.items():
             for day in file.rows:
-                landed.setdefault(day, set()).add(content)
+                if file.there or content in used.get(day, ()):
+                    landed.setdefault(day, set()).add(content)
         found = []
         for day, contents in sorted(landed.items()):
             commit, stop = committed.get(day), stops.get(day)
-            used = named_contents(commit.inputs) if commit else frozenset()
-            told = stop if stop and _holds(stop, commit) and named_contents(stop.inputs) == contents else None
-            changed = contents != used if files and commit else bool(contents)
+            told = stop if stop and _holds(stop, commit) and named_inputs(stop.inputs).keys() == contents else None
+            new = contents - used.get(day, set())
+            changed = contents != used[day] if files and commit else bool(contents)
             if told or changed:
-                names = () if told and not told.judge else tuple(sorted(files[each].name for each in contents - used))
+                names = () if told and not told.judge else tuple(sorted(files[each].name for each in new))
                 records = sum(files[each].rows[day] for each in contents)
                 found.append(Unsettled(asset, day, commit is not None, records, names, told.why if told else ""))
         return found

@@ -68,6 +68,13 @@ landed_files = Table(
     Column("recorded", UtcDateTime, nullable=False),
 )
 
+gone_files = Table(
+    "gone_files",
+    METADATA,
+    Column("table_name", String, primary_key=True),
+    Column("name", String, primary_key=True),
+)
+
 left_out_files = Table(
     "left_out_landing_files",
     METADATA,

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
@@ -33,11 +32,11 @@ def failing_keys_path(profile: Profile, table: str, partition: date) -> Path:
 
 
 def write_failing_keys(
-    profile: Profile, contract: Contract, files: Mapping[date, Sequence[str]], judged: Collection[str] = ()
+    profile: Profile, contract: Contract, files: Mapping[date, Sequence[str]], told: Sequence[str] = ()
 ) -> list[Refusal]:
     """Write the staged quarantine files of each partition as CSV; one without any loses the CSV of an earlier run.
 
-    Returns what was refused, by landing file and rule; undated rows of `judged` files were told of before.
+    Returns what was refused, by landing file and rule; undated rows that are in the files `told` were told of before.
     """
     tables = []
     for day, paths in files.items():
@@ -46,11 +45,16 @@ def write_failing_keys(
             target.parent.mkdir(parents=True, exist_ok=True)
             refused = pq.read_table(list(paths), partitioning=None)
             pacsv.write_csv(refused, target)
-            known = pc.is_in(refused["source_file"], pa.array(list(judged) if day == UNDATED else [], pa.string()))
-            tables.append(refused.filter(pc.invert(known)))
+            tables.append(_untold(refused, told) if day == UNDATED and told else refused)
         else:
             target.unlink(missing_ok=True)
     return _summary(pa.concat_tables(tables)) if tables else []
+
+
+def _untold(refused: pa.Table, told: Sequence[str]) -> pa.Table:
+    place = ["source_file", "source_row", "row_json"]
+    known = pq.read_table(list(told), columns=place, partitioning=None)
+    return refused.join(known, place, join_type="left anti")
 
 
 def _summary(refused: pa.Table) -> list[Refusal]:

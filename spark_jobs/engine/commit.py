@@ -20,11 +20,11 @@ from infra.contracts import UNDATED, Contract, RowRule
 from infra.errors import EXIT_DATA, PlumblineError
 from infra.lake import Lake, publish
 from infra.ledger import Ledger
-from infra.partitions import Attempt, PartitionWrite, RuleResult, stand_in
+from infra.partitions import QUARANTINE_SUFFIX, Attempt, PartitionWrite, RuleResult, stand_in
 from infra.quality import Refusal, validate_partitions, write_failing_keys
 from infra.quality.rules import bad_rows, rules_of, why_stopped
 from spark_jobs.engine.row_checks import CheckedRows, aggregate, check_rows, empty_row, raising_rules, rule_results
-from spark_jobs.engine.staging import FAULT_KEY, SOURCE_FILE, stage_good, stage_refused
+from spark_jobs.engine.staging import FAULT_KEY, JUDGED, stage_good, stage_refused
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,8 @@ class Batch:
 
     `keys` names the partitions and their run keys. `rules` come before the contract's; `tie_break` are the columns that
     say which row of one key came first. `landed` rows come from files: an undated one could be of any day, so the share
-    of bad undated rows is taken over all rows of the batch; those of `judged` files, which the undated partition is
-    made of already, were judged before. `needed`: where the table would stay empty, good rows stand in for a partition
+    of bad undated rows is taken over all rows of the batch; what the live version has refused was judged with its own
+    batch. `needed`: where the table would stay empty, good rows stand in for a partition
     with too many bad ones. `audit` raises to stop the batch as a whole.
     """
 
@@ -48,7 +48,6 @@ class Batch:
     rules: tuple[RowRule, ...] = ()
     tie_break: tuple[str, ...] = ()
     landed: bool = False
-    judged: frozenset[str] = frozenset()
     needed: bool = False
     audit: Callable[[DataFrame], None] | None = None
 
@@ -121,7 +120,7 @@ def commit(batch: Batch, lake: Lake, ledger: Ledger) -> JobReport:
     finally:
         checked.frame.unpersist()
     quarantined = {write.partition: write.quarantine_files for write in writes}
-    refused = write_failing_keys(lake.profile, contract, quarantined, batch.judged)
+    refused = write_failing_keys(lake.profile, contract, quarantined, _live_refusals(batch, lake))
     passed = tuple(write for write in writes if write.partition in standing or write.partition not in stopped)
     if passed:
         publish(lake, ledger, contract.table, passed, attempt)
@@ -133,6 +132,12 @@ def commit(batch: Batch, lake: Lake, ledger: Ledger) -> JobReport:
         messages=(*(_explained(refusal, checked) for refusal in refused), *_warnings(checked, rules)),
         seconds=time.monotonic() - batch.started,
     )
+
+
+def _live_refusals(batch: Batch, lake: Lake) -> list[str]:
+    """The files with the undated rows that the live version has refused."""
+    quarantine = lake.files(f"{batch.contract.table}{QUARANTINE_SUFFIX}") if batch.landed else []
+    return [file.path for file in quarantine if file.partition == UNDATED]
 
 
 def _standing_in(
@@ -200,16 +205,17 @@ def _aggregates(batch: Batch, checked: CheckedRows) -> dict[date, dict[str, Any]
         )
     rows = {day: found.get(day) or empty_row(day, checked, batch.contract) for day in sorted(batch.keys)}
     if batch.landed and UNDATED in rows:
-        new = _new_undated(batch, checked) if batch.judged else rows[UNDATED]
+        new = _new_undated(batch, checked)
         others = [row for day, row in rows.items() if day != UNDATED]
         rows[UNDATED] |= bad_rows(new["bad"], new["bad_of"] + sum(r["rows_in"] - r["rows_dropped"] for r in others))
     return rows
 
 
 def _new_undated(batch: Batch, checked: CheckedRows) -> Mapping[str, Any]:
-    """The aggregates of the undated rows that no earlier version of their partition has."""
-    new = (F.col(batch.contract.partition) == F.lit(UNDATED)) & ~F.col(SOURCE_FILE).isin(*batch.judged)
-    found = aggregate(replace(checked, frame=checked.frame.where(new)), batch.contract)
+    """The aggregates of the undated rows but for those that their live version has refused."""
+    frame = checked.frame.where(F.col(batch.contract.partition) == F.lit(UNDATED))
+    new = frame.where(~(checked.refused & F.coalesce(JUDGED, F.lit(False))))
+    found = aggregate(replace(checked, frame=new), batch.contract)
     return found[0] if found else empty_row(UNDATED, checked, batch.contract)
 
 

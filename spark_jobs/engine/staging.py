@@ -29,6 +29,7 @@ from infra.partitions import QUARANTINE_SUFFIX
 from spark_jobs.engine.row_checks import CheckedRows
 
 SOURCE_FILE, SOURCE_ROW, SOURCE_JSON = "_source_file", "_source_row", "_source_json"
+JUDGED = "_judged"  # of a landed row without a date: the live version has refused it
 FAULT_KEY = "fault"  # of the JSON of a landed row that could not be read: what is wrong with it
 
 

@@ -11,31 +11,32 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from functools import cached_property
 
 from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
 
 from common.sentences import some_of
-from infra.contracts import UNDATED
+from infra.contracts import UNDATED, quarantine_contract
 from infra.lake import Lake, current_keys
-from infra.ledger import Ledger, Stop, named_contents, named_input, short_hash
-from infra.partitions import run_key, stand_in
+from infra.ledger import Ledger, Stop, named_input, named_inputs
+from infra.partitions import QUARANTINE_SUFFIX, run_key, stand_in
 from infra.profile import Profile, code_commit
 from infra.quality import import_ahead
 from spark_jobs.engine.commit import Batch, JobReport, Stopped, commit
-from spark_jobs.engine.job import config_hash, on_days
+from spark_jobs.engine.job import config_hash, on_days, read_files
 from spark_jobs.engine.plan import days_between
 from spark_jobs.engine.spark import spark_session
-from spark_jobs.engine.staging import SOURCE_FILE, SOURCE_ROW
+from spark_jobs.engine.staging import JUDGED, SOURCE_FILE, SOURCE_JSON, SOURCE_ROW
 from spark_jobs.ingest.catalogue import Catalogue
 from spark_jobs.ingest.fresh import Fresh, FreshReader, content_of
 from spark_jobs.ingest.holdings import Holdings, memory, take_stock
 from spark_jobs.ingest.reading import read_landing
 from spark_jobs.ingest.typing_rules import typed_rows, typing_rules
-from spark_jobs.landing.files import LandingFile, landing_files, nothing_landed
+from spark_jobs.landing.files import Found, LandingFile, landing_files, nothing_landed
 from spark_jobs.landing.read import TALLY
 from spark_jobs.landing.tables import TABLES, Landed
 
@@ -98,7 +99,7 @@ class _Ingest:
         try:
             contents = known | set(map(content_of, fresh.contents.values()))
             readable = [file for file in found.files if content_of(file) in contents]
-            used = {day: named_contents(commit.inputs) for day, commit in self.ledger.committed(name).items()}
+            used = {day: named_inputs(commit.inputs) for day, commit in self.ledger.committed(name).items()}
             stock = take_stock(readable, remembered, fresh.days, used)
             # Before anything is published: a content that a commit names and nobody remembers counts as replaced.
             self.ledger.landings.record(name, *memory(stock, remembered, fresh.contents.values()))
@@ -112,12 +113,14 @@ class _Ingest:
             report,
             stopped=tuple(replace(stop, files=waiting.get(stop.partition, ())) for stop in report.stopped),
             problems=tuple(file.problem for file in fresh.left_out),
-            messages=(*fresh.messages(name), *self._forgotten(stock), *report.messages),
+            messages=(*fresh.messages(name), *self._forgotten(stock, found), *report.messages),
         )
 
-    def _forgotten(self, stock: Holdings) -> Iterator[str]:
-        for file in stock.forgotten:
-            yield f"{self.table.table}: {file} is gone, and nothing of it was in the table"
+    def _forgotten(self, stock: Holdings, found: Found) -> Iterator[str]:
+        delivered_again = found.problems.keys() | {file.name for file in found.files}
+        for name, days in stock.forgotten.items():
+            if name not in delivered_again:
+                yield f"{self.table.table}: {name} is gone; nothing of it was in the table of {some_of(days)}"
 
     def _nothing_landed(self) -> JobReport:
         name = self.table.table
@@ -199,7 +202,7 @@ class _Ingest:
         return [
             Stop(day, keys[day], "built with an earlier catalogue or ingest", "", inputs)
             for day in sorted(days & committed.keys())
-            if named_contents(inputs := _inputs(stock, day)) == named_contents(committed[day].inputs)
+            if _contents(inputs := _inputs(stock, day)) == _contents(committed[day].inputs)
         ]
 
     def _waiting(self, days: Sequence[date]) -> tuple[str, ...]:
@@ -223,7 +226,7 @@ class _Ingest:
             return []
         committed = self.ledger.committed(self.table.table)
         closed = [day for day in stock.days if day < first and day != UNDATED and day in committed]
-        return [day for day in closed if named_contents(committed[day].inputs) != named_contents(_inputs(stock, day))]
+        return [day for day in closed if _contents(committed[day].inputs) != _contents(_inputs(stock, day))]
 
     def _quiet_days(self, stock: Holdings, first: date | None, last: date | None) -> list[date]:
         """Days of the range on which nothing happened: rows of a later day have landed, so they are not just late."""
@@ -244,6 +247,8 @@ class _Ingest:
         if self.catalogue:
             rows = self.catalogue.mark(self.spark, rows, contract.partition, list(todo))
             rules = (*rules, *self.catalogue.rules)
+        if UNDATED in todo:
+            rows = self._mark_judged(rows)
         batch = Batch(
             contract=contract,
             frame=rows,
@@ -255,17 +260,23 @@ class _Ingest:
             rules=rules,
             tie_break=(SOURCE_FILE, SOURCE_ROW),
             landed=True,
-            judged=self._judged_undated(stock),
             needed=self.table.stands_in,
         )
         return commit(batch, self.lake, self.ledger)
 
-    def _judged_undated(self, stock: Holdings) -> frozenset[str]:
-        """The files that the undated partition is made of already."""
-        committed = self.ledger.committed(self.table.table).get(UNDATED)
-        used = named_contents(committed.inputs) if committed else frozenset()
-        return frozenset(holding.name for holding in stock.of(UNDATED) if short_hash(holding.sha256) in used)
+    def _mark_judged(self, rows: DataFrame) -> DataFrame:
+        """Add `JUDGED`, true for the undated rows that the live version refused."""
+        quarantine = f"{self.table.table}{QUARANTINE_SUFFIX}"
+        files = [file for file in self.lake.files(quarantine) if file.partition == UNDATED]
+        before = read_files(self.spark, quarantine_contract(self.table.contract), files)
+        place = {"source_file": SOURCE_FILE, "source_row": SOURCE_ROW, "row_json": SOURCE_JSON}
+        judged = before.select(*[before[name].alias(column) for name, column in place.items()]).distinct()
+        return rows.join(judged.withColumn(JUDGED, F.lit(True)), list(place.values()), "left")
 
 
 def _inputs(stock: Holdings, day: date) -> tuple[str, ...]:
     return tuple(named_input(holding.name, holding.sha256) for holding in stock.of(day))
+
+
+def _contents(inputs: Iterable[str]) -> Set[str]:
+    return named_inputs(inputs).keys()

@@ -367,6 +367,37 @@ def test_judgments_without_a_day_are_of_items_of_any_delivery_and_dated_ones_of_
     assert new_shop.refused("judgments") == {("judgments/dated.csv", 201): "item_known"}
 
 
+def test_judgments_without_a_day_whose_items_are_gone_from_all_deliveries_stop_and_the_old_ones_stay(
+    new_shop: Shop,
+) -> None:
+    new_shop.put("items.csv", [{"item_id": f"i{n}", "title": f"Item {n}"} for n in range(40)])
+    new_shop.ingest("items")
+    new_shop.put("judgments.csv", [{"query": "q", "item_id": f"i{n}", "grade": 1} for n in range(40)])
+    new_shop.ingest("judgments")
+    new_shop.put("items.csv", [{"item_id": f"i{n}", "title": f"Item {n}"} for n in range(100, 140)])
+    new_shop.ingest("items")
+    report = new_shop.ingest("judgments")
+    assert report.exit_code == EXIT_DATA
+    assert "40 of 40 rows are bad (100.0%, at most 2.0%), most often by rule item_known" in report.refusals[0]
+    assert any("40 refused by rule item_known in judgments.csv" in line for line in report.messages)
+    assert len(new_shop.rows("judgments")) == 40
+
+
+@pytest.mark.parametrize("names", [("b", "a"), ("a", "b")])
+def test_a_second_undated_catalogue_of_the_same_items_displaces_nothing_in_silence(
+    new_shop: Shop, names: tuple[str, str]
+) -> None:
+    old, new = names
+    new_shop.put(f"items/{old}.csv", [{"item_id": f"i{n}", "title": "old"} for n in range(40)])
+    new_shop.ingest("items")
+    new_shop.put(f"items/{new}.csv", [{"item_id": f"i{n}", "title": "new"} for n in range(40)])
+    report = new_shop.ingest("items")
+    assert [stop.partition for stop in report.stopped] == [UNDATED]
+    assert "40 of 80 rows are bad" in report.stopped[0].why
+    assert f"40 refused by rule unique_key in items/{max(names)}.csv" in "\n".join(report.messages)
+    assert {row["title"] for row in new_shop.rows("items")} == {"old"}
+
+
 def test_a_judgment_of_no_day_waits_for_the_item_of_a_later_delivery(new_shop: Shop) -> None:
     new_shop.put("items/1.csv", [{"item_id": "a", "title": "Item a", "snapshot_date": "2024-03-01"}])
     new_shop.ingest("items")

@@ -267,8 +267,51 @@ def test_a_stopped_file_that_is_mended_under_another_name_is_not_asked_for_again
     shop.put("events/b-fixed.csv", second_day(12))
     report = shop.ingest()
     assert ([w.rows_in for w in report.published], report.stopped) == ([12], ())
-    assert "events: events/b.csv is gone, and nothing of it was in the table" in report.messages
+    assert f"events: events/b.csv is gone; nothing of it was in the table of {DAY2}" in report.messages
     assert shop.ledger.unsettled("events") == []
+
+
+def test_what_was_replaced_stays_where_the_replacement_is_gone_before_it_was_built(shop: Shop) -> None:
+    path = shop.put("events/a.csv", many_good_events())
+    shop.ingest()
+    shop.put("events/a.csv", [event(user_id=f"w{n}", item_id="i404") for n in range(30)])
+    assert [stop.partition for stop in shop.ingest().stopped] == [DAY1]
+    path.unlink()
+    for _ in range(2):
+        report = shop.ingest()
+        assert report.published == ()
+        assert "events/a.csv holds rows of it and is gone or unreadable; put it back" in report.refusals[0]
+    assert len(shop.rows()) == 30
+    shop.put("events/a.csv", many_good_events(20))
+    assert [w.rows_in for w in shop.ingest().published] == [20]
+
+
+def test_of_a_file_that_is_gone_only_the_days_that_it_is_in_are_kept_and_counted(shop: Shop) -> None:
+    path = shop.put(
+        "events/a.csv",
+        [*many_good_events(), *(event(user_id=f"w{n}", item_id="i404", event_time="2024-03-02") for n in range(10))],
+    )
+    assert [stop.partition for stop in shop.ingest().stopped] == [DAY2]
+    path.unlink()
+    report = shop.ingest()
+    assert (report.exit_code, report.published) == (0, ())
+    assert f"events: events/a.csv is gone; nothing of it was in the table of {DAY2}" in report.messages
+    assert shop.ledger.unsettled("events") == []
+    shop.put("events/b.csv", second_day(10))
+    report = shop.ingest()
+    assert {w.partition: w.rows_in for w in report.published} == {DAY2: 10}
+    assert "is gone" not in "\n".join(report.messages)
+    assert (shop.ledger.unsettled("events"), shop.ledger.reconcile()) == ([], [])
+    shop.put("events/a.csv", [*many_good_events(), *second_day(12)])  # other content of that name
+    assert {w.partition: w.rows_in for w in shop.ingest().published} == {DAY1: 30, DAY2: 22}
+
+
+def test_a_known_file_that_comes_broken_is_not_called_gone(shop: Shop) -> None:
+    shop.put("events/a.csv", many_good_events())
+    shop.put("events/b.csv", [event(user_id=f"w{n}", item_id="i404", event_time="2024-03-02") for n in range(10)])
+    shop.ingest()
+    shop.put_text("events/b.csv", "colour\nred\n")
+    assert "gone" not in "\n".join(shop.ingest().lines())
 
 
 def test_a_range_that_does_not_cover_a_stopped_day_says_that_it_was_delivered_again(shop: Shop) -> None:

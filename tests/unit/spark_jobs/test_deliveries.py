@@ -5,6 +5,7 @@ A landing folder, the ledger's memory and the days of a table, without Spark: a 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
@@ -31,8 +32,7 @@ class Deliveries(RuleBasedStateMachine):
         self.taken: dict[str, str] = {}
         self.days: dict[str, frozenset[date]] = {}
         self.remembered: list[Remembered] = []
-        self.table: dict[date, frozenset[str]] = {}
-        self.replaced: set[str] = set()  # contents a name of which held another one at a run, while they lay nowhere
+        self.table: dict[date, dict[str, str]] = {}
 
     @rule(name=_NAMES, days=_DAYS)
     def deliver(self, name: str, days: frozenset[date]) -> None:
@@ -65,30 +65,29 @@ class Deliveries(RuleBasedStateMachine):
         readable = [LandingFile(name, Path(name), content) for name, content in sorted(self.folder.items())]
         known = {entry.sha256 for entry in self.remembered}
         fresh = {content: self.days[content] for content in self.folder.values() if content not in known}
-        taken_over = {e.sha256 for e in self.remembered if self.folder.get(e.name, e.sha256) != e.sha256}
-        self.replaced = (self.replaced | taken_over) - set(self.folder.values())
         stock = take_stock(readable, self.remembered, fresh, self.table)
         for day in set(stock.days) & asked:
-            made_of = frozenset(holding.sha256 for holding in stock.of(day))
-            lost = self.table.get(day, frozenset()) - made_of
-            assert lost <= self.replaced, "rows of a file that nobody replaced left the table"
+            made_of = {holding.sha256: holding.name for holding in stock.of(day)}
             if not stock.out_of_reach(day):
+                for content, name in self.table.get(day, {}).items():
+                    assert content in made_of or name in self.folder, "rows of a file that nobody replaced are lost"
                 self.table[day] = made_of
         entries = [
             Remembered(f.name, f.sha256, 1, dict.fromkeys(fresh[f.sha256], 1)) for f in readable if f.sha256 in fresh
         ]
-        new, forget = memory(stock, self.remembered, entries)
-        self.remembered = [e for e in self.remembered if e.name not in forget | {n.name for n in new}] + new
+        new, forget, gone = memory(stock, self.remembered, entries)
+        kept = [e for e in self.remembered if e.name not in forget | {n.name for n in new}]
+        self.remembered = [replace(entry, there=entry.name not in gone) for entry in kept + new]
 
     @invariant()
     def what_lies_there_is_in_the_table_after_a_run_of_all_days(self) -> None:
         """On a copy of the state: all that lies there is in its days, but for those that wait for a file."""
-        before = (dict(self.table), list(self.remembered), set(self.replaced))
+        before = (dict(self.table), list(self.remembered))
         self.run(frozenset(DAYS))
-        waits = {day for day, made_of in self.table.items() if not made_of <= set(self.folder.values())}
+        waits = {day for day, made_of in self.table.items() if not made_of.keys() <= set(self.folder.values())}
         for content in self.folder.values():
             assert self.days[content] - waits <= {day for day in DAYS if content in self.table.get(day, ())}
-        self.table, self.remembered, self.replaced = before
+        self.table, self.remembered = before
 
 
 Deliveries.TestCase.settings = settings(max_examples=300, stateful_step_count=20, deadline=None)
