@@ -141,7 +141,8 @@ def _counts(contract: Contract) -> str:
     """One line per partition: its rows, those that go on, those that broke each rule, and what expectations ask for."""
     counts = {"partition": _quoted(contract.partition), "rows_in": "count(*)", "rows_out": f"count(*) {_GOOD}"}
     for n, rule in enumerate(rules_of(contract)):
-        counts[f"rule_{rule.name}"] = f"count(*) FILTER (WHERE _broken_{n})"
+        going_on = f" AND {_RULE} IS NULL" * (rule.level == "warn")  # nobody is warned of a row that does not
+        counts[f"rule_{rule.name}"] = f"count(*) FILTER (WHERE _broken_{n}{going_on})"
     counts[f"rule_{UNIQUE_KEY}"] = f"count(*) FILTER (WHERE {_RULE} = '{UNIQUE_KEY}')"
     for name, (measure, column) in asked_measures(contract).items():
         counts[name] = _MEASURES[measure].format(_quoted(column), _GOOD)

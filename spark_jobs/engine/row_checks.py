@@ -131,8 +131,10 @@ def _partition_row(day: date, groups: list[dict[str, Any]], checked: CheckedRows
         levels = {rule.level for rule in failed}
         if levels <= {"warn"}:
             good.append(group)
-        elif "fail" not in levels:
-            dropped += group["rows"]
+        else:
+            # Nobody is warned of a row that does not go on.
+            failed = [rule for rule in failed if rule.level != "warn"]
+            dropped += 0 if "fail" in levels else group["rows"]
         for rule in failed:
             counts[rule.name] += group["rows"]
     rows_in, rows_out = (sum(group["rows"] for group in part) for part in (groups, good))

@@ -13,7 +13,7 @@ import pytest
 from infra import dbt
 from infra.contracts import all_contracts
 from infra.lake.export import _COMMITS, _RULES, view_statement
-from infra.ledger import LandingFile, Ledger, LeftOut, Stop
+from infra.ledger import LandingFile, Ledger, LeftOut, Stop, named_input
 from infra.profile import load_profile
 from infra.report.page import write_report
 from infra.report.sections import SECTIONS
@@ -56,7 +56,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     landings.record_left_out("events", [LeftOut("events", "events/x.csv", f"events/x.csv is compressed.\n{EVIL}")])
     landings.record("events", [LandingFile("events/y.csv", "hash", 7, {date(2018, 2, 1): 3, date(2018, 2, 3): 4})])
     landings.record("intents", [LandingFile("intents.csv", "hash", 5, {date(2018, 2, 1): 5})])
-    ledger.stops.replace("events", [date(2018, 2, 3)], [Stop(date(2018, 2, 3), "key", "2 of 4 rows are bad")])
+    stop = Stop(date(2018, 2, 3), "key", "2 of 4 rows are bad", "judge", (named_input("events/y.csv", "hash"),))
+    ledger.stops.replace("events", [stop.day], [stop])
     ledger.stops.replace("items", [date(2018, 1, 4)], [Stop(date(2018, 1, 4), "key", f"3 of 4 rows are bad {EVIL}")])
     write_report(profile, views)
     return home

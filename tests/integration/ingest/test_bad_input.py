@@ -429,8 +429,10 @@ def test_a_row_that_cannot_be_read_is_counted_by_that_rule_alone(shop: Shop) -> 
 def test_a_warning_is_told_with_what_it_asks_for(shop: Shop) -> None:
     shop.put("items.csv", [{"item_id": str(n), "title": f"Item {n}"} for n in range(1, 10)])
     shop.ingest("items")
-    shop.put("events.csv", [event(user_id=f"u{n}", item_id="1.0") for n in range(20)])
+    good = [event(user_id=f"u{n}", item_id="1.0") for n in range(20)]
+    shop.put("events.csv", [*good, event(user_id="w", item_id="1.0", event_type="stare")])
     text = "\n".join(shop.ingest().lines())
+    assert "review_is_rated" not in text
     assert "20 warned of by rule item_id_is_whole. item_id is written without .0; 1029.0 is read as 1029." in text
 
 

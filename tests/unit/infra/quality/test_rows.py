@@ -72,6 +72,14 @@ def test_a_last_place_that_breaks_a_rule_is_refused_alone(profile: Profile, chan
     assert broken[rule] == 1
 
 
+def test_nobody_is_warned_of_a_row_that_is_refused(profile: Profile) -> None:
+    warned = dataclasses.replace(CONTRACT, row_rules=(*CONTRACT.row_rules, RowRule("short", "rank < 3", "warn", "")))
+    rows = [*listed("ann", 4), {**listed("bob", 1)[0], "rank": 4, "role": "intern"}]
+    found = check_table(profile, warned, pa.Table.from_pylist(rows, schema=SCHEMA))
+    assert {r.rule: r.rows_failed for r in found.results[DAY]}["short"] == 2
+    assert len(found.refused) == 1
+
+
 def test_a_row_that_is_refused_anyway_makes_no_other_a_duplicate(profile: Profile) -> None:
     rows = [row for user in range(10) for row in listed(f"u{user}")]
     found = checked(profile, [{**rows[3], "item_id": "other", "role": "intern"}, *rows])
