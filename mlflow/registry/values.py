@@ -110,9 +110,9 @@ def read_values(files: Sequence[Path]) -> pd.DataFrame:
     table = pa.concat_tables(parts or [_compact(_NOTHING)]).unify_dictionaries().combine_chunks()
     frame = table.drop_columns("slices").to_pandas()
     joined = table["slices"].combine_chunks()
-    frame["slices"] = pd.Categorical.from_codes(
-        joined.indices.to_numpy(), pd.Index(list(map(_slices, joined.dictionary.to_pylist())), tupleize_cols=False)
-    )
+    slices = [tuple(each.split(_BETWEEN)) if each else () for each in joined.dictionary.to_pylist()]
+    categories = pd.Index(slices, tupleize_cols=False)
+    frame["slices"] = pd.Categorical.from_codes(joined.indices.to_numpy(), categories)
     if np.isinf(frame["value"]).any():
         raise DataError("A value is infinite.", where=where, why="A sample that was not scored has a null.")
     if twice := int(frame.duplicated(_WORDS).sum()):
@@ -136,10 +136,6 @@ def _compact(rows: pa.Table) -> pa.Table:
     words = {name: rows[name].cast(pa.string()) for name in _WORDS} | {"slices": joined}
     found = {name: column.dictionary_encode() for name, column in words.items()}
     return pa.table(found | {"value": rows["value"].cast(pa.float64())})
-
-
-def _slices(joined: str) -> tuple[str, ...]:
-    return tuple(joined.split(_BETWEEN)) if joined else ()
 
 
 def models_of(values: pd.DataFrame, split: str) -> list[str]:

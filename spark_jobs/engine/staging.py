@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pyspark import TaskContext
-from pyspark.sql import Column, DataFrame
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.types import StructType
 
@@ -65,14 +65,10 @@ def refused_rows(contract: Contract, checked: CheckedRows) -> DataFrame:
         F.col(contract.partition),
         checked.first_broken.alias("rule"),
         key.alias("key_json"),
-        (F.col(SOURCE_JSON) if landed else _row_json(contract)).alias("row_json"),
+        (F.col(SOURCE_JSON) if landed else F.to_json(F.struct(*contract.names))).alias("row_json"),
         (F.col(SOURCE_FILE) if landed else F.lit(None).cast("string")).alias("source_file"),
         (F.col(SOURCE_ROW) if landed else F.lit(None).cast("bigint")).alias("source_row"),
     )
-
-
-def _row_json(contract: Contract) -> Column:
-    return F.to_json(F.struct(*contract.names))
 
 
 def _write(

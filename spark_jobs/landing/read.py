@@ -50,10 +50,6 @@ def tally_of(text: str) -> Tally:
     return Tally(records, DataError(**problem) if problem else None)
 
 
-def _text_of(tally: Tally) -> str:
-    return json.dumps((tally.records, tally.problem and tally.problem.parts))
-
-
 def batches(file: LandingFile, wanted: Wanted) -> Iterator[pa.RecordBatch]:
     """All records of a file, then its tally.
 
@@ -79,7 +75,7 @@ def batches(file: LandingFile, wanted: Wanted) -> Iterator[pa.RecordBatch]:
         # A file that our reader stumbles over must not keep the other files out.
         why = f"{type(error).__name__}: {error}"
         problem = DataError(f"{file.name} cannot be read.", why=why, do="Deliver it anew.")
-    tally = _text_of(Tally(records, problem))
+    tally = json.dumps((records, problem and problem.parts))
     yield pa.RecordBatch.from_pylist([{FILE: file.name, TALLY: tally}], schema(wanted))
 
 

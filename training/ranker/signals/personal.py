@@ -6,9 +6,8 @@ from typing import Self
 
 import numpy as np
 import scipy.sparse as sp
-from numpy.typing import NDArray
 
-from training.ranker.signals.base import Arrays, Ints, Learnt, Questions, Said, Stored, Table
+from training.ranker.signals.base import Arrays, Learnt, Questions, Said, Stored, Table
 
 
 class Personal(Stored):
@@ -41,7 +40,8 @@ class Personal(Stored):
         for known in asked.known():
             items, first_from_end, own = np.unique(known[::-1], return_index=True, return_inverse=True)
             ages = np.arange(len(known))
-            weights = np.bincount(own, self._weights(ages), minlength=len(items)).astype(np.float64)
+            shares = np.exp2(-ages / self.half_life) if self.half_life else np.ones(len(ages))
+            weights = np.bincount(own, shares, minlength=len(items)).astype(np.float64)
             if not self.half_life:
                 weights += (len(known) - first_from_end) / (1.0 + len(known))
             rows.append(items)
@@ -49,9 +49,6 @@ class Personal(Stored):
             starts.append(starts[-1] + len(items))
         shape = (len(asked), self.catalogue)
         return Table(sp.csr_array((np.concatenate(values), np.concatenate(rows), starts), shape=shape))
-
-    def _weights(self, ages: Ints) -> NDArray[np.float64]:
-        return np.exp2(-ages / self.half_life) if self.half_life else np.ones(len(ages))
 
     def arrays(self) -> Arrays:
         """See `Signal.arrays`."""
