@@ -45,12 +45,10 @@ def bench_tokenizer() -> dict[str, Any]:
     if data is None or not (Path(data) / FOLDERS["beauty"]).is_dir():
         return {"skipped": "PLUMBLINE_SHARED_DATA names no folder with amazon-beauty"}
     figures: dict[str, Any] = {}
-    declared = load_pipeline("generative_rec", "demo").stages
-    presets = {stage.name: dict(stage.config["demo"]) for stage in declared if stage.name in _STAGES}
     with tempfile.TemporaryDirectory() as folder:
         for name, text in _SETS.items():
             write_tables(name, Path(data), Path(folder, name))
-            figures |= {f"{name}.{key}": value for key, value in _run(Path(folder, name), presets, text).items()}
+            figures |= {f"{name}.{key}": value for key, value in _run(Path(folder, name), _presets(), text).items()}
     return {"ours": figures["beauty.scid_tokenizer.seconds"], "unit": "s", "runs": 1, "origin": "real", **figures}
 
 
@@ -134,3 +132,9 @@ def _run(folder: Path, presets: Mapping[str, Mapping[str, Any]], text: Mapping[s
         names += [name for name in result.metrics if "recall@" in name]
         figures |= {name: result.metrics[name] for name in names if name in result.metrics}
     return figures
+
+
+def _presets() -> dict[str, dict[str, Any]]:
+    """The demo settings of the stages, as the pipeline declares them."""
+    declared = load_pipeline("generative_rec", "demo").stages
+    return {stage.name: dict(stage.config["demo"]) for stage in declared if stage.name in _STAGES}
