@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Select, and_, func, insert, select
 from common.sentences import some_of
 from infra.database import open_database, transaction
 from infra.errors import EXIT_SUPERSEDED, PlumblineError
-from infra.ledger.landings import Landings, delivered, named_inputs, short_hash
+from infra.ledger.landings import LandingFile, Landings, delivered, named_inputs, short_hash
 from infra.ledger.schema import METADATA, attempt_partitions, attempts, commits, rule_results
 from infra.ledger.stops import Stop, Stops
 from infra.partitions import Attempt, Commit, PartitionWrite, RuleResult, stands_in
@@ -156,24 +156,19 @@ class Ledger:
     def unsettled(self, asset: str) -> list[Unsettled]:
         """The days of an asset that are not in its table as they were delivered, in order."""
         committed, stops = self.committed(asset), self.stops.of(asset)
+        landings = self.landings.files(asset)
         # Of two names of one content, one that is there counts.
-        landings = sorted(self.landings.files(asset), key=lambda file: file.there)
-        files = {short_hash(file.sha256): file for file in landings}
-        used = {day: named_inputs(commit.inputs).keys() for day, commit in committed.items()}
-        landed: dict[date, set[str]] = {day: set() for day in (*committed, *stops)}
-        for content, file in files.items():
-            for day in file.rows:
-                if file.there or content in used.get(day, ()):
-                    landed.setdefault(day, set()).add(content)
+        files = {short_hash(file.sha256): file for file in sorted(landings, key=lambda file: file.there)}
+        used = {day: named_inputs(commit.inputs) for day, commit in committed.items()}
+        landed = _landed(landings, used)
         found = []
-        for day, contents in sorted(landed.items()):
-            commit, stop = committed.get(day), stops.get(day)
+        for day in sorted({*landed, *stops}):
+            contents, commit, stop = landed.get(day, set()), committed.get(day), stops.get(day)
             told = stop if stop and _holds(stop, commit) and named_inputs(stop.inputs).keys() == contents else None
-            new = contents - used.get(day, set())
-            changed = contents != used[day] if files and commit else bool(contents)
-            if told or changed:
-                names = () if told and not told.judge else tuple(sorted(files[each].name for each in new))
-                records = sum(files[each].rows[day] for each in contents)
+            if told or contents != used.get(day, {}).keys():
+                new = () if told and not told.judge else contents - used.get(day, {}).keys()
+                names = tuple(sorted(files[each].name for each in new))
+                records = sum(files[each].rows[day] for each in contents if each in files)
                 found.append(Unsettled(asset, day, commit is not None, records, names, told.why if told else ""))
         return found
 
@@ -228,6 +223,20 @@ class Ledger:
                 fields = {name: row[name] for name in _FIELDS} | {"inputs": tuple(row["inputs"])}
                 found.append(Commit(**fields, rules=tuple(rules.get(row["id"], ()))))
         return found
+
+
+def _landed(files: Sequence[LandingFile], used: Mapping[date, Mapping[str, str]]) -> dict[date, set[str]]:
+    """The contents that each day is to be made of: those that are there, and of others what the day is made of now,
+    unless other content lies under their name."""
+    names, known = {file.name for file in files if file.there}, {short_hash(file.sha256) for file in files}
+    landed = {
+        day: {content for content, name in made_of.items() if content in known or name not in names}
+        for day, made_of in used.items()
+    }
+    for file in files:
+        for day in file.rows if file.there else ():
+            landed.setdefault(day, set()).add(short_hash(file.sha256))
+    return landed
 
 
 def _holds(stop: Stop, commit: Commit | None) -> bool:

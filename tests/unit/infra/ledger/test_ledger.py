@@ -207,6 +207,24 @@ def test_a_stopped_day_says_why_until_it_is_committed_or_asked_again_without_a_s
     assert _said(ledger) == {}
 
 
+def test_of_a_file_that_is_gone_the_days_count_that_it_is_in(ledger: Ledger) -> None:
+    ledger.landings.record("events", [_landed("a.csv", "a" * 64, {0: 2, 1: 3})], gone=["a.csv"])
+    inputs = (named_input("a.csv", "a" * 64),)
+    ledger.record(ledger.open_attempt("events", [day(0)]), [_write(0, rows_in=2, inputs=inputs)], 1)
+    assert _said(ledger) == {}
+    assert [file.there for file in ledger.landings.files("events")] == [False]
+
+
+def test_a_replaced_file_whose_replacement_is_gone_too_is_told_with_what_the_ingest_says(ledger: Ledger) -> None:
+    inputs = (named_input("a.csv", "a" * 64),)
+    ledger.record(ledger.open_attempt("events", [day(0)]), [_write(0, inputs=inputs)], 1)
+    ledger.landings.record("events", [_landed("b.csv", "b" * 64, {1: 3})])
+    ledger.stops.replace("events", [day(0)], [Stop(day(0), "k", "a.csv is gone", "", inputs)])
+    assert _said(ledger)[day(0)] == (True, 0, "a.csv is gone")
+    ledger.landings.record("events", [_landed("a.csv", "c" * 64, {1: 3})])
+    assert _said(ledger)[day(0)] == (True, 0, "built before a file of it was replaced")
+
+
 def test_good_rows_that_stand_in_settle_no_stop(ledger: Ledger) -> None:
     ledger.stops.replace("items", [day(0)], [Stop(day(0), "k", "too many bad")])
     ledger.record(ledger.open_attempt("items", [day(0)]), [_write(0, stand_in("k"))], 1)
