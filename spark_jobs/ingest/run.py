@@ -111,7 +111,10 @@ class _Ingest:
         waiting = {one.day: one.files for one in self.ledger.unsettled(name)} if report.stopped else {}
         return replace(
             report,
-            stopped=tuple(replace(stop, files=waiting.get(stop.partition, ())) for stop in report.stopped),
+            stopped=tuple(
+                replace(stop, files=waiting.get(stop.partition, ()))
+                for stop in sorted(report.stopped, key=lambda stop: stop.partition)
+            ),
             problems=tuple(file.problem for file in fresh.left_out),
             messages=(*fresh.messages(name), *self._forgotten(stock, found), *report.messages),
         )
@@ -158,9 +161,8 @@ class _Ingest:
         settled = {day for day, key in keys.items() if live.get(day) == key}
         passed_over = self._passed_over(stock, keys, other - asked)
         self.ledger.stops.replace(name, {*asked, *settled, *(stop.day for stop in passed_over)}, [*stops, *passed_over])
-        told = tuple(
-            f"{name}: {day} is built again: its landing files have changed since its run" for day in sorted(late)
-        )
+        again = sorted(late & {write.partition for write in report.published})
+        told = tuple(f"{name}: {day} is built again: its landing files have changed since its run" for day in again)
         messages = (*told, *report.messages, *self._waiting(sorted(other - asked)), *self._strangers(report))
         return replace(report, messages=messages)
 
