@@ -54,7 +54,8 @@ def write_failing_keys(
 def _untold(refused: pa.Table, told: Sequence[str]) -> pa.Table:
     place = ["source_file", "source_row", "row_json"]
     known = pq.read_table(list(told), columns=place, partitioning=None)
-    return refused.join(known, place, join_type="left anti")
+    untold = refused.join(known, place, join_type="left anti")
+    return untold.select(refused.column_names).cast(refused.schema)
 
 
 def _summary(refused: pa.Table) -> list[Refusal]:

@@ -331,11 +331,12 @@ def test_a_range_that_does_not_cover_a_stopped_day_says_that_it_was_delivered_ag
 def test_rows_without_a_day_are_judged_with_the_files_that_bring_them_and_told_once(shop: Shop) -> None:
     for number in range(1, 5):
         rows = [event(user_id=f"u{n}", event_time=f"2024-03-0{number}T10:00:00Z") for n in range(12)]
-        shop.put(f"events/{number}.csv", [*rows, event(event_time="nope")])
+        dated = {**rows[0], "user_id": "d", "event_type": "stare"}
+        shop.put(f"events/{number}.csv", [*rows, event(event_time="nope"), dated])
         report = shop.ingest()
-        assert (report.exit_code, [w.rows_in for w in report.published]) == (0, [number, 12])
+        assert (report.exit_code, [w.rows_in for w in report.published]) == (0, [number, 13])
         refused = [line for line in report.messages if "refused by rule" in line]
-        assert [f"events/{number}.csv, first in row 13" in line for line in refused] == [True]
+        assert [f"in events/{number}.csv, first in row 1" in line for line in refused] == [True, True]
     shop.put("events/5.csv", [event(event_time="nope", user_id=f"u{n}") for n in range(9)])
     (stop,) = shop.ingest().stopped
     assert stop.why.startswith("9 of 9 rows are bad")
