@@ -93,13 +93,11 @@ class Catalogue:
         ]
         if bad:
             rows = read_files(spark, quarantine_contract(contract), bad)
-            ids = F.get_json_object("key_json", "$.item_id")
             dates = F.when(F.col("snapshot_date") == UNDATED, F.array(*[F.lit(day) for day in deliveries])).otherwise(
                 F.array("snapshot_date")
             )
-            refused = rows.select(F.explode(dates).alias("snapshot_date"), "key_json", "row_json").select(
-                "snapshot_date", ids.alias("item_id"), F.lit(False).alias(_KNOWN)
-            )
+            item = F.get_json_object("key_json", "$.item_id").alias("item_id")
+            refused = rows.select(F.explode(dates).alias("snapshot_date"), item, F.lit(False).alias(_KNOWN))
             known = known.unionByName(refused)
         if any_too:
             known = known.withColumn("snapshot_date", F.explode(F.array("snapshot_date", F.lit(_ANY))))
