@@ -7,7 +7,8 @@ choices, stopped and been calibrated on the validation part, by which an aligned
 its gate: validation is kind to what follows the ranker, and only test says what it is worth (docs/LOG.md). Its signals
 of the early days, which have not seen the answers, are not packaged. Who asks avoids what can be avoided: a history
 does not say whose it is, as what is known of the user would be the answer itself, and the answer, which is known
-anyway, is not asked about: it is no soft target, earns no more than the hit, and is no measure of what is unlikely.
+anyway, is not asked about: it is no soft target, earns no more than the hit, and is no measure of what is unlikely. Nor
+is what the user took later a soft target. Nobody has seen what follows the end of a training sequence.
 """
 
 from __future__ import annotations
@@ -58,14 +59,24 @@ class RankerView:
             )
         return cls(RankerRow(bundle, bundle.ranker))
 
-    def lists(self, histories: Sequence[History], k: int, within: Collection[str]) -> list[Ranking]:
-        """The first `k` items `within` after each history, with the probability that each is taken next."""
-        return self.row.answer(self._asked(histories), k, within)
+    def lists(
+        self,
+        histories: Sequence[History],
+        k: int,
+        within: Collection[str],
+        left_out: Sequence[Collection[str]] | None = None,
+    ) -> list[Ranking]:
+        """The first `k` items `within` after each history, with the probability that each is taken next.
+
+        `left_out`: items of each question that stand in no list, beside what a shop without repeats leaves out.
+        """
+        return self.row.answer(self._asked(histories, left_out or [()] * len(histories)), k, within)
 
     def chances(self, histories: Sequence[History], items: Sequence[Sequence[str]]) -> list[Floats]:
         """The probabilities of given `items` after each history: [items] each; see `RankerRow.chances`."""
-        return self.row.chances(self._asked(histories), items)
+        return self.row.chances(self._asked(histories, [()] * len(histories)), items)
 
-    def _asked(self, histories: Sequence[History]) -> list[ListRequest]:
+    def _asked(self, histories: Sequence[History], left_out: Sequence[Collection[str]]) -> list[ListRequest]:
         own = self.row.bundle.rank_own
-        return [ListRequest(history, None, frozenset(() if own else history)) for history in histories]
+        pairs = zip(histories, left_out, strict=True)
+        return [ListRequest(history, None, frozenset(() if own else history).union(gone)) for history, gone in pairs]

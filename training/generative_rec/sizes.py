@@ -12,11 +12,12 @@ from training.core.footprint import Decoding, Load
 from training.core.loop import LoopConfig
 from training.core.policy.trainer import PolicyConfig
 from training.core.prompts import Template
-from training.generative_rec.stages import grpo, progressive, scid_tokenizer, semantic_ids, sft
+from training.generative_rec.stages import grpo, listwise, progressive, scid_tokenizer, semantic_ids, sft
 from training.generative_rec.tasks import TEXT_SLOTS, task_templates
 from training.generative_rec.validation import EVAL_BEAMS
 
 Ids = semantic_ids.Config | scid_tokenizer.Config
+Aligned = progressive.Config | listwise.Config | grpo.Config
 
 
 def mentioned(config: Any) -> set[str]:
@@ -32,8 +33,8 @@ def loads(configs: Mapping[str, Any], backbone: str | None = None) -> dict[str, 
     for name, config in configs.items():
         if isinstance(config, sft.Config):
             found[name] = _of_sft(config, configs[config.codes], backbone)
-        elif isinstance(config, progressive.Config | grpo.Config):
-            found[name] = _of_rung(config, configs[config.codes], found[config.start])
+        elif isinstance(config, Aligned):
+            found[name] = _of_aligned(config, configs[config.codes], found[config.start])
     return found
 
 
@@ -66,7 +67,7 @@ def _tokens(task: str, template: Template, config: sft.Config, ids: Ids) -> int:
     return 2 + sum(slots[part] if place % 2 else len(part.encode()) for place, part in parts)
 
 
-def _of_rung(config: progressive.Config | grpo.Config, ids: Ids, start: Load) -> Load:
+def _of_aligned(config: Aligned, ids: Ids, start: Load) -> Load:
     # What a stage hands on is a whole model: its LoRA is merged in, and what trains on it trains all of it.
     item, user, _ = _levels(ids)
     prompt = 1 + user + config.history * item
@@ -74,6 +75,8 @@ def _of_rung(config: progressive.Config | grpo.Config, ids: Ids, start: Load) ->
     batch: LoopConfig | PolicyConfig
     if isinstance(config, grpo.Config):
         answers, batch, reference, beams = config.beams, config.policy, config.kl > 0, config.beams
+    elif isinstance(config, listwise.Config):
+        answers, batch, reference, beams = 1 + config.ranked.top, config.loop, False, EVAL_BEAMS
     else:
         answers, batch, reference, beams = 1 + config.choice.most, config.loop, False, config.choice.beams
     longest = prompt + answers * item

@@ -1,20 +1,18 @@
-"""The ranker's lists as soft targets of SFT, beside the item that was taken.
+"""The ranker's lists as soft targets for list-level SFT, beside the item that was taken.
 
-    q(i | h) = p(i | h)^(1/T) / sum_j p(j | h)^(1/T)      over the ranker's first N items after h, without the answer
-    L        = sum over (h, y) of -log pi(y | h)  +  w sum over ranked h of sum_i q(i | h) (-log pi(i | h))
+    q(i | h) = (1 - w) p(i | h)^(1/T) / sum_j p(j | h)^(1/T)  +  w [i = y]      over the ranker's first N items after h
 
 p are the ranker's calibrated probabilities, T the temperature: towards 0 its first item is all, above 1 the list is
-flatter. (h, y) are the positions of the users' sequences, which the task `sequential` learns; the ranked h are
-`prefixes` of these positions, drawn once with the seed, so that what is asked of the ranker is bounded. Each epoch
-draws one item from q(. | h) for each of them anew (the task `ranked`, w its weight in the mixture): an unbiased
-estimate of the second sum and of its gradient, at the price of one sample a prefix.
+flatter. y is the item that was taken after h, and w its weight (`truth`); after the end of a sequence, where nobody
+knows what comes next, the list is all. Training on q is `core.listwise`.
 
-The answer is in no list: it has its own term, and the ranker has seen it (`ranker_view`).
+In no list is what the user took and h does not hold: the ranker has seen the user take it (`ranker_view`), and would
+put it first for that. What it says of all other items after h it would say when serving.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +21,7 @@ from numpy.typing import NDArray
 from training.core.progress import Progress
 from training.generative_rec.ranker_view import RankerView
 from training.next_item.recommender import Ranking
+from training.next_item.samples import NextItem
 
 Shares = NDArray[np.float64]
 _AT_ONCE = 512
@@ -30,21 +29,47 @@ _AT_ONCE = 512
 
 @dataclass(frozen=True)
 class RankedConfig:
-    """`prefixes`: so many positions at most have a list, of `top` items; `temperature` as T above. INFERRED."""
+    """`top` items of the ranker after a history, `temperature` as T above, `truth` as w. INFERRED."""
 
-    prefixes: int = 20_000
     top: int = 20
     temperature: float = 1.0
+    truth: float = 0.3
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A history of a user (item ids, oldest first), what was taken next, where anybody knows, and what was `later`."""
+
+    user: str
+    history: tuple[str, ...]
+    taken: str | None
+    later: frozenset[str]
 
 
 @dataclass(frozen=True)
 class SoftTarget:
-    """What may come after the first `cut` items of a user's sequence, and how likely: `shares` [items], of sum 1."""
+    """What may come after a history, and how likely: `shares` [items], of sum 1."""
 
-    user: str
-    cut: int
+    asked: Asked
     items: tuple[str, ...]
     shares: Shares
+
+
+def asked_of(sequences: Mapping[str, Sequence[str]], samples: Iterable[NextItem], limit: int, seed: int) -> list[Asked]:
+    """The ends of at most `limit` users' training sequences, drawn with the seed, and the histories of these training
+    samples."""
+    users = list(sequences)
+    drawn = (users[place] for place in np.sort(np.random.default_rng(seed).permutation(len(users))[:limit]))
+    ends = [Asked(user, tuple(sequences[user]), None, frozenset()) for user in drawn]
+    return ends + [
+        Asked(
+            one.user_id,
+            tuple(one.history),
+            one.item_id,
+            frozenset(sequences[one.user_id]).difference(one.history) | {one.item_id},
+        )
+        for one in samples
+    ]
 
 
 def softened(probabilities: Sequence[float], temperature: float) -> Shares:
@@ -55,23 +80,25 @@ def softened(probabilities: Sequence[float], temperature: float) -> Shares:
 
 
 def soft_targets(
-    view: RankerView, sequences: Mapping[str, Sequence[str]], within: Sequence[str], config: RankedConfig, seed: int
+    view: RankerView, asked: Sequence[Asked], within: Sequence[str], config: RankedConfig
 ) -> list[SoftTarget]:
-    """Those of the drawn positions, by user and position; none where the ranker gives every item the probability 0."""
-    positions = [(user, cut) for user, sequence in sequences.items() for cut in range(len(sequence))]
-    drawn = np.sort(np.random.default_rng(seed).permutation(len(positions))[: config.prefixes])
-    asked = [positions[place] for place in drawn.tolist()]
+    """Those of what is asked, in its order; none where no other item is likely."""
     lists = list[Ranking]()
-    with Progress(len(asked), "ranker's lists", "prefix") as progress:
+    with Progress(len(asked), "the ranker", "list") as progress:
         for start in range(0, len(asked), _AT_ONCE):
-            part = [sequences[user][:cut] for user, cut in asked[start : start + _AT_ONCE]]
-            lists += view.lists(part, config.top + 1, within)
+            part = asked[start : start + _AT_ONCE]
+            lists += view.lists([one.history for one in part], config.top, within, [one.later for one in part])
             progress.advance(len(part))
-    found = list[SoftTarget]()
-    for (user, cut), ranking in zip(asked, lists, strict=True):
-        answer = sequences[user][cut]
-        likely = [(item, chance) for item, chance in ranking if item != answer and chance > 0.0][: config.top]
-        if likely:
-            items, chances = zip(*likely, strict=True)
-            found.append(SoftTarget(user, cut, items, softened(chances, config.temperature)))
-    return found
+    found = (_target(one, ranking, config) for one, ranking in zip(asked, lists, strict=True))
+    return [target for target in found if target]
+
+
+def _target(asked: Asked, ranking: Ranking, config: RankedConfig) -> SoftTarget | None:
+    likely = [(item, chance) for item, chance in ranking if chance > 0.0]
+    if not likely:
+        return None
+    items, chances = zip(*likely, strict=True)
+    shares = softened(chances, config.temperature)
+    if asked.taken is None or config.truth == 0.0:
+        return SoftTarget(asked, items, shares)
+    return SoftTarget(asked, (asked.taken, *items), np.array([config.truth, *(1.0 - config.truth) * shares]))

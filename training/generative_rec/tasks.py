@@ -1,8 +1,7 @@
 """The tasks of multi-task SFT: where each finds its samples, and the mixture that one epoch is made of.
 
 Base tasks after LC-Rec; the customer's semantic id in every prompt and the two ways between a customer's text and id
-are Align3GR's (section 1.4); `ranked` learns what the shop's ranker puts first (`soft_targets`). Everything here is
-made from the training part alone.
+are Align3GR's (section 1.4). Everything here is made from the training part alone.
 """
 
 from __future__ import annotations
@@ -22,7 +21,6 @@ from training.core.packing import Samples
 from training.core.prompts import Bindings, Codes, Template, Writer, load_templates
 from training.generative_rec.interactions import early_length
 from training.generative_rec.item_codes import ItemCodes
-from training.generative_rec.soft_targets import SoftTarget
 
 Rng = np.random.Generator
 TITLES_OF_HISTORY = 5
@@ -58,8 +56,7 @@ class Augmentation:
 class Corpus:
     """The training part: `sequences` of item ids by user, oldest first; texts and profiles where there are any.
 
-    `ordered`: whether the order of the items in a sequence matters, see `Augmentation`. `ranked`: what the ranker puts
-    first at some positions of the sequences.
+    `ordered`: whether the order of the items in a sequence matters, see `Augmentation`.
     """
 
     items: ItemCodes
@@ -69,7 +66,6 @@ class Corpus:
     history: int = 20
     augmentation: Augmentation = field(default_factory=Augmentation)
     ordered: bool = False
-    ranked: Sequence[SoftTarget] = ()
 
     def codes(self, items: Sequence[str], last: int | None = None) -> Codes:
         """The tokens of the `last` of these items; of a history if it is not said how many."""
@@ -125,16 +121,6 @@ def _next_items(corpus: Corpus, rng: Rng) -> Iterator[Bindings]:
             yield {**codes, **titles, **corpus.text(target)}
 
 
-def _ranked(corpus: Corpus, rng: Rng) -> Iterator[Bindings]:
-    """An item that the ranker would have put first after each ranked position, drawn by its share."""
-    for one in corpus.ranked:
-        sequence = corpus.sequences[one.user]
-        early = early_length(len(sequence))
-        code = corpus.items.early.get(one.user, ()) if 0 < early <= one.cut else ()
-        target = one.items[rng.choice(len(one.items), p=one.shares)]
-        yield {"user": code, "history": corpus.codes(sequence[: one.cut]), "item": corpus.items.of(target)}
-
-
 def _items(corpus: Corpus, rng: Rng) -> Iterator[Bindings]:
     for item in corpus.items.item_ids:
         yield {"item": corpus.items.of(item), **corpus.text(item)}
@@ -148,7 +134,6 @@ def _users(corpus: Corpus, rng: Rng) -> Iterator[Bindings]:
 
 SOURCES: Mapping[str, Callable[[Corpus, Rng], Iterator[Bindings]]] = {
     "sequential": _whole_sequences,
-    "ranked": _ranked,
     "next_item": _next_items,
     "item_to_text": _items,
     "text_to_item": _items,

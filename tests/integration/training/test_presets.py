@@ -56,7 +56,7 @@ SIZES: dict[str, dict[str, Any]] = {
         "gate": {"item_collisions": 1.0, "level_1_usage": 0.0, "perplexity": 0.0},
     },
     "sft": {"loop": LOOP},
-    "sft_listwise": {"loop": LOOP},
+    "sft_listwise": {"examples": 30, "loop": LOOP, "gate": PREFERENCE["gate"]},
     **dict.fromkeys(("grpo", "grpo_ranked"), POLICY),
     "evaluate": {"samples": 12, "resamples": 20},
     **dict.fromkeys(
@@ -141,7 +141,7 @@ def check_nightly(specs: list[StageSpec], preset: Preset, folder: Path) -> None:
 
 def test_every_stage_of_bench_runs(samples: Path, ranker: Path, tmp_path: Path) -> None:
     narrow = {"backbone": WIDTHS}
-    backbone = {"sft_text": {**narrow, "loop": LOOP}, "sft": narrow, "sft_listwise": narrow}
+    backbone = {"sft_text": {**narrow, "loop": LOOP}, "sft": narrow}
     specs = stage_specs(sized("bench", **backbone), samples, tmp_path, seed=3, models={"ranker": ranker})
     jobs.run(specs, tmp_path)
     found = check_chain(specs)

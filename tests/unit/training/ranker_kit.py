@@ -72,7 +72,7 @@ class Told:
     def answer(self, asked: Sequence[ListRequest], k: int, within: Collection[str] | None) -> list[Ranking]:
         """See `Recommender.answer`."""
         known = [item for item in self.catalogue if within is None or item in within]
-        lists = [[(item, self.says(one.history, item)) for item in known] for one in asked]
+        lists = [[(item, self.says(one.history, item)) for item in known if item not in one.left_out] for one in asked]
         return [sorted(line, key=lambda pair: -pair[1])[:k] for line in lists]
 
 

@@ -6,9 +6,6 @@ Sequences are short and few, so each pass sees them changed: some items left out
 order says nothing, as that of the items of one day. Whether it does is found on validation by counting (INFERRED; see
 `order.order_matters`): where what came next predicts surely better than what stood near, none runs so.
 
-The task `ranked` (the row `sft_listwise`) learns what the shop's ranker puts first, too (`soft_targets`); where there
-is no ranker the stage is left out.
-
 Reads `next_item_training_set` and `items` (texts), and the semantic ids of the stage that `codes` names; writes
 weights, tokenizer and vocabulary to `model/`, or to `model_leave_one_out/` for that split. Lost on a kill: the steps
 since the last checkpoint. A retry goes on from it. Safe to run twice: a finished run is not repeated.
@@ -34,9 +31,7 @@ from training.core.stage import StageResult, StageSpec, is_main_process, read_ta
 from training.core.tokens import Vocabulary, train_text_tokenizer
 from training.generative_rec.item_codes import ItemCodes, codebooks, meaning_of, start_from_text
 from training.generative_rec.order import order_matters
-from training.generative_rec.ranker_view import RankerView
 from training.generative_rec.scid.inputs import profiles
-from training.generative_rec.soft_targets import RankedConfig, SoftTarget, soft_targets
 from training.generative_rec.tasks import PROFILE_TASKS, TEXT_TASKS, Augmentation, Corpus, Mixture
 from training.generative_rec.validation import Validation, draw, draw_examples
 from training.next_item.sample_columns import Samples as NextItems
@@ -58,8 +53,8 @@ class Config:
 
     `codes`: the stage that made the semantic ids. `splits`: the splits to train for, one model each, both from the
     start; leave-one-out is for the comparison with papers. `tasks`: the weights of the mixture; a text in a prompt is
-    cut to `slot_tokens`. `ranked` is of the task of that name. `text_share`: of the learnt tokens, at most; see
-    `Mixture`. `text_start`: how much the codes' embeddings start from what the codes stand for.
+    cut to `slot_tokens`. `text_share`: of the learnt tokens, at most; see `Mixture`. `text_start`: how much the codes'
+    embeddings start from what the codes stand for.
 
     The weights of the epoch that ranks best are kept: by the NDCG@10 of at most `eval_examples` validation examples, as
     the loss of tokens is no guide to the ranking (docs/LOG.md). That loss is told of the same examples.
@@ -75,7 +70,6 @@ class Config:
     text_start: float = 1.0
     eval_examples: int = 2000
     augmentation: Augmentation = field(default_factory=Augmentation)
-    ranked: RankedConfig = field(default_factory=RankedConfig)
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     loop: LoopConfig = field(default_factory=LoopConfig)
 
@@ -124,22 +118,18 @@ def _train(spec: StageSpec, config: Config, vocabulary: Vocabulary, split: Split
 
 
 def _corpus(spec: StageSpec, config: Config, split: Split, items: ItemCodes, rows: NextItems) -> Corpus:
-    """The training part, with the texts and the ranker's lists that the tasks ask for."""
+    """The training part, with the texts that the tasks ask for."""
     texts = read_item_texts(spec, items.item_ids) if set(config.tasks) & TEXT_TASKS else {}
     told = profiles(spec, held_out_from(rows)) if set(config.tasks) & PROFILE_TASKS else {}
     ordered = config.augmentation.reverse == "validation" and order_matters(rows, items.item_ids, spec.seed)
-    sequences, ranked = sequences_by_user(rows), list[SoftTarget]()
-    if "ranked" in config.tasks:
-        view = RankerView.of(spec, split)
-        ranked = soft_targets(view, sequences, items.item_ids, config.ranked, spec.seed)
-    return Corpus(items, sequences, texts, told, config.history, config.augmentation, ordered, ranked)
+    return Corpus(items, sequences_by_user(rows), texts, told, config.history, config.augmentation, ordered)
 
 
 def _rows(counts: Mapping[str, int]) -> dict[str, float]:
     """The rows of each task, as metrics; the log names the tasks that have none."""
     empty = sorted(task for task, count in counts.items() if count == 0)
     if empty and is_main_process():
-        why = "no item has a title, no user a profile or a semantic id, or the ranker no list"
+        why = "no item has a title, or no user a profile or a semantic id"
         sys.stderr.write(f"warning: nothing is learnt for {', '.join(empty)}: {why}\n")
     return {f"rows.{task}": float(count) for task, count in counts.items()}
 

@@ -31,7 +31,8 @@ from training.core.preference import Preference, with_reference
 from training.core.stage import StageResult, StageSpec, run_stage
 from training.generative_rec.alignment import AlignmentStage
 from training.generative_rec.negatives import Choice, self_play
-from training.generative_rec.stages import grpo, progressive
+from training.generative_rec.ranker_view import RankerView
+from training.generative_rec.stages import grpo, listwise, progressive
 from training.generative_rec.validation import Validation, draw_examples
 from training.next_item.samples import of_subset, read_samples
 
@@ -47,6 +48,7 @@ POLICY: dict[str, Any] = {
 GRPO = {"beams": 12, "policy": POLICY, "gate": OPEN}
 RANKED = {**SELF_PLAY, "source": "ranker", "level": "mixed", "choice": {**CHOICE, "least": 1}}
 SHORT = {**GRPO, "policy": {**POLICY, "rounds": 6}}
+LISTWISE = {"examples": 30, "loop": {**LOOP, "row_tokens": 256}, "gate": OPEN}
 
 
 @pytest.fixture
@@ -218,6 +220,7 @@ def test_a_stage_hands_on_its_first_weights_where_no_later_ones_are_better(good:
         (progressive.main, RANKED),
         (grpo.main, SHORT),
         (grpo.main, {**SHORT, "ranker": 1.0}),
+        (listwise.main, LISTWISE),
     ],
 )
 @pytest.mark.parametrize("softly", [True, False])
@@ -275,7 +278,10 @@ def test_what_a_stage_knows_of_the_model_that_it_hands_on_is_not_measured_again(
     assert trained.metrics["before"] == Validation(model, items, asked).ndcg()
 
 
-@pytest.mark.parametrize(("main", "config"), [(progressive.main, RANKED), (grpo.main, {**SHORT, "ranker": 1.0})])
+@pytest.mark.parametrize(
+    ("main", "config"),
+    [(progressive.main, RANKED), (grpo.main, {**SHORT, "ranker": 1.0}), (listwise.main, LISTWISE)],
+)
 def test_without_a_ranker_a_stage_that_asks_one_is_left_out_before_anything_is_measured(
     spec: StageSpec,
     monkeypatch: pytest.MonkeyPatch,
@@ -309,3 +315,21 @@ def test_the_rankers_reward_is_paid_only_where_it_has_a_weight(ranked: StageSpec
     assert logged(paid, "reward/ranker")[0] > 0.0 and not logged(plain, "reward/ranker")
     assert logged(paid, "reward/hit")[0] == logged(plain, "reward/hit")[0]
     assert weights(paid.out) != weights(plain.out)
+
+
+def test_list_level_sft_learns_what_the_ranker_puts_first(ranked: StageSpec) -> None:
+    stage = named(ranked, "stage", {**LISTWISE, "loop": {**LISTWISE["loop"], "epochs": 8, "patience": 8}})
+    result = listwise.main(stage)
+    # 30 ends of sequences and 30 histories; where the ranker holds nothing likely there is no list.
+    assert 30.0 < result.metrics["lists"] <= result.metrics["asked"] == 60.0
+    first, last = (logged(stage, "loss")[place] - logged(stage, "entropy")[place] for place in (0, -1))
+    assert 0.0 < last < 0.8 * first
+    assert result.metrics["accepted"] == 1.0 and weights(stage.out) != weights(ranked.artifacts["sft"])
+
+
+def test_list_level_sft_without_a_list_hands_on_its_start(ranked: StageSpec, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(RankerView, "lists", lambda self, histories, *_: [[("1", 0.0)] for _ in histories])
+    stage = named(ranked, "stage", LISTWISE)
+    result = listwise.main(stage)
+    assert record(stage)["reason"] == f"the ranker has 0 lists for {result.metrics['asked']:.0f} histories"
+    assert weights(stage.out) == weights(ranked.artifacts["sft"])

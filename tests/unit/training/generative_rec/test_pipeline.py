@@ -70,8 +70,8 @@ def test_every_bench_job_is_made_of_configs_that_its_stages_take(job: str, tmp_p
         assert {name for name in named if isinstance(name, str)} <= written
 
 
-BESIDE = {"sft_listwise": "sft", "grpo_ranked": "grpo", "rank_easy": "sp"}
-OF_THE_RANKER = {"ranked", "ranker", "source", "level"}
+BESIDE = {"grpo_ranked": "grpo", "rank_easy": "sp"}
+OF_THE_RANKER = {"ranker", "source", "level"}
 
 
 def aligned_with_the_ranker(configs: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -80,8 +80,6 @@ def aligned_with_the_ranker(configs: Mapping[str, Mapping[str, Any]]) -> dict[st
     for row, other in BESIDE.items():
         if row in configs:
             own, plain = (dict(configs[name]) for name in (row, other))
-            own["tasks"] = {task: weight for task, weight in own.get("tasks", {}).items() if task != "ranked"}
-            plain.setdefault("tasks", {})
             settings = (own.keys() | plain.keys()) - OF_THE_RANKER
             found[row] = {name: own.get(name) for name in settings if own.get(name) != plain.get(name)}
     return found
@@ -101,6 +99,6 @@ def test_a_row_that_is_aligned_with_the_ranker_differs_from_its_neighbour_in_tha
 
 
 def test_the_check_of_neighbours_can_fail() -> None:
-    plain = {"loop": {"epochs": 2}, "tasks": {"sequential": 1.0}}
-    other = {**plain, "loop": {"epochs": 3}, "tasks": {"sequential": 1.0, "ranked": 1.0}, "ranked": {"top": 5}}
-    assert aligned_with_the_ranker({"sft": plain, "sft_listwise": other}) == {"sft_listwise": {"loop": {"epochs": 3}}}
+    plain = {"loop": {"epochs": 2}, "beams": 16}
+    other = {**plain, "loop": {"epochs": 3}, "ranker": 1.0}
+    assert aligned_with_the_ranker({"grpo": plain, "grpo_ranked": other}) == {"grpo_ranked": {"loop": {"epochs": 3}}}

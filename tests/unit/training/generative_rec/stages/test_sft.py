@@ -13,7 +13,6 @@ import torch
 from safetensors.torch import save_file
 
 from tests.unit.training.alignment_kit import Killed, killed_in_step, weights
-from tests.unit.training.ranker_kit import with_ranker
 from tests.unit.training.sample_kit import write_rows
 from training.core.backbone import BackboneConfig, build_backbone, load_backbone, save_backbone
 from training.core.decoding import beam_search
@@ -186,33 +185,12 @@ def test_leave_one_out_trains_a_second_model_beside_the_first(spec: StageSpec) -
     assert not torch.equal(first.get_input_embeddings().weight, second.get_input_embeddings().weight)
 
 
-RANKED = {"tasks": {"sequential": 1.0, "ranked": 2.0}, "ranked": {"prefixes": 20}}
-
-
-def test_the_rankers_lists_are_learnt_beside_the_sequences(spec: StageSpec, tmp_path: Path) -> None:
-    ranked = with_ranker(spec, tmp_path / "ranker", ITEMS, share=0.5)
-    config = {**spec.config, "loop": {**LOOP, "epochs": 2}}
-    plain = sft.main(dataclasses.replace(spec, out=str(tmp_path / "plain"), config=config))
-    listwise = sft.main(dataclasses.replace(ranked, out=str(tmp_path / "listwise"), config={**config, **RANKED}))
-    # After some prefixes the ranker holds nothing likely but the answer: there is no list to learn.
-    assert 10.0 < listwise.metrics["rows.ranked"] <= 20.0 and "rows.ranked" not in plain.metrics
-    assert listwise.metrics["rows.sequential"] == plain.metrics["rows.sequential"]
-    assert listwise.metrics["steps"] > plain.metrics["steps"]
-
-
-def test_without_a_ranker_the_stage_that_asks_for_its_lists_is_left_out(spec: StageSpec) -> None:
-    run_stage(dataclasses.replace(spec, config={**spec.config, **RANKED}), sft.main)
-    result = json.loads((spec.out_dir / "result.json").read_text())
-    assert result["left_out"] == "no ranker has been trained yet"
-    assert not (spec.out_dir / "model").exists()
-
-
 @pytest.mark.parametrize("softly", [True, False])
-def test_a_run_with_the_rankers_lists_that_was_killed_ends_with_the_bits_of_a_straight_one(
+def test_a_run_that_was_killed_and_started_again_ends_with_the_bits_of_a_straight_one(
     spec: StageSpec, tmp_path: Path, softly: bool
 ) -> None:
-    config = {**spec.config, **RANKED, "loop": {**LOOP, "epochs": 2, "checkpoint_steps": 2}}
-    straight = dataclasses.replace(with_ranker(spec, tmp_path / "ranker", ITEMS, share=0.5), config=config)
+    config = {**spec.config, "loop": {**LOOP, "epochs": 2, "checkpoint_steps": 2}}
+    straight = dataclasses.replace(spec, config=config)
     killed = dataclasses.replace(straight, out=str(tmp_path / "killed"))
     run_stage(straight, sft.main)
     with killed_in_step(4, softly=softly), pytest.raises(Preempted if softly else Killed):
