@@ -4,12 +4,11 @@ It starts from SFT, and learns what the ranker would put first (`soft_targets`, 
 user's training sequence, which is what will be asked next and whose answer nobody has seen, and after the histories of
 training samples, beside the item that was taken then. Each epoch learns `draws` of each list anew.
 
-The weights with the lowest loss on lists that are held back are kept: how well the ranker is followed is to be learnt
-here, and validation is kind to what follows it (`ranker_view`). On Office its NDCG@10 was best after a fifth of what
-there was to learn, when the model knew little more than what is popular (docs/LOG.md). The gate is that of the
-preference stages: a model that ranks worse than its start, or no longer writes valid ids by itself, is left out
-(`gate.json`). So is the stage where there is no ranker. Reads `next_item_training_set`, the ids and the model it starts from. Lost on a kill: the ranker's lists, and
-the steps since the last checkpoint; a retry asks for the same lists and goes on.
+The weights with the lowest loss on lists that are held back are kept: how well the ranker is followed is what is to be
+learnt, and validation is kind to what follows it (`ranker_view`). The gate is that of the preference stages: a model
+that ranks worse than its start, or no longer writes valid ids by itself, is left out (`gate.json`). So is the stage
+where there is no ranker. Reads `next_item_training_set`, the ids and the model it starts from. Lost on a kill: the
+ranker's lists, and the steps since the last checkpoint; a retry asks for the same lists and goes on.
 """
 
 from __future__ import annotations
