@@ -32,7 +32,7 @@ class RankedConfig:
     """`top` items of the ranker after a history, `temperature` as T above, `truth` as w. INFERRED."""
 
     top: int = 20
-    temperature: float = 1.0
+    temperature: float = 0.5
     truth: float = 0.3
 
 

@@ -39,17 +39,19 @@ def test_shares_are_of_one_whole_and_keep_the_rankers_order(chances: list[float]
 
 
 def test_the_end_of_a_sequence_has_the_rankers_first_items() -> None:
-    (found,) = soft_targets(view(says, IDS), [Asked("u", ("i0",), None, NOBODY)], IDS, RankedConfig(top=2))
+    (found,) = soft_targets(
+        view(says, IDS), [Asked("u", ("i0",), None, NOBODY)], IDS, RankedConfig(top=2, temperature=1.0)
+    )
     assert found.items == ("i1", "i5") and found.shares.tolist() == pytest.approx([2 / 3, 1 / 3])
 
 
 def test_what_was_taken_has_its_weight_and_what_was_taken_later_stands_in_no_list() -> None:
     asked = [Asked("u", ("i0",), "i5", frozenset({"i1", "i5"})), Asked("u", (), "i3", frozenset({"i3"}))]
-    one, other = soft_targets(view(says, IDS), asked, IDS, RankedConfig(top=2, truth=0.4))
+    one, other = soft_targets(view(says, IDS), asked, IDS, RankedConfig(top=2, temperature=1.0, truth=0.4))
     assert one.items == ("i5", "i2") and one.shares.tolist() == pytest.approx([0.4, 0.6])
     # 0.6 of 0.4 : 0.2
     assert other.items == ("i3", "i1", "i5") and other.shares.tolist() == pytest.approx([0.4, 0.4, 0.2])
-    without, _ = soft_targets(view(says, IDS), asked, IDS, RankedConfig(top=2, truth=0.0))
+    without, _ = soft_targets(view(says, IDS), asked, IDS, RankedConfig(top=2, temperature=1.0, truth=0.0))
     assert without.items == ("i2",) and without.shares.tolist() == [1.0]
 
 
