@@ -59,6 +59,11 @@ class RankerView:
             )
         return cls(RankerRow(bundle, bundle.ranker))
 
+    @property
+    def rank_own(self) -> bool:
+        """Whether the shop recommends what the user has taken before."""
+        return self.row.bundle.rank_own
+
     def lists(
         self,
         histories: Sequence[History],
@@ -77,6 +82,6 @@ class RankerView:
         return self.row.chances(self._asked(histories, [()] * len(histories)), items)
 
     def _asked(self, histories: Sequence[History], left_out: Sequence[Collection[str]]) -> list[ListRequest]:
-        own = self.row.bundle.rank_own
         pairs = zip(histories, left_out, strict=True)
-        return [ListRequest(history, None, frozenset(() if own else history).union(gone)) for history, gone in pairs]
+        own = [frozenset(() if self.rank_own else history).union(gone) for history, gone in pairs]
+        return [ListRequest(history, None, gone) for history, gone in zip(histories, own, strict=True)]

@@ -6,8 +6,9 @@ p are the ranker's calibrated probabilities, T the temperature: towards 0 its fi
 flatter. y is the item that was taken after h, and w its weight (`truth`); after the end of a sequence, where nobody
 knows what comes next, the list is all. Training on q is `core.listwise`.
 
-In no list is what the user took and h does not hold: the ranker has seen the user take it (`ranker_view`), and would
-put it first for that. What it says of all other items after h it would say when serving.
+In no list is what the user took later and h does not hold: the ranker has seen the user take it (`ranker_view`), and
+would put it first for that. That it has also seen what of h is taken again stays: what is left out of a list for that
+would be most of what a shop with repeats sells.
 """
 
 from __future__ import annotations
@@ -18,10 +19,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from training.core.errors import DataError
 from training.core.progress import Progress
 from training.generative_rec.ranker_view import RankerView
 from training.next_item.recommender import Ranking
-from training.next_item.samples import NextItem
 
 Shares = NDArray[np.float64]
 _AT_ONCE = 512
@@ -34,6 +35,14 @@ class RankedConfig:
     top: int = 20
     temperature: float = 0.5
     truth: float = 0.3
+
+    def __post_init__(self) -> None:
+        if not (self.top >= 1 and self.temperature > 0.0 and 0.0 <= self.truth < 1.0):
+            raise DataError(
+                f"top {self.top}, temperature {self.temperature:g} and truth {self.truth:g} make no list",
+                where="ranked",
+                do="give top 1 or more, a temperature above 0, and truth from 0 to below 1",
+            )
 
 
 @dataclass(frozen=True)
@@ -55,20 +64,18 @@ class SoftTarget:
     shares: Shares
 
 
-def asked_of(sequences: Mapping[str, Sequence[str]], samples: Iterable[NextItem], limit: int, seed: int) -> list[Asked]:
+def asked_of(
+    sequences: Mapping[str, Sequence[str]], samples: Iterable[tuple[str, tuple[str, ...], str]], limit: int, seed: int
+) -> list[Asked]:
     """The ends of at most `limit` users' training sequences, drawn with the seed, and the histories of these training
-    samples."""
+    samples (user, history, what was taken), but for empty ones: before them the ranker knows nobody."""
     users = list(sequences)
     drawn = (users[place] for place in np.sort(np.random.default_rng(seed).permutation(len(users))[:limit]))
     ends = [Asked(user, tuple(sequences[user]), None, frozenset()) for user in drawn]
     return ends + [
-        Asked(
-            one.user_id,
-            tuple(one.history),
-            one.item_id,
-            frozenset(sequences[one.user_id]).difference(one.history) | {one.item_id},
-        )
-        for one in samples
+        Asked(user, history, taken, frozenset(sequences[user]).difference(history) | {taken})
+        for user, history, taken in samples
+        if history
     ]
 
 
@@ -99,6 +106,7 @@ def _target(asked: Asked, ranking: Ranking, config: RankedConfig) -> SoftTarget 
         return None
     items, chances = zip(*likely, strict=True)
     shares = softened(chances, config.temperature)
-    if asked.taken is None or config.truth == 0.0:
-        return SoftTarget(asked, items, shares)
-    return SoftTarget(asked, (asked.taken, *items), np.array([config.truth, *(1.0 - config.truth) * shares]))
+    if asked.taken is not None:
+        items, shares = (asked.taken, *items), np.array([config.truth, *(1.0 - config.truth) * shares])
+    kept = np.flatnonzero(shares)  # a small temperature leaves nothing of what is unlikely
+    return SoftTarget(asked, tuple(items[place] for place in kept), shares[kept])

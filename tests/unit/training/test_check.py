@@ -34,6 +34,7 @@ LARGE = {
     "num_hidden_layers": 28, "num_attention_heads": 16, "num_key_value_heads": 8, "head_dim": 128,
     "max_position_embeddings": 40960, "vocab_size": 151936, "tie_word_embeddings": True,
 }  # fmt: skip
+SIXTY = {"start": "sft", "codes": "scid_tokenizer", "ranked": {"top": 60}, "loop": {"row_tokens": 256}}
 LOAD = Load(TINY, tokens=300, rows=4, row_tokens=64, longest=60, positions=60)
 DECLARED = yaml.safe_load(Path(jobs.__file__).with_name("generative_rec").joinpath("pipeline.yaml").read_text())
 
@@ -191,7 +192,7 @@ def test_production_fits_its_gpus_and_others_with_a_backbone_of_600_million_weig
     tmp_path: Path, gpus: int | None
 ) -> None:
     report = check("generative_rec", "production", gpus, 80.0, write_backbone(tmp_path / "backbone"))
-    assert report.count(f"on each of {gpus or 4} GPUs") == 8
+    assert report.count(f"on each of {gpus or 4} GPUs") == 9
 
 
 @pytest.mark.parametrize(
@@ -201,6 +202,7 @@ def test_production_fits_its_gpus_and_others_with_a_backbone_of_600_million_weig
         (lambda stages: stages["sft"]["config"]["demo"]["loop"].update(rows=2**20), "sft: .* GiB to train"),
         (lambda stages: stages["sft"]["config"]["demo"].update(history=40), "sft: a sample of 169 tokens in rows of"),
         (lambda stages: stages["sp_easy"]["config"]["demo"]["choice"].update(most=150), "sp_easy: a sample of 688"),
+        (lambda stages: stages["sft_listwise"]["config"].update(demo=SIXTY), "sft_listwise: a sample of 328 tokens"),
         (lambda stages: stages["sp_easy"]["config"]["demo"].update(start="sp_hard"), "sp_easy names sp_hard"),
         (lambda stages: stages["rf_easy"]["reads"].update(artifacts=["sp_hard"]), "rf_easy names scid_tokenizer"),
     ],

@@ -4,11 +4,11 @@ It starts from SFT, and learns what the ranker would put first (`soft_targets`, 
 user's training sequence, which is what will be asked next and whose answer nobody has seen, and after the histories of
 training samples, beside the item that was taken then. Each epoch learns `draws` of each list anew.
 
-The weights with the lowest loss on lists that are held back are kept: how well the ranker is followed is what is to be
-learnt, and validation is kind to what follows it (`ranker_view`). The gate is that of the preference stages: a model
-that ranks worse than its start, or no longer writes valid ids by itself, is left out (`gate.json`). So is the stage
-where there is no ranker. Reads `next_item_training_set`, the ids and the model it starts from. Lost on a kill: the
-ranker's lists, and the steps since the last checkpoint; a retry asks for the same lists and goes on.
+The weights with the lowest loss on lists of users who are held back are kept: how well the ranker is followed is what
+is to be learnt, and validation is kind to what follows it (`ranker_view`). The gate is that of the preference stages: a
+model that ranks worse than its start, or no longer writes valid ids by itself, is left out (`gate.json`). So is the
+stage where there is no ranker. Reads `next_item_training_set`, the ids and the model it starts from. Lost on a kill:
+the ranker's lists, and the steps since the last checkpoint; a retry asks for the same lists and goes on.
 """
 
 from __future__ import annotations
@@ -18,26 +18,32 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from training.core.errors import DataError
 from training.core.listwise import Listed, ListwiseObjective
 from training.core.loop import Loop, LoopConfig, Trained
 from training.core.stage import StageResult, StageSpec, resolve_config
 from training.generative_rec.alignment import AlignmentConfig, AlignmentStage
 from training.generative_rec.item_codes import ItemCodes
 from training.generative_rec.ranker_view import RankerView
-from training.generative_rec.soft_targets import RankedConfig, SoftTarget, asked_of, soft_targets
-from training.generative_rec.validation import draw
-from training.next_item.samples import of_subset, sequences_by_user
+from training.generative_rec.soft_targets import Asked, RankedConfig, SoftTarget, asked_of, soft_targets
+from training.next_item.samples import sequences_by_user
 
 _ANONYMOUS = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config(AlignmentConfig):
-    """`examples` is how many ends of sequences, and how many histories of training samples, have a list at most."""
+    """`examples` is how many ends of sequences, and how many histories of training samples, have a list at most; with
+    lists of fewer than `least` users the stage is left out. `draws`: of each list in an epoch."""
 
     ranked: RankedConfig = field(default_factory=RankedConfig)
     draws: int = 8
-    loop: LoopConfig = field(default_factory=LoopConfig)
+    least: int = 20
+    loop: LoopConfig = field(default_factory=lambda: LoopConfig(row_tokens=256))
+
+    def __post_init__(self) -> None:
+        if self.draws < 1:
+            raise DataError(f"{self.draws} draws of a list teach nothing", where="draws", do="give 1 or more")
 
 
 def main(spec: StageSpec) -> StageResult:
@@ -45,29 +51,49 @@ def main(spec: StageSpec) -> StageResult:
     config = resolve_config(spec, Config)
     view = RankerView.of(spec, config.split)
     stage = AlignmentStage.start(spec, config)
-    samples = draw(of_subset(stage.samples, "train"), config.examples, spec.seed)
-    asked = asked_of(sequences_by_user(stage.samples), samples, config.examples, spec.seed)
+    asked = _asked(stage, view, config)
     found = soft_targets(view, asked, stage.items.item_ids, config.ranked)
+    users = {one.asked.user for one in found}
     sizes = {"asked": float(len(asked)), "lists": float(len(found))}
-    if len(found) < 2:
-        return stage.leave_out(f"the ranker has {len(found)} lists for {len(asked)} histories", sizes)
+    if len(users) < config.least:
+        return stage.leave_out(f"the ranker's lists are of {len(users)} users, fewer than {config.least}", sizes)
     trained = _train(stage, config, found)
     steps = {"steps": float(trained.steps), "best_step": float(trained.best_step)}
     return stage.end({**sizes, **steps}, trained.resumed_from, best=trained.best_step)
 
 
+def _asked(stage: AlignmentStage, view: RankerView, config: Config) -> list[Asked]:
+    """Ends and histories of the training part; where own items are not ranked, without samples that take one again."""
+    samples = [(one.user_id, one.history, stage.items.item_ids[one.item]) for one in stage.examples]
+    served = [(user, history, item) for user, history, item in samples if view.rank_own or item not in history]
+    return asked_of(sequences_by_user(stage.samples), served, config.examples, stage.spec.seed)
+
+
 def _train(stage: AlignmentStage, config: Config, found: Sequence[SoftTarget]) -> Trained:
-    spec, order = stage.spec, np.random.default_rng(stage.spec.seed).permutation(len(found))
-    held_out = max(1, len(found) // 20)
-    valid, learnt = ([found[place] for place in part] for part in (order[:held_out], order[held_out:]))
+    spec, items = stage.spec, stage.items
+    learnt, judged = held_back(found, spec.seed)
+    valid = list(_listed(judged, items, config.history, np.random.default_rng(spec.seed)))
+    longest = max(map(len, [*valid, *_listed(learnt, items, config.history, np.random.default_rng(spec.seed))]))
+    if longest > config.loop.row_tokens:
+        raise DataError(
+            f"a list has {longest} tokens with its history, a row {config.loop.row_tokens}",
+            do="raise `loop.row_tokens`, or lower `ranked.top` or `history`",
+        )
 
     def epoch(number: int) -> list[Listed]:
         rng = np.random.default_rng((spec.seed, number))
-        return [whole.drawn(config.draws, rng) for whole in _listed(learnt, stage.items, config.history, rng)]
+        return [whole.drawn(config.draws, rng) for whole in _listed(learnt, items, config.history, rng)]
 
     loop = Loop(stage.model, stage.pad, config.loop, spec.seed, spec.out_dir, spec.hash, objective=ListwiseObjective())
-    judged = list(_listed(valid, stage.items, config.history, np.random.default_rng(spec.seed)))
-    return loop.train(epoch, judged)
+    return loop.train(epoch, valid)
+
+
+def held_back(found: Sequence[SoftTarget], seed: int) -> tuple[list[SoftTarget], list[SoftTarget]]:
+    """The lists to learn from, and those of one user in twenty, drawn with the seed, to judge by: a user's histories
+    are alike, and so are the lists after them."""
+    users = np.random.default_rng(seed).permutation(sorted({one.asked.user for one in found}))
+    judges = set(users[: max(1, len(users) // 20)].tolist())
+    return [one for one in found if one.asked.user not in judges], [one for one in found if one.asked.user in judges]
 
 
 def _listed(

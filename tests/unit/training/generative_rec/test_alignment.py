@@ -31,7 +31,6 @@ from training.core.preference import Preference, with_reference
 from training.core.stage import StageResult, StageSpec, run_stage
 from training.generative_rec.alignment import AlignmentStage
 from training.generative_rec.negatives import Choice, self_play
-from training.generative_rec.ranker_view import RankerView
 from training.generative_rec.stages import grpo, listwise, progressive
 from training.generative_rec.validation import Validation, draw_examples
 from training.next_item.samples import of_subset, read_samples
@@ -48,7 +47,7 @@ POLICY: dict[str, Any] = {
 GRPO = {"beams": 12, "policy": POLICY, "gate": OPEN}
 RANKED = {**SELF_PLAY, "source": "ranker", "level": "mixed", "choice": {**CHOICE, "least": 1}}
 SHORT = {**GRPO, "policy": {**POLICY, "rounds": 6}}
-LISTWISE = {"examples": 30, "loop": {**LOOP, "row_tokens": 256}, "gate": OPEN}
+LISTWISE = {"examples": 30, "loop": {**LOOP, "row_tokens": 256, "rows": 1, "epochs": 3}, "gate": OPEN}
 
 
 @pytest.fixture
@@ -320,16 +319,8 @@ def test_the_rankers_reward_is_paid_only_where_it_has_a_weight(ranked: StageSpec
 def test_list_level_sft_learns_what_the_ranker_puts_first(ranked: StageSpec) -> None:
     stage = named(ranked, "stage", {**LISTWISE, "loop": {**LISTWISE["loop"], "epochs": 8, "patience": 8}})
     result = listwise.main(stage)
-    # 30 ends of sequences and 30 histories; where the ranker holds nothing likely there is no list.
-    assert 30.0 < result.metrics["lists"] <= result.metrics["asked"] == 60.0
+    # 30 ends of sequences, and of 30 histories those that are not empty; where nothing is likely there is no list.
+    assert 30.0 < result.metrics["lists"] <= result.metrics["asked"] < 60.0
     first, last = (logged(stage, "loss")[place] - logged(stage, "entropy")[place] for place in (0, -1))
     assert 0.0 < last < 0.8 * first
     assert result.metrics["accepted"] == 1.0 and weights(stage.out) != weights(ranked.artifacts["sft"])
-
-
-def test_list_level_sft_without_a_list_hands_on_its_start(ranked: StageSpec, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(RankerView, "lists", lambda self, histories, *_: [[("1", 0.0)] for _ in histories])
-    stage = named(ranked, "stage", LISTWISE)
-    result = listwise.main(stage)
-    assert record(stage)["reason"] == f"the ranker has 0 lists for {result.metrics['asked']:.0f} histories"
-    assert weights(stage.out) == weights(ranked.artifacts["sft"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import date
 
 import numpy as np
 import pytest
@@ -12,7 +11,6 @@ from hypothesis import strategies as st
 
 from tests.unit.training.ranker_kit import view
 from training.generative_rec.soft_targets import Asked, RankedConfig, asked_of, soft_targets, softened
-from training.next_item.samples import NextItem
 
 IDS = [f"i{n}" for n in range(8)]
 CHANCES = {"i1": 0.4, "i2": 0.1, "i5": 0.2}
@@ -62,13 +60,17 @@ def test_where_no_other_item_is_likely_there_is_no_list() -> None:
     assert (one.asked.user, one.items) == ("v", ("i2",))
 
 
-def test_asked_are_the_ends_of_as_many_sequences_as_configured_and_the_samples() -> None:
+def test_a_small_temperature_leaves_the_first_item_alone() -> None:
+    (found,) = soft_targets(view(says, IDS), [Asked("u", (), None, NOBODY)], IDS, RankedConfig(temperature=0.0005))
+    assert found.items == ("i1",) and found.shares.tolist() == [1.0]
+
+
+def test_asked_are_the_ends_of_as_many_sequences_as_configured_and_the_histories_that_are_not_empty() -> None:
     sequences = {f"u{n}": IDS[: 1 + n % 8] for n in range(40)}
-    sample = NextItem("u3", date(2024, 1, 2), "i1", ("i0",), "train")
-    one, same, other = (asked_of(sequences, [sample], 12, seed) for seed in (1, 1, 2))
+    samples = [("u3", ("i0",), "i1"), ("u4", (), "i0")]
+    one, same, other = (asked_of(sequences, samples, 12, seed) for seed in (1, 1, 2))
     assert one == same != other and len(one) == 13
     assert all(ask.history == tuple(sequences[ask.user]) and not ask.later for ask in one[:12])
     assert one[12] == Asked("u3", ("i0",), "i1", frozenset({"i1", "i2", "i3"}))
-    # What is taken again is the answer.
-    again = NextItem("u3", date(2024, 1, 2), "i0", ("i0", "i1", "i2", "i3"), "train")
-    assert asked_of(sequences, [again], 0, 1) == [Asked("u3", again.history, "i0", frozenset({"i0"}))]
+    again = ("u3", ("i0", "i1", "i2", "i3"), "i0")  # what is taken again is the answer
+    assert asked_of(sequences, [again], 0, 1) == [Asked("u3", again[1], "i0", frozenset({"i0"}))]
