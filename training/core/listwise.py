@@ -20,7 +20,7 @@ from transformers import PreTrainedModel
 
 from training.core.errors import DataError
 from training.core.learner import Loss
-from training.core.sequences import Tokens, Tree, TreeBatch, collate_trees, response_logits, token_log_probs
+from training.core.sequences import OnTrees, Tokens, Tree, collate_trees, response_logits, token_log_probs
 
 
 @dataclass(frozen=True)
@@ -57,30 +57,15 @@ class Listed:
 
 
 @dataclass(frozen=True)
-class ListBatch:
-    """Trees, and the `shares` [S] of their responses in the order of the trees."""
+class ListBatch(OnTrees):
+    """`shares` [S] of the trees' responses."""
 
-    trees: TreeBatch
     shares: Tensor
 
     @property
     def learnt(self) -> int:
         """How many lists count in the loss."""
         return self.trees.sequences
-
-    @property
-    def useful(self) -> int:
-        """How many tokens are not padding."""
-        return self.trees.useful
-
-    @property
-    def sequences(self) -> int:
-        """How many lists there are."""
-        return self.trees.sequences
-
-    def to(self, device: torch.device) -> ListBatch:
-        """The same batch on another device."""
-        return ListBatch(self.trees.to(device), self.shares.to(device))
 
 
 class ListwiseObjective:

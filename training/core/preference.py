@@ -19,9 +19,9 @@ from training.core.device import in_shares
 from training.core.errors import DataError
 from training.core.learner import Loss
 from training.core.sequences import (
+    OnTrees,
     Tokens,
     Tree,
-    TreeBatch,
     collate_trees,
     passes,
     response_logits,
@@ -105,30 +105,15 @@ def with_reference(
 
 
 @dataclass(frozen=True)
-class PreferenceBatch:
+class PreferenceBatch(OnTrees):
     """Trees whose first response is the chosen one; `reference` [S] are log-probs under the reference."""
 
-    trees: TreeBatch
     reference: Tensor
 
     @property
     def learnt(self) -> int:
         """How many preferences count in the loss."""
         return self.trees.sequences
-
-    @property
-    def useful(self) -> int:
-        """How many tokens are not padding."""
-        return self.trees.useful
-
-    @property
-    def sequences(self) -> int:
-        """How many trees there are."""
-        return self.trees.sequences
-
-    def to(self, device: torch.device) -> PreferenceBatch:
-        """The same batch on another device."""
-        return PreferenceBatch(self.trees.to(device), self.reference.to(device))
 
 
 @dataclass(frozen=True)

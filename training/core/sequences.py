@@ -8,7 +8,8 @@ one) and exclude prompt and padding.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -70,6 +71,29 @@ class TreeBatch:
     def to(self, device: torch.device) -> TreeBatch:
         """The same batch on another device."""
         return TreeBatch(*(getattr(self, field.name).to(device) for field in fields(self)))
+
+
+@dataclass(frozen=True)
+class OnTrees:
+    """Trees, and with what a subclass adds, in the order of the trees, a batch of the loop."""
+
+    trees: TreeBatch
+
+    @property
+    def useful(self) -> int:
+        """How many tokens are not padding."""
+        return self.trees.useful
+
+    @property
+    def sequences(self) -> int:
+        """How many trees there are."""
+        return self.trees.sequences
+
+    def to(self, device: torch.device) -> Self:
+        """The same batch on another device."""
+        own: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
+        moved: dict[str, Any] = {name: each.to(device) for name, each in own.items() if hasattr(each, "to")}
+        return replace(self, **moved)
 
 
 def collate_trees(rows: Sequence[Sequence[Tree]], pad: int) -> TreeBatch:

@@ -39,7 +39,8 @@ class RankerView:
         """The newest ranker that the spec names, of the same `split` as the stage.
 
         Raises:
-            LeftOut: there is none yet, or it has learnt of days that this run holds out, as one of a later day does.
+            LeftOut: there is none yet, or it has learnt of what this run holds out: of days, as one of a later day
+                does, or of the validation part of each user.
             DataError: it was fitted for another split.
         """
         bundle = bundle_of(spec.models.get(RANKER, ()))
@@ -50,6 +51,11 @@ class RankerView:
                 f"the ranker was fitted for the split {bundle.split}, and this is a run of {split}",
                 why="what one split trains on, another one tests",
                 do="give a ranker of the same `split`",
+            )
+        if split == "leave_one_out" and bundle.learnt_from == "validation":
+            raise LeftOut(
+                "the ranker has learnt from the validation part, by which this run chooses",
+                do="train the ranker with `learn_from: train`",
             )
         train = of_subset(read_samples(spec, split), "train")
         if bundle.until > train.days[train.rows].max():

@@ -88,7 +88,7 @@ def fit(folder: Path, items: int) -> None:
     # Stopped by what it learns from, it keeps about all of its trees, in a large shop as in a small one.
     learn = _labelled(bundle, sequences[:_LEARN])
     ranker = Ranker.fit(learn, learn, LearnerConfig(rounds=_TREES), seed=1)
-    bundle.with_ranker(ranker, 0).save(folder)
+    bundle.with_ranker(ranker, 0, "train").save(folder)
 
 
 def rank(folder: Path, items: int, users: int) -> dict[str, float]:

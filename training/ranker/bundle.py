@@ -20,6 +20,7 @@ from training.next_item.samples import Split
 from training.ranker.candidates import Depth
 from training.ranker.features import Facts
 from training.ranker.learner import Ranker
+from training.ranker.parts import LearnFrom
 from training.ranker.signals.base import Ints, Signal, Stored
 from training.ranker.signals.covisit import CoVisit
 from training.ranker.signals.fitting import Chosen, Fitted
@@ -51,13 +52,14 @@ class _Settings:
     rank_own: bool
     split: Split
     until: int
+    learnt_from: LearnFrom
 
 
 @dataclass(frozen=True)
 class Bundle:
     """`catalogue`: item ids by number. `pasts`: what is known of users from before their histories. `rank_own`: may a
     user's own items be recommended. `split`: the one whose parts it learnt from; `until`: the last day of an event that
-    it learnt, in days since 1970. `ranker` is None before one has been learnt."""
+    it learnt, in days since 1970. `ranker` is None before one has been learnt, from the part `learnt_from`."""
 
     catalogue: Sequence[str]
     fitted: Fitted
@@ -68,15 +70,16 @@ class Bundle:
     split: Split
     until: int
     ranker: Ranker | None = None
+    learnt_from: LearnFrom = "train"
 
     @property
     def signals(self) -> Mapping[str, Signal]:
         """By name."""
         return self.fitted.signals
 
-    def with_ranker(self, ranker: Ranker, until: int) -> Bundle:
-        """The same signals with a ranker over them, whose own events go to the day `until`."""
-        return replace(self, ranker=ranker, until=max(self.until, until))
+    def with_ranker(self, ranker: Ranker, until: int, learnt_from: LearnFrom) -> Bundle:
+        """The same signals with a ranker over them, whose own events are of that part and go to the day `until`."""
+        return replace(self, ranker=ranker, until=max(self.until, until), learnt_from=learnt_from)
 
     def save(self, folder: Path) -> None:
         """Write what `load` reads: Parquet, safetensors, text and JSON, no pickle. TypeError for a signal that is not
@@ -94,7 +97,8 @@ class Bundle:
         choices = self.fitted.choices
         words = {name: choice.words for name, choice in choices.items()}
         ndcg = {name: choice.ndcg for name, choice in choices.items()}
-        settings = _Settings(self.fitted.chosen, words, ndcg, self.depth, self.rank_own, self.split, self.until)
+        fixed = (self.depth, self.rank_own, self.split, self.until, self.learnt_from)
+        settings = _Settings(self.fitted.chosen, words, ndcg, *fixed)
         write_json(folder / _SETTINGS, asdict(settings))
         if self.ranker:
             self.ranker.save(folder)
@@ -124,6 +128,7 @@ class Bundle:
             settings.split,
             settings.until,
             Ranker.load(folder) if Ranker.there_is_one(folder) else None,
+            settings.learnt_from,
         )
 
 

@@ -19,8 +19,8 @@ from transformers import PreTrainedModel
 from training.core.learner import Loss
 from training.core.policy.schedule import Linear
 from training.core.sequences import (
+    OnTrees,
     Tree,
-    TreeBatch,
     collate_trees,
     response_logits,
     token_entropies,
@@ -49,14 +49,13 @@ class Episode:
 
 
 @dataclass(frozen=True)
-class PolicyBatch:
-    """Trees and the values of their real response tokens, each [n], row by row of `trees.mask`.
+class PolicyBatch(OnTrees):
+    """The values of the trees' real response tokens, each [n], row by row of `trees.mask`.
 
     `weight` [n] is what a token counts in the loss, which is divided by `learnt`; `bonus` weighs the entropy;
     `temperature` is that of the rollout.
     """
 
-    trees: TreeBatch
     advantage: Tensor
     old: Tensor
     reference: Tensor
@@ -65,30 +64,6 @@ class PolicyBatch:
     learnt: int
     bonus: float
     temperature: float
-
-    @property
-    def useful(self) -> int:
-        """How many tokens are not padding."""
-        return self.trees.useful
-
-    @property
-    def sequences(self) -> int:
-        """How many trees there are."""
-        return self.trees.sequences
-
-    def to(self, device: torch.device) -> PolicyBatch:
-        """The same batch on another device."""
-        return PolicyBatch(
-            trees=self.trees.to(device),
-            advantage=self.advantage.to(device),
-            old=self.old.to(device),
-            reference=self.reference.to(device),
-            uncertain=self.uncertain.to(device),
-            weight=self.weight.to(device),
-            learnt=self.learnt,
-            bonus=self.bonus,
-            temperature=self.temperature,
-        )
 
 
 @dataclass(frozen=True)

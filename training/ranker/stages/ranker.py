@@ -63,7 +63,7 @@ def main(spec: StageSpec) -> StageResult:
     stop = labelled(full, parts.full, parts.stop, config.stop_questions, spec.seed, answered=False)
     ranker = Ranker.fit(learnt, stop, config.learner, spec.seed)
     until = int(parts.learn.days[parts.learn.rows].max())
-    package(full.with_ranker(ranker, until), spec.out_dir / "model")
+    package(full.with_ranker(ranker, until, config.learn_from), spec.out_dir / "model")
     return StageResult(_metrics(full, ranker, learnt, stop))
 
 

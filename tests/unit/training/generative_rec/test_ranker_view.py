@@ -48,6 +48,14 @@ def test_a_ranker_that_learns_from_validation_is_not_asked(spec: StageSpec, tmp_
         RankerView.of(fresh, "time")
 
 
+def test_nor_where_each_users_last_items_are_held_out_and_no_day_tells(spec: StageSpec, tmp_path: Path) -> None:
+    own = with_ranker(spec, tmp_path / "own", ITEMS, split="leave_one_out", learn_from="validation", rank_own=False)
+    with pytest.raises(LeftOut, match="learnt from the validation part, by which this run chooses"):
+        RankerView.of(own, "leave_one_out")
+    same = with_ranker(spec, tmp_path / "same", ITEMS, split="leave_one_out", rank_own=False)
+    assert RankerView.of(same, "leave_one_out").row.bundle.learnt_from == "train"
+
+
 def test_it_answers_as_it_serves_and_asks_for_nobody(spec: StageSpec) -> None:
     view, histories = RankerView.of(spec, "time"), [("i1", "i6"), ("i3",), ()]
     assert date.fromordinal(date(1970, 1, 1).toordinal() + view.row.bundle.until) == date(2024, 1, 3)
