@@ -1,4 +1,4 @@
-"""### Ingest: landing files to `items`, `events`, `judgments`, `intents` and `queries`
+"""### Ingest: landing files to `items`, `events`, `judgments`, `intents`, `queries` and `exposures`
 
 **Healthy when** the newest run is green and the report shows yesterday with less than 5 % of its rows in quarantine.
 
@@ -27,6 +27,6 @@ with new_dag(
     deadline_minutes=120,
 ):
     # One Spark process for all of it: to start and warm up another costs more than most of these tables.
-    tables = map(asset, ("items", "events", "judgments", "intents", "queries"))
+    tables = map(asset, ("items", "events", "judgments", "intents", "queries", "exposures"))
     landed = heavy("landed", "spark_jobs", "landed", "--go-on", *RANGE, minutes=90, outlets=[*tables])
     chain(landed, refused("refused", of="landed"))

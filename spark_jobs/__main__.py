@@ -7,6 +7,7 @@ Under `spark-submit`, from the checkout (the driver's memory and Java options ar
 Landed tables (items, judgments, intents, queries, events) follow the files of the landing folder; for them a range is
 optional. `landed` stands for all of them, `built` for all that is built of them, each in its order.
 `python -m spark_jobs leakage --table next_item_samples` audits a whole sample table; 65 where it leaks.
+`python -m spark_jobs market --help`: a simulated market.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import logging
+import sys
 from collections.abc import Sequence
 from datetime import date
 from typing import Any
@@ -30,6 +32,7 @@ from spark_jobs.ingest import LANDED, ingest
 from spark_jobs.landing.files import of_no_table
 from spark_jobs.landing.tables import TABLES
 from spark_jobs.leakage import audit_table
+from spark_jobs.market.__main__ import main as market
 
 BUILT = ("sessions", "histories", "user_stats", "item_stats", "user_profiles", "next_item_samples")
 _GROUPS = {"landed": LANDED, "built": BUILT}
@@ -38,6 +41,8 @@ _TOLD = 20  # refusals that a later task tells again
 
 def main() -> int:
     """Run the named jobs in order, in one Spark session; 65 where a partition was stopped."""
+    if sys.argv[1:2] == ["market"]:
+        return market(sys.argv[2:])
     parser = argparse.ArgumentParser(prog="python -m spark_jobs", description=__doc__)
     names = (*_GROUPS, *LANDED, *BUILT, "leakage")
     parser.add_argument("jobs", nargs="+", choices=names, metavar="job", help=", ".join(names))

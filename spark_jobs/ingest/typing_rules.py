@@ -15,12 +15,19 @@ from spark_jobs.landing.text import ABSENT, BLANKS
 
 GIVEN = "_given"
 _READABLE = "The line has as many values as the header, or is an object."
-_KINDS = {"double": "a number", "date": "a date (YYYY-MM-DD)", "timestamp": "a time (ISO 8601, or epoch)"}
+_KINDS = {
+    "double": "a number",
+    "long": "a whole number",
+    "date": "a date (YYYY-MM-DD)",
+    "timestamp": "a time (ISO 8601, or epoch)",
+}
 # What becomes of a whole number on its way through a float: `1029.0`, and of a long one, digits lost, `1.02938E+11`.
 _THROUGH_FLOAT = r"^(-?[0-9]+)[.]0+$"
 _DIGITS_LOST = r"^-?([0-9]+([.][0-9]+[eE][+-]?|[eE][+-])[0-9]+|inf|Infinity)$"
 # Spark also takes Java's `3d`, `3f` and `0x1p3`.
 _DECIMAL = r"^[+-]?([0-9]+[.]?[0-9]*|[.][0-9]+)([eE][+-]?[0-9]+)?$"
+
+_WHOLE = r"^[+-]?[0-9]+$"
 
 
 def typed_rows(raw: DataFrame, table: Landed, now: datetime) -> DataFrame:
@@ -101,7 +108,10 @@ def _typed(column: Column, table: Landed) -> str:
     if column.type == "double":
         number = f"try_cast({given} as double)"
         return f"if({given} rlike '{_DECIMAL}' and abs({number}) < double('Infinity'), {number}, null)"
-    return f"regexp_replace({given}, '{_THROUGH_FLOAT}', '$1')" if column.name in table.ids else given
+    whole = f"regexp_replace({given}, '{_THROUGH_FLOAT}', '$1')"
+    if column.type == "long":
+        return f"if({whole} rlike '{_WHOLE}', try_cast({whole} as bigint), null)"
+    return whole if column.name in table.ids else given
 
 
 def _given(name: str) -> str:

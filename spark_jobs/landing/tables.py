@@ -70,5 +70,6 @@ _TABLES = (
     Landed("judgments", "judged_date", ("item_id",), {"source": "shop", "rater": "final"}, refers_to_items=True),
     Landed("intents", "valid_date", ("text_id",), {"source": "shop"}),
     Landed("queries", "query_date", (), {"source": "shop"}),
+    Landed("exposures", "exposure_time", ("request_id", "user_id", "item_id"), refers_to_items=True),
 )
 TABLES = {landed.table: landed for landed in _TABLES}

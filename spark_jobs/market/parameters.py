@@ -1,0 +1,109 @@
+"""The one parameter file of the market, typed, and its hash."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from common.config import parse_config, read_yaml
+
+_FILE = Path(__file__).with_name("parameters.yaml")
+
+
+@dataclass(frozen=True)
+class CatalogueParameters:
+    """See parameters.yaml, here and below."""
+
+    dimensions: int
+    near: int
+    appeal: float
+    out_of_stock: float
+    price: float
+
+
+@dataclass(frozen=True)
+class PeopleParameters:
+    """Who comes."""
+
+    tastes: int
+    sessions: float
+    spread: float
+    patience: float
+    habit: float
+    habit_spread: float
+    budget: float
+    need_lasts: float
+
+
+@dataclass(frozen=True)
+class UtilityParameters:
+    """What an item is worth to a person."""
+
+    text: float
+    category: float
+    brand: float
+    price: float
+    appeal: float
+    own: float
+    seen: float
+
+
+@dataclass(frozen=True)
+class ChoiceParameters:
+    """What a person does about it."""
+
+    click: float
+    cart: float
+    purchase: float
+    done: float
+    directly: float
+    rates: float
+    rating_noise: float
+    leave: float
+    disappointed: float
+
+
+@dataclass(frozen=True)
+class LoggingParameters:
+    """What the shop shows."""
+
+    length: int
+    candidates: int
+    temperature: float
+    popular: float
+    similar: float
+    own: float
+    version: str
+
+
+@dataclass(frozen=True)
+class BidParameters:
+    """Who pays for being clicked."""
+
+    share: float
+    median: float
+    spread: float
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """All of them."""
+
+    catalogue: CatalogueParameters
+    people: PeopleParameters
+    utility: UtilityParameters
+    choices: ChoiceParameters
+    logging: LoggingParameters
+    bids: BidParameters
+
+    @classmethod
+    def read(cls, file: Path = _FILE) -> Parameters:
+        """From a file. DataError names a value that is missing, unknown or of another kind."""
+        return parse_config(cls, read_yaml(file), str(file))
+
+    @property
+    def hash(self) -> str:
+        """Of the values: of comments and order nothing depends."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]

@@ -1,0 +1,96 @@
+"""The people of the market: who they are and what an item is worth to them, which no log tells."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spark_jobs.market.draws import Draws, Floats
+from spark_jobs.market.lists import Ints
+from spark_jobs.market.parameters import Parameters, PeopleParameters, UtilityParameters
+from spark_jobs.market.shop import Shop
+
+
+@dataclass(frozen=True)
+class People:
+    """People [U] by `number`: their wishes are around the items `tastes` [U, K], with the chances `shares` [U, K].
+
+    `sessions`: how often each comes within the horizon if nothing drives them away; the rest as in parameters.yaml.
+    """
+
+    number: Ints
+    tastes: Ints
+    shares: Floats
+    loyal: NDArray[np.bool_]
+    log_price: Floats
+    habit: Floats
+    patience: Floats
+    budget: Floats
+    sessions: Ints
+
+    @classmethod
+    def of(cls, number: Ints, shop: Shop, parameters: Parameters, draws: Draws) -> People:
+        """Those of these numbers, always the same."""
+        own = parameters.people
+        person, taste = number[:, None], np.arange(own.tastes)[None, :]
+        # A thing to gather around is found as the shop's items are found: the loved ones by more people.
+        tastes = draws.choice(np.exp(parameters.utility.appeal * shop.appeal), "taste", person, taste)
+        weights = draws.exponential("share", person, taste)
+        habitual = own.habit + own.habit_spread * draws.normal("habit", number)
+        patience = 1.0 / (1.0 + np.exp(-_logit(own.patience) - 0.5 * draws.normal("patience", number)))
+        return cls(
+            number,
+            tastes,
+            weights / weights.sum(axis=1, keepdims=True),
+            draws.uniform("loyal", person, taste) < 0.5,
+            shop.log_prices[tastes].mean(axis=1) + 0.2 * draws.normal("price", number),
+            habitual,
+            patience,
+            own.budget * np.exp(0.5 * draws.normal("budget", number)),
+            _sessions(number, own, draws),
+        )
+
+    def __len__(self) -> int:
+        return len(self.number)
+
+    def chosen(self, rows: Ints) -> People:
+        """Some of them."""
+        return People(*(getattr(self, name)[rows] for name in People.__dataclass_fields__))
+
+    def utility(
+        self, shop: Shop, wish: Ints, items: Ints, bought: NDArray[np.bool_], parameters: UtilityParameters
+    ) -> Floats:
+        """The true preference [U, M] for `items` [U, M] (-1: none) to those whose wish is their `wish`-th taste, [U].
+
+        `bought` [U, M]: have they bought it before.
+        """
+        rows = np.arange(len(self))
+        taste, loyal = self.tastes[rows, wish], self.loyal[rows, wish]
+        there = items.clip(0)
+        nearness = np.einsum("ud,umd->um", shop.vectors[taste], shop.vectors[there])
+        same = (shop.categories[there] == shop.categories[taste][:, None]) & (shop.categories[there] >= 0)
+        brand = (shop.brands[there] == shop.brands[taste][:, None]) & (shop.brands[there] >= 0) & loyal[:, None]
+        far = np.abs(shop.log_prices[there] - self.log_price[:, None])
+        own = shop.draws.normal("own view", self.number[:, None], there)
+        return np.asarray(
+            parameters.text * nearness.astype(np.float64)
+            + parameters.category * same
+            + parameters.brand * brand
+            - parameters.price * far
+            + parameters.appeal * shop.appeal[there]
+            + parameters.own * own
+            + self.habit[:, None] * bought
+        )
+
+
+def _sessions(number: Ints, own: PeopleParameters, draws: Draws) -> Ints:
+    """Log-normal with the mean asked for, rounded by a draw so that the mean stays; at least one."""
+    mean = own.sessions * np.exp(own.spread * draws.normal("sessions", number) - own.spread**2 / 2.0)
+    whole = np.floor(mean)
+    return np.asarray(np.maximum(1, whole + (draws.uniform("session", number) < mean - whole)), dtype=np.int64)
+
+
+def _logit(share: float) -> float:
+    return float(np.log(share / (1.0 - share)))

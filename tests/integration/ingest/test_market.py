@@ -1,0 +1,94 @@
+"""The market through Spark: the same seed gives the same bytes at any parallelism; its log lands as a shop's does."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from datetime import date
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from pyspark.sql import SparkSession
+
+from infra.errors import DataError
+from infra.lake import Lake
+from spark_jobs.market import simulate as simulation
+from spark_jobs.market.shop import Shop
+from spark_jobs.market.simulate import Order, simulate
+from tests.landing_kit import Shop as Landing
+from tests.unit.spark_jobs.market.kit import items, parameters
+
+FIRST = date(2026, 1, 1)
+
+
+def ordered(folder: Path, rows: int = 4_000, seed: int = 7) -> Order:
+    return Order(rows, seed, FIRST, 10, folder)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*.parquet"))}
+
+
+def test_the_same_seed_gives_the_same_bytes_at_any_parallelism(
+    spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop = Shop.of(items(), parameters(), 7)
+    done = simulate(spark, shop, parameters(), ordered(tmp_path / "one"))
+    monkeypatch.setattr(simulation, "BLOCK", 13)
+    again = simulate(spark, shop, parameters(), ordered(tmp_path / "many"))
+    assert again == done and contents(tmp_path / "many") == contents(tmp_path / "one")
+    assert set(done.rows) == {"exposures", "events"} and 3_000 < sum(done.rows.values()) < 5_000
+    other = simulate(spark, Shop.of(items(), parameters(), 8), parameters(), ordered(tmp_path / "other", seed=8))
+    assert other != done
+
+
+def test_its_log_goes_through_the_ingest_and_nothing_is_refused(new_shop: Landing, spark: SparkSession) -> None:
+    done = simulate(spark, Shop.of(items(), parameters(), 7), parameters(), ordered(new_shop.profile.landing))
+    new_shop.put("items/items.csv", items().to_dict("records"))
+    for table in ("items", *done.rows):
+        report = new_shop.ingest(table)
+        assert report.exit_code == 0, report.lines()
+        assert sum(write.rows_quarantined for write in report.published) == 0
+    lake = Lake(new_shop.profile)
+    for table, rows in done.rows.items():
+        assert sum(pq.read_metadata(file.path).num_rows for file in lake.files(table)) == rows
+    assert lake.contract("exposures").origin == "simulated"
+
+
+def test_a_list_of_impossible_chances_is_refused_row_by_row(new_shop: Landing) -> None:
+    good = {
+        "request_id": "r1", "user_id": "u1", "item_id": "i1", "exposure_time": "2026-01-01T10:00:00Z", "position": "1",
+        "policy_version": "p", "item_chance": "0.5", "list_chance": "0.1", "bid": "0",
+    }  # fmt: skip
+    bad = [
+        ("item_chance_in_range", {"item_chance": "1.5"}),
+        ("list_chance_in_range", {"list_chance": "0.6"}),
+        ("position_from_one", {"position": "0"}),
+        ("position_is_long", {"position": "1.5"}),
+        ("position_is_long", {"position": "9" * 30}),
+        ("position_is_long", {"position": "first"}),
+        ("bid_not_negative", {"bid": "-1"}),
+        ("item_known", {"item_id": "i404"}),
+    ]
+    rows = [{**good, "request_id": f"r{n}"} for n in range(200)]
+    new_shop.put("items/items.csv", [{"item_id": "i1", "title": "A pen"}, {"item_id": "i2", "title": "Ink"}])
+    odd = [{**good, "request_id": f"odd{n}", **change} for n, (_, change) in enumerate(bad)]
+    new_shop.put("exposures/day.csv", [*rows, *odd, {**good, "request_id": "float", "position": "3.0"}])
+    new_shop.ingest("items")
+    report = new_shop.ingest("exposures")
+    assert report.exit_code == 0
+    assert Counter(new_shop.refused("exposures").values()) == Counter(rule for rule, _ in bad)
+    assert [row["position"] for row in new_shop.rows("exposures") if row["request_id"] == "float"] == [3]
+
+
+def test_a_folder_in_use_and_a_full_disk_are_refused_before_any_work(spark: SparkSession, tmp_path: Path) -> None:
+    shop = Shop.of(items(), parameters(), 7)
+    (tmp_path / "used").mkdir()
+    (tmp_path / "used" / "mine.txt").write_text("keep")
+    with pytest.raises(DataError, match="a folder of its own"):
+        simulate(spark, shop, parameters(), ordered(tmp_path / "used"))
+    with pytest.raises(DataError, match="The disk cannot hold"):
+        simulate(spark, shop, parameters(), replace(ordered(tmp_path / "new"), rows=10**15))
+    assert [path.name for path in tmp_path.iterdir()] == ["used"]
+    assert (tmp_path / "used" / "mine.txt").read_text() == "keep"

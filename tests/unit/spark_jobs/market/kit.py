@@ -1,0 +1,53 @@
+"""A small market: a catalogue of a few brands and categories, and the people who visit it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from spark_jobs.market.draws import Draws
+from spark_jobs.market.parameters import Parameters
+from spark_jobs.market.shop import Shop
+from spark_jobs.market.visits import Horizon, World
+
+START, DAYS, DAY = 1_767_225_600_000_000, 30, 86_400_000_000  # 2026-01-01
+
+
+def items(count: int = 120, **columns: Any) -> pd.DataFrame:
+    """So many items of 8 brands and 6 categories, whose titles tell of both; `columns` replace."""
+    numbers = np.arange(count)
+    words = [f"{['pen', 'ink', 'desk', 'lamp', 'clip', 'tape'][n % 6]} model{n % 17} size{n % 5}" for n in numbers]
+    known: dict[str, Any] = {
+        "item_id": [f"i{n:03d}" for n in numbers],
+        "title": words,
+        "brand": [f"maker{n % 8}" for n in numbers],
+        "category": [f"Office > {word.split()[0]}" for word in words],
+        "price": 2.0 + numbers % 23,
+    }
+    return pd.DataFrame({**known, **columns})
+
+
+def parameters(**changes: Any) -> Parameters:
+    """The shipped ones but for `changes`, named as `choices__click`."""
+    found = Parameters.read()
+    for name, value in changes.items():
+        section, key = name.split("__")
+        found = replace(found, **{section: replace(getattr(found, section), **{key: value})})
+    return found
+
+
+def world(frame: pd.DataFrame | None = None, seed: int = 7, **changes: Any) -> World:
+    """A market of that catalogue."""
+    own = parameters(**changes)
+    shop = Shop.of(items() if frame is None else frame, own, seed)
+    return World(shop, own, Draws(seed), Horizon(START, DAYS))
+
+
+def lived(market: World, people: int = 300) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Exposures and events of the first people."""
+    log = market.lived(np.arange(people))
+    return tuple(pa.Table.from_batches(batches).to_pandas() for batches in (log.exposures, log.events))  # type: ignore[return-value]
