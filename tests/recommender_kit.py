@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -19,7 +19,7 @@ TINY = BackboneConfig(
 )
 
 
-def package_recommender(folder: Path, seed: int, users: Sequence[str] = ("u0",)) -> Path:
+def package_recommender(folder: Path, seed: int, users: Sequence[str] = ("u0",), *, rank_own: bool = True) -> Path:
     """`folder/model` and beside it what it was made from; another seed ranks otherwise. Only `users` have codes."""
     codes, trained = folder / "codes", folder / "trained"
     for place in (codes, trained):
@@ -28,7 +28,7 @@ def package_recommender(folder: Path, seed: int, users: Sequence[str] = ("u0",))
     _write_codes(codes / USER_CODES_FILE, "user_id", {user: [n] for n, user in enumerate(users)})
     vocabulary = Vocabulary.create(train_text_tokenizer(["pen"], 270), codebooks(codes))
     save_backbone(build_backbone(TINY, vocabulary, seed), vocabulary, trained)
-    package(trained, codes, Serving(history=5, beams=20), folder / "model")
+    package(trained, codes, Serving(history=5, beams=20, rank_own=rank_own), folder / "model")
     return folder / "model"
 
 
@@ -39,9 +39,10 @@ def write_histories(file: Path, histories: Mapping[str, Sequence[str]]) -> Path:
     return file
 
 
-def write_catalogue(file: Path, items: Sequence[str] = ITEMS) -> Path:
-    """The catalogue of a day."""
-    pq.write_table(pa.table({"item_id": pa.array(items, pa.string())}), file)
+def write_catalogue(file: Path, items: Sequence[str] = ITEMS, sold_out: Collection[str] = ()) -> Path:
+    """The catalogue of a day, which says of no item that it is in stock, and of some that they are not."""
+    stock = pa.array([False if item in sold_out else None for item in items], pa.bool_())
+    pq.write_table(pa.table({"item_id": pa.array(items, pa.string()), "in_stock": stock}), file)
     return file
 
 

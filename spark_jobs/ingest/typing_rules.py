@@ -18,6 +18,7 @@ _READABLE = "The line has as many values as the header, or is an object."
 _KINDS = {
     "double": "a number",
     "long": "a whole number",
+    "boolean": "true or false",
     "date": "a date (YYYY-MM-DD)",
     "timestamp": "a time (ISO 8601, or epoch)",
 }
@@ -109,6 +110,8 @@ def _typed(column: Column, table: Landed) -> str:
         number = f"try_cast({given} as double)"
         return f"if({given} rlike '{_DECIMAL}' and abs({number}) < double('Infinity'), {number}, null)"
     whole = f"regexp_replace({given}, '{_THROUGH_FLOAT}', '$1')"
+    if column.type == "boolean":
+        return f"try_cast({given} as boolean)"
     if column.type == "long":
         return f"if({whole} rlike '{_WHOLE}', try_cast({whole} as bigint), null)"
     return whole if column.name in table.ids else given

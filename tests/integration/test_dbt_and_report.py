@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
 from datetime import UTC, date, datetime
@@ -81,10 +82,10 @@ def _fill(connection: duckdb.DuckDBPyConnection) -> None:
     )
     connection.execute("drop view recommendations")
     connection.execute(
-        """create table recommendations as select date '2018-01-05' run_date, user_id, model_version,
+        f"""create table recommendations as select date '2018-01-05' run_date, user_id, model_version,
                rank::bigint as rank, item_id,
                -1.0::double log_prob, if(model_version = '7', 'champion', 'challenger') as role,
-               ['forward', 'text'] as reasons, [1.25::double, 0.5::double] as reason_scores
+               ['forward', '{EVIL}'] as reasons, [1.25::double, 0.5::double] as reason_scores
            from (values ('u1', '7', 1, 'i1'), ('u1', '7', 2, 'i2'), ('u2', '7', 1, 'i1'), ('u2', '7', 2, 'i2'),
                         ('u1', '8', 1, 'i2'), ('u1', '8', 2, 'i3'), ('u2', '8', 1, 'i4'), ('u2', '8', 2, 'i5'))
                lists(user_id, model_version, rank, item_id)"""
@@ -207,7 +208,7 @@ def test_the_page_counts_the_items_that_the_catalogue_leaves_without_a_title(sit
 def test_the_page_shows_users_what_they_did_what_they_get_and_why(site: Path) -> None:
     rows = rows_of(site, "lists")
     assert ["2018-01-05", "i1"] in rows  # what u1 did: an item that the catalogue does not have goes by its id
-    assert ["1", "i1 own", "36.8 %", "forward +1.25 , text +0.50"] in rows
+    assert ["1", "i1 own", "36.8 %", f"forward +1.25 , {html.escape(EVIL)} +0.50"] in rows
     page = (site / "report" / "index.html").read_text()
     assert "<code>u1</code> 1 event; the list by" in page and "Users with one or two events" in page
 
@@ -303,6 +304,8 @@ def test_the_nightly_lists_are_told_by_day_and_version(site: Path) -> None:
 def test_text_from_users_is_escaped(site: Path) -> None:
     page = (site / "report" / "index.html").read_text()
     assert EVIL not in page and "&lt;script&gt;" in page
+    lists = page.split('<section id="lists">')[1].split("</section>")[0]
+    assert lists.count("&lt;script&gt;") >= 4  # a reason of each item
 
 
 def test_the_page_needs_no_network(site: Path) -> None:

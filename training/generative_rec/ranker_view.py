@@ -52,9 +52,9 @@ class RankerView:
                 why="what one split trains on, another one tests",
                 do="give a ranker of the same `split`",
             )
-        if split == "leave_one_out" and bundle.learnt_from == "validation":
+        if split == "leave_one_out" and bundle.learnt_from != "train":
             raise LeftOut(
-                "the ranker has learnt from the validation part, by which this run chooses",
+                "the ranker has learnt from the validation part, by which this run chooses, or does not say from which",
                 do="train the ranker with `learn_from: train`",
             )
         train = of_subset(read_samples(spec, split), "train")

@@ -52,10 +52,14 @@ _SIGNATURE = {
 
 @dataclass(frozen=True)
 class Serving:
-    """`history`: the last items of a user that the model reads. `beams`: beam width; lists are at most that long."""
+    """`history`: the last items of a user that the model reads. `beams`: beam width; lists are at most that long.
+
+    `rank_own`: as it was measured, so it serves: may a user's own items stand in a list.
+    """
 
     history: int = 20
     beams: int = 20
+    rank_own: bool = True
 
 
 def package(trained: Path, codes: Path, serving: Serving, folder: Path) -> None:
@@ -88,7 +92,7 @@ class Recommender(recommender.Recommender):
 
     def __init__(self, model: PreTrainedModel, items: ItemCodes, serving: Serving) -> None:
         self._model, self._items, self.serving = model.eval(), items, serving
-        self.catalogue = items.item_ids
+        self.catalogue, self.rank_own = items.item_ids, serving.rank_own
 
     @classmethod
     def load(cls, folder: str | Path) -> Recommender:
@@ -130,6 +134,6 @@ class Recommender(recommender.Recommender):
 
         histories = [[str(item) for item in history] for history in frame["history"]]
         users = [str(user) for user in frame["user_id"]] if "user_id" in frame else None
-        lists = self.recommend(histories, int(params.get("k", 10)), users=users)
+        lists = self.recommend(histories, int(params.get("k", 10)), users=users, rank_own=self.rank_own)
         items = [[item for item, _ in ranking] for ranking in lists]
         return pd.DataFrame({"items": items, "scores": [[score for _, score in ranking] for ranking in lists]})

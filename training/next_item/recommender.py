@@ -30,11 +30,12 @@ class Recommender(ABC):
     """Item ids with scores for each history, best first; the same call for baselines and generative models.
 
     `catalogue`: the items that it knows. `choice`: what the row has chosen on validation; None where there was nothing
-    to choose.
+    to choose. `rank_own`: does the shop that it serves recommend what a user has taken before.
     """
 
     catalogue: Sequence[str]
     choice: Choice | None = None
+    rank_own: bool = True
 
     def recommend(
         self,

@@ -52,14 +52,15 @@ class _Settings:
     rank_own: bool
     split: Split
     until: int
-    learnt_from: LearnFrom
+    learnt_from: LearnFrom | None = None
 
 
 @dataclass(frozen=True)
 class Bundle:
     """`catalogue`: item ids by number. `pasts`: what is known of users from before their histories. `rank_own`: may a
     user's own items be recommended. `split`: the one whose parts it learnt from; `until`: the last day of an event that
-    it learnt, in days since 1970. `ranker` is None before one has been learnt, from the part `learnt_from`."""
+    it learnt, in days since 1970. `ranker` is None before one has been learnt, from the part `learnt_from`;
+    bundles of before 2026-11-28 do not say from which."""
 
     catalogue: Sequence[str]
     fitted: Fitted
@@ -70,7 +71,7 @@ class Bundle:
     split: Split
     until: int
     ranker: Ranker | None = None
-    learnt_from: LearnFrom = "train"
+    learnt_from: LearnFrom | None = None
 
     @property
     def signals(self) -> Mapping[str, Signal]:

@@ -95,7 +95,7 @@ def bundle_of(versions: Sequence[ModelVersion]) -> Bundle | None:
 
 
 class Reason(NamedTuple):
-    """A signal, or a group of features, and what it adds to the score of an item (SHAP, in the units of the score)."""
+    """A signal, or a group of features, and what it adds to the score of an item, in units of the score."""
 
     name: str
     added: float
@@ -118,7 +118,7 @@ class _Numbered(Recommender):
     """A recommender over the items of a bundle, by number."""
 
     def __init__(self, bundle: Bundle) -> None:
-        self.bundle, self.catalogue = bundle, bundle.catalogue
+        self.bundle, self.catalogue, self.rank_own = bundle, bundle.catalogue, bundle.rank_own
         self._row = {item: number for number, item in enumerate(self.catalogue)}
 
     def _numbers(self, items: Collection[str]) -> Ints:
@@ -277,7 +277,6 @@ class RankerRow(_Numbered):
 
         histories = [[str(item) for item in history] for history in frame["history"]]
         users = [str(user) for user in frame["user_id"]] if "user_id" in frame else None
-        k, own = int(params.get("k", 10)), self.bundle.rank_own
-        lists = self.recommend(histories, k, users=users, rank_own=own)
+        lists = self.recommend(histories, int(params.get("k", 10)), users=users, rank_own=self.rank_own)
         items = [[item for item, _ in ranking] for ranking in lists]
         return pd.DataFrame({"items": items, "scores": [[score for _, score in ranking] for ranking in lists]})

@@ -84,6 +84,11 @@ class Config:
     resamples: int = 1000
     serving: Serving = field(default_factory=Serving)
 
+    @property
+    def served(self) -> Serving:
+        """How the model serves: its own items as it was measured."""
+        return replace(self.serving, rank_own=self.rank_own)
+
 
 def main(spec: StageSpec) -> StageResult:
     """Measure all rows on each split; package what is served and the best of the other rows."""
@@ -145,7 +150,7 @@ class _Evaluation:
             folder = spec.artifact(model) / name
             if split == self.config.splits[0] or folder.is_dir():
                 refuse_other_split(spec.artifact(codes), split)
-                package(folder, spec.artifact(codes), self.config.serving, spec.out_dir / name)
+                package(folder, spec.artifact(codes), self.config.served, spec.out_dir / name)
                 same = (codes, _hash_of_weights(folder))
                 if same not in loaded:
                     loaded[same] = load(spec.out_dir / name)

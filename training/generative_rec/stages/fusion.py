@@ -52,6 +52,8 @@ def main(spec: StageSpec) -> StageResult:
     learnt = labelled(fused, samples, valid, config.questions, spec.seed, answered=False)
     mixture = LogLinear.fit(Pool(row.ranker, GENERATOR, beams), learnt)
     until = max(row.bundle.until, int(valid.days[valid.rows].max()))
-    package_fused(replace(row.bundle, until=until), mixture, generator, spec.out_dir / "model")
+    package_fused(
+        replace(row.bundle, until=until, learnt_from="validation"), mixture, generator, spec.out_dir / "model"
+    )
     by_ranker, by_generator = mixture.weights
     return StageResult({"by_ranker": by_ranker, "by_generator": by_generator})

@@ -1,14 +1,15 @@
 """Stage: the best items of every user for each version of a model, as the table `recommendations`.
 
-`active_histories` says who is asked for: one row per user. `items` is the catalogue of the day: what is not in it is in
-no list, and an item that a model was not trained with is in none of that model's. A run that was killed, or that is
-asked about one more version, decodes the shards of users that are missing and no more.
+`active_histories` says who is asked for: one row per user. `items` is the catalogue of the day: what is not in it, or
+not in stock, is in no list, and an item that a model was not trained with is in none of that model's. Where the shop
+does not recommend what a user has taken before (the model says so, as it was measured), no list holds it. A run that
+was killed, or that is asked about one more version, decodes the shards of users that are missing and no more.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -24,11 +25,12 @@ from training.core.stage import StageResult, StageSpec, read_query, read_table, 
 from training.generative_rec.serve import Recommender as Generative
 from training.generative_rec.serve import load
 from training.next_item.recommender import ListRequest, Ranking, Recommender
-from training.ranker.serve import Explained, RankerRow
+from training.ranker.serve import RANKER, Explained, RankerRow
 
 HISTORIES = "active_histories"
+BASELINE = "baseline"
 _HISTORY_COLUMNS = {"user_id": pa.string(), "item_ids": pa.list_(pa.string())}
-_ITEM_COLUMNS = {"item_id": pa.string()}
+_ITEM_COLUMNS = {"item_id": pa.string(), "in_stock": pa.bool_()}
 _RANKED = pa.schema(
     {
         "user_id": pa.string(),
@@ -59,14 +61,14 @@ def main(spec: StageSpec) -> StageResult:
     user with two histories, and for a model that knows no item of the catalogue.
     """
     config = resolve_config(spec, Config)
-    versions = [one for found in spec.models.values() for one in found]
+    versions = _makers(spec.models)
     if not versions:
         raise LeftOut(
             "there is nothing to make lists with: no version was promoted, and no baseline was measured",
             do="train a model first",
         )
     asked = read_query(spec, HISTORIES, _HISTORY_COLUMNS)
-    catalogue = frozenset(read_table(spec, "items", _ITEM_COLUMNS)["item_id"].to_pylist())
+    catalogue = _in_stock(read_table(spec, "items", _ITEM_COLUMNS))
     shards = in_shards(asked, "user_id", config.shard_users)
     inputs = [spec.tables[name].files for name in (HISTORIES, "items")]
     with Progress(len(asked) * len(versions), "recommend", "list") as progress:
@@ -85,6 +87,28 @@ def main(spec: StageSpec) -> StageResult:
     return StageResult(metrics, {"recommendations": (f"tables/recommendations/{_PART}",)})
 
 
+def _makers(models: Mapping[str, Sequence[ModelVersion]]) -> list[ModelVersion]:
+    """Champion and challenger. Where there is no champion the shop's ranker alone stands in for it, and where none has
+    passed its gate, the best baseline of an evaluation."""
+    own = [one for name, found in models.items() if name != RANKER for one in found]
+    if any(one.role == "champion" for one in own):
+        return own
+    rankers = {one.role: one for one in models.get(RANKER, ())}
+    if trained := rankers.get("champion") or rankers.get("challenger"):
+        promised = [one for one in own if one.role != BASELINE]
+        return [replace(trained, version=RANKER, role=BASELINE), *promised]
+    return own or list(rankers.values())
+
+
+def _in_stock(items: pa.Table) -> frozenset[str]:
+    """What can be bought; an item of which the catalogue does not say it can."""
+    pairs = zip(items["item_id"].to_pylist(), items["in_stock"].to_pylist(), strict=True)
+    found = frozenset(item for item, there in pairs if there is not False)
+    if not found:
+        raise DataError("nothing is in stock", why="`in_stock` is false for all items", do="correct the catalogue")
+    return found
+
+
 def _lists_of(version: ModelVersion, top: int, catalogue: frozenset[str]) -> Answer:
     """What makes the lists of a version; DataError where it knows no item of the catalogue."""
     model = load(Path(version.folder))
@@ -101,7 +125,7 @@ def _lists(model: Recommender, shard: pa.Table, top: int, catalogue: frozenset[s
     if not len(shard):
         return
     asked = [
-        ListRequest(row["item_ids"], row["user_id"], frozenset())
+        ListRequest(row["item_ids"], row["user_id"], frozenset(() if model.rank_own else row["item_ids"]))
         for row in sorted(shard.to_pylist(), key=lambda row: str(row["user_id"]))
     ]
     for one, line in zip(asked, _explained(model, asked, top, catalogue), strict=True):

@@ -47,12 +47,16 @@ class Questions:
     def known(self) -> Iterator[Ints]:
         """All that is known of each user, oldest first: the past, and of the history what came after it.
 
-        Where the history begins before the past ends, the past ends as the history begins: that is told once.
+        Where the history begins before the past ends, the past ends as the history begins: that is told once. The past
+        names an item once a day, where a history may have it twice in a row: viewed, and bought.
         """
         pasts = self.pasts or [np.empty(0, dtype=np.int64)] * len(self)
         for past, history in zip(pasts, self.histories, strict=True):
-            longest = min(len(past), len(history))
-            shared = next((n for n in range(longest, 0, -1) if np.array_equal(past[-n:], history[:n])), 0)
+            shared = _shared(past, history)
+            if not shared and len(history):
+                starts = np.flatnonzero(np.diff(history, prepend=-1))
+                runs = _shared(past[np.flatnonzero(np.diff(past, prepend=-1))], history[starts])
+                shared = int([*starts, len(history)][runs])
             yield np.concatenate([past, history[shared:]])
 
     def weighted(self, catalogue: int, last: int) -> sp.csr_array:
@@ -69,6 +73,12 @@ class Questions:
         found = sp.csr_array((values, items, starts), shape=(len(self), catalogue))
         found.sum_duplicates()
         return found
+
+
+def _shared(past: Ints, history: Ints) -> int:
+    """With how many items the past ends as the history begins, at most."""
+    longest = min(len(past), len(history))
+    return next((n for n in range(longest, 0, -1) if np.array_equal(past[-n:], history[:n])), 0)
 
 
 @dataclass(frozen=True)

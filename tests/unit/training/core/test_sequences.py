@@ -1,5 +1,6 @@
 """Log-probs of responses: those of each response alone, whatever is packed beside it."""
 
+from dataclasses import dataclass
 from functools import cache
 
 import pytest
@@ -10,7 +11,14 @@ from transformers import PreTrainedModel
 
 from tests.unit.training.peers import tiny_qwen
 from training.core.errors import DataError
-from training.core.sequences import Tree, collate_trees, response_logits, token_entropies, token_log_probs
+from training.core.sequences import OnTrees, Tree, collate_trees, response_logits, token_entropies, token_log_probs
+
+
+@dataclass(frozen=True)
+class Weighed(OnTrees):
+    weights: torch.Tensor
+    count: int
+
 
 tokens = st.lists(st.integers(3, 31), min_size=1, max_size=5).map(tuple)
 trees = st.builds(Tree, tokens, st.lists(tokens, min_size=1, max_size=4).map(tuple))
@@ -80,3 +88,11 @@ def test_log_probs_of_a_bf16_model_are_summed_up_in_float32() -> None:
     logits = response_logits(tiny_qwen(seed=0).bfloat16().eval(), batch)
     assert token_log_probs(logits, batch).dtype == torch.float32
     assert token_log_probs(logits, batch).sum().item() == pytest.approx(sum(alone((5, 6), (7, 2))[0]), abs=0.1)
+
+
+def test_a_batch_goes_to_another_device_with_all_that_it_holds() -> None:
+    batch = Weighed(collate_trees([[Tree((1,), ((2, 3),))]], 0), torch.ones(1), 5)
+    moved = batch.to(torch.device("meta"))
+    assert {moved.weights.device.type, *(value.device.type for value in vars(moved.trees).values())} == {"meta"}
+    assert (moved.count, batch.weights.device.type) == (5, "cpu")
+    assert (batch.useful, batch.sequences) == (3, 1)

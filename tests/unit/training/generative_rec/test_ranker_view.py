@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -13,6 +14,7 @@ from tests.unit.training.ranker_kit import with_ranker
 from training.core.errors import DataError, LeftOut
 from training.core.stage import StageSpec, TableRef
 from training.generative_rec.ranker_view import RankerView
+from training.ranker.serve import load
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +56,18 @@ def test_nor_where_each_users_last_items_are_held_out_and_no_day_tells(spec: Sta
         RankerView.of(own, "leave_one_out")
     same = with_ranker(spec, tmp_path / "same", ITEMS, split="leave_one_out", rank_own=False)
     assert RankerView.of(same, "leave_one_out").row.bundle.learnt_from == "train"
+
+
+def test_a_bundle_that_does_not_say_what_it_learnt_from_still_answers(spec: StageSpec, tmp_path: Path) -> None:
+    """As those that were written before it was noted."""
+    early = with_ranker(spec, tmp_path / "early", ITEMS, split="leave_one_out", rank_own=False)
+    noted = Path(early.models["ranker"][0].folder) / "bundle.json"
+    settings = json.loads(noted.read_text())
+    del settings["learnt_from"]
+    noted.write_text(json.dumps(settings))
+    assert load(noted.parent).recommend([["i1"]], 3, rank_own=True)[0]
+    with pytest.raises(LeftOut, match="or does not say from which"):
+        RankerView.of(early, "leave_one_out")
 
 
 def test_it_answers_as_it_serves_and_asks_for_nobody(spec: StageSpec) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -93,6 +94,25 @@ def test_what_stands_in_the_past_and_in_the_history_is_known_once(events: list[i
     assert known.tolist()[len(known) - len(history) :] == history
     if len(set(events)) == len(events):
         assert known.tolist() == events
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 3), st.integers(1, 3)), min_size=1, max_size=12),
+    st.integers(1, 12),
+    st.integers(0, 12),
+)
+def test_what_was_viewed_and_bought_on_a_day_is_no_second_past(
+    days: list[tuple[int, int]], cut: int, start: int
+) -> None:
+    """A past has an item once a day, a history as often as something was done with it."""
+    days = [(100 * day + item, times) for day, (item, times) in enumerate(days)]  # never the same: told apart for sure
+    past, later = [item for item, _ in days[:cut]], days[min(cut - 1, start) :]
+    history = [item for item, times in later for _ in range(times)]
+    (known,) = Questions(rows(history), rows(past)).known()
+    after = [item for item, times in days[cut:] for _ in range(times)]
+    assert [item for item, _ in groupby(known.tolist())] == past + [item for item, _ in groupby(after)]
+    # Only of the past's last item a history that begins with it cannot say whether it is told again, or anew.
+    assert len(known) <= len(past) + len(after) + 2
 
 
 def test_popularity_looks_back_as_far_as_it_is_told() -> None:

@@ -12,16 +12,19 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
 from common.models import ModelVersion
 from infra.profile import CHECKOUT
 from tests.recommender_kit import ITEMS, package_recommender, write_catalogue, write_histories
+from tests.unit.training.alignment_kit import write_start
+from tests.unit.training.ranker_kit import with_ranker
 from training.core.batch_inference import shard_of
 from training.core.errors import DataError, Preempted
 from training.core.stage import StageSpec, TableRef, run_stage
-from training.generative_rec.serve import Recommender
+from training.generative_rec.serve import Recommender, load
 from training.generative_rec.stages import recommend
 from training.generative_rec.stages.recommend import HISTORIES as HISTORIES_TABLE
 
@@ -186,6 +189,59 @@ def test_a_part_of_the_catalogue_is_ranked_as_the_whole_without_the_rest(
     part = model.recommend(histories, 20, users=list(HISTORIES), within=kept)
     for line, expected in zip(part, whole, strict=True):
         assert [item for item, _ in line] == [item for item, _ in expected if item in kept][:20]
+
+
+@pytest.mark.parametrize(
+    ("own", "rankers", "expected"),
+    [
+        ("champion", "champion", [("4", "champion")]),
+        ("baseline", "champion challenger", [("ranker", "baseline")]),
+        ("challenger baseline", "challenger baseline", [("ranker", "baseline"), ("4", "challenger")]),
+        ("", "challenger", [("ranker", "baseline")]),
+        ("baseline", "baseline", [("4", "baseline")]),
+        ("", "baseline", [("5", "baseline")]),
+        ("", "", []),
+    ],
+)
+def test_the_ranker_alone_stands_in_for_a_champion_that_there_is_not(
+    own: str, rankers: str, expected: list[tuple[str, str]]
+) -> None:
+    models = {
+        "generative_rec": [ModelVersion("4", role, "generator") for role in own.split()],
+        "ranker": [ModelVersion("5", role, f"ranker {role}") for role in rankers.split()],
+    }
+    found = recommend._makers(models)
+    assert [(one.version, one.role) for one in found] == expected
+    stands_in = [one.folder for one in found if one.version == "ranker"]
+    assert stands_in == [f"ranker {rankers.split()[0]}" for _ in stands_in]
+
+
+def test_what_is_sold_out_is_in_no_list_and_a_shop_that_is_sold_out_is_told_so(spec: StageSpec, tmp_path: Path) -> None:
+    for name, sold_out in (("some", ITEMS[:4]), ("all", ITEMS)):
+        day = write_catalogue(tmp_path / f"{name}.parquet", ITEMS, sold_out)
+        today = replace(spec, tables={**spec.tables, "items": TableRef((str(day),))}, out=str(tmp_path / name))
+        if name == "all":
+            with pytest.raises(DataError, match="nothing is in stock"):
+                run_stage(today, recommend.main)
+        else:
+            run_stage(today, recommend.main)
+            assert {row["item_id"] for row in rows_of(today)} == set(ITEMS[4:])
+
+
+@pytest.mark.parametrize("rank_own", [True, False])
+def test_what_a_user_has_taken_stands_in_a_list_only_where_the_shop_recommends_it(
+    spec: StageSpec, tmp_path: Path, rank_own: bool
+) -> None:
+    """As the model was measured: the generator alone, and the ranker and its signals."""
+    generator = str(package_recommender(tmp_path / "generator", 3, rank_own=rank_own))
+    sample = with_ranker(write_start(tmp_path), tmp_path / "ranker", ITEMS, rank_own=rank_own)
+    ranker = sample.models["ranker"][0].folder
+    run_stage(with_roles(spec, {"4": generator, "5": ranker}), recommend.main)
+    own = {row["model_version"] for row in rows_of(spec) if row["item_id"] in HISTORIES[row["user_id"]]}
+    assert own == ({"4", "5"} if rank_own else set())
+    for folder in (generator, ranker):
+        frame = pd.DataFrame({"history": [["i1", "i2"]]})
+        assert bool({"i1", "i2"} & set(load(folder).predict(frame, {"k": 24})["items"][0])) is rank_own
 
 
 def test_what_left_the_catalogue_is_in_no_list_and_comes_back_with_it(spec: StageSpec, tmp_path: Path) -> None:
