@@ -20,7 +20,7 @@ from training.core.errors import LeftOut
 from training.core.files import write_json
 from training.ranker.calibration import Calibration
 from training.ranker.features import Table
-from training.ranker.learner import Labelled
+from training.ranker.learner import Labelled, ndcg_of
 from training.ranker.serve import Mixture
 from training.ranker.signals.base import Floats, Ints, Mask
 
@@ -57,7 +57,10 @@ class LogLinear:
 
     @classmethod
     def fit(cls, pool: Pool, learnt: Labelled) -> LogLinear:
-        """Learn the weights, and what a score is worth, from questions that neither ranker nor generator has seen.
+        """Learn the weights, and what a score is worth, from questions that neither of the two has learnt from.
+
+        The generator has a weight only where the lists are better with it by more than a standard error (Breiman et al.
+        1984): one that follows the ranker, or knows less, would be given some by chance.
 
         Raises:
             LeftOut: no answer is among the candidates.
@@ -66,6 +69,11 @@ class LogLinear:
         if not len(answered.questions):
             raise LeftOut("no signal names an item that was taken next", do="wait for more events")
         weights = _most_likely(pool.parts(answered.table), answered.questions, answered.taken)
+        gain = ndcg_of(_weighed(pool.parts(answered.table), weights), answered) - ndcg_of(
+            pool.ranker.scores(answered.table), answered
+        )
+        if not gain.mean() > gain.std() / np.sqrt(len(gain)):
+            weights = (1.0, 0.0)
         scores = _weighed(pool.parts(learnt.table), weights)
         return cls(pool, weights, Calibration.of(scores, learnt.taken))
 

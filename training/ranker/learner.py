@@ -129,7 +129,7 @@ class Ranker:
             with Progress(config.rounds, f"trees of {leaves} leaves, at most", "round") as progress:
                 callbacks = [lambda _: progress.advance(), halt]
                 trees = lgb.train({**settings, **own}, data, config.rounds, valid_sets=[judged], callbacks=callbacks)
-            return _Grown(trees, leaves, _ndcg(np.asarray(trees.predict(held_back.table.values)), held_back))
+            return _Grown(trees, leaves, ndcg_of(np.asarray(trees.predict(held_back.table.values)), held_back))
 
         best = grown(config.num_leaves[0], _UNDECIDED)
         for leaves in config.num_leaves[1:]:
@@ -211,7 +211,7 @@ class _Grown(NamedTuple):
         return other if gain.mean() > gain.std() / np.sqrt(len(gain)) else self
 
 
-def _ndcg(scores: NDArray[np.floating], judged: Labelled) -> NDArray[np.float64]:
+def ndcg_of(scores: NDArray[np.floating], judged: Labelled) -> NDArray[np.float64]:
     """NDCG@10 of each question of which one candidate was taken: [questions]."""
     order = np.lexsort((-scores, judged.questions))
     place = np.arange(len(order)) - np.searchsorted(judged.questions, judged.questions)
