@@ -18,7 +18,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -226,9 +226,9 @@ def resolve_config(spec: StageSpec, cls: type[T]) -> T:
     return config
 
 
-def read_table(spec: StageSpec, name: str, columns: Mapping[str, pa.DataType]) -> pa.Table:
+def read_table(spec: StageSpec, name: str, columns: Mapping[str, pa.DataType], later: Collection[str] = ()) -> pa.Table:
     """Read `columns` (name -> Arrow type) of one of the spec's tables; see `read_batches`."""
-    return pa.concat_tables(read_batches(spec, name, columns))
+    return pa.concat_tables(read_batches(spec, name, columns, later))
 
 
 def read_query(spec: StageSpec, name: str, columns: Mapping[str, pa.DataType]) -> pa.Table:
@@ -239,8 +239,10 @@ def read_query(spec: StageSpec, name: str, columns: Mapping[str, pa.DataType]) -
         raise LeftOut(f"the query {name} has found no row", do="nothing: it is asked again in the next run") from error
 
 
-def read_batches(spec: StageSpec, name: str, columns: Mapping[str, pa.DataType]) -> Iterator[pa.Table]:
-    """The same rows some thousands at a time; see `tables.parquet_batches` for the errors."""
+def read_batches(
+    spec: StageSpec, name: str, columns: Mapping[str, pa.DataType], later: Collection[str] = ()
+) -> Iterator[pa.Table]:
+    """The same rows some thousands at a time; see `tables.parquet_batches` for `later` and for the errors."""
     if name not in spec.tables:
         raise DataError(
             f"the spec names no table {name!r}",
@@ -248,7 +250,7 @@ def read_batches(spec: StageSpec, name: str, columns: Mapping[str, pa.DataType])
             why=f"it names {', '.join(sorted(spec.tables)) or 'none'}",
             do="add it to what the stage `reads` in pipeline.yaml",
         )
-    return parquet_batches(name, [Path(file) for file in spec.tables[name].files], columns)
+    return parquet_batches(name, [Path(file) for file in spec.tables[name].files], columns, later)
 
 
 class MetricsLog:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -22,8 +22,12 @@ def read_parquet(name: str, files: Sequence[Path], columns: Mapping[str, pa.Data
     return pa.concat_tables(parquet_batches(name, files, columns))
 
 
-def parquet_batches(name: str, files: Sequence[Path], columns: Mapping[str, pa.DataType]) -> Iterator[pa.Table]:
+def parquet_batches(
+    name: str, files: Sequence[Path], columns: Mapping[str, pa.DataType], later: Collection[str] = ()
+) -> Iterator[pa.Table]:
     """The same rows some thousands at a time: what takes them one by one need not hold them all.
+
+    `later`: columns that the table was given later; in files of before they are null.
 
     Raises DataError for no file, a missing or truncated file, a missing column, or a column of another type, EmptyTable
     for no row.
@@ -31,7 +35,7 @@ def parquet_batches(name: str, files: Sequence[Path], columns: Mapping[str, pa.D
     if not files:
         raise DataError(f"table {name} has no data file", do="run the job that fills it, for a range that has data")
     rows = 0
-    for batch in (batch for file in files for batch in _read_file(name, file, columns)):
+    for batch in (batch for file in files for batch in _read_file(name, file, columns, later)):
         rows += batch.num_rows
         yield batch
     if not rows:
@@ -48,15 +52,18 @@ def refuse_nulls(name: str, table: pa.Table, columns: Iterable[str]) -> None:
             )
 
 
-def _read_file(name: str, file: Path, columns: Mapping[str, pa.DataType]) -> Iterator[pa.Table]:
+def _read_file(name: str, file: Path, columns: Mapping[str, pa.DataType], later: Collection[str]) -> Iterator[pa.Table]:
     if not file.is_file():
         raise DataError(f"a data file of table {name} is missing", where=str(file), do="resolve the snapshot again")
     try:
         with pq.ParquetFile(file) as source:
             schema = source.schema_arrow
-            _check_columns(name, file, schema, columns)
-            for batch in source.iter_batches(_ROWS_AT_ONCE, columns=list(columns)):
-                yield pa.table(batch).select(list(columns)).cast(pa.schema(list(columns.items())))
+            there = {one: kind for one, kind in columns.items() if one in schema.names or one not in later}
+            _check_columns(name, file, schema, there)
+            for batch in source.iter_batches(_ROWS_AT_ONCE, columns=list(there)):
+                found = pa.table(batch).select(list(there)).cast(pa.schema(list(there.items())))
+                absent = {one: pa.nulls(len(found), columns[one]) for one in columns if one not in there}
+                yield pa.table({one: found[one] if one in there else absent[one] for one in columns})
     except (pa.ArrowInvalid, OSError) as error:
         raise DataError(
             f"a data file of table {name} cannot be read as Parquet",

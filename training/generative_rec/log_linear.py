@@ -68,12 +68,10 @@ class LogLinear:
         answered = learnt.answerable()
         if not len(answered.questions):
             raise LeftOut("no signal names an item that was taken next", do="wait for more events")
-        weights = _most_likely(pool.parts(answered.table), answered.questions, answered.taken)
-        gain = ndcg_of(_weighed(pool.parts(answered.table), weights), answered) - ndcg_of(
-            pool.ranker.scores(answered.table), answered
-        )
-        if not gain.mean() > gain.std() / np.sqrt(len(gain)):
-            weights = (1.0, 0.0)
+        parts = pool.parts(answered.table)
+        alone, mixed = (_most_likely(parts * said, answered.questions, answered.taken) for said in ((1, 0), (1, 1)))
+        gain = ndcg_of(_weighed(parts, mixed), answered) - ndcg_of(_weighed(parts, alone), answered)
+        weights = mixed if gain.mean() > gain.std() / np.sqrt(len(gain)) else alone
         scores = _weighed(pool.parts(learnt.table), weights)
         return cls(pool, weights, Calibration.of(scores, learnt.taken))
 

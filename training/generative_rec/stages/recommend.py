@@ -68,7 +68,7 @@ def main(spec: StageSpec) -> StageResult:
             do="train a model first",
         )
     asked = read_query(spec, HISTORIES, _HISTORY_COLUMNS)
-    catalogue = _in_stock(read_table(spec, "items", _ITEM_COLUMNS))
+    catalogue = _in_stock(read_table(spec, "items", _ITEM_COLUMNS, later=["in_stock"]))
     shards = in_shards(asked, "user_id", config.shard_users)
     inputs = [spec.tables[name].files for name in (HISTORIES, "items")]
     with Progress(len(asked) * len(versions), "recommend", "list") as progress:

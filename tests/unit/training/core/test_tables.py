@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from training.core.errors import DataError
-from training.core.tables import read_parquet
+from training.core.tables import parquet_batches, read_parquet
 
 COLUMNS = {"user_id": pa.string(), "items": pa.list_(pa.string()), "n": pa.int64()}
 
@@ -24,6 +24,16 @@ def test_files_are_joined_in_order_with_only_the_asked_columns_in_the_asked_type
     table = read_parquet("samples", files, COLUMNS)
     assert table.schema == pa.schema(list(COLUMNS.items()))
     assert table["n"].to_pylist() == [2, 1, 1]
+
+
+def test_a_column_that_a_table_was_given_later_is_null_in_files_of_before(tmp_path: Path) -> None:
+    asked = {"n": pa.int64(), "late": pa.bool_(), "user_id": pa.string()}
+    files = [write(tmp_path / "old.parquet"), write(tmp_path / "new.parquet", late=pa.array([False]))]
+    table = pa.concat_tables(parquet_batches("samples", files, asked, later=["late"]))
+    assert table.schema == pa.schema(list(asked.items()))
+    assert table["late"].to_pylist() == [None, False]
+    with pytest.raises(DataError, match="no column 'late'"):
+        pa.concat_tables(parquet_batches("samples", files, asked))
 
 
 @pytest.mark.parametrize(

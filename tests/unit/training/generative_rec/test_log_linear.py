@@ -47,7 +47,7 @@ def fitted(data: Labelled, beams: int = 1) -> LogLinear:
 
 def test_of_two_items_that_the_ranker_puts_alike_the_named_one_is_taken_as_often_as_the_weight_says() -> None:
     """One beam: log(2 / 1) beside 0. Taken 3 times of 4: 2^w / (1 + 2^w) = 3/4, so w = log 3 / log 2."""
-    mixture = fitted(learnt([[(0.0, 1.0), (0.0, UNNAMED)]] * 4, [0, 0, 0, 1]))
+    mixture = fitted(learnt([[(0.0, UNNAMED), (0.0, 1.0)]] * 40, [1, 1, 1, 0] * 10))
     assert mixture.weights[1] == pytest.approx(math.log(3) / math.log(2), rel=1e-3)
 
 
@@ -55,6 +55,12 @@ def test_of_two_items_that_the_generator_does_not_name_the_ranker_decides() -> N
     """A lead of 2, taken 9 times of 10: e^2w / (1 + e^2w) = 9/10, so w = log(9) / 2; the generator says nothing."""
     mixture = fitted(learnt([[(2.0, UNNAMED), (0.0, UNNAMED)]] * 10, [0] * 9 + [1]))
     assert mixture.weights == (pytest.approx(math.log(9) / 2, rel=1e-3), 0.0)
+
+
+def test_what_few_questions_say_of_the_generator_may_be_chance() -> None:
+    """Right in two of three is a gain of a third with a standard error of more than half of what one place is worth."""
+    weights = fitted(learnt([[(0.0, UNNAMED), (0.0, 1.0)]] * 3, [1, 1, 0])).weights
+    assert weights[1] == 0.0
 
 
 def test_a_generator_that_is_wrong_more_often_than_not_gets_no_say() -> None:
