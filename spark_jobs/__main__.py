@@ -87,9 +87,9 @@ def _shortened(lines: list[str]) -> list[str]:
 
 
 def _something_landed(tables: Sequence[str], args: argparse.Namespace, profile: Profile) -> bool:
-    """Whether each daily table has a day of the range: what was refused is then no reason to build nothing."""
+    """Whether each daily table that must land has a day of the range: what was refused then stops nothing."""
     (first, last), ledger = given_range(args), Ledger(profile)
-    daily = [name for name in tables if TABLES[name].has_quiet_days]
+    daily = [name for name in tables if TABLES[name].has_quiet_days and TABLES[name].needed_always]
     return all(any(first <= day <= last for day in ledger.committed(name)) for name in daily)
 
 
