@@ -40,7 +40,8 @@ class Rule(BaseModel):
     With `limit`: the value itself must reach it. With `against` (`champion`, a row of the evaluation such as
     `popularity`, or `best_baseline`): the worse end of the paired interval of the gain over that row must reach
     `margin`, or `share` of that row's own value; a negative one is a loss that is put up with. `direction` says which
-    way is better.
+    way is better. `counts`: `mean` holds the gain itself to it, and not the worse end: for "not below", which few
+    samples cannot show outside their interval.
 
     `best_baseline` is the best of the gate's `baselines` on this metric, slice and split. It is chosen on the very
     samples that it is then met on, and the interval is that of a row named beforehand, so it does not know of the
@@ -57,19 +58,23 @@ class Rule(BaseModel):
     against: str | None = None
     margin: float | None = None
     share: float | None = None
+    counts: Literal["worse_end", "mean"] = "worse_end"
 
     @model_validator(mode="after")
     def _is_one_kind(self) -> Rule:
         margins = [one for one in (self.margin, self.share) if one is not None]
         if (self.limit is None) == (self.against is None) or len(margins) != (self.against is not None):
             raise ValueError("a rule has either a limit, or against and one of margin and share")
+        if self.counts == "mean" and self.against is None:
+            raise ValueError("a limit is on the value itself: `counts` belongs to a rule against somebody")
         return self
 
     @property
     def name(self) -> str:
         """How a report calls the rule."""
         place = "" if self.slice == "all" else f" [{self.slice}]"
-        return f"{self.metric}{place}" + (f" vs {self.against}" if self.against else "")
+        mean = " in the mean" if self.counts == "mean" else ""
+        return f"{self.metric}{place}" + (f" vs {self.against}{mean}" if self.against else "")
 
 
 class Gate(BaseModel):

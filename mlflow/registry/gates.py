@@ -190,7 +190,7 @@ def _gain_check(rule: Rule, held: _Held, met: Mapping[str, Pairs]) -> Check:
 
 
 def _gain_over(rule: Rule, held: _Held, name: str, pairs: Pairs) -> Check:
-    """The threshold is on the worse end of the interval: the mean alone would promote luck."""
+    """The threshold is on the worse end of the interval, as a gain in the mean may be luck, unless a rule says else."""
     if not len(pairs.a):
         return Check(rule.name, False, "no shared samples to compare", None, rule.margin)
     gain = difference(pairs, held.gate.bootstrap)
@@ -198,9 +198,10 @@ def _gain_over(rule: Rule, held: _Held, name: str, pairs: Pairs) -> Check:
     measured = ", ".join(held.baselines(held.gate.metrics[rule.metric]))
     others = f" (the best of {measured})" if rule.against == BEST_BASELINE else ""
     opponent = f"version {name}" if rule.against == CHAMPION else f"{name}{others}"
-    reason = f"difference to {opponent} {gain.value:+.4f} {_brackets(gain)}; its worse end counts"
+    counts, held_to = ("it", gain.value) if rule.counts == "mean" else ("its worse end", worse)
+    reason = f"difference to {opponent} {gain.value:+.4f} {_brackets(gain)}; {counts} counts"
     threshold = rule.margin if rule.margin is not None else (rule.share or 0.0) * pairs.b.value
-    return Check(rule.name, _reaches(rule, worse, threshold), reason, worse, threshold)
+    return Check(rule.name, _reaches(rule, held_to, threshold), reason, held_to, threshold)
 
 
 def _room(rule: Rule, check: Check) -> float:

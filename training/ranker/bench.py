@@ -76,7 +76,7 @@ def fit(folder: Path, items: int) -> None:
     sequences, rng = _sequences(items), np.random.default_rng(2)
     known = [sequence[:-1] for sequence in sequences]
     learnt = Learnt(items, known, [np.arange(len(sequence)) for sequence in known], seed=1)
-    chosen = Chosen(0, {"forward": 3, "backward": 5}, "tf_idf", None)
+    chosen = Chosen(0, {"forward": 3, "backward": 5, "both": 3}, "tf_idf", None)
     texts = [f"kind{n // _PER_KIND} {' '.join(f'w{w}' for w in rng.integers(0, _WORDS, 4))}" for n in range(items)]
     signals = fit_as_chosen(learnt, chosen, SignalsConfig(), {"tf_idf": tf_idf(texts)})
     some = replace(learnt, sequences=known[:_SASREC_USERS])

@@ -34,6 +34,7 @@ _KINDS: Mapping[str, type[Stored]] = {
     "personal": Personal,
     "forward": CoVisit,
     "backward": CoVisit,
+    "both": CoVisit,
     "text": TextSimilarity,
     "sasrec": SASRec,
 }

@@ -55,7 +55,7 @@ def values(spec: StageSpec) -> list[dict[str, Any]]:
 
 
 def test_all_rows_stand_beside_each_other(chain: dict[str, StageSpec]) -> None:
-    signals = ["popularity", "personal", "forward", "backward", "text", "sasrec", "ranker"]
+    signals = ["popularity", "personal", "forward", "backward", "both", "text", "sasrec", "ranker"]
     found = list(dict.fromkeys(row["model"] for row in values(chain["evaluate"])))
     assert found == [*signals, "sft", "sp_hard", "rf_hard", "fused"]
     assert len({(row["unit"], row["sample"]) for row in values(chain["evaluate"])}) * len(found) * 4 == len(
@@ -102,7 +102,7 @@ def test_without_a_champion_the_best_other_row_stands_in(chain: dict[str, StageS
     folder = chain["evaluate"].out_dir / "baseline"
     named = json.loads((folder / "baseline.json").read_text())["name"]
     metrics = json.loads((chain["evaluate"].out_dir / "result.json").read_text())["metrics"]
-    others = ("popularity", "personal", "forward", "backward", "text", "sasrec", "ranker")
+    others = ("popularity", "personal", "forward", "backward", "both", "text", "sasrec", "ranker")
     assert metrics[f"{named}.ndcg@10"] == max(metrics[f"{row}.ndcg@10"] for row in others)
     assert len(load(folder).recommend([["i001"]], 20)[0]) == 20
 

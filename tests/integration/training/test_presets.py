@@ -118,7 +118,7 @@ def check_chain(specs: list[StageSpec]) -> dict[str, dict[str, float]]:
     assert all(metrics.get("steps", metrics.get("rounds")) > 0 for metrics in stages.values())
     models = specs[-1].config["models"]
     ranked = pq.read_table(specs[-1].out_dir / "tables/eval_values/part-0.parquet")
-    signals = {"popularity", "personal", "forward", "backward", "text", "sasrec"}
+    signals = {"popularity", "personal", "forward", "backward", "both", "text", "sasrec"}
     assert {*models, *signals, "ranker", "fused"} == set(ranked["model"].to_pylist())
     return found
 

@@ -69,6 +69,7 @@ def test_a_shop_of_60_items_gets_codes_of_its_size_and_a_model(tmp_path: Path) -
         "personal",
         "forward",
         "backward",
+        "both",
         "sft",
         "sp_hard",
         "rf_hard",

@@ -226,6 +226,7 @@ def test_a_baseline_that_was_not_evaluated_is_an_error_that_names_what_was() -> 
         {"metric": "mrr", "limit": 0.1, "share": 0.0},
         {"metric": "seconds", "against": "champion", "margin": 0.0},
         {"metric": "mrr", "limit": 0.1, "direktion": "lower"},
+        {"metric": "mrr", "limit": 0.1, "counts": "mean"},
         {"metric": "mrr", "limit": 0.1, "direction": "lower"},  # what does a failed sample count as?
         {"metric": "mrr", "against": "best_baseline", "margin": 0.0},  # of which baselines?
     ],
@@ -257,6 +258,19 @@ def test_a_fused_list_that_is_worse_than_the_generator_alone_does_not_pass_the_g
     frame["slices"] = [("item=warm", "history=1-2")] * len(frame)
     found = evaluate(load_gate("generative_rec"), version(frame, **{"fused.coverage@10": 0.1}), None, GREEN)
     assert [one.name for one in found.failed] == ["ndcg@10 vs rf_hard"]
+
+
+@pytest.mark.parametrize(("hits", "passes"), [(97, False), (99, True)])
+def test_a_mixture_below_its_best_signal_in_the_mean_does_not_pass_the_gate_of_the_ranker(
+    hits: int, passes: bool
+) -> None:
+    """Three of a hundred hits less: the interval holds 0, and the mixture is still worse than what it mixes."""
+    names = {"ranker": hits, "personal": 100, "popularity": 44}
+    frame = ranks(**{name: [3.0] * found + [None] * (1000 - found) for name, found in names.items()})
+    found = evaluate(load_gate("ranker"), version(frame, **{"ranker.coverage@10": 0.1}), None, GREEN)
+    rule = "ndcg@10 vs best_baseline in the mean"
+    assert [one.name for one in found.failed] == ([] if passes else [rule])
+    assert check(found, rule).reason.endswith("; it counts")
 
 
 def test_where_no_baseline_was_measured_the_rule_against_the_best_is_an_error() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal, TypeVar
+from typing import Literal, TypeVar, get_args
 
 import scipy.sparse as sp
 
@@ -75,7 +75,7 @@ def choose(learnt: Learnt, validation: Validation, config: SignalsConfig, vector
 
     window = best("popularity", config.windows, lambda days: Popularity.fit(learnt, days or None), _words_of_window)
     half_life = best("personal", config.half_lives, lambda events: Personal.fit(learnt, events), _words_of_half_life)
-    reaches: dict[Direction, int] = {"forward": reach("forward"), "backward": reach("backward")}
+    reaches: dict[Direction, int] = {way: reach(way) for way in get_args(Direction)}
     text = best("text", list(vectors), lambda kind: TextSimilarity.fit(vectors[kind]), str) if vectors else None
     if text is None:
         left_out["text"] = "no item has a text"

@@ -126,7 +126,7 @@ def test_a_shop_of_repeats_is_ranked_by_what_its_users_take(tmp_path: Path) -> N
 def test_a_shop_without_repeats_texts_and_prices_has_a_ranker_of_the_rest(tmp_path: Path) -> None:
     tables = shop(tmp_path / "shop", kind="new", texts=False, prices=False)
     trained(tmp_path, tables)
-    assert signals_of(tmp_path) == {"popularity", "personal", "forward", "backward", "sasrec"}
+    assert signals_of(tmp_path) == {"popularity", "personal", "forward", "backward", "both", "sasrec"}
     bundle = Bundle.load(tmp_path / "ranker" / "model")
     names = bundle.ranker.names  # type: ignore[union-attr]
     histories = [[f"i{(user + step) % ITEMS:02d}" for step in range(DAYS)] for user in range(USERS)]
