@@ -76,9 +76,10 @@ def _fill(connection: duckdb.DuckDBPyConnection) -> None:
     )
     connection.execute("drop view items")
     connection.execute(
-        """create table items as select 'shop' source, date '2018-01-04' snapshot_date, category, item_id, title, brand
-           from (values ('told', 'A pen', null, 'Pens'), ('untold', ' ', 'Acme', 'Pens'))
-               catalogue(item_id, title, brand, category)"""
+        f"""create table items as select source, date '2018-01-04' snapshot_date, category, item_id, title, brand
+           from (values ('shop', 'told', 'A pen', null, 'Pens'), ('shop', 'untold', ' ', 'Acme', 'Pens'),
+                        ('market', 'i2', 'Ink {EVIL}', 'Acme', 'Inks {EVIL}'))
+               catalogue(source, item_id, title, brand, category)"""
     )
     connection.execute("drop view recommendations")
     connection.execute(
@@ -291,8 +292,8 @@ def test_the_nightly_lists_are_told_by_day_and_version(site: Path) -> None:
                    overlap_at_10 from fct_recommendations order by 1"""
         ).fetchall()
     assert rows == [
-        ("7", "champion", 2, 2.0, 2, 2, 0.25, 0.25),
-        ("8", "challenger", 2, 2.0, 4, 4, 0.0, 0.25),
+        ("7", "champion", 2, 2.0, 2, 1, 0.25, 0.25),
+        ("8", "challenger", 2, 2.0, 4, 3, 0.0, 0.25),
         ("forward", "baseline", 1, 1.0, 1, 1, 0.0, None),
     ]
     page = (site / "report" / "index.html").read_text()
@@ -306,6 +307,7 @@ def test_text_from_users_is_escaped(site: Path) -> None:
     assert EVIL not in page and "&lt;script&gt;" in page
     lists = page.split('<section id="lists">')[1].split("</section>")[0]
     assert lists.count("&lt;script&gt;") >= 4  # a reason of each item
+    assert html.escape(f"Ink {EVIL}") in lists  # a title
 
 
 def test_the_page_needs_no_network(site: Path) -> None:
