@@ -123,8 +123,8 @@ def _ranked(bundle: Bundle, ranker: Ranker, histories: Sequence[Ints], spent: di
         return found
 
     asked = Questions(histories)
-    among = timed("candidates", lambda: candidates(bundle.signals, asked, bundle.depth))
-    table = timed("features", lambda: features(bundle.signals, among, asked, bundle.facts))
+    among = timed("candidates", lambda: candidates(bundle.mixed, asked, bundle.depth))
+    table = timed("features", lambda: features(bundle.mixed, among, asked, bundle.facts))
     scores = timed("scores", lambda: ranker.scores(table))
     first = timed("lists", lambda: listed(among.pairs, scores, _LISTED))
     timed("reasons", lambda: ranker.reasons(Table(table.names, table.values[first])))
@@ -133,8 +133,8 @@ def _ranked(bundle: Bundle, ranker: Ranker, histories: Sequence[Ints], spent: di
 
 def _labelled(bundle: Bundle, sequences: Sequence[Ints]) -> Labelled:
     asked, truth = Questions([sequence[:-1] for sequence in sequences]), np.array([one[-1] for one in sequences])
-    among = candidates(bundle.signals, asked, bundle.depth)
-    table = features(bundle.signals, among, asked, bundle.facts)
+    among = candidates(bundle.mixed, asked, bundle.depth)
+    table = features(bundle.mixed, among, asked, bundle.facts)
     return Labelled(table, among.pairs.questions, among.pairs.items == truth[among.pairs.questions])
 
 

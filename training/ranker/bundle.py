@@ -23,7 +23,7 @@ from training.ranker.learner import Ranker
 from training.ranker.parts import LearnFrom
 from training.ranker.signals.base import Ints, Signal, Stored
 from training.ranker.signals.covisit import CoVisit
-from training.ranker.signals.fitting import Chosen, Fitted
+from training.ranker.signals.fitting import ALONE, Chosen, Fitted
 from training.ranker.signals.personal import Personal
 from training.ranker.signals.popularity import Popularity
 from training.ranker.signals.sasrec import SASRec
@@ -78,6 +78,11 @@ class Bundle:
     def signals(self) -> Mapping[str, Signal]:
         """By name."""
         return self.fitted.signals
+
+    @property
+    def mixed(self) -> Mapping[str, Signal]:
+        """Those that the ranker mixes: without rows that only stand beside them."""
+        return {name: signal for name, signal in self.signals.items() if name not in ALONE}
 
     def with_ranker(self, ranker: Ranker, until: int, learnt_from: LearnFrom) -> Bundle:
         """The same signals with a ranker over them, whose own events are of that part and go to the day `until`."""

@@ -225,8 +225,8 @@ class RankerRow(_Numbered):
         self, questions: Questions, k: int, allowed: Mask | None, left_out: Sequence[Ints]
     ) -> tuple[Pairs, Floats, Table]:
         """The `k` best candidates of each question, best first, with their probabilities and their features."""
-        among = candidates(self.bundle.signals, questions, self.bundle.depth, allowed, left_out)
-        table = features(self.bundle.signals, among, questions, self.bundle.facts)
+        among = candidates(self.bundle.mixed, questions, self.bundle.depth, allowed, left_out)
+        table = features(self.bundle.mixed, among, questions, self.bundle.facts)
         scores, lists = self.ranker.scores(table), Lists()
         starts = np.searchsorted(among.pairs.questions, np.arange(len(questions) + 1))
         for question in range(len(questions)):
@@ -260,8 +260,8 @@ class RankerRow(_Numbered):
         known, owners = numbers >= 0, np.repeat(np.arange(len(asked)), lengths)
         joined, questions = Pairs(owners[known], numbers[known]), self._questions(asked)
         left_out = [self._numbers(one.left_out) for one in asked]
-        among = candidates(self.bundle.signals, questions, self.bundle.depth, None, left_out, joined)
-        table = features(self.bundle.signals, among, questions, self.bundle.facts)
+        among = candidates(self.bundle.mixed, questions, self.bundle.depth, None, left_out, joined)
+        table = features(self.bundle.mixed, among, questions, self.bundle.facts)
         keys = among.pairs.questions * size + among.pairs.items
         rows = np.searchsorted(keys, joined.questions * size + joined.items)
         values = np.full(len(numbers), np.nan, dtype=np.float32)

@@ -106,6 +106,6 @@ def _candidates(bundle: Bundle, rows: Rows, asked: Samples) -> Labelled:
 def _featured(bundle: Bundle, rows: Rows, asked: Samples) -> Labelled:
     questions, truth = rows.questions(asked), rows.truth(asked)
     left_out = None if bundle.rank_own else questions.histories
-    found = candidates(bundle.signals, questions, bundle.depth, None, left_out)
-    table = features(bundle.signals, found, questions, bundle.facts)
+    found = candidates(bundle.mixed, questions, bundle.depth, None, left_out)
+    table = features(bundle.mixed, found, questions, bundle.facts)
     return Labelled(table, found.pairs.questions, found.pairs.items == truth[found.pairs.questions])

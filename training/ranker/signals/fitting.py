@@ -21,6 +21,7 @@ from training.ranker.signals.validation import Validation
 
 Vectors = Mapping[str, sp.csr_array | Floats]
 Words = Literal["tf_idf", "encoder"]
+ALONE = ("both",)  # rows of every table, and nothing to mix: forward and backward say it, each for itself
 T = TypeVar("T")
 
 
