@@ -41,14 +41,12 @@ def log_chances(scores: Floats, places: Ints) -> Floats:
 
     At most 0, and -inf for an item that the policy never shows.
     """
-    top = np.max(scores, axis=1, keepdims=True, initial=-np.inf)
-    weights = np.exp(scores - np.where(np.isfinite(top), top, 0.0))
-    shown = np.where(places >= 0, np.take_along_axis(weights, places.clip(0), axis=1), 0.0)
-    # What is left before a place is what comes after the list and what stands at it or below: sums of positive terms,
-    # where total minus what is above would lose all digits.
-    rest, (users, at) = weights.copy(), np.nonzero(places >= 0)
-    rest[users, places[users, at]] = 0.0
-    below = np.cumsum(shown[:, ::-1], axis=1)[:, ::-1] + rest.sum(axis=1, keepdims=True)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        logs = np.log(shown) - np.log(below)
+    # In logarithms, and what is left before a place as the sum of what stands at it, below it and outside: neither
+    # scores that lie far apart nor a total minus what is above lose digits.
+    chosen = np.where(places >= 0, np.take_along_axis(scores, places.clip(0), axis=1), -np.inf)
+    rest, (users, at) = scores.copy(), np.nonzero(places >= 0)
+    rest[users, places[users, at]] = -np.inf
+    below = np.logaddexp.accumulate(chosen[:, ::-1], axis=1)[:, ::-1]
+    outside = np.logaddexp.reduce(rest, axis=1, keepdims=True)
+    logs = chosen - np.where(np.isneginf(chosen), 0.0, np.logaddexp(below, outside))
     return np.where(places >= 0, logs, 0.0)

@@ -35,6 +35,7 @@ class PeopleParameters:
     habit_spread: float
     budget: float
     need_lasts: float
+    new_wish: float
 
 
 @dataclass(frozen=True)

@@ -12,12 +12,15 @@ from spark_jobs.market.lists import Ints
 from spark_jobs.market.parameters import Parameters, PeopleParameters, UtilityParameters
 from spark_jobs.market.shop import Shop
 
+REMEMBERED = 16  # purchases of each person
+
 
 @dataclass(frozen=True)
 class People:
     """People [U] by `number`: their wishes are around the items `tastes` [U, K], with the chances `shares` [U, K].
 
-    `sessions`: how often each comes within the horizon if nothing drives them away; the rest as in parameters.yaml.
+    `sessions`: how often each comes within the horizon if nothing drives them away; `bought` [U, REMEMBERED]: what they
+    took before, newest first, -1 where it is less; the rest as in parameters.yaml.
     """
 
     number: Ints
@@ -29,14 +32,23 @@ class People:
     patience: Floats
     budget: Floats
     sessions: Ints
+    bought: Ints
 
     @classmethod
     def of(cls, number: Ints, shop: Shop, parameters: Parameters, draws: Draws) -> People:
         """Those of these numbers, always the same."""
+        return cls.behind(number, np.full((len(number), REMEMBERED), -1), shop, parameters, draws)
+
+    @classmethod
+    def behind(cls, number: Ints, taken: Ints, shop: Shop, parameters: Parameters, draws: Draws) -> People:
+        """People who might have left histories: of their last items `taken` [U, n], newest first, -1 where there are
+        fewer, some are what they wish for, or near to it. Nobody knows: of two lists the one that is like the history
+        has it easier here than among people."""
         own = parameters.people
         person, taste = number[:, None], np.arange(own.tastes)[None, :]
         # A thing to gather around is found as the shop's items are found: the loved ones by more people.
-        tastes = draws.choice(np.exp(parameters.utility.appeal * shop.appeal), "taste", person, taste)
+        found = draws.choice(np.exp(parameters.utility.appeal * shop.appeal), "taste", person, taste)
+        tastes = _of_their_own(found, taken, person, taste, shop, own, draws)
         weights = draws.exponential("share", person, taste)
         habitual = own.habit + own.habit_spread * draws.normal("habit", number)
         patience = 1.0 / (1.0 + np.exp(-_logit(own.patience) - 0.5 * draws.normal("patience", number)))
@@ -50,6 +62,7 @@ class People:
             patience,
             own.budget * np.exp(0.5 * draws.normal("budget", number)),
             _sessions(number, own, draws),
+            np.pad(taken, ((0, 0), (0, REMEMBERED)), constant_values=-1)[:, :REMEMBERED],
         )
 
     def __len__(self) -> int:
@@ -83,6 +96,20 @@ class People:
             + parameters.own * own
             + self.habit[:, None] * bought
         )
+
+
+def _of_their_own(
+    found: Ints, taken: Ints, person: Ints, taste: Ints, shop: Shop, own: PeopleParameters, draws: Draws
+) -> Ints:
+    """Tastes [U, K]: items that were taken, or one near each, instead of what was `found` for those without any."""
+    many = (taken >= 0).sum(axis=1)[:, None]
+    at = np.minimum((draws.uniform("taken", person, taste) * many).astype(np.int64), np.maximum(many - 1, 0))
+    their = np.take_along_axis(taken, at, axis=1).clip(0)
+    reach = shop.near.shape[1]
+    slot = np.minimum((draws.uniform("near", person, taste) * reach).astype(np.int64), reach - 1)
+    near = shop.near[their, slot]
+    moved = (draws.uniform("new wish", person, taste) < own.new_wish) & (near >= 0)
+    return np.where(many > 0, np.where(moved, near, their), found)
 
 
 def _sessions(number: Ints, own: PeopleParameters, draws: Draws) -> Ints:

@@ -104,10 +104,10 @@ def _nearest(vectors: NDArray[np.float32], count: int) -> Ints:
     count, found = min(count, len(vectors) - 1), []
     for start in range(0, len(vectors), _AT_A_TIME):
         part = np.arange(start, min(start + _AT_A_TIME, len(vectors)))
-        scores = np.round(vectors[part] @ vectors.T, 4)  # the last digits are the processor's
+        scores = vectors[part] @ vectors.T
         scores[np.arange(len(part)), part] = -np.inf
-        best = np.argpartition(-scores, count - 1, axis=1)[:, :count]
-        values = np.take_along_axis(scores, best, axis=1)
+        best = np.argpartition(scores, len(vectors) - count, axis=1)[:, -count:]
+        values = np.round(np.take_along_axis(scores, best, axis=1), 4)  # the last digits are the processor's
         order = np.lexsort((best, -values), axis=1)
         ordered = np.take_along_axis(best, order, axis=1)
         found.append(np.where(np.take_along_axis(values, order, axis=1) > 0, ordered, -1))

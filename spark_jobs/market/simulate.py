@@ -23,7 +23,7 @@ from pyspark.sql import DataFrame, SparkSession
 
 from infra.errors import DataError
 from spark_jobs.market.draws import Draws
-from spark_jobs.market.log import Log
+from spark_jobs.market.log import Log, logged
 from spark_jobs.market.parameters import Parameters
 from spark_jobs.market.shop import Shop
 from spark_jobs.market.visits import Horizon, World
@@ -74,6 +74,25 @@ class Order:
         """For the world."""
         return Horizon(int(datetime.combine(self.start, time(), UTC).timestamp()) * 1_000_000, self.days)
 
+    def require_room(self) -> None:
+        """Raise a DataError if the folder is in use, or the disk could not hold the log."""
+        if self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir())):
+            raise DataError(
+                "The market writes into a folder of its own.",
+                where=str(self.folder),
+                why="It is there and not empty.",
+                do="Name another folder, or remove it.",
+            )
+        there = next(folder for folder in (self.folder, *self.folder.parents) if folder.is_dir())
+        free, needed = shutil.disk_usage(there).free, self.rows * _BYTES
+        if needed > free:
+            raise DataError(
+                f"The disk cannot hold {self.rows:,} rows of the market.",
+                where=str(there),
+                why=f"About {needed / 1e9:.1f} GB are needed, {free / 1e9:.1f} GB are free.",
+                do="Choose a smaller --scale, or a folder on another disk.",
+            )
+
 
 def simulate(spark: SparkSession, shop: Shop, parameters: Parameters, order: Order) -> Simulated:
     """Write the log that was ordered.
@@ -81,7 +100,7 @@ def simulate(spark: SparkSession, shop: Shop, parameters: Parameters, order: Ord
     Raises:
         DataError: the folder is in use, or the disk could not hold the log; nothing was done.
     """
-    _room(order)
+    order.require_room()
     world = World(shop, parameters, Draws(order.seed), order.horizon)
     people = _people(world, order.rows)
     known = spark.sparkContext.broadcast((world, people, BLOCK, parameters.logging.version))
@@ -102,28 +121,9 @@ def simulate(spark: SparkSession, shop: Shop, parameters: Parameters, order: Ord
     return Simulated(people, rows)
 
 
-def _room(order: Order) -> None:
-    if order.folder.exists() and (not order.folder.is_dir() or any(order.folder.iterdir())):
-        raise DataError(
-            "The market writes into a folder of its own.",
-            where=str(order.folder),
-            why="It is there and not empty.",
-            do="Name another folder, or remove it.",
-        )
-    there = next(folder for folder in (order.folder, *order.folder.parents) if folder.is_dir())
-    free, needed = shutil.disk_usage(there).free, order.rows * _BYTES
-    if needed > free:
-        raise DataError(
-            f"The disk cannot hold {order.rows:,} rows of the market.",
-            where=str(there),
-            why=f"About {needed / 1e9:.1f} GB are needed, {free / 1e9:.1f} GB are free.",
-            do="Choose a smaller --scale, or a folder on another disk.",
-        )
-
-
 def _people(world: World, rows: int) -> int:
     """How many people leave so many rows: the first ones tell."""
-    log = world.lived(np.arange(_PROBED))
+    log = logged(world, np.arange(_PROBED))
     each: float = sum(batch.num_rows for batch in (*log.exposures, *log.events)) / _PROBED
     return max(1, int(rows / max(each, 1.0) + 0.5))
 
@@ -133,7 +133,7 @@ def _lived(
 ) -> Iterator[pa.RecordBatch]:
     for batch in starts:
         for start in batch["id"].to_pylist():
-            log = world.lived(np.arange(start, min(people, start + block)))
+            log = logged(world, np.arange(start, min(people, start + block)))
             yield from _rows(log, pa.array(world.shop.item_ids, pa.string()), version)
 
 

@@ -10,6 +10,7 @@ import pandas as pd
 import pyarrow as pa
 
 from spark_jobs.market.draws import Draws
+from spark_jobs.market.log import logged
 from spark_jobs.market.parameters import Parameters
 from spark_jobs.market.shop import Shop
 from spark_jobs.market.visits import Horizon, World
@@ -49,5 +50,5 @@ def world(frame: pd.DataFrame | None = None, seed: int = 7, **changes: Any) -> W
 
 def lived(market: World, people: int = 300) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Exposures and events of the first people."""
-    log = market.lived(np.arange(people))
-    return tuple(pa.Table.from_batches(batches).to_pandas() for batches in (log.exposures, log.events))  # type: ignore[return-value]
+    log = logged(market, np.arange(people))
+    return tuple(pa.Table.from_batches(batches).to_pandas() for batches in (log.exposures, log.events))

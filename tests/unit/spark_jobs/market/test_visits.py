@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -9,6 +11,7 @@ import pytest
 
 from infra.errors import DataError
 from spark_jobs.market.draws import Draws
+from spark_jobs.market.log import logged
 from spark_jobs.market.people import People
 from spark_jobs.market.shop import Shop
 from tests.unit.spark_jobs.market.kit import DAY, DAYS, START, items, lived, parameters, world
@@ -23,9 +26,9 @@ def logs() -> tuple[pd.DataFrame, pd.DataFrame]:
 
 def test_a_person_does_the_same_in_any_company() -> None:
     market = world()
-    together = [pa.Table.from_batches(rows) for rows in vars(market.lived(np.arange(40))).values()]
+    together = [pa.Table.from_batches(rows) for rows in vars(logged(market, np.arange(40))).values()]
     for person in (0, 17, 39):
-        alone = [pa.Table.from_batches(rows) for rows in vars(market.lived(np.array([person]))).values()]
+        alone = [pa.Table.from_batches(rows) for rows in vars(logged(market, np.array([person]))).values()]
         for one, all_of_them in zip(alone, together, strict=True):
             own = all_of_them.filter(pa.compute.equal(all_of_them["user"], person))
             assert one.to_pylist() == own.to_pylist()
@@ -79,7 +82,7 @@ def test_knobs_do_what_they_say(logs: tuple[pd.DataFrame, pd.DataFrame]) -> None
     shown, events = logs
     count = events["event_type"].value_counts()
 
-    def kinds(**changes: float) -> pd.Series:
+    def kinds(**changes: Any) -> pd.Series:
         return lived(world(**changes), PEOPLE)[1]["event_type"].value_counts()
 
     assert share_again(lived(world(people__habit=3.0), PEOPLE)[1]) > 1.5 * share_again(events) > 0

@@ -1,0 +1,162 @@
+"""What makes the lists of the market: the shop's logging policy, a policy's table, chance, and the truth itself.
+
+A policy names candidates and scores; the list is drawn from them by Plackett-Luce (`lists`). An order without chances
+is the limit of scores that lie far apart: drawn like the others, with a chance of 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spark_jobs.market.draws import Draws, Floats
+from spark_jobs.market.lists import Ints
+from spark_jobs.market.parameters import LoggingParameters, UtilityParameters
+from spark_jobs.market.people import People
+from spark_jobs.market.shop import Shop
+
+_FAR = 1_000.0  # between scores of a list whose order is certain: no Gumbel draw bridges it
+
+
+@dataclass(frozen=True)
+class Request:
+    """People [U] who ask for a list at their `session`-th visit, on a `day` each [U] of the horizon.
+
+    `clicked` and `bought` [U, n]: the last ones, newest first, -1 where there are fewer, and `shown` [U, n], what stood
+    in the last list and was not clicked: all that a shop knows. `wish` [U]: what each came for, which only the oracle
+    may read.
+    """
+
+    people: People
+    session: int
+    day: Ints
+    clicked: Ints
+    bought: Ints
+    shown: Ints
+    wish: Ints
+
+
+class Policy(Protocol):
+    """What makes lists."""
+
+    @property
+    def version(self) -> str:
+        """Its name in the log."""
+
+    def candidates(self, request: Request) -> Ints:
+        """Items [U, M] to choose from, -1: none. One that stands twice counts once; what is not in stock falls out."""
+
+    def scores(self, request: Request, candidates: Ints) -> Floats:
+        """Of those of its candidates that are left (-1: not): logits [U, M]."""
+
+
+@dataclass(frozen=True)
+class Logging:
+    """What a shop does that only counts: near to the last clicks, bought before, and much that is popular."""
+
+    shop: Shop
+    own: LoggingParameters
+    draws: Draws
+
+    @property
+    def version(self) -> str:
+        """See `Policy`."""
+        return self.own.version
+
+    def candidates(self, request: Request) -> Ints:
+        """See `Policy`."""
+        clicked, users = request.clicked, len(request.people)
+        near = np.where(clicked[:, :, None] >= 0, self.shop.near[clicked.clip(0)], -1)
+        near = near[:, :, : self.own.candidates // (2 * clicked.shape[1])].reshape(users, -1)
+        slots = np.arange(self.own.candidates - near.shape[1])[None, :]
+        weights, number = np.exp(self.own.popular * self.shop.counted), request.people.number[:, None]
+        popular = self.draws.choice(weights, "candidate", number, request.session, slots)
+        return np.concatenate([near, request.bought, popular], axis=1)
+
+    def scores(self, request: Request, candidates: Ints) -> Floats:
+        """See `Policy`. What the shop knows, and no more."""
+        shop, own, clicked = self.shop, self.own, request.clicked
+        taste = np.where((clicked >= 0)[:, :, None], shop.vectors[clicked.clip(0)], 0.0).mean(axis=1)
+        near = np.einsum("ud,umd->um", taste, shop.vectors[candidates.clip(0)]).astype(np.float64)
+        score = own.popular * shop.counted[candidates.clip(0)] + own.similar * near
+        return np.asarray((score + own.own * known(candidates, request.bought)) / own.temperature)
+
+
+@dataclass(frozen=True)
+class Tabled:
+    """Lists from a table: of the people `numbers` [N], rising, `items` [N, L] (-1: none), and `log_chances` [N, L], the
+    logarithm of the chance that each stands first."""
+
+    version: str
+    numbers: Ints
+    items: Ints
+    log_chances: Floats
+
+    def candidates(self, request: Request) -> Ints:
+        """See `Policy`."""
+        return self.items[np.searchsorted(self.numbers, request.people.number)]
+
+    def scores(self, request: Request, candidates: Ints) -> Floats:
+        """See `Policy`."""
+        return self.log_chances[np.searchsorted(self.numbers, request.people.number)]
+
+
+@dataclass(frozen=True)
+class AtRandom:
+    """Any item of the catalogue: what a market without a policy would have."""
+
+    items: int
+    length: int
+    draws: Draws
+    version: str = "random"
+
+    def candidates(self, request: Request) -> Ints:
+        """See `Policy`. More than a list needs: some stand twice, some are not in stock."""
+        slots, number = np.arange(3 * self.length)[None, :], request.people.number[:, None]
+        drawn = self.draws.uniform("random", number, request.session, slots)
+        return np.minimum((drawn * self.items).astype(np.int64), self.items - 1)
+
+    def scores(self, request: Request, candidates: Ints) -> Floats:
+        """See `Policy`."""
+        return np.zeros(candidates.shape)
+
+
+@dataclass(frozen=True)
+class Oracle:
+    """The order of the true preference, over what is near each wish, what is loved, and what the policies `beside` it
+    name: no list of theirs is better, but for the luck of the draw."""
+
+    shop: Shop
+    own: UtilityParameters
+    beside: Sequence[Policy]
+    version: str = "oracle"
+
+    def candidates(self, request: Request) -> Ints:
+        """See `Policy`."""
+        rows = np.arange(len(request.people))
+        taste = request.people.tastes[rows, request.wish][:, None]
+        loved = np.argsort(-self.shop.appeal, kind="stable")[: self.shop.near.shape[1]]
+        everybody = np.broadcast_to(loved, (len(rows), len(loved)))
+        named = [policy.candidates(request) for policy in self.beside]
+        return np.concatenate([taste, self.shop.near[taste[:, 0]], everybody, request.bought, *named], axis=1)
+
+    def scores(self, request: Request, candidates: Ints) -> Floats:
+        """See `Policy`."""
+        again = known(candidates, request.bought)
+        utility = request.people.utility(self.shop, request.wish, candidates, again, self.own)
+        worth = utility - self.own.seen * known(candidates, request.shown)
+        return ordered(np.argsort(np.argsort(-worth, axis=1, kind="stable"), axis=1))
+
+
+def ordered(places: Ints) -> Floats:
+    """Scores of lists whose order is certain; `places` of any shape, from the first on rising."""
+    return np.asarray(-_FAR * places, dtype=np.float64)
+
+
+def known(items: Ints, bought: Ints) -> NDArray[np.bool_]:
+    """Which of `items` [U, M] are among `bought` [U, n]."""
+    return np.asarray((items[:, :, None] == bought[:, None, :]).any(axis=2) & (items >= 0))

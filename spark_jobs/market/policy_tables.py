@@ -1,0 +1,153 @@
+"""Tables of lists that two policies would show: read and refused before anything is played."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from common.sentences import some_of
+from infra.errors import DataError
+from spark_jobs.market.draws import Floats
+from spark_jobs.market.lists import Ints
+from spark_jobs.market.policies import Tabled, ordered
+
+_NEEDED = ["user_id", "item_id", "rank"]
+_CLOSE = 1e-6  # to 1, of the sum of a person's chances
+_ELSEWHERE = "Make one table of one night and one version: one row per user and rank."
+
+
+@dataclass(frozen=True)
+class PolicyTable:
+    """One list for each of `users`, in rising order: `items` [N, L], numbers of the shop, best first, -1 where a list
+    is shorter; `log_chances` [N, L]: of each to stand first, or scores of an order that is certain."""
+
+    version: str
+    users: Sequence[str]
+    items: Ints
+    log_chances: Floats
+
+    @classmethod
+    def of(cls, rows: pd.DataFrame, item_ids: Sequence[str], where: str) -> PolicyTable:
+        """Of `user_id`, `item_id`, `rank`, and as they are there `chance`, that the item stands first, and
+        `model_version`. Without chances a list is shown as it is ranked; with them it is drawn by Plackett-Luce.
+
+        Raises:
+            DataError: a column is missing, the table is empty or of several versions, an item is unknown, a user has
+                two lists, or their chances are no chances or do not sum to 1.
+        """
+        version = _version(rows, where)
+        _refuse_two_lists(rows, where)
+        number = pd.Index(item_ids).get_indexer(rows["item_id"])
+        if (number < 0).any():
+            unknown = sorted(set(rows["item_id"][number < 0]))
+            raise DataError(
+                "A policy shows items that the shop does not have.",
+                where=where,
+                why=f"{len(unknown)} items are not in the newest catalogue: {some_of(unknown)}.",
+                do="Ingest the catalogue that the lists were made of, or take these items from the lists.",
+            )
+        logs = _log_chances(rows, where)
+        wide = rows.assign(item=number, score=ordered(rows["rank"].to_numpy()) if logs is None else logs)
+        wide = wide.sort_values(["user_id", "rank"], kind="stable")
+        row, users = pd.factorize(wide["user_id"])  # sorted already
+        place = wide.groupby("user_id", sort=False).cumcount().to_numpy()
+        items = np.full((len(users), int(place.max()) + 1), -1)
+        scores = np.full(items.shape, 0.0)
+        items[row, place], scores[row, place] = wide["item"], wide["score"]
+        return cls(version, users.tolist(), items, scores)
+
+    @classmethod
+    def read(cls, file: Path, item_ids: Sequence[str]) -> PolicyTable:
+        """From a Parquet file; see `of`."""
+        if not file.is_file():
+            raise DataError("There is no such policy table.", where=str(file), do="Name a Parquet file of lists.")
+        try:
+            rows = pd.read_parquet(file)
+        except (OSError, ValueError) as error:
+            raise DataError("A policy table cannot be read.", where=str(file), why=str(error)) from error
+        return cls.of(rows, item_ids, str(file))
+
+    def first(self, people: int) -> PolicyTable:
+        """So many of its users at most, those of the lowest numbers: a sample that is always the same."""
+        if people >= len(self.users):
+            return self
+        kept = np.sort(np.argsort(numbers(self.users), kind="stable")[:people])
+        return PolicyTable(self.version, [self.users[row] for row in kept], self.items[kept], self.log_chances[kept])
+
+    def policy(self) -> Tabled:
+        """To be played."""
+        number = numbers(self.users)
+        order = np.argsort(number, kind="stable")
+        return Tabled(self.version, number[order], self.items[order], self.log_chances[order])
+
+
+def numbers(users: Sequence[str]) -> Ints:
+    """A number for each id, always the same one: draws are keyed by it. [N], from 0 to below 2 ** 62."""
+    digests = [hashlib.blake2b(user.encode(), digest_size=8).digest() for user in users]
+    return np.frombuffer(b"".join(digests), dtype=">u8").astype(np.uint64).view(np.int64) >> 2 & (2**62 - 1)
+
+
+def require_same_users(a: PolicyTable, b: PolicyTable) -> None:
+    """Raise a DataError unless both tables have a list for the same users: others could not be compared."""
+    apart = sorted(set(a.users) ^ set(b.users))
+    if apart:
+        raise DataError(
+            "The two policies do not serve the same users.",
+            where=f"{a.version} ({len(a.users)} users) and {b.version} ({len(b.users)})",
+            why=f"{len(apart)} users have a list of one of them only: {some_of(apart)}.",
+            do="Make both tables for the same users.",
+        )
+
+
+def _version(rows: pd.DataFrame, where: str) -> str:
+    missing = [name for name in _NEEDED if name not in rows]
+    if missing:
+        raise DataError(
+            "A policy table lacks columns.",
+            where=where,
+            why=f"It has no {', '.join(missing)}.",
+            do="Give it user_id, item_id and rank (from 1), and chance where the lists are drawn.",
+        )
+    blank = rows[_NEEDED].isna().any(axis=1)
+    if rows.empty or blank.any():
+        why = "It has no rows." if rows.empty else f"{int(blank.sum())} rows name no user, item or rank."
+        raise DataError("A policy table cannot be played.", where=where, why=why, do=_ELSEWHERE)
+    versions = sorted(set(rows["model_version"].astype(str))) if "model_version" in rows else [Path(where).stem]
+    if len(versions) > 1:
+        why = f"It holds lists of {len(versions)} versions: {some_of(versions)}."
+        raise DataError("A policy table holds more than one policy.", where=where, why=why, do=_ELSEWHERE)
+    return str(versions[0])
+
+
+def _refuse_two_lists(rows: pd.DataFrame, where: str) -> None:
+    for columns, what in ((["user_id", "rank"], "two items at one rank"), (["user_id", "item_id"], "one item twice")):
+        twice = rows[rows.duplicated(columns, keep=False)]
+        if len(twice):
+            users = sorted(set(twice["user_id"]))
+            why = f"{len(users)} users have {what}: {some_of(users)}."
+            raise DataError("A user has more than one list.", where=where, why=why, do=_ELSEWHERE)
+
+
+def _log_chances(rows: pd.DataFrame, where: str) -> Floats | None:
+    """Of each row; None where the table has none."""
+    if "chance" not in rows:
+        return None
+    chance = rows["chance"].to_numpy(dtype=np.float64)
+    bad = ~((chance > 0.0) & (chance <= 1.0 + _CLOSE))
+    sums = rows["chance"].groupby(rows["user_id"]).sum()
+    off = sums[(sums - 1.0).abs() > _CLOSE]
+    if bad.any() or len(off):
+        users = sorted(set(rows["user_id"][bad])) if bad.any() else sorted(off.index)
+        what = "have a chance that is not above 0 and at most 1" if bad.any() else "have chances that do not sum to 1"
+        raise DataError(
+            "The chances of a policy are no chances.",
+            where=where,
+            why=f"{len(users)} users {what}: {some_of(users)}.",
+            do="Of each user give all candidates, each with its chance to stand first.",
+        )
+    return np.asarray(np.log(chance), dtype=np.float64)

@@ -1,0 +1,88 @@
+"""A table of lists is read as it is meant, or refused with the users and items that are at fault."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from infra.errors import DataError
+from spark_jobs.market.policy_tables import PolicyTable, numbers, require_same_users
+
+ITEMS = ["i1", "i2", "i3"]
+
+
+def table(*rows: tuple[Any, ...], **columns: Any) -> pd.DataFrame:
+    return pd.DataFrame(rows, columns=["user_id", "item_id", "rank"]).assign(**columns)
+
+
+GOOD = table(("u2", "i3", 1), ("u1", "i2", 2), ("u1", "i1", 1))
+
+
+def test_lists_are_read_by_user_and_rank() -> None:
+    read = PolicyTable.of(GOOD, ITEMS, "lists/mine.parquet")
+    assert read.version == "mine" and list(read.users) == ["u1", "u2"]
+    assert read.items.tolist() == [[0, 1], [2, -1]]
+    policy = read.policy()
+    assert (np.diff(policy.numbers) > 0).all()
+    first = policy.items[np.searchsorted(policy.numbers, numbers(["u1"])[0])]
+    assert first.tolist() == [0, 1]
+
+
+def test_chances_are_kept_as_logarithms() -> None:
+    read = PolicyTable.of(GOOD.assign(chance=[1.0, 0.25, 0.75]), ITEMS, "x")
+    assert read.log_chances[0].tolist() == pytest.approx([math.log(0.75), math.log(0.25)])
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        (GOOD.drop(columns="rank"), ["lacks columns", "rank"]),
+        (GOOD.iloc[:0], ["cannot be played", "no rows"]),
+        (GOOD.assign(item_id=[None, "i2", "i1"]), ["cannot be played", "1 rows name no user"]),
+        (table(("u1", "i9", 1)), ["does not have", "1 items", "i9"]),
+        (table(("u1", "i1", 1), ("u1", "i2", 1)), ["more than one list", "1 users", "u1"]),
+        (table(("u1", "i1", 1), ("u1", "i1", 2)), ["more than one list", "one item twice"]),
+        (GOOD.assign(model_version=["7", "7", "8"]), ["more than one policy", "7, 8"]),
+        (GOOD.assign(chance=[1.0, 0.5, 0.4]), ["do not sum to 1", "u1"]),
+        (GOOD.assign(chance=[0.0, 0.5, 0.5]), ["not above 0", "u2"]),
+        (GOOD.assign(chance=[np.nan, 0.5, 0.5]), ["not above 0", "u2"]),
+    ],
+)
+def test_what_is_no_policy_is_refused(rows: pd.DataFrame, words: list[str]) -> None:
+    with pytest.raises(DataError) as refused:
+        PolicyTable.of(rows, ITEMS, "lists.parquet")
+    assert all(word in str(refused.value) for word in [*words, "lists.parquet"])
+
+
+def test_a_file_that_is_missing_or_no_parquet_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no such policy table"):
+        PolicyTable.read(tmp_path / "none.parquet", ITEMS)
+    (tmp_path / "bad.parquet").write_text("user_id,item_id")
+    with pytest.raises(DataError, match="cannot be read"):
+        PolicyTable.read(tmp_path / "bad.parquet", ITEMS)
+
+
+def test_two_policies_for_other_users_are_refused() -> None:
+    other = PolicyTable.of(table(("u2", "i1", 1), ("u3", "i1", 1)), ITEMS, "b.parquet")
+    with pytest.raises(DataError, match="do not serve the same users") as refused:
+        require_same_users(PolicyTable.of(GOOD, ITEMS, "a.parquet"), other)
+    assert "2 users" in str(refused.value) and "u1, u3" in str(refused.value)
+
+
+@given(st.sets(st.text("uvé0 ", max_size=8), min_size=1, max_size=30), st.integers(1, 40))
+def test_a_sample_of_users_is_the_same_in_any_table(users: set[str], people: int) -> None:
+    """Those of a smaller shop that are among the first of a larger one are among its own first, too."""
+    rows = pd.DataFrame({"user_id": sorted(users), "item_id": "i1", "rank": 1})
+    whole = PolicyTable.of(rows, ITEMS, "x")
+    kept = whole.first(people)
+    assert len(kept.users) == min(people, len(users)) and set(kept.users) <= users
+    others = [user for user in whole.users if user not in kept.users]
+    assert not others or numbers(others).min() > numbers(kept.users).max()
+    assert kept.items.shape[0] == len(kept.users)
