@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from common.formulas import Floats, Formula
+from common.formulas import Floats
 
 _RESAMPLES_AT_ONCE = 64
+
+
+class OfSums(Protocol):
+    """A metric of summed terms, [..., terms] -> [...]: every `common.formulas.Formula` is one."""
+
+    def of(self, sums: Floats) -> Floats:
+        """The metric of each row of sums."""
 
 
 class Interval(NamedTuple):
@@ -21,7 +28,7 @@ class Interval(NamedTuple):
 
 
 def interval(
-    formula: Formula, terms: Sequence[Floats], units: Sequence[str], *, seed: int, resamples: int, level: float = 0.95
+    formula: OfSums, terms: Sequence[Floats], units: Sequence[str], *, seed: int, resamples: int, level: float = 0.95
 ) -> Interval:
     """The metric of the first `terms` [samples, terms], minus that of the second where there are two, and its interval.
 
