@@ -44,6 +44,8 @@ __all__ = ["DAILY_CHAIN", "chain"]
 
 PROFILE = load_profile()
 
+PLAYED, REPLAY = "recommendations", "market_replay"  # lists, and what they would do in the market
+
 _SPAN = "days(partition_key, params, triggering_asset_events)"
 RANGE = ("--from", f"{{{{ {_SPAN}.first }}}}", "--partition", f"{{{{ {_SPAN}.last }}}}")
 # A run of every so many minutes is for the day on which it starts, unless a person has named another.
@@ -253,15 +255,19 @@ def promotion_dag(doc: str, model: str) -> DAG:
     return dag
 
 
+def lists_of_jobs() -> list[str]:
+    """The tables of the jobs that follow an asset."""
+    jobs = [job for pipeline in pipelines() for job in pipeline.jobs if job.after]
+    return [table for job in jobs for table in job.stage.writes.tables]
+
+
 def news() -> PartitionedAssetTimetable | None:
     """Whenever analysts have something new to read. Where a flag approves, once a partition: after the last of it.
 
     Where a person decides, the report waits neither for the answer nor for the lists: it is made before, and again
     after. None, where no system brings any.
     """
-    lists = [
-        table for pipeline in pipelines() for job in pipeline.jobs if job.after for table in job.stage.writes.tables
-    ]
+    lists = [*lists_of_jobs(), *([REPLAY] if PLAYED in lists_of_jobs() else [])]
     models = [model for pipeline in pipelines() for model in pipeline.models]
     decisions = [f"decision({model})" for model in models]
     if not (lists or models):

@@ -12,9 +12,12 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from time import monotonic
+
+import pandas as pd
 
 from infra.arguments import day
 from infra.errors import exit_with_reason
@@ -22,10 +25,10 @@ from infra.lake import Lake
 from infra.profile import Profile, load_profile
 from spark_jobs.engine.spark import explained, spark_session
 from spark_jobs.market.draws import Draws
-from spark_jobs.market.known import catalogue, taken
+from spark_jobs.market.known import catalogue, events, of_their_shop, taken
 from spark_jobs.market.parameters import Parameters
-from spark_jobs.market.policy_tables import PolicyTable, require_same_users
-from spark_jobs.market.replay import people_of, replay, table_of
+from spark_jobs.market.policy_tables import PolicyTable, read_rows, require_same_users
+from spark_jobs.market.replay import people_of, replay, told
 from spark_jobs.market.shop import Shop
 from spark_jobs.market.simulate import Order, simulate
 from spark_jobs.market.visits import Horizon, World
@@ -72,19 +75,24 @@ def _simulate(args: argparse.Namespace, profile: Profile) -> str:
 
 def _replay(args: argparse.Namespace, profile: Profile) -> str:
     parameters, lake, started = Parameters.read(), Lake(profile), monotonic()
-    items = catalogue(lake)
+    files = (args.policy, args.against)
+    rows = [read_rows(file) for file in files]
+    items = of_their_shop(catalogue(lake), set(pd.concat(rows)["item_id"]))
     ids = sorted(items["item_id"])
-    tables = [PolicyTable.read(file, ids) for file in (args.policy, args.against)]
-    require_same_users(*tables)
-    a, b = (table.first(args.people) for table in tables)
-    world = World(Shop.of(items, parameters, args.seed), parameters, Draws(args.seed), Horizon(0, args.days))
-    people = people_of(world, a.users, taken(lake, a.users))
-    found = replay(spark_session(profile), world, people, a, b, args.seed)
+    a, b = (PolicyTable.of(one, ids, str(file)) for one, file in zip(rows, files, strict=True))
+    require_same_users(a, b)
+    if a.version == b.version:
+        a, b = replace(a, version=f"{a.version} (1)"), replace(b, version=f"{b.version} (2)")
+    shop = Shop.of(items, parameters, args.seed)
+    world = World(shop, parameters, Draws(args.seed), Horizon(0, args.days))
+    a, b = a.first(args.people), b.first(args.people)
+    people = people_of(world, a.users, taken(events(lake), a.users))
+    played = replay(spark_session(profile), world, people, (a, b))
     head = (
-        f"{a.version} against {b.version}: {len(people):,} people, {args.days} days, {len(ids):,} items (simulated; "
+        f"{a.version} against {b.version}: {len(people):,} people, {args.days} days, {len(items):,} items (simulated; "
         f"parameters {parameters.hash}, seed {args.seed}), {monotonic() - started:.0f} s"
     )
-    return "\n".join([head, *table_of(found, a.version, b.version)])
+    return "\n".join([head, *told(played, a.version, b.version, args.seed)])
 
 
 def _whole(text: str) -> int:

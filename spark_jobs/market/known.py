@@ -1,15 +1,21 @@
-"""What the market takes from the lake: the catalogue of the day and what people took, and nothing else."""
+"""What the market takes of a lake: the catalogue of the shop that people act on, and what people took."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
-import duckdb
 import pandas as pd
+from pyspark.sql import DataFrame, Window
+from pyspark.sql import functions as F
 
+from infra.contracts import load_contract
 from infra.errors import DataError
 from infra.lake import Lake
+from spark_jobs.engine.job import read_files
+from spark_jobs.engine.spark import spark_session
 from spark_jobs.market.people import REMEMBERED
+
+COLUMNS = ("item_id", "source", "title", "brand", "category", "price")
 
 
 def catalogue(lake: Lake) -> pd.DataFrame:
@@ -22,21 +28,24 @@ def catalogue(lake: Lake) -> pd.DataFrame:
             do="Ingest one: `python -m spark_jobs landed`.",
         )
     newest = max(file.partition for file in files)
-    columns = ["item_id", "title", "brand", "category", "price"]
-    return pd.concat([pd.read_parquet(file.path, columns=columns) for file in files if file.partition == newest])
+    parts = [pd.read_parquet(file.path, columns=list(COLUMNS)) for file in files if file.partition == newest]
+    return pd.concat(parts, ignore_index=True)
 
 
-def taken(lake: Lake, users: Sequence[str]) -> pd.DataFrame:
+def of_their_shop(items: pd.DataFrame, listed: Collection[str]) -> pd.DataFrame:
+    """Without the catalogues that stand beside the one of the items `listed`: nobody can be shown anything of them."""
+    return items[items["source"].isin(items["source"][items["item_id"].isin(listed)].unique())]
+
+
+def events(lake: Lake) -> DataFrame:
+    """All of them."""
+    return read_files(spark_session(lake.profile), load_contract("events"), lake.files("events"))
+
+
+def taken(events: DataFrame, users: Sequence[str]) -> pd.DataFrame:
     """`user_id`, `item_id` of the last things that each of `users` took, newest first."""
-    files = [file.path for file in lake.files("events")]
-    if not files:
-        return pd.DataFrame({"user_id": pd.Series(dtype=str), "item_id": pd.Series(dtype=str)})
-    asked = pd.DataFrame({"user_id": list(users)})
-    with duckdb.connect() as connection:
-        connection.register("asked", asked)
-        return connection.execute(
-            """select user_id, item_id from read_parquet(?) semi join asked using (user_id)
-               qualify row_number() over (partition by user_id order by event_time desc, item_id) <= ?
-               order by user_id, event_time desc, item_id""",
-            [files, REMEMBERED],
-        ).df()
+    asked = events.sparkSession.createDataFrame(pd.DataFrame({"user_id": list(users)}), "user_id string")
+    newest = Window.partitionBy("user_id").orderBy(F.desc("event_time"), "item_id", "event_type")
+    own = events.join(F.broadcast(asked), "user_id", "left_semi").withColumn("place", F.row_number().over(newest))
+    last = own.where(F.col("place") <= REMEMBERED).select("user_id", "item_id", "place").toPandas()
+    return last.sort_values(["user_id", "place"], ignore_index=True)[["user_id", "item_id"]]

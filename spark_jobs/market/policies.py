@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -112,7 +112,7 @@ class AtRandom:
     items: int
     length: int
     draws: Draws
-    version: str = "random"
+    version: ClassVar[str] = "random"
 
     def candidates(self, request: Request) -> Ints:
         """See `Policy`. More than a list needs: some stand twice, some are not in stock."""
@@ -133,7 +133,7 @@ class Oracle:
     shop: Shop
     own: UtilityParameters
     beside: Sequence[Policy]
-    version: str = "oracle"
+    version: ClassVar[str] = "oracle"
 
     def candidates(self, request: Request) -> Ints:
         """See `Policy`."""

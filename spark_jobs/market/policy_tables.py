@@ -14,7 +14,7 @@ from common.sentences import some_of
 from infra.errors import DataError
 from spark_jobs.market.draws import Floats
 from spark_jobs.market.lists import Ints
-from spark_jobs.market.policies import Tabled, ordered
+from spark_jobs.market.policies import AtRandom, Oracle, Tabled, ordered
 
 _NEEDED = ["user_id", "item_id", "rank"]
 _CLOSE = 1e-6  # to 1, of the sum of a person's chances
@@ -40,6 +40,7 @@ class PolicyTable:
             DataError: a column is missing, the table is empty or of several versions, an item is unknown, a user has
                 two lists, or their chances are no chances or do not sum to 1.
         """
+        _require_columns(rows, where)
         version = _version(rows, where)
         _refuse_two_lists(rows, where)
         number = pd.Index(item_ids).get_indexer(rows["item_id"])
@@ -61,17 +62,6 @@ class PolicyTable:
         items[row, place], scores[row, place] = wide["item"], wide["score"]
         return cls(version, users.tolist(), items, scores)
 
-    @classmethod
-    def read(cls, file: Path, item_ids: Sequence[str]) -> PolicyTable:
-        """From a Parquet file; see `of`."""
-        if not file.is_file():
-            raise DataError("There is no such policy table.", where=str(file), do="Name a Parquet file of lists.")
-        try:
-            rows = pd.read_parquet(file)
-        except (OSError, ValueError) as error:
-            raise DataError("A policy table cannot be read.", where=str(file), why=str(error)) from error
-        return cls.of(rows, item_ids, str(file))
-
     def first(self, people: int) -> PolicyTable:
         """So many of its users at most, those of the lowest numbers: a sample that is always the same."""
         if people >= len(self.users):
@@ -84,6 +74,22 @@ class PolicyTable:
         number = numbers(self.users)
         order = np.argsort(number, kind="stable")
         return Tabled(self.version, number[order], self.items[order], self.log_chances[order])
+
+
+def read_rows(file: Path) -> pd.DataFrame:
+    """Of a Parquet file, as `PolicyTable.of` takes them.
+
+    Raises:
+        DataError: there is no such file, it is no Parquet, or it lacks columns.
+    """
+    if not file.is_file():
+        raise DataError("There is no such policy table.", where=str(file), do="Name a Parquet file of lists.")
+    try:
+        rows = pd.read_parquet(file)
+    except (OSError, ValueError) as error:
+        raise DataError("A policy table cannot be read.", where=str(file), why=str(error)) from error
+    _require_columns(rows, str(file))
+    return rows
 
 
 def numbers(users: Sequence[str]) -> Ints:
@@ -104,7 +110,7 @@ def require_same_users(a: PolicyTable, b: PolicyTable) -> None:
         )
 
 
-def _version(rows: pd.DataFrame, where: str) -> str:
+def _require_columns(rows: pd.DataFrame, where: str) -> None:
     missing = [name for name in _NEEDED if name not in rows]
     if missing:
         raise DataError(
@@ -113,6 +119,9 @@ def _version(rows: pd.DataFrame, where: str) -> str:
             why=f"It has no {', '.join(missing)}.",
             do="Give it user_id, item_id and rank (from 1), and chance where the lists are drawn.",
         )
+
+
+def _version(rows: pd.DataFrame, where: str) -> str:
     blank = rows[_NEEDED].isna().any(axis=1)
     if rows.empty or blank.any():
         why = "It has no rows." if rows.empty else f"{int(blank.sum())} rows name no user, item or rank."
@@ -121,6 +130,9 @@ def _version(rows: pd.DataFrame, where: str) -> str:
     if len(versions) > 1:
         why = f"It holds lists of {len(versions)} versions: {some_of(versions)}."
         raise DataError("A policy table holds more than one policy.", where=where, why=why, do=_ELSEWHERE)
+    if versions[0] in (AtRandom.version, Oracle.version):
+        why = f"{versions[0]!r} is what every policy is held against."
+        raise DataError("A policy has a name that is taken.", where=where, why=why, do="Name its version otherwise.")
     return str(versions[0])
 
 

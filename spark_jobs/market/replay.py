@@ -7,7 +7,7 @@ Yao 1992).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -24,8 +24,10 @@ from spark_jobs.market.policies import AtRandom, Oracle, Policy
 from spark_jobs.market.policy_tables import PolicyTable, numbers
 from spark_jobs.market.visits import Visit, World
 
+RANDOM, ORACLE = AtRandom.version, Oracle.version
 _BLOCK = 1_000  # people at a time
 _RESAMPLES = 1_000
+_NO_GAP = 1e-9
 METRICS: dict[str, Formula] = {
     "clicks": Mean("clicks"),
     "purchases": Mean("purchases"),
@@ -38,54 +40,53 @@ _COUNTED = ("lists", "clicks", "purchases", "revenue", "bids", "satisfaction", "
 
 
 @dataclass(frozen=True)
-class Compared:
-    """A metric by person, of the policy `a`, of what it is held against, `b`, of chance and of the oracle; the paired
-    `difference` a - b with its interval. `closed_by_a`: share of the way from chance to the oracle, None where there is
-    none."""
+class Level:
+    """A metric by person: of a policy, of chance, and of the order of the truth."""
 
-    metric: str
-    a: float
-    b: float
+    value: float
     random: float
     oracle: float
-    difference: Interval
 
     @property
-    def closed_by_a(self) -> float | None:
-        """See the class."""
-        return self._closed(self.a)
-
-    @property
-    def closed_by_b(self) -> float | None:
-        """See the class."""
-        return self._closed(self.b)
-
-    def _closed(self, value: float) -> float | None:
+    def closed(self) -> float | None:
+        """Share of the way from chance to the oracle; None where there is none."""
         gap = self.oracle - self.random
-        return (value - self.random) / gap if abs(gap) > 1e-9 else None
+        return (self.value - self.random) / gap if abs(gap) > _NO_GAP else None
 
 
-def replay(
-    spark: SparkSession, world: World, people: People, a: PolicyTable, b: PolicyTable, seed: int
-) -> list[Compared]:
-    """`people` are those of both tables, in the order of `Tabled.numbers`."""
+@dataclass(frozen=True)
+class Played:
+    """What the people `users` did under each policy, by version: [U, counted] each."""
+
+    users: Sequence[str]
+    counted: Mapping[str, Floats]
+
+    def level(self, metric: str, version: str) -> Level:
+        """Of one of the METRICS."""
+        formula = METRICS[metric]
+        found = (self._terms(formula, name).sum(axis=0) for name in (version, RANDOM, ORACLE))
+        return Level(*(float(formula.of(sums)) for sums in found))
+
+    def difference(self, metric: str, version: str, against: str, seed: int) -> Interval:
+        """Of two policies, with its 95 % interval: the bootstrap over people, both met by the same."""
+        formula = METRICS[metric]
+        terms = [self._terms(formula, name) for name in (version, against)]
+        return interval(formula, terms, self.users, seed=seed, resamples=_RESAMPLES)
+
+    def _terms(self, formula: Formula, version: str) -> Floats:
+        return formula.terms(dict(zip(_COUNTED, self.counted[version].T, strict=True)))
+
+
+def replay(spark: SparkSession, world: World, people: People, tables: Sequence[PolicyTable]) -> Played:
+    """Play the tables, which have lists for the same users, chance and the oracle to `people`: theirs, in the order of
+    `Tabled.numbers`."""
     world = replace(world, daily=True, parameters=_everybody_reads(world))
-    tables = (a.policy(), b.policy())
-    length = world.parameters.logging.length
-    policies = (
-        *tables,
-        AtRandom(len(world.shop.item_ids), length, world.draws),
-        Oracle(world.shop, world.parameters.utility, tables),
-    )
-    counted = _played(spark, world, people, policies)
+    listed = [table.policy() for table in tables]
+    chance = AtRandom(len(world.shop.item_ids), world.parameters.logging.length, world.draws)
+    policies: dict[str, Policy] = {policy.version: policy for policy in listed}
+    policies |= {RANDOM: chance, ORACLE: Oracle(world.shop, world.parameters.utility, listed)}
     users = [str(number) for number in people.number]
-    found = []
-    for metric, formula in METRICS.items():
-        terms = [formula.terms(_named(one)) for one in counted]
-        difference = interval(formula, terms[:2], users, seed=seed, resamples=_RESAMPLES)
-        ours, theirs, random, oracle = (float(formula.of(one.sum(axis=0))) for one in terms)
-        found.append(Compared(metric, ours, theirs, random, oracle, difference))
-    return found
+    return Played(users, dict(zip(policies, _played(spark, world, people, list(policies.values())), strict=True)))
 
 
 def people_of(world: World, users: Sequence[str], taken: pd.DataFrame) -> People:
@@ -101,14 +102,15 @@ def people_of(world: World, users: Sequence[str], taken: pd.DataFrame) -> People
     return People.behind(number[order], items, world.shop, world.parameters, world.draws)
 
 
-def table_of(found: Sequence[Compared], a: str, b: str) -> list[str]:
-    """Lines for people."""
-    lines = [f"{'by person':<14}{a[:12]:>12}{b[:12]:>12}{'random':>10}{'oracle':>10}  difference, 95 %"]
-    for one in found:
-        closed = "" if one.closed_by_a is None else f"  ({one.closed_by_a:.0%} and {one.closed_by_b:.0%} of the way)"
-        levels = f"{one.a:12.4f}{one.b:12.4f}{one.random:10.4f}{one.oracle:10.4f}"
-        change = f"{one.difference.value:+.4f} [{one.difference.lo:+.4f}, {one.difference.hi:+.4f}]"
-        lines.append(f"{one.metric:<14}{levels}  {change}{closed}")
+def told(played: Played, a: str, b: str, seed: int) -> list[str]:
+    """Two policies, metric by metric, as lines for people."""
+    lines = [f"{'by person':<13}{a[:12]:>13}{b[:12]:>13}{RANDOM:>11}{ORACLE:>11}  difference, 95 %"]
+    for metric in METRICS:
+        ours, theirs = (played.level(metric, version) for version in (a, b))
+        change = played.difference(metric, a, b, seed)
+        closed = "" if ours.closed is None else f"  ({ours.closed:.0%} and {theirs.closed:.0%} of the way)"
+        levels = f"{ours.value:13.4f}{theirs.value:13.4f}{ours.random:11.4f}{ours.oracle:11.4f}"
+        lines.append(f"{metric:<13}{levels}  {change.value:+.4f} [{change.lo:+.4f}, {change.hi:+.4f}]{closed}")
     return lines
 
 
@@ -142,7 +144,7 @@ def _of_a_visit(world: World, visit: Visit) -> Floats:
 def _played(spark: SparkSession, world: World, people: People, policies: Sequence[Policy]) -> list[Floats]:
     """What everybody did under each policy, [U, counted] each: blocks of people, in parallel."""
     starts = range(0, len(people), _BLOCK)
-    known = spark.sparkContext.broadcast((world, people, policies))
+    known = spark.sparkContext.broadcast((world, people, policies, _BLOCK))
     tasks = spark.range(0, len(starts) * len(policies), 1, len(starts) * len(policies))
     try:
         rows = tasks.mapInArrow(lambda batches: _blocks(batches, *known.value), "task long, counted binary").collect()
@@ -156,13 +158,13 @@ def _played(spark: SparkSession, world: World, people: People, policies: Sequenc
 
 
 def _blocks(
-    batches: Iterable[pa.RecordBatch], world: World, people: People, policies: Sequence[Policy]
+    batches: Iterable[pa.RecordBatch], world: World, people: People, policies: Sequence[Policy], size: int
 ) -> Iterator[pa.RecordBatch]:
-    blocks = -(-len(people) // _BLOCK)
+    blocks = -(-len(people) // size)
     for batch in batches:
         for task in batch["id"].to_pylist():
-            policy, block = policies[task // blocks], task % blocks
-            own = people.chosen(np.arange(block * _BLOCK, min((block + 1) * _BLOCK, len(people))))
+            policy, start = policies[task // blocks], task % blocks * size
+            own = people.chosen(np.arange(start, min(start + size, len(people))))
             counted = play(world, own, policy)
             yield pa.record_batch({"task": pa.array([task], pa.int64()), "counted": [counted.tobytes()]})
 
@@ -170,7 +172,3 @@ def _blocks(
 def _everybody_reads(world: World) -> Parameters:
     """Nobody searches for themselves: that would be no list of the policy's."""
     return replace(world.parameters, choices=replace(world.parameters.choices, directly=0.0))
-
-
-def _named(counted: Floats) -> dict[str, Floats]:
-    return dict(zip(_COUNTED, counted.T, strict=True))

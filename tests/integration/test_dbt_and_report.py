@@ -94,6 +94,17 @@ def _fill(connection: duckdb.DuckDBPyConnection) -> None:
     connection.execute(
         "insert into recommendations values (date '2018-01-04', 'u1', 'forward', 1, 'i1', -1.0, 'baseline', [], [])"
     )
+    connection.execute("drop view market_replay")
+    connection.execute(
+        f"""create table market_replay as
+            select date '2018-01-05' run_date, model_version, metric, role, 60::bigint people, 10::integer as days,
+                value::double "value", 1.0::double random, 5.0::double oracle, (value::double - 1) / 4 closed, against,
+                difference::double difference, lo::double lo, hi::double hi, 'abc' parameters_hash, 7::bigint seed
+            from (values ('7', 'clicks', 'champion', 2, null, null, null, null),
+                         ('{EVIL}', 'clicks', 'challenger', 3, '7', 1, 0.5, 1.5),
+                         ('{EVIL}', 'leavers', 'challenger', 3, '7', 1, 0.5, 1.5))
+                played(model_version, metric, role, value, against, difference, lo, hi)"""
+    )
     connection.execute("drop view ops_model_metrics")
     connection.execute(
         f"""create table ops_model_metrics as
@@ -212,6 +223,18 @@ def test_the_page_shows_users_what_they_did_what_they_get_and_why(site: Path) ->
     assert ["1", "i1 own", "36.8 %", f"forward +1.25 , {html.escape(EVIL)} +0.50"] in rows
     page = (site / "report" / "index.html").read_text()
     assert "<code>u1</code> 1 event; the list by" in page and "Users with one or two events" in page
+
+
+def test_the_page_shows_what_the_lists_would_do_in_the_market(site: Path) -> None:
+    rows = rows_of(site, "market")
+    version = f"version {html.escape(EVIL)} challenger"
+    assert ["version 7 champion", "clicks", "2.0000", "1.0000", "5.0000", "25.0 %", "", ""] in rows
+    change = "1.0000 0.5000 to 1.5000"
+    assert [version, "clicks", "3.0000", "1.0000", "5.0000", "50.0 %", change, "better than 7"] in rows
+    assert [version, "leavers", "3.0000", "1.0000", "5.0000", "50.0 %", change, "worse than 7"] in rows
+    page = (site / "report" / "index.html").read_text()
+    section = page.split('<section id="market">')[1].split("</section>")[0]
+    assert "simulated" in section and "Nobody of them is real" in section
 
 
 def test_a_section_with_nothing_to_show_says_so(site: Path) -> None:

@@ -14,6 +14,7 @@ SECTIONS = (
     "stage_gates",
     "recommendations",
     "lists",
+    "market",
     "promotions",
     "landing",
     "links",

@@ -18,7 +18,7 @@ from infra.profile import CHECKOUT
 DAGS = CHECKOUT / "dags"
 RANKER = ("train_ranker", "promote_ranker")
 MADE = ("align_generative_rec", "promote_generative_rec", "nightly_recommend", *RANKER)  # of the declarations
-CHAIN = ("ingest", "build_samples", "features", *MADE, "quality_report")
+CHAIN = ("ingest", "build_samples", "features", *MADE, "market", "quality_report")
 FILES = {"systems", "declarations", "maintenance", *CHAIN} - set(MADE)
 RANGE = [
     "--from",
@@ -77,10 +77,12 @@ def test_each_dag_of_the_chain_is_set_off_by_the_one_before(bag: Any) -> None:
         "promote_ranker": {"train_ranker"},
         "promote_generative_rec": {"align_generative_rec"},
         "nightly_recommend": {"build_samples", "align_generative_rec", "promote_generative_rec"},
+        "market": {"nightly_recommend"},
         "quality_report": {
             "align_generative_rec",
             "promote_generative_rec",
             "nightly_recommend",
+            "market",
             "train_ranker",
             "promote_ranker",
         },
@@ -109,7 +111,7 @@ def test_where_a_flag_approves_lists_follow_the_decision_and_the_report_comes_on
     (pipeline,) = (one for one in builder.pipelines() if one.jobs)
     schedule = _graph()._schedule
     assert schedule(builder.job_dag(pipeline, pipeline.jobs[0]).timetable) == "generative_rec_decision"
-    assert schedule(builder.news()) == "recommendations & generative_rec_decision & ranker_decision"
+    assert schedule(builder.news()) == "recommendations & market_replay & generative_rec_decision & ranker_decision"
 
 
 @pytest.mark.parametrize(

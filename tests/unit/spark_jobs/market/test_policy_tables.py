@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from infra.errors import DataError
-from spark_jobs.market.policy_tables import PolicyTable, numbers, require_same_users
+from spark_jobs.market.policy_tables import PolicyTable, numbers, read_rows, require_same_users
 
 ITEMS = ["i1", "i2", "i3"]
 
@@ -50,6 +50,7 @@ def test_chances_are_kept_as_logarithms() -> None:
         (table(("u1", "i1", 1), ("u1", "i2", 1)), ["more than one list", "1 users", "u1"]),
         (table(("u1", "i1", 1), ("u1", "i1", 2)), ["more than one list", "one item twice"]),
         (GOOD.assign(model_version=["7", "7", "8"]), ["more than one policy", "7, 8"]),
+        (GOOD.assign(model_version="oracle"), ["name that is taken", "'oracle'"]),
         (GOOD.assign(chance=[1.0, 0.5, 0.4]), ["do not sum to 1", "u1"]),
         (GOOD.assign(chance=[0.0, 0.5, 0.5]), ["not above 0", "u2"]),
         (GOOD.assign(chance=[np.nan, 0.5, 0.5]), ["not above 0", "u2"]),
@@ -63,10 +64,10 @@ def test_what_is_no_policy_is_refused(rows: pd.DataFrame, words: list[str]) -> N
 
 def test_a_file_that_is_missing_or_no_parquet_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such policy table"):
-        PolicyTable.read(tmp_path / "none.parquet", ITEMS)
+        read_rows(tmp_path / "none.parquet")
     (tmp_path / "bad.parquet").write_text("user_id,item_id")
     with pytest.raises(DataError, match="cannot be read"):
-        PolicyTable.read(tmp_path / "bad.parquet", ITEMS)
+        read_rows(tmp_path / "bad.parquet")
 
 
 def test_two_policies_for_other_users_are_refused() -> None:

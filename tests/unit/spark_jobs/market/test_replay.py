@@ -13,7 +13,7 @@ from common.bootstrap import Interval
 from spark_jobs.market.people import REMEMBERED, People
 from spark_jobs.market.policies import AtRandom, Oracle, Policy, Request, Tabled, ordered
 from spark_jobs.market.policy_tables import numbers
-from spark_jobs.market.replay import Compared, people_of, play, table_of
+from spark_jobs.market.replay import Level, Played, people_of, play, told
 from spark_jobs.market.visits import World
 from tests.unit.spark_jobs.market.kit import items, world
 
@@ -121,13 +121,19 @@ def test_what_people_took_before_is_known_to_their_habit() -> None:
     assert clicks[4.0] > 2 * clicks[-4.0]
 
 
-def test_the_way_from_chance_to_the_oracle_is_told_where_there_is_one() -> None:
-    one = Compared("clicks", 3.0, 2.0, 1.0, 5.0, Interval(1.0, 0.5, 1.5))
-    assert (one.closed_by_a, one.closed_by_b) == (0.5, 0.25)
-    flat = Compared("bids", 0.0, 0.0, 0.0, 0.0, Interval(0.0, 0.0, 0.0))
-    assert flat.closed_by_a is None
-    lines = table_of([one, flat], "a", "b")
-    assert "+1.0000 [+0.5000, +1.5000]  (50% and 25% of the way)" in lines[1] and "way" not in lines[2]
+def test_a_difference_is_paired_and_the_way_from_chance_to_the_oracle_is_told() -> None:
+    """Two clicks more for each of three people is two clicks more for certain."""
+    before = np.zeros((3, 7))
+    before[:, 0], before[:, CLICKS] = 2, [0, 1, 8]
+    after, best = before.copy(), before.copy()
+    after[:, CLICKS] += 2
+    best[:, CLICKS] += 8
+    played = Played(["1", "2", "3"], {"a": after, "b": before, "random": before, "oracle": best})
+    assert played.level("clicks", "a") == Level(5.0, 3.0, 11.0) and played.level("clicks", "a").closed == 0.25
+    assert played.difference("clicks", "a", "b", seed=1) == pytest.approx(Interval(2.0, 2.0, 2.0))
+    assert played.level("bids", "a").closed is None
+    lines = told(played, "a", "b", seed=1)
+    assert "+2.0000 [+2.0000, +2.0000]  (25% and 0% of the way" in lines[1] and "way" not in lines[4]
 
 
 @pytest.mark.parametrize("count", [2, 3])

@@ -1,0 +1,27 @@
+"""### Market: the night's lists, champion against challenger, played to simulated people
+
+**Healthy when** a run is green for every night that has lists.
+
+**First three checks** when it is red:
+
+1. *The two policies do not serve the same users*: a job of the night stopped half way; rerun `nightly_recommend`.
+2. *A policy shows items that the shop does not have*: the catalogue was replaced after the lists were made.
+3. A Spark error about memory: play to fewer people (`CONFIG` of `spark_jobs/market_replay.py`).
+
+**Rerun**: clear the failed task, or trigger with the same partition key. The same lists have the same figures.
+
+**Owner**: ml-engineering.
+"""
+
+from dags.builder import DAILY_CHAIN, PLAYED, RANGE, REPLAY, after, asset, heavy, lists_of_jobs, new_dag
+
+if PLAYED in lists_of_jobs():  # else there is nothing to play
+    with new_dag(
+        "market",
+        __doc__,
+        schedule=after(PLAYED),
+        owner="ml-engineering",
+        tags=["nightly", DAILY_CHAIN],
+        deadline_minutes=120,
+    ):
+        heavy("replay", "spark_jobs", REPLAY, *RANGE, minutes=60, outlets=[asset(REPLAY)])

@@ -1,0 +1,95 @@
+"""The night's lists, played in the market: champion and challenger to the same people with the same luck.
+
+The people are who might be behind the histories of the lists' users (`market.people`), so every figure is simulated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import date
+from typing import Any
+
+import pandas as pd
+from pyspark.sql import DataFrame, Row, SparkSession
+from pyspark.sql import functions as F
+
+from infra.contracts import load_contract, spark_ddl
+from spark_jobs.engine.job import Input, Job
+from spark_jobs.market.draws import Draws
+from spark_jobs.market.known import COLUMNS, of_their_shop, taken
+from spark_jobs.market.parameters import Parameters
+from spark_jobs.market.policy_tables import PolicyTable, require_same_users
+from spark_jobs.market.replay import METRICS, people_of, replay
+from spark_jobs.market.shop import Shop
+from spark_jobs.market.visits import Horizon, World
+
+_ROLES = ("champion", "baseline", "challenger")  # the first that there is, is what the others are held against
+CONFIG = {"days": 10, "people": 10_000, "seed": 7, "parameters": Parameters.read().hash}
+
+
+def build(
+    spark: SparkSession, frames: Mapping[str, DataFrame], partitions: Sequence[date], config: Mapping[str, Any]
+) -> DataFrame:
+    """Each version's figures; `frames` holds `recommendations`, `items` and `events`."""
+    rows = [row for day in partitions for row in _of_a_night(spark, frames, day, config)]
+    return spark.createDataFrame(rows, spark_ddl(load_contract("market_replay")))
+
+
+def _of_a_night(
+    spark: SparkSession, frames: Mapping[str, DataFrame], night: date, config: Mapping[str, Any]
+) -> Iterator[Row]:
+    lists = frames["recommendations"].where(F.col("run_date") == night).toPandas()
+    if lists.empty:
+        return
+    items = _catalogue(frames["items"], night, lists)
+    ids = sorted(items["item_id"])
+    made = sorted(lists.groupby(["role", "model_version"]), key=lambda one: (_ROLES.index(one[0][0]), one[0][1]))
+    tables = [PolicyTable.of(rows, ids, f"recommendations of {night}, {version}") for (_, version), rows in made]
+    for table in tables[1:]:
+        require_same_users(tables[0], table)
+    tables = [table.first(config["people"]) for table in tables]
+    parameters, seed = Parameters.read(), config["seed"]
+    world = World(Shop.of(items, parameters, seed), parameters, Draws(seed), Horizon(0, config["days"]))
+    known = frames["events"].where(F.col("event_date") <= night)
+    people = people_of(world, tables[0].users, taken(known, tables[0].users))
+    played = replay(spark, world, people, tables)
+    against = tables[0].version
+    for ((role, _), _), table in zip(made, tables, strict=True):
+        for metric in METRICS:
+            level = played.level(metric, table.version)
+            change = played.difference(metric, table.version, against, seed) if table is not tables[0] else None
+            yield Row(
+                run_date=night,
+                model_version=table.version,
+                metric=metric,
+                role=role,
+                people=len(people),
+                days=config["days"],
+                value=level.value,
+                random=level.random,
+                oracle=level.oracle,
+                closed=level.closed,
+                against=against if change else None,
+                difference=change.value if change else None,
+                lo=change.lo if change else None,
+                hi=change.hi if change else None,
+                parameters_hash=config["parameters"],
+                seed=seed,
+            )
+
+
+def _catalogue(items: DataFrame, night: date, lists: pd.DataFrame) -> pd.DataFrame:
+    """Of the shop that the lists are of, as of the night: its newest delivery."""
+    known = items.where(F.col("snapshot_date") <= night)
+    newest = known.agg(F.max("snapshot_date")).head()[0]
+    day = known.where(F.col("snapshot_date") == newest).select(*COLUMNS).toPandas()
+    return of_their_shop(day, set(lists["item_id"]))
+
+
+JOB = Job(
+    "market_replay",
+    version=1,
+    inputs=(Input("recommendations"), Input("items", latest=True), Input("events", lookback_days=None)),
+    config=CONFIG,
+    build=build,
+)
