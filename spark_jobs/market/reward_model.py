@@ -62,6 +62,8 @@ def _expected(
     for start in range(0, len(lists), _LISTS_AT_ONCE):
         some = lists[start : start + _LISTS_AT_ONCE]
         features, chances = candidates(place, some)
-        predicted = model.predict(features.reshape(-1, features.shape[-1])).reshape(chances.shape)
+        possible, predicted = chances > 0.0, np.zeros(chances.shape)
+        if possible.any():
+            predicted[possible] = model.predict(features[possible])
         found[some] = (chances * predicted).sum(axis=1)
     return found

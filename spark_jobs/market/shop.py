@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import zlib
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -17,7 +19,7 @@ from spark_jobs.market.draws import Draws, Floats
 from spark_jobs.market.lists import Ints
 from spark_jobs.market.parameters import Parameters
 
-_AT_A_TIME = 2_000  # items whose nearest are looked for at once
+_SCORES_HELD = 20_000_000  # of items to each other, by a thread
 _DAYS_OF_STOCK = 7
 
 
@@ -101,17 +103,20 @@ def _numbered(names: pd.Series) -> Ints:
 
 def _nearest(vectors: NDArray[np.float32], count: int) -> Ints:
     """Of each item the `count` nearest others; items without words are near nothing."""
-    count, found = min(count, len(vectors) - 1), []
-    for start in range(0, len(vectors), _AT_A_TIME):
-        part = np.arange(start, min(start + _AT_A_TIME, len(vectors)))
+    count, at_once = min(count, len(vectors) - 1), max(1, _SCORES_HELD // len(vectors))
+
+    def found(start: int) -> Ints:
+        part = np.arange(start, min(start + at_once, len(vectors)))
         scores = vectors[part] @ vectors.T
         scores[np.arange(len(part)), part] = -np.inf
         best = np.argpartition(scores, len(vectors) - count, axis=1)[:, -count:]
         values = np.round(np.take_along_axis(scores, best, axis=1), 4)  # the last digits are the processor's
         order = np.lexsort((best, -values), axis=1)
         ordered = np.take_along_axis(best, order, axis=1)
-        found.append(np.where(np.take_along_axis(values, order, axis=1) > 0, ordered, -1))
-    return np.concatenate(found).astype(np.int64)
+        return np.where(np.take_along_axis(values, order, axis=1) > 0, ordered, -1).astype(np.int64)
+
+    with ThreadPoolExecutor(os.cpu_count()) as threads:  # numpy lets go of the interpreter where it works
+        return np.concatenate(list(threads.map(found, range(0, len(vectors), at_once))))
 
 
 def _bids(brands: Ints, numbers: Ints, parameters: Parameters, draws: Draws) -> Floats:
