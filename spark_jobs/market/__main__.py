@@ -97,6 +97,8 @@ def _order(args: argparse.Namespace) -> None:
         turned = "; ".join(f"{best} above {worst}" for best, worst in found.turned) or "none"
         alike = f"{found.alike} of {found.apart} pairs that are apart in {args.real.name} stand alike"
         print(f"{metric}: Kendall's tau {found.tau:.2f}; {alike}; the other way, intervals apart: {turned}")
+        levels = ", ".join(f"{name} {level:.2f}" for name, level in found.levels.items())
+        print(f"{metric}: a row's score on the market over that in {args.real.name}: {levels}")
 
 
 def _days(text: str) -> int:

@@ -30,10 +30,12 @@ class Interval:
 
 @dataclass(frozen=True)
 class Order:
-    """How alike two orders of the same rows are: Kendall's `tau` over all pairs; of the `apart` pairs whose intervals
+    """How alike two orders of the same rows are. `levels`: what a row scores on the market over what it does at the
+    shop, above 1 where the market flatters. Kendall's `tau` over all pairs; of the `apart` pairs whose intervals
     the real shop holds apart, how many the market puts the same way (`alike`), and the `turned` that it puts the other
     way with intervals apart."""
 
+    levels: Mapping[str, float]
     tau: float
     apart: int
     alike: int
@@ -80,4 +82,5 @@ def order_of(market: Mapping[str, Interval], real: Mapping[str, Interval]) -> Or
     apart = [(best, worst) for best, worst in pairs if real[best].lo > real[worst].hi]
     alike = sum(market[best].value > market[worst].value for best, worst in apart)
     turned = tuple((best, worst) for best, worst in apart if market[best].hi < market[worst].lo)
-    return Order(float(tau), len(apart), alike, turned)
+    levels = {name: market[name].value / real[name].value for name in names if real[name].value}
+    return Order(levels, float(tau), len(apart), alike, turned)

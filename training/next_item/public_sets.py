@@ -42,6 +42,7 @@ FOLDERS: Mapping[Name, str] = {
     "grocery": "grocery",
     "market": "market",
 }
+SIMULATED = frozenset({"grocery", "market"})
 Cuts = tuple[date, date]
 CUTS: Mapping[Name, Cuts] = {
     "office": (date(2018, 4, 11), date(2018, 5, 9)),
@@ -76,10 +77,12 @@ def write_tables(name: Name, data: Path, out: Path, least: int = 1) -> None:
     items, events = _READ[name](folder) if name in _READ else _amazon(name, folder)
     events = core(events, least)
     make_folder(out)
-    pq.write_table(pa.Table.from_pylist(items, schema=ITEMS_SCHEMA), out / "items.parquet")
+    origin = {"origin": "simulated" if name in SIMULATED else "real"}
+    pq.write_table(pa.Table.from_pylist(items, schema=ITEMS_SCHEMA.with_metadata(origin)), out / "items.parquet")
     cuts = _last_days(events) if name == "market" else CUTS.get(name)
     rows = list(samples(events, {str(item["item_id"]): item for item in items}, cuts))
-    pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), out / "next_item_training_set.parquet")
+    table = pa.Table.from_pylist(rows, schema=SCHEMA.with_metadata(origin))
+    pq.write_table(table, out / "next_item_training_set.parquet")
 
 
 def _amazon(name: Name, folder: Path) -> tuple[list[dict[str, Any]], list[Event]]:

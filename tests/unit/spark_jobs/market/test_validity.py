@@ -127,6 +127,7 @@ def test_the_order_of_rows() -> None:
     """Of the six pairs the shop holds all but text and forward apart; the market turns personal and popularity."""
     shop = {"personal": near(0.5), "forward": near(0.3), "text": near(0.295), "popularity": near(0.1)}
     same = order_of({name: near(2 * one.value) for name, one in shop.items()}, shop)
+    assert same.levels == dict.fromkeys(shop, pytest.approx(2.0))
     assert (same.tau, same.apart, same.alike, same.turned) == (1.0, 5, 5, ())
     turned = order_of({**shop, "personal": near(0.05), "both": near(0.9)}, shop)
     assert turned.tau == pytest.approx(0.0) and (turned.apart, turned.alike) == (5, 2)

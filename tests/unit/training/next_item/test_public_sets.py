@@ -152,7 +152,9 @@ def test_a_market_is_what_was_bought_and_its_last_days_are_held_out(tmp_path: Pa
     pq.write_table(pa.table({"item_id": ["a", "b"], "title": ["pen", None]}), folder / "items.parquet")
     write_tables("market", tmp_path, tmp_path / "out")
     assert [row["title"] for row in pq.read_table(tmp_path / "out" / "items.parquet").to_pylist()] == ["pen", None]
-    rows = pq.read_table(tmp_path / "out" / "next_item_training_set.parquet").to_pylist()
+    written = pq.read_table(tmp_path / "out" / "next_item_training_set.parquet")
+    assert written.schema.metadata == {b"origin": b"simulated"}
+    rows = written.to_pylist()
     assert [row["split_time"] for row in rows] == ["train"] * 8 + ["valid", "test"]
     assert {row["feedback"] for row in rows} == {"unknown"}
     write_tables("market", tmp_path, tmp_path / "none", least=6)
