@@ -6,12 +6,14 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from infra.errors import DataError
 from spark_jobs.market import validity
+from spark_jobs.market.__main__ import main
 from spark_jobs.market.order import Interval, order_of, rows_of
 from spark_jobs.market.parameters import Parameters
 from spark_jobs.market.takes import STATISTICS
@@ -80,17 +82,23 @@ def test_the_shipped_logs_have_all_statistics_and_a_kind() -> None:
     assert logs["beauty"].values["gap_days_median"] is None and logs["beauty"].rows == 198_502
 
 
-def test_a_log_of_the_market_is_held_against_the_logs_of_its_kind(tmp_path: Path) -> None:
-    """Of a shop whose customers buy everything again: no log of reviews is like that."""
-    (tmp_path / "events").mkdir()
-    events = lived(world(people__habit=6.0), 300)[1]
+def write_log(folder: Path, habit: float) -> pd.DataFrame:
+    """The log of a small market, as `simulate` would leave it."""
+    (folder / "events").mkdir()
+    events = lived(world(people__habit=habit), 300)[1]
     columns = {
         "user_id": events["user"].astype(str),
         "item_id": events["item"].astype(str),
         "event_time": pa.array(events["time"], pa.timestamp("us", "UTC")),
         "event_type": events["event_type"],
     }
-    pq.write_table(pa.table(columns), tmp_path / "events" / "2026-01-01.parquet")
+    pq.write_table(pa.table(columns), folder / "events" / "2026-01-01.parquet")
+    return events
+
+
+def test_a_log_of_the_market_is_held_against_the_logs_of_its_kind(tmp_path: Path) -> None:
+    """Of a shop whose customers buy everything again: no log of reviews is like that."""
+    events = write_log(tmp_path, habit=6.0)
     width = replace(Width.read(), kinds={"reviews": Kind("purchase", 1)})
     rows, takes = validity.held(tmp_path, "reviews", "hash", width)
     own = {row.statistic: row for row in rows if row.source == MARKET}
@@ -149,3 +157,23 @@ def test_rows_are_read_from_a_table_of_the_training_room_and_what_is_trained_is_
             rows_of(tmp_path / name)
     with pytest.raises(DataError, match="no order to compare"):
         order_of({}, {"text": near(0.1)})
+
+
+def test_the_commands_say_what_was_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_log(tmp_path, habit=6.0)
+    out = tmp_path / "card"
+    given = ["validity", "--log", str(tmp_path), "--against", "purchases", "--setting", "grocer", "--out", str(out)]
+    assert main(given) == 0
+    told = capsys.readouterr().out
+    assert (out / "validity.md").read_text() in told
+    assert f"parameters {Parameters.read(setting='grocer').hash}) against purchases: " in told
+    for name, personal in (("market", 0.1), ("shop", 0.2)):
+        scores = {"personal": personal, "text": 0.15}
+        values = {row: dict.fromkeys(("value", "lo", "hi"), score) for row, score in scores.items()}
+        rows = [{"model": row, "values": {"recall@10": one, "ndcg@10": one}} for row, one in values.items()]
+        (tmp_path / f"{name}.json").write_text(json.dumps({"rows": rows}))
+    assert main(["order", "--market", str(tmp_path / "market.json"), "--real", str(tmp_path / "shop.json")]) == 0
+    told = capsys.readouterr().out
+    assert "recall@10: Kendall's tau -1.00; 0 of 1 pairs that are apart in shop.json stand alike" in told
+    assert "intervals apart: personal above text" in told
+    assert "ndcg@10: a row's score on the market over that in shop.json: personal 0.50, text 1.00" in told
