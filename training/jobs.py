@@ -22,6 +22,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 
 from common.config import parse_config, read_yaml
@@ -92,7 +94,7 @@ def _spec(job: Job, stage: Stage, samples: Path, out: Path, seed: int, models: M
         str(out / stage.name),
         seed,
         module=stage.code,
-        tables={table: TableRef((str(file),)) for table, file in files.items()},
+        tables={table: TableRef((str(file),), origin=_origin(file)) for table, file in files.items()},
         artifacts={name: str(out / name) for name in stage.reads.artifacts},
         models={
             name: (ModelVersion("given", "challenger", str(models[name])),)
@@ -101,6 +103,16 @@ def _spec(job: Job, stage: Stage, samples: Path, out: Path, seed: int, models: M
         },
         config=merged(stage.config[job.preset], job.config.get(stage.name, {})),
     )
+
+
+def _origin(file: Path) -> str:
+    """What the file says of itself (`training.next_item.public_sets`); those that say nothing are real."""
+    try:
+        metadata: Mapping[bytes, bytes] = pq.read_schema(file).metadata or {}
+    except pa.ArrowInvalid as error:
+        do = "copy the whole folder of sample tables again"
+        raise DataError("a sample table cannot be read", where=str(file), why=str(error), do=do) from error
+    return metadata.get(b"origin", b"real").decode()
 
 
 def merged(base: Mapping[str, Any], over: Mapping[str, Any], nulls: bool = False) -> dict[str, Any]:

@@ -1,22 +1,28 @@
-"""A market on the ingested catalogue: people whose true preference is known, who read lists, click, buy and leave.
+"""A market on a real catalogue: people whose true preference is known, who read lists, click, buy and leave.
 
 `python -m spark_jobs market simulate --scale demo --folder FOLDER` writes its log: a landing folder with `exposures/`
 (exact chances) and `events/`, one file a day. `--scale`: rows of both; the same seed gives the same bytes.
-`python -m spark_jobs market replay --policy A.parquet --against B.parquet` plays two tables of lists (user_id, item_id,
-rank, and chance where they are drawn) to the same people with the same luck. Whoever has a history in the lake is
-somebody who might have left it. parameters.yaml says what is assumed; every figure is simulated.
+`... replay --policy A.parquet --against B.parquet` plays two tables of lists (user_id, item_id, rank, and chance where
+they are drawn) to the same people with the same luck. Whoever has a history in the lake is somebody who might have left
+it. `... estimate` holds what the log of one policy says of others (off_policy.py) against what the market does.
+`... validity --log FOLDER --against KIND --out FOLDER` holds a log against those of real shops (validity.py), and
+`... order --market FILE --real FILE` the order in which simple rows stand on both.
+
+parameters.yaml says what is assumed; every figure is simulated. Without --items the newest catalogue of the lake is it.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from time import monotonic
 
+import numpy as np
 import pandas as pd
 
 from infra.arguments import day
@@ -24,11 +30,13 @@ from infra.errors import exit_with_reason
 from infra.lake import Lake
 from infra.profile import Profile, load_profile
 from spark_jobs.engine.spark import explained, spark_session
+from spark_jobs.market import off_policy_check, validity
 from spark_jobs.market.draws import Draws
-from spark_jobs.market.known import catalogue, events, of_their_shop, taken
+from spark_jobs.market.known import COLUMNS, catalogue, events, of_their_shop, taken
+from spark_jobs.market.order import order_of, rows_of
 from spark_jobs.market.parameters import Parameters
 from spark_jobs.market.policy_tables import PolicyTable, read_rows, require_same_users
-from spark_jobs.market.replay import people_of, replay, told
+from spark_jobs.market.replay import everybody_reads, people_of, replay, told
 from spark_jobs.market.shop import Shop
 from spark_jobs.market.simulate import Order, simulate
 from spark_jobs.market.visits import Horizon, World
@@ -38,33 +46,56 @@ SCALES = {"demo": 300_000, "1M": 1_000_000, "10M": 10_000_000, "100M": 100_000_0
 
 def main(arguments: Sequence[str]) -> int:
     """Run what was asked for."""
-    parser = argparse.ArgumentParser(prog="python -m spark_jobs market", description=__doc__)
+    args = _parser().parse_args(arguments)
+    profile = load_profile()
+    with explained(profile):
+        print(args.does(args, profile))
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m spark_jobs market", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     asked = commands.add_parser("simulate", help="write the log of a market")
     asked.add_argument("--scale", choices=SCALES, default="demo", help="how many rows, about")
     asked.add_argument("--folder", type=Path, required=True, help="where the log lands: new or empty")
     asked.add_argument("--from", dest="first", type=day, default=date(2026, 1, 1), metavar="DAY", help="its first day")
     asked.add_argument("--days", type=_whole, default=60, help="how many days it tells of")
+    asked.set_defaults(does=_simulate)
     played = commands.add_parser("replay", help="play two policies to the same people")
     played.add_argument("--policy", type=Path, required=True, metavar="FILE", help="its lists")
     played.add_argument("--against", type=Path, required=True, metavar="FILE", help="the lists of another")
     played.add_argument("--days", type=_whole, default=10, help="how many days each list is shown")
     played.add_argument("--people", type=_whole, default=10_000, help="to so many of the users at most")
-    for command in (asked, played):
+    played.set_defaults(does=_replay)
+    weighed = commands.add_parser("estimate", help="hold estimates from one policy's log against the truth")
+    weighed.add_argument("--days", type=_whole, default=30, help="how many days the log tells of")
+    weighed.add_argument("--people", type=_whole, default=1_000, help="of so many people")
+    weighed.set_defaults(does=_estimate)
+    for command in (asked, played, weighed):
         command.add_argument("--seed", type=int, default=7, help="other people, other luck")
-    args = parser.parse_args(arguments)
-    profile = load_profile()
-    with explained(profile):
-        told = _simulate(args, profile) if args.command == "simulate" else _replay(args, profile)
-    print(told)
-    return 0
+        command.add_argument("--setting", help="of parameters.yaml; without it what stands above all settings")
+        command.add_argument("--items", type=Path, metavar="FILE", help="a catalogue (Parquet) in place of the lake's")
+    card = commands.add_parser("validity", help="hold a log against those of real shops")
+    card.add_argument("--log", type=Path, required=True, help="the folder of a market's log")
+    card.add_argument("--against", choices=validity.Width.read().kinds, required=True, help="which logs of real shops")
+    card.add_argument("--setting", help="that of the log: the card carries the hash of its parameters")
+    card.add_argument("--out", type=Path, required=True, help="where validity.parquet and validity.md are written")
+    card.set_defaults(does=_validity)
+    order = commands.add_parser("order", help="compare in which order simple rows stand")
+    for option, whose in (("--market", "on a market's log"), ("--real", "on a real log")):
+        order.add_argument(option, type=Path, required=True, help=f"the .json of `python -m training ablation` {whose}")
+    order.set_defaults(does=_order)
+    return parser
 
 
 def _simulate(args: argparse.Namespace, profile: Profile) -> str:
-    parameters, started = Parameters.read(), monotonic()
+    parameters, started = Parameters.read(setting=args.setting), monotonic()
     order = Order(SCALES[args.scale], args.seed, args.first, args.days, args.folder.absolute())
     order.require_room()
-    shop = Shop.of(catalogue(Lake(profile)), parameters, args.seed)
+    shop = Shop.of(_items(args, profile), parameters, args.seed)
     done = simulate(spark_session(profile), shop, parameters, order)
     rows = ", ".join(f"{count:,} {table}" for table, count in done.rows.items())
     return (
@@ -74,10 +105,10 @@ def _simulate(args: argparse.Namespace, profile: Profile) -> str:
 
 
 def _replay(args: argparse.Namespace, profile: Profile) -> str:
-    parameters, lake, started = Parameters.read(), Lake(profile), monotonic()
+    parameters, started = Parameters.read(setting=args.setting), monotonic()
     files = (args.policy, args.against)
     rows = [read_rows(file) for file in files]
-    items = of_their_shop(catalogue(lake), set(pd.concat(rows)["item_id"]))
+    items = of_their_shop(_items(args, profile), set(pd.concat(rows)["item_id"]))
     ids = sorted(items["item_id"])
     a, b = (PolicyTable.of(one, ids, str(file)) for one, file in zip(rows, files, strict=True))
     require_same_users(a, b)
@@ -86,13 +117,57 @@ def _replay(args: argparse.Namespace, profile: Profile) -> str:
     shop = Shop.of(items, parameters, args.seed)
     world = World(shop, parameters, Draws(args.seed), Horizon(0, args.days))
     a, b = a.first(args.people), b.first(args.people)
-    people = people_of(world, a.users, taken(events(lake), a.users))
+    people = people_of(world, a.users, taken(events(Lake(profile)), a.users))
     played = replay(spark_session(profile), world, people, (a, b))
     head = (
         f"{a.version} against {b.version}: {len(people):,} people, {args.days} days, {len(items):,} items (simulated; "
         f"parameters {parameters.hash}, seed {args.seed}), {monotonic() - started:.0f} s"
     )
     return "\n".join([head, *told(played, a.version, b.version, args.seed)])
+
+
+def _estimate(args: argparse.Namespace, profile: Profile) -> str:
+    parameters, started = everybody_reads(Parameters.read(setting=args.setting)), monotonic()
+    shop = Shop.of(_items(args, profile), parameters, args.seed)
+    world = World(shop, parameters, Draws(args.seed), Horizon(0, args.days))
+    people = world.people(np.arange(args.people))
+    checked = off_policy_check.check(world, people, off_policy_check.rivals_of(world), args.seed)
+    tail = (
+        f"Clicks by list; {args.people:,} people, {args.days} days, {len(shop.item_ids):,} items (simulated; "
+        f"parameters {parameters.hash}, seed {args.seed}), {monotonic() - started:.0f} s"
+    )
+    return "\n".join([*off_policy_check.told(checked), "", tail])
+
+
+def _validity(args: argparse.Namespace, profile: Profile) -> str:
+    parameters, width = Parameters.read(setting=args.setting), validity.Width.read()
+    rows, takes = validity.held(args.log, args.against, parameters.hash, width)
+    validity.write_card(rows, args.out)
+    verdicts = Counter(row.verdict for row in rows if row.source == validity.MARKET)
+    found = ", ".join(f"{count} {verdict}" for verdict, count in verdicts.items())
+    head = f"{takes:,} takes (simulated; parameters {parameters.hash}) against {args.against}: {found}"
+    return f"{validity.markdown(rows)}\n{head}"
+
+
+def _order(args: argparse.Namespace, profile: Profile) -> str:
+    market, real = rows_of(args.market), rows_of(args.real)
+    lines = []
+    for metric in ("recall@10", "ndcg@10"):
+        found = order_of(market.get(metric, {}), real.get(metric, {}))
+        turned = "; ".join(f"{best} above {worst}" for best, worst in found.turned) or "none"
+        alike = f"{found.alike} of {found.apart} pairs that are apart in {args.real.name} stand alike"
+        lines.append(f"{metric}: Kendall's tau {found.tau:.2f}; {alike}; the other way, intervals apart: {turned}")
+        levels = ", ".join(f"{name} {level:.2f}" for name, level in found.levels.items())
+        lines.append(f"{metric}: a row's score on the market over that in {args.real.name}: {levels}")
+    return "\n".join(lines)
+
+
+def _items(args: argparse.Namespace, profile: Profile) -> pd.DataFrame:
+    """A catalogue that is given has no need of a source."""
+    if args.items is None:
+        return catalogue(Lake(profile))
+    needed = [column for column in COLUMNS if column != "source"]
+    return pd.read_parquet(args.items, columns=needed).assign(source="given")
 
 
 def _whole(text: str) -> int:

@@ -185,14 +185,14 @@ def _logged(world: World, people: People, rivals: Sequence[Policy]) -> _Log:
         features = _known_to_the_shop(world, request, offered)[rows]
         clicks = visit.done.clicked[rows].astype(np.float64)
         parts.append((visit.number[rows], places, features, scores[0], np.stack(scores[1:]), clicks))
-    number, places, features, own, others, clicks = (list(column) for column in zip(*parts, strict=True))
+    columns = [list(column) for column in zip(*parts, strict=True)]
     return _Log(
-        [str(one) for one in np.concatenate(number)],
-        np.concatenate(places),
-        np.concatenate(features),
-        np.concatenate(own),
-        np.concatenate(others, axis=1),
-        np.concatenate(clicks),
+        [str(one) for one in np.concatenate(columns[0])],
+        np.concatenate(columns[1]),
+        np.concatenate(columns[2]),
+        np.concatenate(columns[3]),
+        np.concatenate(columns[4], axis=1),
+        np.concatenate(columns[5]),
     )
 
 

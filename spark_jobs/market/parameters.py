@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from common.config import parse_config, read_yaml
+from common.errors import DataError
 
 _FILE = Path(__file__).with_name("parameters.yaml")
 
@@ -100,9 +101,18 @@ class Parameters:
     bids: BidParameters
 
     @classmethod
-    def read(cls, file: Path = _FILE) -> Parameters:
-        """From a file. DataError names a value that is missing, unknown or of another kind."""
-        return parse_config(cls, read_yaml(file), str(file))
+    def read(cls, file: Path = _FILE, setting: str | None = None) -> Parameters:
+        """From a file, with what the `setting` changes. DataError names a value that is missing, unknown or of another
+        kind, or a setting that the file does not have."""
+        values = read_yaml(file)
+        settings = values.pop("settings", {})
+        if setting is not None and setting not in settings:
+            raise DataError(
+                f"The market has no setting {setting!r}.", where=str(file), do=f"Use one of: {', '.join(settings)}."
+            )
+        for section, changes in settings.get(setting, {}).items():
+            values[section] = {**values.get(section, {}), **changes}
+        return parse_config(cls, values, str(file))
 
     @property
     def hash(self) -> str:

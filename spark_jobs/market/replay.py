@@ -80,13 +80,18 @@ class Played:
 def replay(spark: SparkSession, world: World, people: People, tables: Sequence[PolicyTable]) -> Played:
     """Play the tables, which have lists for the same users, chance and the oracle to `people`: theirs, in the order of
     `Tabled.numbers`."""
-    world = replace(world, daily=True, parameters=_everybody_reads(world))
+    world = replace(world, daily=True, parameters=everybody_reads(world.parameters))
     listed = [table.policy() for table in tables]
     chance = AtRandom(len(world.shop.item_ids), world.parameters.logging.length, world.draws)
     policies: dict[str, Policy] = {policy.version: policy for policy in listed}
     policies |= {RANDOM: chance, ORACLE: Oracle(world.shop, world.parameters.utility, listed)}
     users = [str(number) for number in people.number]
     return Played(users, dict(zip(policies, _played(spark, world, people, list(policies.values())), strict=True)))
+
+
+def everybody_reads(parameters: Parameters) -> Parameters:
+    """Nobody searches for themselves: what they found would be no list of a policy's."""
+    return replace(parameters, choices=replace(parameters.choices, directly=0.0))
 
 
 def people_of(world: World, users: Sequence[str], taken: pd.DataFrame) -> People:
@@ -167,8 +172,3 @@ def _blocks(
             own = people.chosen(np.arange(start, min(start + size, len(people))))
             counted = play(world, own, policy)
             yield pa.record_batch({"task": pa.array([task], pa.int64()), "counted": [counted.tobytes()]})
-
-
-def _everybody_reads(world: World) -> Parameters:
-    """Nobody searches for themselves: that would be no list of the policy's."""
-    return replace(world.parameters, choices=replace(world.parameters.choices, directly=0.0))

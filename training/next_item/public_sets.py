@@ -8,6 +8,10 @@ Where the LETTER authors published semantic ids, they are the items' column `let
 
 `grocery` is a small grocer: all purchases of the first 200 households of the landing folder that
 scripts/grocery_landing.py makes (simulated, as their publisher says), and what they bought.
+
+`market` is what was bought in a log of `python -m spark_jobs market simulate --folder DIR/market`, with the catalogue's
+`items.parquet` put beside its `events/` (simulated). `--least`: only users and items with so many takes of each other,
+as Amazon's sets are published.
 """
 
 from __future__ import annotations
@@ -15,7 +19,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from itertools import groupby
@@ -30,19 +34,22 @@ from common.folders import make_folder
 from training.core.errors import DataError, exit_code_of
 from training.next_item.samples import PROFILE, SCHEMA
 
-Name = Literal["beauty", "instruments", "office", "grocery"]
+Name = Literal["beauty", "instruments", "office", "grocery", "market"]
 FOLDERS: Mapping[Name, str] = {
     "beauty": "amazon-beauty",
     "instruments": "amazon-instruments",
     "office": "amazon-office",
     "grocery": "grocery",
+    "market": "market",
 }
+SIMULATED = frozenset({"grocery", "market"})
 Cuts = tuple[date, date]
 CUTS: Mapping[Name, Cuts] = {
     "office": (date(2018, 4, 11), date(2018, 5, 9)),
     "grocery": (date(2017, 10, 22), date(2017, 11, 26)),
 }
 """The first days of validation and of test, where days are real."""
+HELD_OUT = 0.2  # of a market's takes, the last: half of them for validation, half for test
 HOUSEHOLDS = 200
 HISTORY, PROFILE_ITEMS, PROFILE_NAMES, PROFILE_TITLES = 50, 50, 3, 3
 _WORDS = ("item_id", "source", "title", "brand", "category", "description", "features")
@@ -61,16 +68,21 @@ class Event:
     rating: float | None
 
 
-def write_tables(name: Name, data: Path, out: Path) -> None:
-    """Read the set from its folder below `data`, write both tables into `out`; DataError where it is not there."""
+def write_tables(name: Name, data: Path, out: Path, least: int = 1) -> None:
+    """Read the set from its folder below `data`, cut it to its `least`-core, write both tables into `out`; DataError
+    where it is not there."""
     folder = data / FOLDERS[name]
     if not any((folder / f"items.{kind}").is_file() for kind in ("parquet", "csv")):
         raise DataError(f"the data set {name} is not there", where=str(folder), do="name the folder of the data sets")
-    items, events = _grocery(folder) if name == "grocery" else _amazon(name, folder)
+    items, events = _READ[name](folder) if name in _READ else _amazon(name, folder)
+    events = core(events, least)
     make_folder(out)
-    pq.write_table(pa.Table.from_pylist(items, schema=ITEMS_SCHEMA), out / "items.parquet")
-    rows = list(samples(events, {str(item["item_id"]): item for item in items}, CUTS.get(name)))
-    pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), out / "next_item_training_set.parquet")
+    origin = {"origin": "simulated" if name in SIMULATED else "real"}
+    pq.write_table(pa.Table.from_pylist(items, schema=ITEMS_SCHEMA.with_metadata(origin)), out / "items.parquet")
+    cuts = _last_days(events) if name == "market" else CUTS.get(name)
+    rows = list(samples(events, {str(item["item_id"]): item for item in items}, cuts))
+    table = pa.Table.from_pylist(rows, schema=SCHEMA.with_metadata(origin))
+    pq.write_table(table, out / "next_item_training_set.parquet")
 
 
 def _amazon(name: Name, folder: Path) -> tuple[list[dict[str, Any]], list[Event]]:
@@ -94,6 +106,37 @@ def _grocery(folder: Path) -> tuple[list[dict[str, Any]], list[Event]]:
     known = {item for _, _, item in found}
     items = [{**dict.fromkeys(ITEMS_SCHEMA.names), **row} for row in listed if row["item_id"] in known]
     return items, [Event(*one, None) for one in sorted(found)]
+
+
+def _market(folder: Path) -> tuple[list[dict[str, Any]], list[Event]]:
+    columns = ["user_id", "event_time", "item_id"]
+    bought = pq.read_table(folder / "events", columns=columns, filters=[("event_type", "==", "purchase")]).to_pylist()
+    found = {(row["user_id"], row["event_time"].date(), row["item_id"]) for row in bought}
+    listed = pq.read_table(folder / "items.parquet").to_pylist()
+    items = [{name: row.get(name) for name in ITEMS_SCHEMA.names} for row in listed]
+    return items, [Event(*one, None) for one in sorted(found)]
+
+
+def core(events: Sequence[Event], least: int) -> list[Event]:
+    """Those of users and items that have at least `least` each, among themselves."""
+    kept, before = list(events), -1
+    while len(kept) != before:
+        before = len(kept)
+        users, items = Counter(event.user_id for event in kept), Counter(event.item_id for event in kept)
+        kept = [event for event in kept if min(users[event.user_id], items[event.item_id]) >= least]
+    return kept
+
+
+_READ: Mapping[Name, Callable[[Path], tuple[list[dict[str, Any]], list[Event]]]] = {
+    "grocery": _grocery,
+    "market": _market,
+}
+
+
+def _last_days(events: Sequence[Event]) -> Cuts | None:
+    days = sorted(event.day for event in events)
+    late = [days[int(len(days) * (1.0 - share))] for share in (HELD_OUT, HELD_OUT / 2)] if days else []
+    return (late[0], late[1]) if late else None
 
 
 def samples(
@@ -185,8 +228,9 @@ def main() -> int:
     parser.add_argument("name", choices=sorted(FOLDERS))
     parser.add_argument("--data", type=Path, required=True, help="the folder that holds the data sets")
     parser.add_argument("--out", type=Path, required=True, help="where the tables are written")
+    parser.add_argument("--least", type=int, default=1, help="only users and items with so many takes of each other")
     options = parser.parse_args()
-    return exit_code_of(lambda: write_tables(options.name, options.data, options.out))
+    return exit_code_of(lambda: write_tables(options.name, options.data, options.out, options.least))
 
 
 if __name__ == "__main__":

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 
@@ -34,7 +36,7 @@ def root(tmp_path: Path) -> Path:
     (folder / "jobs").mkdir(parents=True)
     (folder / "pipeline.yaml").write_text(yaml.safe_dump({"training": TRAINING, "stages": STAGES}))
     (folder / "jobs" / "all_stages.yaml").write_text("system: shop\nconfig: {codes: {width: 8, loop: {rows: 2}}}\n")
-    (tmp_path / "items.parquet").touch()
+    pq.write_table(pa.table({"item_id": []}), tmp_path / "items.parquet")
     return tmp_path / "root"
 
 
@@ -52,7 +54,7 @@ def test_a_job_like_another_one_is_that_job_with_its_own_values_over_it(root: Pa
     job = load_job("small", root)
     assert (job.system, job.preset, job.stages) == ("shop", "bench", ("codes",))
     (root.parent / "samples").mkdir()
-    (root.parent / "samples" / "items.parquet").touch()
+    pq.write_table(pa.table({"item_id": []}), root.parent / "samples" / "items.parquet")
     # What it takes out is taken out of the preset too.
     assert stage_specs(job, root.parent / "samples", root, 1, root)[0].config == {"loop": {"rows": 2, "epochs": 1}}
 
@@ -181,3 +183,16 @@ def test_a_stage_is_given_the_models_of_other_systems(root: Path, tmp_path: Path
     assert [one.folder for one in first.models["ranker"]] == [str(tmp_path)] and not second.models
     with pytest.raises(DataError, match="no such model folder"):
         stage_specs(load_job("all_stages", root), tmp_path, tmp_path, 5, root, {"ranker": tmp_path / "nowhere"})
+
+
+def test_a_sample_table_tells_whether_it_is_simulated(root: Path, tmp_path: Path) -> None:
+    def origin() -> str:
+        return stage_specs(load_job("all_stages", root), tmp_path, tmp_path, 5, root)[0].tables["items"].origin
+
+    assert origin() == "real"
+    simulated = pa.table({"item_id": []}).replace_schema_metadata({"origin": "simulated"})
+    pq.write_table(simulated, tmp_path / "items.parquet")
+    assert origin() == "simulated"
+    (tmp_path / "items.parquet").write_text("no table")
+    with pytest.raises(DataError, match="cannot be read"):
+        origin()

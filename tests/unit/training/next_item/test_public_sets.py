@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
@@ -13,7 +14,17 @@ from hypothesis import strategies as st
 
 from training.core.errors import DataError
 from training.core.stage import StageSpec, TableRef
-from training.next_item.public_sets import CUTS, HISTORY, HOUSEHOLDS, Event, feedback, profile, samples, write_tables
+from training.next_item.public_sets import (
+    CUTS,
+    HISTORY,
+    HOUSEHOLDS,
+    Event,
+    core,
+    feedback,
+    profile,
+    samples,
+    write_tables,
+)
 from training.next_item.samples import of_subset, read_samples
 
 START = date(2018, 1, 1)
@@ -128,3 +139,38 @@ def test_a_grocer_is_the_first_households_and_what_they_bought(tmp_path: Path) -
     assert {row["user_id"] for row in rows} == set(users[:-1])
     own = [row for row in rows if row["user_id"] == "2"]
     assert [(row["split_time"], row["history_item_ids"]) for row in own] == [("train", []), ("test", ["007"])]
+
+
+def test_a_market_is_what_was_bought_and_its_last_days_are_held_out(tmp_path: Path) -> None:
+    folder = tmp_path / "market"
+    (folder / "events").mkdir(parents=True)
+    when = [datetime(2026, 1, 1 + n, 8, tzinfo=UTC) for n in range(10)]
+    events = {"user_id": ["u"] * 10, "item_id": ["a", "b"] * 5, "event_time": when, "event_type": ["purchase"] * 10}
+    clicks = {**events, "event_type": ["click"] * 10}
+    for kind, rows in (("1", events), ("2", clicks)):
+        pq.write_table(pa.table(rows), folder / "events" / f"2026-01-0{kind}.parquet")
+    pq.write_table(pa.table({"item_id": ["a", "b"], "title": ["pen", None]}), folder / "items.parquet")
+    write_tables("market", tmp_path, tmp_path / "out")
+    assert [row["title"] for row in pq.read_table(tmp_path / "out" / "items.parquet").to_pylist()] == ["pen", None]
+    written = pq.read_table(tmp_path / "out" / "next_item_training_set.parquet")
+    assert written.schema.metadata == {b"origin": b"simulated"}
+    rows = written.to_pylist()
+    assert [row["split_time"] for row in rows] == ["train"] * 8 + ["valid", "test"]
+    assert {row["feedback"] for row in rows} == {"unknown"}
+    write_tables("market", tmp_path, tmp_path / "none", least=6)
+    assert pq.read_table(tmp_path / "none" / "next_item_training_set.parquet").num_rows == 0
+
+
+@given(events, st.integers(1, 4))
+def test_a_core_is_the_most_that_has_enough_of_each(drawn: list[Event], least: int) -> None:
+    kept = core(drawn, least)
+    for name in ("user_id", "item_id"):
+        counts = Counter(getattr(event, name) for event in kept)
+        assert all(count >= least for count in counts.values())
+    assert core(kept, least) == kept and (least > 1 or kept == drawn)
+
+
+def test_a_core_by_hand() -> None:
+    pairs = ["ua", "ub", "va", "vb", "wb", "wc", "xc"]  # x has one; without it c has one, and then w
+    kept = core([Event(user, START, item, None) for user, item in pairs], 2)
+    assert [event.user_id + event.item_id for event in kept] == ["ua", "ub", "va", "vb"]
