@@ -16,7 +16,7 @@ import numpy as np
 from spark_jobs.market import lists
 from spark_jobs.market.draws import Floats
 from spark_jobs.market.lists import Ints
-from spark_jobs.market.logged_lists import LoggedLists
+from spark_jobs.market.logged_lists import LoggedLists, Predictions
 from spark_jobs.market.off_policy import Estimate, estimate
 from spark_jobs.market.people import People
 from spark_jobs.market.policies import Logging, Policy, Request, known
@@ -70,15 +70,19 @@ class Checked:
         return bool((self.estimates[name].difference.value > 0) == (self.truth > self.logged))
 
 
-def check(world: World, people: People, rivals: Mapping[str, Policy], seed: int) -> list[Checked]:
-    """Each of the `rivals`, which must choose among the candidates of the logging policy."""
+def check(
+    world: World, people: People, rivals: Mapping[str, Policy], seed: int, *, modelled: bool = True
+) -> list[Checked]:
+    """Each of the `rivals`, which must choose among the candidates of the logging policy. `modelled`: with a reward
+    model, which most of the time goes into."""
     log = _logged(world, people, list(rivals.values()))
-    truths = {name: _clicks_by_list(world, people, rival) for name, rival in rivals.items()}
     found = []
-    for place, (name, truth) in enumerate(truths.items()):
+    for place, (name, rival) in enumerate(rivals.items()):
         logged = log.of(place)
-        predictions = cross_fitted(logged, log.features_shown(place), lambda k, rows: log.asked(k, rows, place))  # noqa: B023
-        estimates = estimate(replace(logged, predictions=predictions), max_weight=MAX_WEIGHT, seed=seed)
+        if modelled:
+            logged = replace(logged, predictions=_predicted(log, logged, place))
+        estimates = estimate(logged, max_weight=MAX_WEIGHT, seed=seed)
+        truth = _clicks_by_list(world, people, rival)
         found.append(Checked(name, estimates.logged.value, truth, estimates.estimates))
     return found
 
@@ -194,6 +198,10 @@ def _logged(world: World, people: People, rivals: Sequence[Policy]) -> _Log:
         np.concatenate(columns[4], axis=1),
         np.concatenate(columns[5]),
     )
+
+
+def _predicted(log: _Log, logged: LoggedLists, rival: int) -> Predictions:
+    return cross_fitted(logged, log.features_shown(rival), lambda place, rows: log.asked(place, rows, rival))
 
 
 def _known_to_the_shop(world: World, request: Request, offered: Ints) -> Floats:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+from numpy.typing import NDArray
 from sklearn.ensemble import HistGradientBoostingRegressor
 from sklearn.model_selection import GroupKFold
+from threadpoolctl import threadpool_limits
 
 from infra.errors import DataError
 from spark_jobs.market.draws import Floats
@@ -32,6 +34,13 @@ def cross_fitted(logged: LoggedLists, features: Floats, candidates: Candidates, 
     if len(np.unique(units)) < folds:
         why = f"{folds} folds hold different units, and there are {len(np.unique(units))}"
         raise DataError("There are too few units to cross-fit a reward model.", why=why, do="give more, or fewer folds")
+    with threadpool_limits(1, user_api="openmp"):  # small models: threads that wait for each other cost more than work
+        return _by_folds(logged, features, candidates, units, folds)
+
+
+def _by_folds(
+    logged: LoggedLists, features: Floats, candidates: Candidates, units: NDArray[np.str_], folds: int
+) -> Predictions:
     found = Predictions(np.zeros(logged.shown.shape), np.zeros(logged.shown.shape))
     for learnt, held in GroupKFold(folds).split(units, groups=units):
         below = np.zeros(len(units))
