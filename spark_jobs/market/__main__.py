@@ -26,7 +26,7 @@ import numpy as np
 import pandas as pd
 
 from infra.arguments import day
-from infra.errors import exit_with_reason
+from infra.errors import DataError, exit_with_reason
 from infra.lake import Lake
 from infra.profile import Profile, load_profile
 from spark_jobs.engine.spark import explained, spark_session
@@ -163,11 +163,18 @@ def _order(args: argparse.Namespace, profile: Profile) -> str:
 
 
 def _items(args: argparse.Namespace, profile: Profile) -> pd.DataFrame:
-    """A catalogue that is given has no need of a source."""
+    """Those of a file have no shop beside them, so no source."""
     if args.items is None:
         return catalogue(Lake(profile))
     needed = [column for column in COLUMNS if column != "source"]
-    return pd.read_parquet(args.items, columns=needed).assign(source="given")
+    try:
+        found = pd.read_parquet(args.items)
+    except (OSError, ValueError) as error:
+        raise DataError("The catalogue cannot be read.", where=str(args.items), why=str(error)) from error
+    if lacking := [column for column in needed if column not in found]:
+        why = f"It has no {', '.join(lacking)}."
+        raise DataError("The catalogue lacks columns.", where=str(args.items), why=why, do="Give it all, empty or not.")
+    return found[needed].astype({"item_id": str}).assign(source="given")
 
 
 def _whole(text: str) -> int:

@@ -106,7 +106,8 @@ def told(checked: Sequence[Checked]) -> list[str]:
     for one in checked:
         cells = []
         for name in names:
-            mark = "" if abs(one.error(name)) <= CLOSE else " outside" if one.sign_right(name) else " sign wrong"
+            mark = "" if abs(one.error(name)) <= CLOSE else " outside"
+            mark += "" if one.sign_right(name) else ", sign wrong"
             cells.append(f"{one.estimates[name].value.value:.4f} ({one.error(name):+.1%}){mark}")
         support = one.estimates["rips"].support.effective_lists
         lines.append(f"| {one.rival} | {one.logged:.4f} | {one.truth:.4f} | {' | '.join(cells)} | {support:,.0f} |")

@@ -60,4 +60,6 @@ def test_a_better_policy_is_said_to_be_better_and_a_random_one_worse() -> None:
     assert found["greedy"].sign_right("rips") and found["chance"].sign_right("rips")
     assert abs(found["greedy"].error("rips")) < 0.15
     lines = told(list(found.values()))
-    assert lines[2].startswith("| greedy |") and len(lines) == 4
+    assert lines[2].startswith("| greedy |") and len(lines) == 4 and "sign wrong" not in lines[2]
+    turned = replace(found["greedy"], truth=found["greedy"].logged / 2)
+    assert " outside, sign wrong |" in told([turned])[2]
