@@ -40,7 +40,7 @@ SMALL: dict[str, Any] = {
     "depth": 5,
     "resamples": 50,
 }
-COUNTED = ("popularity", "personal", "forward", "backward")
+COUNTED = ("popularity", "personal", "forward", "backward", "both")
 TINY = BackboneConfig(
     hidden_size=16, layers=2, heads=2, kv_heads=1, head_size=8, intermediate_size=24, max_positions=64
 )
@@ -270,9 +270,7 @@ def test_each_row_stands_against_the_one_above_and_lists_say_how_many_kinds_they
 def test_what_a_row_has_chosen_on_validation_is_said_with_the_figure_that_chose_it(spec: StageSpec) -> None:
     result = evaluate.main(spec)
     lines = {row["model"]: row for row in _table(spec, "model_metrics") if row["metric"] == "choice"}
-    assert list(lines) == ["popularity", "personal", "forward", "backward"] and {
-        row["slice"] for row in lines.values()
-    } == {"all"}
+    assert list(lines) == list(COUNTED) and {row["slice"] for row in lines.values()} == {"all"}
     assert lines["forward"]["reason"] in {f"reach {reach}" for reach in (1, 3, 5, 10)}
     assert lines["forward"]["value"] == result.metrics["forward.choice"]
 
