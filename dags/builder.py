@@ -47,7 +47,8 @@ PROFILE = load_profile()
 PLAYED, REPLAY = "recommendations", "market_replay"  # lists, and what they would do in the market
 
 _SPAN = "days(partition_key, params, triggering_asset_events)"
-RANGE = ("--from", f"{{{{ {_SPAN}.first }}}}", "--partition", f"{{{{ {_SPAN}.last }}}}")
+LAST_DAY = ("--partition", f"{{{{ {_SPAN}.last }}}}")
+RANGE = ("--from", f"{{{{ {_SPAN}.first }}}}", *LAST_DAY)
 # A run of every so many minutes is for the day on which it starts, unless a person has named another.
 TODAY = ("--partition", "{{ partition_key or dag_run.run_after.strftime('%Y-%m-%d') }}")
 

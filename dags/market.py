@@ -13,7 +13,7 @@
 **Owner**: ml-engineering.
 """
 
-from dags.builder import DAILY_CHAIN, PLAYED, RANGE, REPLAY, after, asset, heavy, lists_of_jobs, new_dag
+from dags.builder import DAILY_CHAIN, LAST_DAY, PLAYED, REPLAY, after, asset, heavy, lists_of_jobs, new_dag
 
 if PLAYED in lists_of_jobs():  # else there is nothing to play
     with new_dag(
@@ -24,4 +24,5 @@ if PLAYED in lists_of_jobs():  # else there is nothing to play
         tags=["nightly", DAILY_CHAIN],
         deadline_minutes=120,
     ):
-        heavy("replay", "spark_jobs", REPLAY, *RANGE, minutes=60, outlets=[asset(REPLAY)])
+        # A run of many days has lists for its last one alone.
+        heavy("replay", "spark_jobs", REPLAY, *LAST_DAY, minutes=60, outlets=[asset(REPLAY)])
