@@ -107,7 +107,8 @@ class Tabled:
 
 @dataclass(frozen=True)
 class AtRandom:
-    """Any item of the catalogue: what a market without a policy would have."""
+    """Any items of the catalogue: what a market without a policy would have. To each person the same list again and
+    again, as a table shows it: what is new each day would be less tiring."""
 
     items: int
     length: int
@@ -117,7 +118,7 @@ class AtRandom:
     def candidates(self, request: Request) -> Ints:
         """See `Policy`. More than a list needs: some stand twice, some are not in stock."""
         slots, number = np.arange(3 * self.length)[None, :], request.people.number[:, None]
-        drawn = self.draws.uniform("random", number, request.session, slots)
+        drawn = self.draws.uniform("random", number, slots)
         return np.minimum((drawn * self.items).astype(np.int64), self.items - 1)
 
     def scores(self, request: Request, candidates: Ints) -> Floats:
