@@ -42,6 +42,8 @@ def _of_a_night(
     if lists.empty:
         return
     items = _catalogue(frames["items"], night, lists)
+    if len(items) == 1 and set(lists["item_id"]) == set(items["item_id"]):
+        return  # a shop of one thing has lists, and no choice to play
     ids = sorted(items["item_id"])
     made = sorted(lists.groupby(["role", "model_version"]), key=lambda one: (_ROLES.index(one[0][0]), one[0][1]))
     tables = [PolicyTable.of(rows, ids, f"recommendations of {night}, {version}") for (_, version), rows in made]

@@ -89,6 +89,11 @@ def test_a_night_without_lists_has_no_rows(spark: SparkSession, shop: dict[str, 
     assert built(spark, shop, []).empty
 
 
+def test_a_shop_of_one_item_has_nothing_to_play_and_no_fault(spark: SparkSession, shop: dict[str, DataFrame]) -> None:
+    one = frame(spark, "items", [{"item_id": "i005", "source": "shop", "snapshot_date": date(2026, 1, 1)}])
+    assert built(spark, {**shop, "items": one}, lists("popularity", "baseline", [5])).empty
+
+
 def test_lists_for_other_users_are_refused_before_anything_is_played(
     spark: SparkSession, shop: dict[str, DataFrame]
 ) -> None:
