@@ -1,7 +1,8 @@
 """The market's log as files that a shop would land: people in blocks through Spark, one file a table and day.
 
 What a person does depends on the seed and on their number alone, and a file's rows are sorted by what they are: the
-same seed gives the same bytes, however many processes take part.
+same seed gives the same bytes, however many processes take part. Between those who simulate and those who write, rows
+travel as Arrow's own bytes, one piece for each block, table and day: Spark only brings them together.
 """
 
 from __future__ import annotations
@@ -17,33 +18,22 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyspark.sql import DataFrame, SparkSession
 
 from infra.errors import DataError
 from spark_jobs.market.draws import Draws
-from spark_jobs.market.log import Log, logged
+from spark_jobs.market.log import logged
 from spark_jobs.market.parameters import Parameters
 from spark_jobs.market.shop import Shop
 from spark_jobs.market.visits import Horizon, World
+from spark_jobs.market.written import LOGS, Written, by_day
 
 BLOCK = 2_000  # people at a time
 _PROBED = 200  # people who tell how many rows one leaves
 _BYTES = 100  # of a row, with what Spark needs for sorting it
 _ROW_GROUP = 250_000
-_ROWS = (
-    "log string, day date, user_id string, item_id string, time timestamp, event_type string, rating double, "
-    "price double, request_id string, position long, policy_version string, item_chance double, list_chance double, "
-    "bid double"
-)
-_SHAPES = {
-    "exposures": (
-        "request_id", "user_id", "item_id", "time", "position", "policy_version", "item_chance", "list_chance", "bid",
-    ),
-    "events": ("user_id", "item_id", "time", "event_type", "rating", "price"),
-}  # fmt: skip
-_TIMES = {"exposures": "exposure_time", "events": "event_time"}
+_PIECES, _NAMES = "log string, day date, block long, rows binary", ("log", "day", "block", "rows")
 
 
 @dataclass(frozen=True)
@@ -103,15 +93,14 @@ def simulate(spark: SparkSession, shop: Shop, parameters: Parameters, order: Ord
     order.require_room()
     world = World(shop, parameters, Draws(order.seed), order.horizon)
     people = _people(world, order.rows)
-    known = spark.sparkContext.broadcast((world, people, BLOCK, parameters.logging.version))
+    known = spark.sparkContext.broadcast((world, people, BLOCK))
     starts = spark.range(0, people, BLOCK, -(-people // BLOCK))
-    lived = starts.mapInArrow(lambda batches: _lived(batches, *known.value), _ROWS)
-    sort = ("log", "day", "time", "user_id", "position", "item_id", "event_type")
-    ordered = lived.repartition(order.days, "day").sortWithinPartitions(*sort)
+    pieces = starts.mapInArrow(lambda batches: _lived(batches, *known.value), _PIECES)
+    ordered = pieces.repartition(order.days, "log", "day").sortWithinPartitions("log", "day", "block")
     order.folder.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{order.folder.name}.", dir=order.folder.parent))
     try:
-        rows = _written(ordered, scratch)
+        rows = _written(ordered, Written(_words(shop, parameters)), scratch)
         if order.folder.is_dir():
             order.folder.rmdir()
         scratch.rename(order.folder)
@@ -121,83 +110,58 @@ def simulate(spark: SparkSession, shop: Shop, parameters: Parameters, order: Ord
     return Simulated(people, rows)
 
 
+def _words(shop: Shop, parameters: Parameters) -> dict[str, pa.Array]:
+    named = {"item_id": shop.item_ids, "policy_version": [parameters.logging.version]}
+    return {column: pa.array(words, pa.string()) for column, words in named.items()}
+
+
 def _people(world: World, rows: int) -> int:
     """How many people leave so many rows: the first ones tell."""
     log = logged(world, np.arange(_PROBED))
-    each: float = sum(batch.num_rows for batch in (*log.exposures, *log.events)) / _PROBED
+    each: float = sum(batch.num_rows for batches in log.batches.values() for batch in batches) / _PROBED
     return max(1, int(rows / max(each, 1.0) + 0.5))
 
 
-def _lived(
-    starts: Iterable[pa.RecordBatch], world: World, people: int, block: int, version: str
-) -> Iterator[pa.RecordBatch]:
+def _lived(starts: Iterable[pa.RecordBatch], world: World, people: int, block: int) -> Iterator[pa.RecordBatch]:
     for batch in starts:
         for start in batch["id"].to_pylist():
             log = logged(world, np.arange(start, min(people, start + block)))
-            yield from _rows(log, pa.array(world.shop.item_ids, pa.string()), version)
+            for name, batches in log.batches.items():
+                days = by_day(name, pa.Table.from_batches(batches))
+                found = [(name, day, start, _packed(rows)) for day, rows in days]
+                if found:
+                    yield pa.RecordBatch.from_arrays([pa.array(column) for column in zip(*found, strict=True)], _NAMES)
 
 
-def _rows(log: Log, item_ids: pa.Array, version: str) -> Iterator[pa.RecordBatch]:
-    """Numbers to ids, both logs in one shape."""
-    for name, batches in (("exposures", log.exposures), ("events", log.events)):
-        table = pa.Table.from_batches(batches).combine_chunks()
-        users = pc.binary_join_element_wise("m", pc.utf8_lpad(table["user"].cast(pa.string()), 9, "0"), "")
-        when = table["time"].cast(pa.timestamp("us", "UTC"))
-        columns = {
-            "log": pa.array([name], pa.string()).take(pa.array(np.zeros(len(table), dtype=np.int8))),
-            "day": when.cast(pa.date32()),
-            "user_id": users,
-            "item_id": item_ids.take(table["item"].combine_chunks()),
-            "time": when,
-        }
-        if name == "exposures":
-            columns |= {
-                "request_id": pc.binary_join_element_wise(users, table["visit"].cast(pa.string()), "-"),
-                "position": table["position"].cast(pa.int64()),
-                "policy_version": pa.array([version]).take(pa.array(np.zeros(len(table), dtype=np.int8))),
-                **{key: table[key] for key in ("item_chance", "list_chance", "bid")},
-            }
-        else:
-            columns |= {key: table[key] for key in ("event_type", "rating", "price")}
-        whole = {field.name: columns.get(field.name, pa.nulls(len(table), field.type)) for field in _arrow_schema()}
-        yield from pa.table(whole, _arrow_schema()).to_batches(max_chunksize=100_000)
+def _packed(rows: pa.Table) -> bytes:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, rows.schema) as stream:
+        stream.write_table(rows.combine_chunks())
+    packed: bytes = sink.getvalue().to_pybytes()
+    return packed
 
 
-def _arrow_schema() -> pa.Schema:
-    kinds = {"string": pa.string(), "date": pa.date32(), "timestamp": pa.timestamp("us", "UTC"), "double": pa.float64()}
-    pairs = (column.split() for column in _ROWS.split(", "))
-    return pa.schema([(name, kinds.get(kind, pa.int64())) for name, kind in pairs])
-
-
-def _written(ordered: DataFrame, folder: Path) -> dict[str, int]:
+def _written(ordered: DataFrame, written: Written, folder: Path) -> dict[str, int]:
     """One file of each table and day; how many rows each table has."""
     target = str(folder)
-    files = ordered.mapInArrow(lambda batches: _files(batches, target), "log string, rows long").collect()
-    found = dict.fromkeys(_SHAPES, 0)
+    files = ordered.mapInArrow(lambda batches: _files(batches, written, target), "log string, rows long").collect()
+    found = dict.fromkeys(LOGS, 0)
     for file in files:
         found[file["log"]] += file["rows"]
     return found
 
 
-def _files(batches: Iterable[pa.RecordBatch], folder: str) -> Iterator[pa.RecordBatch]:
+def _files(batches: Iterable[pa.RecordBatch], written: Written, folder: str) -> Iterator[pa.RecordBatch]:
     """A day of a table is written in one go: where Spark cuts its batches leaves no trace in the file."""
-    for (name, day), parts in groupby(_days(batches), key=itemgetter(0, 1)):
-        rows = pa.Table.from_batches([part for _, _, part in parts]).select(_SHAPES[name])
+    for (name, day), pieces in groupby(_pieces(batches), key=itemgetter(0, 1)):
+        rows = written.table(name, pa.concat_tables([pa.ipc.open_stream(rows).read_all() for _, _, rows in pieces]))
         path = Path(folder) / name / f"{day.isoformat()}.parquet"
         path.parent.mkdir(exist_ok=True)
-        named = rows.rename_columns([_TIMES[name] if column == "time" else column for column in _SHAPES[name]])
-        pq.write_table(named.combine_chunks(), path, row_group_size=_ROW_GROUP, compression="zstd")
+        pq.write_table(rows.combine_chunks(), path, row_group_size=_ROW_GROUP, compression="zstd")
         yield pa.record_batch({"log": [name], "rows": pa.array([len(rows)], pa.int64())})
 
 
-def _days(batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[str, date, pa.RecordBatch]]:
+def _pieces(batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[str, date, pa.Buffer]]:
     for batch in batches:
-        keys = pa.table({"log": batch["log"], "day": batch["day"]})
-        starts = np.flatnonzero(_changes(keys)).tolist() if len(keys) else []
-        for start, end in zip(starts, [*starts[1:], len(keys)], strict=True):
-            yield batch["log"][start].as_py(), batch["day"][start].as_py(), batch.slice(start, end - start)
-
-
-def _changes(keys: pa.Table) -> np.ndarray:
-    name, day = (keys[column].combine_chunks().dictionary_encode().indices.to_numpy() for column in ("log", "day"))
-    return np.concatenate([[True], (np.diff(name) != 0) | (np.diff(day) != 0)])
+        for name, day, rows in zip(batch["log"], batch["day"], batch["rows"], strict=True):
+            yield name.as_py(), day.as_py(), rows.as_buffer()

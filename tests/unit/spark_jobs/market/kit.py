@@ -51,4 +51,5 @@ def world(frame: pd.DataFrame | None = None, seed: int = 7, **changes: Any) -> W
 def lived(market: World, people: int = 300) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Exposures and events of the first people."""
     log = logged(market, np.arange(people))
-    return tuple(pa.Table.from_batches(batches).to_pandas() for batches in (log.exposures, log.events))
+    shown, done = (pa.Table.from_batches(log.batches[table]).to_pandas() for table in ("exposures", "events"))
+    return shown, done

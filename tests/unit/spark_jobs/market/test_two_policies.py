@@ -25,23 +25,24 @@ def log(changed: str | None = None, to: float = 0.0) -> pd.DataFrame:
     """Places of lists in order of time, whether each was clicked, and the mean text of the last three clicks before."""
     market = world(**({} if changed is None else {changed: to}))
     shown, events = lived(market, PEOPLE)
-    clicks = events[events["event_type"] == "click"][["user", "item", "time"]]
-    shown = shown.assign(read=shown["time"] + READS * shown["position"])
-    marked = shown.merge(clicks, "left", left_on=["user", "item", "read"], right_on=["user", "item", "time"])
-    return shown.assign(clicked=marked["time_y"].notna().to_numpy(), near=nearness(market, shown, clicks))
+    clicks = events[events["event_type"] == "click"][["user_id", "item_id", "event_time"]]
+    shown = shown.assign(read=shown["exposure_time"] + READS * shown["position"])
+    read = ["user_id", "item_id", "read"]
+    marked = shown.merge(clicks, "left", left_on=read, right_on=["user_id", "item_id", "event_time"])
+    return shown.assign(clicked=marked["event_time"].notna().to_numpy(), near=nearness(market, shown, clicks))
 
 
 def nearness(market: World, shown: pd.DataFrame, clicks: pd.DataFrame) -> np.ndarray:
     """Of each item shown to the user's last three clicks before the list; 0 without any."""
     found, vectors = np.zeros(len(shown)), market.shop.vectors
-    by_user = clicks.sort_values("time").groupby("user")
-    times = {user: (own["time"].to_numpy(), own["item"].to_numpy()) for user, own in by_user}
-    rows = shown.reset_index(drop=True).groupby(["user", "time"]).indices
+    by_user = clicks.sort_values("event_time").groupby("user_id")
+    times = {user: (own["event_time"].to_numpy(), own["item_id"].to_numpy()) for user, own in by_user}
+    rows = shown.reset_index(drop=True).groupby(["user_id", "exposure_time"]).indices
     for (user, time), places in rows.items():
         when, items = times.get(user, (np.empty(0), np.empty(0, dtype=int)))
         last = items[: np.searchsorted(when, time)][-3:]
         if len(last):
-            found[places] = vectors[shown["item"].to_numpy()[places]] @ vectors[last].mean(axis=0)
+            found[places] = vectors[shown["item_id"].to_numpy()[places]] @ vectors[last].mean(axis=0)
     return found
 
 
@@ -49,15 +50,15 @@ class ClickModel:
     """Logistic regression; an item's click rate is that of users with even numbers, it is learnt of the odd ones."""
 
     def __init__(self, known: pd.DataFrame) -> None:
-        even = known[known["user"] % 2 == 0]
-        clicks, views = (np.bincount(part["item"], minlength=120) for part in (even[even["clicked"]], even))
+        even = known[known["user_id"] % 2 == 0]
+        clicks, views = (np.bincount(part["item_id"], minlength=120) for part in (even[even["clicked"]], even))
         self.rates = (clicks + PRIOR * known["clicked"].mean()) / (views + PRIOR)
-        odd = known[known["user"] % 2 == 1]
+        odd = known[known["user_id"] % 2 == 1]
         self.scale = StandardScaler().fit(self._features(odd))
         self.model = LogisticRegression().fit(self.scale.transform(self._features(odd)), odd["clicked"])
 
     def _features(self, lists: pd.DataFrame) -> np.ndarray:
-        rate = np.log(self.rates[lists["item"]])
+        rate = np.log(self.rates[lists["item_id"]])
         return np.column_stack([lists["position"], rate, lists["near"]])
 
     def rate(self, lists: pd.DataFrame) -> float:

@@ -87,9 +87,9 @@ def write_log(folder: Path, habit: float) -> pd.DataFrame:
     (folder / "events").mkdir()
     events = lived(world(people__habit=habit), 300)[1]
     columns = {
-        "user_id": events["user"].astype(str),
-        "item_id": events["item"].astype(str),
-        "event_time": pa.array(events["time"], pa.timestamp("us", "UTC")),
+        "user_id": events["user_id"].astype(str),
+        "item_id": events["item_id"].astype(str),
+        "event_time": pa.array(events["event_time"], pa.timestamp("us", "UTC")),
         "event_type": events["event_type"],
     }
     pq.write_table(pa.table(columns), folder / "events" / "2026-01-01.parquet")

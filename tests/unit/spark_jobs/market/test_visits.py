@@ -26,11 +26,11 @@ def logs() -> tuple[pd.DataFrame, pd.DataFrame]:
 
 def test_a_person_does_the_same_in_any_company() -> None:
     market = world()
-    together = [pa.Table.from_batches(rows) for rows in vars(logged(market, np.arange(40))).values()]
+    together = [pa.Table.from_batches(rows) for rows in logged(market, np.arange(40)).batches.values()]
     for person in (0, 17, 39):
-        alone = [pa.Table.from_batches(rows) for rows in vars(logged(market, np.array([person]))).values()]
+        alone = [pa.Table.from_batches(rows) for rows in logged(market, np.array([person])).batches.values()]
         for one, all_of_them in zip(alone, together, strict=True):
-            own = all_of_them.filter(pa.compute.equal(all_of_them["user"], person))
+            own = all_of_them.filter(pa.compute.equal(all_of_them["user_id"], person))
             assert one.to_pylist() == own.to_pylist()
 
 
@@ -39,19 +39,19 @@ def test_another_seed_is_another_market(logs: tuple[pd.DataFrame, pd.DataFrame])
 
 
 def test_a_list_is_whole_and_its_chance_is_that_of_its_places(logs: tuple[pd.DataFrame, pd.DataFrame]) -> None:
-    for _, line in logs[0].groupby(["user", "visit"]):
+    for _, line in logs[0].groupby("request_id"):
         assert line["position"].tolist() == list(range(1, len(line) + 1))
-        assert line["item"].is_unique and line["time"].nunique() == line["list_chance"].nunique() == 1
+        assert line["item_id"].is_unique and line["exposure_time"].nunique() == line["list_chance"].nunique() == 1
         assert line["item_chance"].prod() == pytest.approx(line["list_chance"].iloc[0])
         assert line["item_chance"].between(0, 1, inclusive="right").all()
 
 
 def test_what_is_bought_was_in_the_cart_and_clicked_within_the_horizon(logs: tuple[pd.DataFrame, pd.DataFrame]) -> None:
     events = logs[1]
-    keys = {kind: set(zip(own["user"], own["item"], strict=True)) for kind, own in events.groupby("event_type")}
+    keys = {kind: set(zip(own["user_id"], own["item_id"], strict=True)) for kind, own in events.groupby("event_type")}
     assert keys["review"] <= keys["purchase"] <= keys["cart"] <= keys["click"]
-    assert events["time"].between(START, START + (DAYS + 1) * DAY).all()
-    assert not events.duplicated(["user", "item", "time", "event_type"]).any()
+    assert events["event_time"].between(START, START + (DAYS + 1) * DAY).all()
+    assert not events.duplicated(["user_id", "item_id", "event_time", "event_type"]).any()
     assert events["rating"].notna().equals(events["event_type"] == "review")
     assert set(events["rating"].dropna()) <= {1.0, 2.0, 3.0, 4.0, 5.0}
 
@@ -59,8 +59,8 @@ def test_what_is_bought_was_in_the_cart_and_clicked_within_the_horizon(logs: tup
 def test_nothing_is_shown_that_is_out_of_stock() -> None:
     market = world(catalogue__out_of_stock=0.4)
     shown = lived(market, 60)[0]
-    days = (shown["time"].to_numpy() - START) // DAY
-    assert market.shop.in_stock(shown["item"].to_numpy(), days).all()
+    days = (shown["exposure_time"].to_numpy() - START) // DAY
+    assert market.shop.in_stock(shown["item_id"].to_numpy(), days).all()
     assert not market.shop.in_stock(np.arange(120), np.zeros(120, dtype=int)).all()
 
 
@@ -68,13 +68,13 @@ def test_a_visit_without_a_list_leaves_no_exposure() -> None:
     assert len(lived(world(choices__directly=1.0), 30)[0]) == 0
     shown, events = lived(world(choices__directly=0.0), 30)
     clicks = events[events["event_type"] == "click"]
-    pairs = set(zip(shown["user"], shown["item"], strict=True))
-    assert set(zip(clicks["user"], clicks["item"], strict=True)) <= pairs
+    pairs = set(zip(shown["user_id"], shown["item_id"], strict=True))
+    assert set(zip(clicks["user_id"], clicks["item_id"], strict=True)) <= pairs
 
 
 def share_again(events: pd.DataFrame) -> float:
-    bought = events[events["event_type"] == "purchase"].sort_values("time", kind="stable")
-    return float(bought.duplicated(["user", "item"]).mean())
+    bought = events[events["event_type"] == "purchase"].sort_values("event_time", kind="stable")
+    return float(bought.duplicated(["user_id", "item_id"]).mean())
 
 
 def test_knobs_do_what_they_say(logs: tuple[pd.DataFrame, pd.DataFrame]) -> None:
@@ -99,8 +99,8 @@ def test_people_click_what_they_prefer(logs: tuple[pd.DataFrame, pd.DataFrame]) 
     market = world()
     people = People.of(np.arange(PEOPLE), market.shop, market.parameters, market.draws)
     shown, events = logs
-    clicked = set(zip(events["user"], events["item"], strict=True))
-    users, found = shown["user"].to_numpy(), shown["item"].to_numpy()
+    clicked = set(zip(events["user_id"], events["item_id"], strict=True))
+    users, found = shown["user_id"].to_numpy(), shown["item_id"].to_numpy()
     best = np.max(
         [
             people.chosen(users).utility(
