@@ -1,7 +1,8 @@
 """A market on a real catalogue: people whose true preference is known, who read lists, click, buy and leave.
 
 `python -m spark_jobs market simulate --scale demo --folder FOLDER` writes its log: a landing folder with `exposures/`
-(exact chances) and `events/`, one file a day. `--scale`: rows of both; the same seed gives the same bytes.
+(exact chances), `events/` and `chats/` (where the lake has `intents`), one file a day, and the truth beside them, which
+no job that makes samples, features or models may read. `--scale`: rows of the log; the same seed gives the same bytes.
 `... replay --policy A.parquet --against B.parquet` plays two tables of lists (user_id, item_id, rank, and chance where
 they are drawn) to the same people with the same luck. Whoever has a history in the lake is somebody who might have left
 it. `... estimate` holds what the log of one policy says of others (off_policy.py) against what the market does.
@@ -31,8 +32,9 @@ from infra.lake import Lake
 from infra.profile import Profile, load_profile
 from spark_jobs.engine.spark import explained, spark_session
 from spark_jobs.market import off_policy_check, validity
+from spark_jobs.market.desk import Desk
 from spark_jobs.market.draws import Draws
-from spark_jobs.market.known import COLUMNS, catalogue, events, of_their_shop, taken
+from spark_jobs.market.known import COLUMNS, catalogue, events, of_their_shop, taken, utterances
 from spark_jobs.market.order import order_of, rows_of
 from spark_jobs.market.parameters import Parameters
 from spark_jobs.market.policy_tables import PolicyTable, read_rows, require_same_users
@@ -96,11 +98,13 @@ def _simulate(args: argparse.Namespace, profile: Profile) -> str:
     order = Order(SCALES[args.scale], args.seed, args.first, args.days, args.folder.absolute())
     order.require_room()
     shop = Shop.of(_items(args, profile), parameters, args.seed)
-    done = simulate(spark_session(profile), shop, parameters, order)
+    desk = Desk.of(utterances(Lake(profile)), parameters.chats)
+    done = simulate(spark_session(profile), shop, parameters, order, desk)
     rows = ", ".join(f"{count:,} {table}" for table, count in done.rows.items())
     return (
         f"{order.folder}: {rows} of {done.people:,} people on {len(shop.item_ids):,} items, {order.start} to "
-        f"{order.end} (simulated; parameters {parameters.hash}, seed {order.seed}), {monotonic() - started:.0f} s"
+        f"{order.end} (simulated; parameters {parameters.hash}, seed {order.seed}), {monotonic() - started:.0f} s; "
+        f"{desk.told()}"
     )
 
 

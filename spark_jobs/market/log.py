@@ -9,15 +9,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from spark_jobs.market import choices
+from spark_jobs.market import chats, choices, truth
 from spark_jobs.market.draws import Floats
 from spark_jobs.market.lists import Ints
 from spark_jobs.market.visits import DAY, SECOND, Visit, World
 
 _READS, _DECIDES = 8 * SECOND, 40 * SECOND  # a place of a list; from click to purchase
 _REVIEWS = 5.0  # days from purchase to review
-VISITS = 1 << 20
-"""More than any person makes: the request at a visit has the number person * VISITS + visit."""
 
 
 @dataclass
@@ -36,10 +34,13 @@ class Log:
 
 def logged(world: World, number: Ints) -> Log:
     """The log of these people, shown the lists of the logging policy."""
-    log = Log()
-    for visit in world.visits(world.people(number), world.logging):
+    log, people = Log(), world.people(number)
+    truth.tell_people(log, world, people)
+    for visit in world.visits(people, world.logging):
         _show(log, world, visit)
         _act(log, world, visit)
+        truth.tell_visit(log, world, visit)
+        chats.tell(log, world, visit, _read(visit) + _DECIDES)
     return log
 
 
@@ -48,7 +49,7 @@ def _show(log: Log, world: World, visit: Visit) -> None:
     items = visit.items[rows, places]
     log.add(
         "exposures",
-        request_id=visit.number[rows] * VISITS + visit.session,
+        request_id=visit.requests[rows],
         user_id=visit.number[rows],
         item_id=items,
         exposure_time=visit.time[rows],
@@ -62,12 +63,17 @@ def _show(log: Log, world: World, visit: Visit) -> None:
 
 def _act(log: Log, world: World, visit: Visit) -> None:
     done, items, prices = visit.done, visit.items, visit.prices
-    at = visit.time[:, None] + _READS * (1 + np.arange(items.shape[1]))[None, :]
+    at = _read(visit)
     stages = (("click", done.clicked, 0), ("cart", done.carted, _DECIDES // 2), ("purchase", done.bought, _DECIDES))
     for kind, mask, later in stages:
         found = np.nonzero(mask)
         _event(log, kind, visit.number[found[0]], items[found], at[found] + later, prices[found])
     _rate(log, world, visit, np.nonzero(done.bought), at)
+
+
+def _read(visit: Visit) -> Ints:
+    """When each place is looked at, [U, n]."""
+    return visit.time[:, None] + _READS * (1 + np.arange(visit.items.shape[1]))[None, :]
 
 
 def _rate(log: Log, world: World, visit: Visit, bought: tuple[Ints, ...], at: Ints) -> None:

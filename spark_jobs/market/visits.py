@@ -9,6 +9,7 @@ import numpy as np
 
 from spark_jobs.market import choices, lists
 from spark_jobs.market.choices import Choices, Mask
+from spark_jobs.market.desk import Desk
 from spark_jobs.market.draws import Draws, Floats
 from spark_jobs.market.lists import Ints
 from spark_jobs.market.parameters import Parameters
@@ -18,6 +19,8 @@ from spark_jobs.market.shop import Shop
 
 _CLICKS = 3  # the shop looks at so many last ones of each person
 DAY, SECOND = 86_400_000_000, 1_000_000  # microseconds
+VISITS = 1 << 20
+"""More than any person makes: the request at a visit has the number person * VISITS + visit."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,8 @@ class Visit:
 
     `items` [U, n] (-1: none) with their `prices`, what each is `worth` to the person, and the `log_chances` that the
     policy gave them; `listed` [U]: it was a policy's list, not what the person searched for; what was `done`.
+    `request` is what the person came with, `offered` [U, M] what the list was drawn from (-1: none), all of it `liked`
+    as it would be if it were shown.
     """
 
     number: Ints
@@ -57,17 +62,27 @@ class Visit:
     log_chances: Floats
     listed: Mask
     done: Choices
+    request: Request
+    offered: Ints
+    liked: Floats
+
+    @property
+    def requests(self) -> Ints:
+        """Their numbers [U]."""
+        return self.number * VISITS + self.session
 
 
 @dataclass(frozen=True)
 class World:
-    """Everything that does not change. `daily`: everybody comes once a day, and not as often as they like."""
+    """Everything that does not change. `daily`: everybody comes once a day, and not as often as they like. `desk`: whom
+    they may ask."""
 
     shop: Shop
     parameters: Parameters
     draws: Draws
     horizon: Horizon
     daily: bool = False
+    desk: Desk | None = None
 
     @property
     def logging(self) -> Logging:
@@ -125,14 +140,17 @@ class _Visiting:
         noise = draws.gumbel("list", number[:, None], self.session, candidates)
         shown = lists.drawn(scores, noise, own.logging.length)
         items = _at(candidates, shown.places, -1)
-        worth = _at(utility, shown.places, 0.0)
-        worth = worth - own.utility.seen * known(items, self.state.shown[self.rows])
+        liked = utility - own.utility.seen * known(candidates, request.shown)
+        worth = _at(liked, shown.places, 0.0)
         prices = np.exp(self.world.shop.log_prices[items.clip(0)])
         keys = (number, np.full(len(self.rows), self.session))
         done = choices.choose(worth, items, prices, self.people.patience, self.people.budget, keys, own.choices, draws)
         self._remember(items, done, ~direct)
         start = self.world.horizon.start + (self.state.time[self.rows] * DAY).astype(np.int64) // SECOND * SECOND
-        return Visit(number, self.session, start, items, prices, worth, shown.log_chances, ~direct, done)
+        log_chances, offered = shown.log_chances, candidates
+        return Visit(
+            number, self.session, start, items, prices, worth, log_chances, ~direct, done, request, offered, liked
+        )
 
     def _wish(self, draws: Draws) -> None:
         number, before = self.people.number, self.state.wish[self.rows]
