@@ -71,5 +71,7 @@ _TABLES = (
     Landed("intents", "valid_date", ("text_id",), {"source": "shop"}),
     Landed("queries", "query_date", (), {"source": "shop"}),
     Landed("exposures", "exposure_time", ("request_id", "user_id", "item_id"), refers_to_items=True),
+    Landed("hint_exposures", "exposure_time", ("request_id", "user_id")),
+    Landed("searches", "search_time", ("request_id", "user_id", "item_id"), refers_to_items=True),
 )
 TABLES = {landed.table: landed for landed in _TABLES}

@@ -23,7 +23,7 @@ from pyspark.sql import DataFrame, SparkSession
 
 from infra.errors import DataError
 from spark_jobs.market.draws import Draws
-from spark_jobs.market.log import logged
+from spark_jobs.market.log import HINTS, LISTS, logged
 from spark_jobs.market.parameters import Parameters
 from spark_jobs.market.shop import Shop
 from spark_jobs.market.visits import Horizon, World
@@ -38,10 +38,11 @@ _PIECES, _NAMES = "log string, day date, block long, rows binary", ("log", "day"
 
 @dataclass(frozen=True)
 class Simulated:
-    """What was written: files and rows by table, and the number of people."""
+    """What was written: rows by table, the number of people, and how many real queries they could ask."""
 
     people: int
     rows: dict[str, int]
+    queries: int
 
 
 @dataclass(frozen=True)
@@ -100,18 +101,23 @@ def simulate(spark: SparkSession, shop: Shop, parameters: Parameters, order: Ord
     order.folder.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{order.folder.name}.", dir=order.folder.parent))
     try:
-        rows = _written(ordered, Written(_words(shop, parameters)), scratch)
+        rows = _written(ordered, Written(_words(world)), scratch)
         if order.folder.is_dir():
             order.folder.rmdir()
         scratch.rename(order.folder)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
         known.destroy()
-    return Simulated(people, rows)
+    return Simulated(people, rows, world.queries.real)
 
 
-def _words(shop: Shop, parameters: Parameters) -> dict[str, pa.Array]:
-    named = {"item_id": shop.item_ids, "policy_version": [parameters.logging.version]}
+def _words(world: World) -> dict[str, pa.Array]:
+    versions = {LISTS: world.logging.version, HINTS: world.hinting.version}
+    named = {
+        "item_id": world.shop.item_ids,
+        "policy_version": [versions[number] for number in sorted(versions)],
+        "query": world.queries.texts,
+    }
     return {column: pa.array(words, pa.string()) for column, words in named.items()}
 
 

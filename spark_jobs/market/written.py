@@ -16,7 +16,7 @@ from spark_jobs.landing.tables import TABLES
 from spark_jobs.market.log import VISITS
 from spark_jobs.market.visits import DAY
 
-LOGS = ("exposures", "events")
+LOGS = ("exposures", "events", "hint_exposures", "searches")
 """The tables that a market writes."""
 _EPOCH = date(1970, 1, 1).toordinal()
 
