@@ -103,8 +103,8 @@ def random_clicks(chances: Floats, there: Mask, length: int, patience: Floats, d
     """The mean over all lists of `length` among the items that are `there` [U, M], shorter where there are fewer: [U].
 
     Item by item. Of a random order of k among the first i items, `passed` is the mean of prod q (1 - d p), `clicked`
-    that of the last one's p times that product over the others. The i-th item is not among the k with the chance (i - k)/i,
-    and at each of the k places with 1/i.
+    that of the last one's p times that product over the others. The i-th item is not among the k with the chance
+    (i - k)/i, and at each of the k places with 1/i.
     """
     many = there.sum(axis=1)
     order = np.argsort(-many, kind="stable")  # whoever has no i-th item stands at the end and is left as it is
