@@ -22,6 +22,7 @@ class CatalogueParameters:
     dimensions: int
     near: int
     appeal: float
+    drift: float
     out_of_stock: float
     price: float
 
@@ -92,6 +93,15 @@ class BidParameters:
 
 
 @dataclass(frozen=True)
+class LandingParameters:
+    """How events reach the landing folder."""
+
+    late: float
+    days: float
+    twice: float
+
+
+@dataclass(frozen=True)
 class ChatCause:
     """Why somebody asks the help desk: the moment in which it comes, its chance then, and what may be meant."""
 
@@ -140,6 +150,7 @@ class Parameters:
     choices: ChoiceParameters
     logging: LoggingParameters
     bids: BidParameters
+    landing: LandingParameters
     chats: ChatParameters
 
     @classmethod

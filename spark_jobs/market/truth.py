@@ -103,8 +103,8 @@ def random_clicks(chances: Floats, there: Mask, length: int, patience: Floats, d
     """The mean over all lists of `length` among the items that are `there` [U, M], shorter where there are fewer: [U].
 
     Item by item. Of a random order of k among the first i items, `passed` is the mean of prod q (1 - d p), `clicked`
-    that of the last one's p times that product over the others. The i-th item is not among the k with the chance (i - k)/i,
-    and at each of the k places with 1/i.
+    that of the last one's p times that product over the others. The i-th item is not among the k with the chance
+    (i - k)/i, and at each of the k places with 1/i.
     """
     many = there.sum(axis=1)
     order = np.argsort(-many, kind="stable")  # whoever has no i-th item stands at the end and is left as it is
@@ -139,7 +139,7 @@ def _neighbourhood(world: World, visit: Visit) -> tuple[Ints, Floats]:
     taste = people.tastes[np.arange(len(people)), request.wish][:, None]
     near = np.concatenate([taste, shop.near[taste[:, 0]]], axis=1)
     more = (near >= 0) & ~known(near, visit.offered) & shop.in_stock(near, request.day[:, None])
-    utility = people.utility(shop, request.wish, near, known(near, request.bought), own)
+    utility = people.utility(shop, request.day, request.wish, near, known(near, request.bought), own)
     return np.where(more, near, -1), utility - own.seen * known(near, request.shown)
 
 
