@@ -35,7 +35,7 @@ from spark_jobs.market.written import LOGS, Written
 
 BLOCK = 2_000  # people at a time
 _PROBED = 200  # people who tell how many rows one leaves
-_BYTES = 100  # of a row, with what Spark needs for sorting it
+_BYTES = 200  # of a row, with its share of the truth and what Spark needs for sorting it
 _ROW_GROUP = 250_000
 _PIECES, _NAMES = "log string, day date, block long, rows binary", ("log", "day", "block", "rows")
 
