@@ -73,9 +73,10 @@ class People:
         return People(*(getattr(self, name)[rows] for name in People.__dataclass_fields__))
 
     def utility(
-        self, shop: Shop, wish: Ints, items: Ints, bought: NDArray[np.bool_], parameters: UtilityParameters
+        self, shop: Shop, day: Ints, wish: Ints, items: Ints, bought: NDArray[np.bool_], parameters: UtilityParameters
     ) -> Floats:
-        """The true preference [U, M] for `items` [U, M] (-1: none) to those whose wish is their `wish`-th taste, [U].
+        """The true preference [U, M] on a `day` each [U] for `items` [U, M] (-1: none) to those whose wish is their
+        `wish`-th taste, [U].
 
         `bought` [U, M]: have they bought it before.
         """
@@ -92,7 +93,7 @@ class People:
             + parameters.category * same
             + parameters.brand * brand
             - parameters.price * far
-            + parameters.appeal * shop.appeal[there]
+            + parameters.appeal * shop.appeal_on(day[:, None], there)
             + parameters.own * own
             + self.habit[:, None] * bought
         )

@@ -139,7 +139,7 @@ def _neighbourhood(world: World, visit: Visit) -> tuple[Ints, Floats]:
     taste = people.tastes[np.arange(len(people)), request.wish][:, None]
     near = np.concatenate([taste, shop.near[taste[:, 0]]], axis=1)
     more = (near >= 0) & ~known(near, visit.offered) & shop.in_stock(near, request.day[:, None])
-    utility = people.utility(shop, request.wish, near, known(near, request.bought), own)
+    utility = people.utility(shop, request.day, request.wish, near, known(near, request.bought), own)
     return np.where(more, near, -1), utility - own.seen * known(near, request.shown)
 
 

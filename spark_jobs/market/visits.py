@@ -160,7 +160,7 @@ class _Visiting:
         query, direct = self._searched(request, hinted)
         candidates, scores = self._offered(request, direct, hinted)
         again = known(candidates, request.bought)
-        utility = self.people.utility(self.world.shop, request.wish, candidates, again, own.utility)
+        utility = self.people.utility(self.world.shop, request.day, request.wish, candidates, again, own.utility)
         scores = np.where(candidates >= 0, np.where(direct[:, None], utility, scores), -np.inf)
         noise = draws.gumbel("list", number[:, None], self.session, candidates)
         shown = lists.drawn(scores, noise, own.logging.length)
