@@ -32,6 +32,22 @@ def catalogue(lake: Lake) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
+def utterances(lake: Lake) -> pd.DataFrame:
+    """`intent`, `text` of the newest delivery of `intents`; none where nothing was ever published."""
+    files = lake.files("intents")
+    newest = max((file.partition for file in files), default=None)
+    columns = ["kind", "intent", "text"]
+    parts = [pd.read_parquet(file.path, columns=columns) for file in files if file.partition == newest]
+    rows = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame({name: [] for name in columns}, dtype=str)
+    return rows[rows["kind"] == "utterance"][["intent", "text"]]
+
+
+def queries(lake: Lake) -> list[str]:
+    """All that the lake has, each once."""
+    parts = [pd.read_parquet(file.path, columns=["query"])["query"] for file in lake.files("queries")]
+    return sorted(set(pd.concat(parts))) if parts else []
+
+
 def of_their_shop(items: pd.DataFrame, listed: Collection[str]) -> pd.DataFrame:
     """Without the catalogues that stand beside the one of the items `listed`: nobody can be shown anything of them."""
     return items[items["source"].isin(items["source"][items["item_id"].isin(listed)].unique())]

@@ -11,13 +11,16 @@ import pyarrow.parquet as pq
 import pytest
 from pyspark.sql import SparkSession
 
+from common.truth import is_truth
 from infra.errors import DataError
 from infra.lake import Lake
 from spark_jobs.market import simulate as simulation
 from spark_jobs.market.shop import Shop
 from spark_jobs.market.simulate import Order, simulate
+from spark_jobs.market.written import LOGS
 from tests.landing_kit import Shop as Landing
 from tests.unit.spark_jobs.market.kit import items, parameters
+from tests.unit.spark_jobs.market.test_chats import utterances, with_desk
 
 FIRST = date(2026, 1, 1)
 
@@ -33,27 +36,38 @@ def contents(folder: Path) -> dict[str, bytes]:
 def test_the_same_seed_gives_the_same_bytes_at_any_parallelism(
     spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shop = Shop.of(items(), parameters(), 7)
-    done = simulate(spark, shop, parameters(), ordered(tmp_path / "one"))
+    shop, desk = Shop.of(items(), parameters(), 7), with_desk().desk
+    done = simulate(spark, shop, parameters(), ordered(tmp_path / "one"), desk)
     monkeypatch.setattr(simulation, "BLOCK", 13)
-    again = simulate(spark, shop, parameters(), ordered(tmp_path / "many"))
+    again = simulate(spark, shop, parameters(), ordered(tmp_path / "many"), desk)
     assert again == done and contents(tmp_path / "many") == contents(tmp_path / "one")
-    assert set(done.rows) == {"exposures", "events"} and 3_000 < sum(done.rows.values()) < 5_000
+    assert set(done.rows) == set(LOGS)
+    assert 3_000 < sum(rows for table, rows in done.rows.items() if not is_truth(table)) < 5_000
     other = simulate(spark, Shop.of(items(), parameters(), 8), parameters(), ordered(tmp_path / "other", seed=8))
     assert other != done
 
 
 def test_its_log_goes_through_the_ingest_and_nothing_is_refused(new_shop: Landing, spark: SparkSession) -> None:
-    done = simulate(spark, Shop.of(items(), parameters(), 7), parameters(), ordered(new_shop.profile.landing))
+    asked = ("pen model3", "pen size1", "лампа")
+    shop, own = Shop.of(items(), parameters(), 7, asked), parameters()
+    done = simulate(spark, shop, own, ordered(new_shop.profile.landing, 10_000), with_desk().desk)
+    assert done.queries == 2 and min(done.rows.values()) > 0
     new_shop.put("items/items.csv", items().to_dict("records"))
     for table in ("items", *done.rows):
         report = new_shop.ingest(table)
         assert report.exit_code == 0, report.lines()
         assert sum(write.rows_quarantined for write in report.published) == 0
     lake = Lake(new_shop.profile)
+    assert done.rows["chats"] == done.rows["true_chats"] > 50
+    assert {row["message"] for row in new_shop.rows("chats")} <= set(utterances()["text"])
     for table, rows in done.rows.items():
         assert sum(pq.read_metadata(file.path).num_rows for file in lake.files(table)) == rows
-    assert lake.contract("exposures").origin == "simulated"
+    assert {lake.contract(table).origin for table in done.rows if table != "events"} == {"simulated"}
+    hints, searches = new_shop.rows("hint_exposures"), new_shop.rows("searches")
+    assert {row["source"] for row in searches} == {"hint", "typed"} and {row["position"] for row in hints} == {1, 2, 3}
+    shown = {(row["request_id"], row["query"]) for row in hints}
+    assert {(row["request_id"], row["query"]) for row in searches if row["source"] == "hint"} <= shown
+    assert set(asked[:2]) & {row["query"] for row in searches} and "лампа" not in {row["query"] for row in hints}
 
 
 def test_a_list_of_impossible_chances_is_refused_row_by_row(new_shop: Landing) -> None:
@@ -80,6 +94,34 @@ def test_a_list_of_impossible_chances_is_refused_row_by_row(new_shop: Landing) -
     assert report.exit_code == 0
     assert Counter(new_shop.refused("exposures").values()) == Counter(rule for rule, _ in bad)
     assert [row["position"] for row in new_shop.rows("exposures") if row["request_id"] == "float"] == [3]
+
+
+def test_impossible_hints_and_searches_are_refused_row_by_row(new_shop: Landing) -> None:
+    day = "2026-01-01T10:00:00Z"
+    hint = {
+        "request_id": "r", "user_id": "u1", "exposure_time": day, "position": "1", "query": "red pen",
+        "policy_version": "p", "hint_chance": "0.5", "list_chance": "0.1",
+    }  # fmt: skip
+    search = {"request_id": "r", "user_id": "u1", "search_time": day, "source": "typed", "query": "pen", "item_id": ""}
+    bad_hints = [
+        ("position_from_one", {"position": "0"}),
+        ("hint_chance_in_range", {"hint_chance": "0"}),
+        ("list_chance_in_range", {"list_chance": "0.6"}),
+        ("query_present", {"query": " "}),
+    ]
+    bad_searches = [
+        ("source_known", {"source": "guessed"}),
+        ("item_known", {"item_id": "i404"}),
+        ("query_present", {"query": ""}),
+    ]
+    new_shop.put("items/items.csv", [{"item_id": "i1", "title": "A pen"}, {"item_id": "i2", "title": "Ink"}])
+    for table, good, bad in (("hint_exposures", hint, bad_hints), ("searches", search, bad_searches)):
+        rows = [{**good, "request_id": f"r{n}"} for n in range(100)]
+        odd = [{**good, "request_id": f"odd{n}", **change} for n, (_, change) in enumerate(bad)]
+        new_shop.put(f"{table}/day.csv", [*rows, *odd])
+    for table, bad in (("items", []), ("hint_exposures", bad_hints), ("searches", bad_searches)):
+        assert new_shop.ingest(table).exit_code == 0
+        assert Counter(new_shop.refused(table).values()) == Counter(rule for rule, _ in bad)
 
 
 def test_a_folder_in_use_and_a_full_disk_are_refused_before_any_work(spark: SparkSession, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ CLICKS, LEFT = 1, 6
 
 
 def daily(**changes: Any) -> World:
-    return replace(world(choices__directly=0.0, **changes), daily=True)
+    return replace(world(choices__directly=0.0, hints__share=0.0, **changes), daily=True)
 
 
 def lists(people: People, items: np.ndarray, version: str = "lists") -> Tabled:
