@@ -146,7 +146,7 @@ def bench_sessions(runs: int = 3) -> dict[str, Any]:
     """
     with tempfile.TemporaryDirectory() as folder:
         sizes = _alone(_logs, Path(folder), (_FEW_EVENTS, _MANY_EVENTS))
-        few, many = ({"events": events, **_in_turns_alone(log, runs)} for log, events in sizes)
+        few, many = (_in_turns_alone(log, events, runs) for log, events in sizes)
     return {
         "ours": many["sessions"]["warm"],
         "peer": many[_BARE]["warm"],
@@ -190,10 +190,10 @@ def _logs(folder: Path, sizes: Sequence[int]) -> list[tuple[str, int]]:
     return found
 
 
-def _in_turns_alone(log: str, runs: int) -> Spans:
+def _in_turns_alone(log: str, events: int, runs: int) -> dict[str, Any]:
     """Medians of each query's seconds, its most memory; the processes take turns."""
     turns = [_alone(_spans, log, (_BARE,)) | _alone(_spans, log, (*_JOBS, _ONE_USER)) for _ in range(runs)]
-    return {name: _together([turn[name] for turn in turns]) for name in turns[0]}
+    return {"events": events, **{name: _together([turn[name] for turn in turns]) for name in turns[0]}}
 
 
 def _together(spans: list[dict[str, float]]) -> dict[str, float]:
