@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import count
 
 import numpy as np
 
@@ -13,7 +14,7 @@ from spark_jobs.market.draws import Draws, Floats
 from spark_jobs.market.lists import Ints
 from spark_jobs.market.parameters import Parameters
 from spark_jobs.market.people import People
-from spark_jobs.market.policies import Logging, Policy, Request, known
+from spark_jobs.market.policies import Logging, Policy, Request, known, times
 from spark_jobs.market.shop import Shop
 
 _CLICKS = 3  # the shop looks at so many last ones of each person
@@ -81,8 +82,9 @@ class World:
     def visits(self, people: People, policy: Policy) -> Iterator[Visit]:
         """All visits of these people, shown the lists of the policy."""
         number, users = people.number, len(people)
-        often = np.full(users, self.horizon.days) if self.daily else people.sessions
-        arrival = (1.0 if self.daily else self.horizon.days) * self.draws.uniform("arrival", number)
+        since = 1.0 if self.daily else np.where(people.newcomer, self.horizon.days, self.horizon.days / people.sessions)
+        arrival = since * self.draws.uniform("arrival", number)
+        gap = 1.0 if self.daily else (self.horizon.days - np.where(people.newcomer, arrival, 0.0)) / people.sessions
         state = _State(
             arrival,
             np.full(users, -1),
@@ -91,14 +93,13 @@ class World:
             np.full((users, self.parameters.logging.length), -1),
             np.zeros(users, dtype=bool),
         )
-        for session in range(int(often.max(initial=0))):
-            rows = np.flatnonzero((often > session) & ~state.left & (state.time < self.horizon.days))
+        for session in count():
+            rows = np.flatnonzero(~state.left & (state.time < self.horizon.days))
             if len(rows) == 0:
                 break
             yield _Visiting(self, policy, people.chosen(rows), state, rows, session).happens()
-            gap = (self.horizon.days - arrival[rows]) / often[rows]
             luck = 1.0 if self.daily else self.draws.exponential("gap", number[rows], session)
-            state.time[rows] += 1.0 if self.daily else gap * luck
+            state.time[rows] += np.broadcast_to(gap, users)[rows] * luck
 
 
 @dataclass(frozen=True)
@@ -119,8 +120,8 @@ class _Visiting:
         direct = draws.uniform("directly", number, self.session) < own.choices.directly
         request = self._request()
         candidates, scores = self._offered(request, direct)
-        again = known(candidates, request.bought)
-        utility = self.people.utility(self.world.shop, request.wish, candidates, again, own.utility)
+        taken = times(candidates, request.bought)
+        utility = self.people.utility(self.world.shop, request.wish, candidates, taken, own.utility)
         scores = np.where(candidates >= 0, np.where(direct[:, None], utility, scores), -np.inf)
         noise = draws.gumbel("list", number[:, None], self.session, candidates)
         shown = lists.drawn(scores, noise, own.logging.length)
