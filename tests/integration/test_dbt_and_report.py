@@ -293,7 +293,8 @@ def test_the_page_shows_where_the_market_is_unlike_real_logs_before_where_it_is_
     assert lines[2][1:] == ["0.5 no reference", "no reference", "no reference", "none tells"]
     page = (site / "report" / "index.html").read_text()
     section = " ".join(page.split('<section id="market">')[1].split("</section>")[0].split())
-    assert "What it cannot tell" in section and "17,000 takes, parameters <code>def</code>" in section
+    assert "span (one, real; other, real)" in section
+    assert "What the market cannot tell" in section and "17,000 takes, parameters <code>def</code>" in section
 
 
 def test_the_page_says_of_each_decision_what_the_market_said_and_that_it_is_simulated(site: Path) -> None:

@@ -9,6 +9,7 @@ select
     min(value) filter (where verdict = 'reference') as lowest,
     max(value) filter (where verdict = 'reference') as highest,
     count(value) filter (where verdict = 'reference') as logs,
+    string_agg(source || ', ' || origin, '; ' order by source) filter (where verdict = 'reference') as published,
     max(low) as low,
     max(high) as high,
     max(verdict) filter (where source = 'market') as verdict,
