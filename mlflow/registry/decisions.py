@@ -173,9 +173,11 @@ def _chosen(client: MlflowClient, ledger: Promotions, model: str, version: str |
 def _report(
     profile: Profile, client: MlflowClient, model: str, version: str, champion: str | None
 ) -> GateReport | None:
-    """What is attached to a version, with what the market says by now."""
+    """What is attached to a version; where the market was asked, with what it says by now."""
     report = gate_report(client, model, version)
-    return report.with_market(in_market(profile, load_gate(model), version, champion)) if report else None
+    if report is None or report.market is None:
+        return report
+    return report.with_market(in_market(profile, load_gate(model), version, champion))
 
 
 def _last_about(ledger: Promotions, model: str, version: str) -> Decision | None:
