@@ -20,6 +20,7 @@ from common.config import parse_config, read_yaml
 from common.folders import make_folder
 from infra.errors import DataError
 from spark_jobs.market.log import logged
+from spark_jobs.market.simulate import BLOCK
 from spark_jobs.market.takes import SHARES, STATISTICS, Takes, measured
 from spark_jobs.market.visits import World
 
@@ -27,7 +28,6 @@ _FOLDER = Path(__file__).parent
 Verdict = Literal["inside", "outside", "no reference", "not measured", "reference"]
 MARKET, SHOP = "market", "shop"
 AS_DELIVERED = "as delivered"  # origin of a shop's own log: what the installation says of its events
-_BLOCK = 2_000  # people at a time
 SCHEMA = pa.schema(
     [
         *((name, pa.string()) for name in ("statistic", "source", "origin")),
@@ -125,8 +125,8 @@ def read_takes(folder: Path, kind: Kind) -> Takes:
 def lived_takes(world: World, people: int, kind: Kind) -> pd.DataFrame:
     """What so many people of a market took: user_id, item_id and event_time, uncut."""
     parts = []
-    for start in range(0, people, _BLOCK):
-        events = pa.Table.from_batches(logged(world, np.arange(start, min(people, start + _BLOCK))).events)
+    for start in range(0, people, BLOCK):
+        events = pa.Table.from_batches(logged(world, np.arange(start, min(people, start + BLOCK))).events)
         parts.append(events.filter(pc.equal(events["event_type"], kind.event)).select(["user", "item", "time"]))
     found = pa.concat_tables(parts).to_pandas()
     times = pd.to_datetime(found["time"], unit="us", utc=True)
