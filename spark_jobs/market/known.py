@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from datetime import date
 
 import pandas as pd
 from pyspark.sql import DataFrame, Window
@@ -45,6 +46,13 @@ def queries(lake: Lake) -> list[str]:
     """All that the lake has, each once."""
     parts = [pd.read_parquet(file.path, columns=["query"])["query"] for file in lake.files("queries")]
     return sorted(set(pd.concat(parts))) if parts else []
+
+
+def delivered(items: DataFrame, night: date, listed: Collection[str]) -> pd.DataFrame:
+    """The newest delivery as of a night, of the shop of the items `listed`."""
+    known = items.where(F.col("snapshot_date") <= night)
+    newest = known.agg(F.max("snapshot_date")).head()[0]
+    return of_their_shop(known.where(F.col("snapshot_date") == newest).select(*COLUMNS).toPandas(), listed)
 
 
 def of_their_shop(items: pd.DataFrame, listed: Collection[str]) -> pd.DataFrame:
