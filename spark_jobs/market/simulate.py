@@ -108,7 +108,7 @@ def simulate(spark: SparkSession, shop: Shop, parameters: Parameters, order: Ord
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
         known.destroy()
-    return Simulated(people, rows, world.queries.real)
+    return Simulated(people, rows, int(world.queries.real.sum()))
 
 
 def _words(world: World) -> dict[str, pa.Array]:

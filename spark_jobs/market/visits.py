@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -71,13 +71,15 @@ class Visit:
 
 @dataclass(frozen=True)
 class World:
-    """Everything that does not change. `daily`: everybody comes once a day, and not as often as they like."""
+    """Everything that does not change. `daily`: everybody comes once a day, and not as often as they like. `hints`:
+    texts that policies show, each once, whether anything answers them or not: the first queries."""
 
     shop: Shop
     parameters: Parameters
     draws: Draws
     horizon: Horizon
     daily: bool = False
+    hints: Sequence[str] = ()
 
     @property
     def logging(self) -> Logging:
@@ -86,8 +88,13 @@ class World:
 
     @cached_property
     def queries(self) -> Queries:
-        """What people search for."""
-        return Queries.of(self.shop, self.parameters)
+        """What people search for, and what they are shown."""
+        return Queries.of(self.shop, self.parameters, self.hints)
+
+    @property
+    def search_box(self) -> SearchBox:
+        """Where hints stand."""
+        return SearchBox(self.shop, self.queries, self.parameters, self.draws)
 
     @property
     def hinting(self) -> Logging:
@@ -182,9 +189,8 @@ class _Visiting:
         day, clicked, wish = request.day[rows], request.clicked[rows], request.wish[rows]
         searched, hinted, tired = state.searched[self.rows[rows]], state.hinted[self.rows[rows]], state.tired
         asked = Request(self.people.chosen(rows), self.session, day, clicked, searched, hinted, wish)
-        box = SearchBox(self.world.shop, self.world.queries, own, draws)
         policy = self.world.hinting if self.hinting is None else self.hinting
-        return box.hints(policy, asked, tired[self.rows[rows]], rows)
+        return self.world.search_box.hints(policy, asked, tired[self.rows[rows]], rows)
 
     def _searched(self, request: Request, hinted: Hints) -> tuple[Ints, Mask]:
         """What each searches for, -1: nothing, and who searches: who follows a hint, and who types what they wish."""

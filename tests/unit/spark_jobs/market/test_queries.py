@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -22,6 +24,10 @@ def queries(asked: tuple[str, ...] = (), frame: pd.DataFrame | None = None) -> t
     return market.shop, market.queries
 
 
+def real(found: Queries) -> list[str]:
+    return [text for text, one in zip(found.texts, found.real, strict=True) if one]
+
+
 def test_a_text_answers_what_it_holds_most_of() -> None:
     """Weights of words: pen ln(4/3) + 1 = 1.288, red ln(4/2) + 1 = 1.693, unknown ones ln(4) + 1 = 2.386."""
     space = Space.of(["red pen", "blue pen", "ink"], 8, Draws(1))
@@ -38,9 +44,9 @@ def test_a_text_answers_what_it_holds_most_of() -> None:
 
 def test_only_what_something_answers_is_asked() -> None:
     shop, found = queries(ASKED)
-    assert found.texts[: found.real] == ["pen model3", "pen size1"]  # no desk is a lamp, and who knows what a stylo is
+    assert real(found) == ["pen model3", "pen size1"]  # no desk is a lamp, and who knows what a stylo is
     assert len(set(found.texts)) == len(found) == len(found.vectors) == len(found.items)
-    for number in range(found.real):
+    for number in np.flatnonzero(found.real):
         words = set(found.texts[number].split())
         answers = [item for item in range(120) if words <= set(shop.space.words(shop.texts[item]))]
         assert set(found.items[number][: len(answers)]) <= set(answers) and answers
@@ -53,7 +59,7 @@ def test_the_order_of_what_was_asked_and_repeats_are_no_matter() -> None:
 
 def test_own_wordings_are_words_of_the_thing_in_their_order() -> None:
     shop, found = queries()
-    assert found.real == 0
+    assert not found.real.any()
     for item in range(120):
         own = [found.texts[number] for number in found.near[item] if number >= 0]
         words = list(dict.fromkeys(shop.space.words(shop.texts[item])))
@@ -66,7 +72,7 @@ def test_own_wordings_are_words_of_the_thing_in_their_order() -> None:
 def test_things_without_words_are_asked_for_by_their_ids() -> None:
     nothing = dict.fromkeys(["title", "brand", "category"], pd.Series([None] * 120, dtype=object))
     shop, found = queries(ASKED, items(**nothing))
-    assert list(found.texts) == list(shop.item_ids) and found.real == 0
+    assert list(found.texts) == list(shop.item_ids) and not found.real.any()
     searches = tables(world(items(**nothing)), 60)["searches"]
     assert len(searches) and set(searches["query"]) <= set(range(120))
 
@@ -74,7 +80,7 @@ def test_things_without_words_are_asked_for_by_their_ids() -> None:
 @given(st.lists(st.text("penik модель-🖊 123", max_size=20), max_size=6))
 def test_any_texts_can_be_asked(asked: list[str]) -> None:
     _, found = queries(tuple(asked), items(12))
-    assert set(found.texts[: found.real]) <= set(asked) and np.isfinite(found.counted).all()
+    assert set(real(found)) <= set(asked) and np.isfinite(found.counted).all()
     assert (found.near[:, 0] >= 0).all()
 
 
@@ -86,9 +92,8 @@ def test_what_is_typed_is_near_to_the_wish_whoever_else_types() -> None:
     near = np.einsum("nd,nd->n", shop.vectors[wish], found.vectors[typed])
     chance = np.einsum("nd,nd->n", shop.vectors[wish], found.vectors[Draws(1).choice(np.ones(len(found)), "x", person)])
     assert near.mean() > chance.mean() + 0.3
-    pens = np.isin(wish, found.items[: found.real][:, :3])
-    real = typed < found.real
-    assert 0.2 < real[pens].mean() < 1.0 and real[~pens].mean() < real[pens].mean()
+    pens, asked = np.isin(wish, found.items[found.real][:, :3]), found.real[typed]
+    assert 0.2 < asked[pens].mean() < 1.0 and asked[~pens].mean() < asked[pens].mean()
 
 
 def test_what_is_asked_more_is_counted_more() -> None:
@@ -98,3 +103,20 @@ def test_what_is_asked_more_is_counted_more() -> None:
     typed = found.typed(Draws(3).choice(wishes, "wish", person), person, 0, Draws(7))
     asked = np.bincount(typed, minlength=len(found)) * len(found) / len(person)
     assert np.corrcoef(np.log1p(asked), found.counted)[0, 1] > 0.98
+
+
+def test_what_is_only_shown_is_a_query_of_its_own_that_nobody_asks() -> None:
+    """The first ones, in the order given: one with a word of the catalogue, one without, one that is real, too."""
+    market = world(asked=ASKED)
+    shown = ("canon pen of tomorrow", "stylo 🖊", "pen size1", "x" * 10_000)
+    beside = replace(market, hints=shown).queries
+    assert tuple(beside.texts[:4]) == shown and beside.real[:4].tolist() == [False, False, True, False]
+    assert sorted(real(beside)) == real(market.queries)
+    assert {beside.texts[number] for number in np.unique(beside.near[beside.near >= 0])} == {
+        market.queries.texts[number] for number in np.unique(market.queries.near[market.queries.near >= 0])
+    }
+    pens = [item for item in range(120) if item % 6 == 0]
+    assert set(beside.items[0][:3]) <= set(pens) and (beside.items[[1, 3]] == -1).all()
+    # What nobody knows weighs: the words of the first one are mostly not of this catalogue.
+    assert 0 < np.linalg.norm(beside.vectors[0]) < 0.6 and np.linalg.norm(beside.vectors[2]) == pytest.approx(1.0)
+    assert np.linalg.norm(beside.vectors[1]) == 0
