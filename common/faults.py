@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from common import assets
 from common.errors import DataError
+from common.truth import forbidden
 
 if TYPE_CHECKING:
     from common.pipelines import Pipeline, Stage, Trigger
@@ -101,6 +102,9 @@ def _of_reads(pipeline: Pipeline) -> Iterator[str]:
     """Of the order of stages: each reads what one before it has written."""
     if not pipeline.presets:
         yield "no stage names a preset in its `config`, so none would ever run"
+    for who, stage in _stages(pipeline):
+        if truth := forbidden(stage.reads.lake, stage.name):
+            yield f"{who} reads {', '.join(truth)}: the market's truth, which only what measures may know"
     seen: dict[str, Stage] = {}
     written = {table for stage in pipeline.stages for table in stage.writes.tables}
     for stage in pipeline.stages:

@@ -1,5 +1,7 @@
 """### Ingest: landing files to the landed tables: `items`, `events` and those that a shop may have
 
+Of a simulated market also its `true_` tables, which nobody who trains may read.
+
 **Healthy when** the newest run is green and the report shows yesterday with less than 5 % of its rows in quarantine.
 
 **First three checks** when it is red:
@@ -27,8 +29,9 @@ with new_dag(
     deadline_minutes=120,
 ):
     # One Spark process for all of it: to start and warm up another costs more than most of these tables.
-    tables = map(
-        asset, ("items", "events", "judgments", "intents", "queries", "exposures", "hint_exposures", "searches")
-    )
+    shop = ("items", "events", "judgments", "intents", "queries")
+    seen = ("exposures", "hint_exposures", "searches", "bids", "chats")
+    truth = ("true_people", "true_tastes", "true_requests", "true_exposures", "true_chats")
+    tables = map(asset, (*shop, *seen, *truth))
     landed = heavy("landed", "spark_jobs", "landed", "--go-on", *RANGE, minutes=90, outlets=[*tables])
     chain(landed, refused("refused", of="landed"))

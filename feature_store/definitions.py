@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
+from common.truth import refuse_truth
 from infra.contracts import Contract, load_contract
 from infra.errors import DataError
 
@@ -37,6 +38,9 @@ class DailyView:
     entity: Entity
     table: str
     ttl: timedelta = timedelta(days=365)
+
+    def __post_init__(self) -> None:
+        refuse_truth([self.table], self.name, "feature_store/definitions.py")
 
     @property
     def contract(self) -> Contract:

@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from common.truth import refuse_truth
 from feature_store.checks import check
 from feature_store.definitions import DailyView, service_views
 from feature_store.point_in_time import attach, entity_keys, join_features, read_rows
@@ -37,6 +38,9 @@ class TrainingSet:
     samples: str
     service: str
     version: int = 1
+
+    def __post_init__(self) -> None:
+        refuse_truth([self.samples], self.table, "feature_store/training_sets.py")
 
 
 NEXT_ITEM = TrainingSet("next_item_training_set", "next_item_samples", "next_item_v1")

@@ -18,6 +18,7 @@ from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from common.sentences import some_of
+from common.truth import refuse_truth
 from infra.contracts import Contract, load_contract, spark_ddl
 from infra.errors import DataError
 from infra.lake import Lake, current_keys
@@ -49,6 +50,9 @@ class Job:
     build: Build
     audit: Callable[[DataFrame, Mapping[str, DataFrame]], None] | None = None
     settings: str | None = None
+
+    def __post_init__(self) -> None:
+        refuse_truth((source.table for source in self.inputs), self.table, f"the Spark job {self.table}")
 
     def resolved_config(self, profile: Profile) -> dict[str, Any]:
         """`config` and the profile's settings of this job, as plain JSON values."""

@@ -1,8 +1,9 @@
 """A market on a real catalogue: people whose true preference is known, who read lists, click, buy and leave.
 
 `python -m spark_jobs market simulate --scale demo --folder FOLDER` writes its log: a landing folder with `exposures/`
-and `hint_exposures/` (exact chances), `searches/` and `events/`, one file a day. `--scale`: rows of all; the same seed
-gives the same bytes.
+and `hint_exposures/` (exact chances), `searches/`, `events/` and `chats/` (where the lake has `intents`), one file a
+day, and the truth beside them, which no job that makes samples, features or models may read. `--scale`: rows of the
+log; the same seed gives the same bytes.
 `... replay --policy A.parquet --against B.parquet` plays two tables of lists (user_id, item_id, rank, and chance where
 they are drawn), or of hints (`query` in place of item_id), to the same people with the same luck. Whoever has a history
 in the lake is somebody who might have left it. `... estimate` holds what the log of one policy says of others
@@ -34,8 +35,9 @@ from infra.lake import Lake
 from infra.profile import Profile, load_profile
 from spark_jobs.engine.spark import explained, spark_session
 from spark_jobs.market import off_policy_check, validity
+from spark_jobs.market.desk import Desk
 from spark_jobs.market.draws import Draws
-from spark_jobs.market.known import COLUMNS, catalogue, events, of_their_shop, queries, taken
+from spark_jobs.market.known import COLUMNS, catalogue, events, of_their_shop, queries, taken, utterances
 from spark_jobs.market.order import order_of, rows_of
 from spark_jobs.market.parameters import Parameters
 from spark_jobs.market.policy_tables import PolicyTable, read_rows, require_same_users, same_thing
@@ -101,12 +103,13 @@ def _simulate(args: argparse.Namespace, profile: Profile) -> str:
     order = Order(SCALES[args.scale], args.seed, args.first, args.days, args.folder.absolute())
     order.require_room()
     shop = Shop.of(_items(args, profile), parameters, args.seed, _queries(args, profile))
-    done = simulate(spark_session(profile), shop, parameters, order)
+    desk = Desk.of(utterances(Lake(profile)), parameters.chats)
+    done = simulate(spark_session(profile), shop, parameters, order, desk)
     rows = ", ".join(f"{count:,} {table}" for table, count in done.rows.items())
     return (
         f"{order.folder}: {rows} of {done.people:,} people on {len(shop.item_ids):,} items, {order.start} to "
         f"{order.end} (simulated; parameters {parameters.hash}, seed {order.seed}), {monotonic() - started:.0f} s\n"
-        f"{_searched(len(shop.asked), done.queries)}"
+        f"{_searched(len(shop.asked), done.queries)}\n{desk.told()}"
     )
 
 

@@ -43,7 +43,7 @@ def choose(
     """
     person, session = visit[0][:, None], visit[1][:, None]
     place, there = np.arange(items.shape[1])[None, :], items >= 0
-    would = there & (draws.uniform("click", person, session, items) < _sigmoid(utility - own.click))
+    would = there & (draws.uniform("click", person, session, items) < chance_of_click(utility, own.click))
     ends = would & (draws.uniform("done", person, session, items) < own.done)
     tired = draws.uniform("patience", person, session, place) >= patience[:, None]
     stops = ends | tired
@@ -62,6 +62,11 @@ def ratings(utility: Floats, visit: tuple[Ints, Ints], items: Ints, own: ChoiceP
     """Stars from 1 to 5 of `items` bought, all [n]: what it is worth, with noise."""
     noise = own.rating_noise * draws.normal("rating", *visit, items)
     return np.clip(np.rint(3.0 + utility - own.purchase + noise), 1, 5).astype(np.int64)
+
+
+def chance_of_click(utility: Floats, click: float) -> Floats:
+    """That a look at something of this utility ends in a click, which half of them do at the utility `click`."""
+    return _sigmoid(utility - click)
 
 
 def _sigmoid(x: Floats) -> Floats:

@@ -32,6 +32,16 @@ def catalogue(lake: Lake) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
+def utterances(lake: Lake) -> pd.DataFrame:
+    """`intent`, `text` of the newest delivery of `intents`; none where nothing was ever published."""
+    files = lake.files("intents")
+    newest = max((file.partition for file in files), default=None)
+    columns = ["kind", "intent", "text"]
+    parts = [pd.read_parquet(file.path, columns=columns) for file in files if file.partition == newest]
+    rows = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame({name: [] for name in columns}, dtype=str)
+    return rows[rows["kind"] == "utterance"][["intent", "text"]]
+
+
 def queries(lake: Lake) -> list[str]:
     """All that the lake has, each once."""
     parts = [pd.read_parquet(file.path, columns=["query"])["query"] for file in lake.files("queries")]

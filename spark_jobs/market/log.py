@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from spark_jobs.market import choices
+from spark_jobs.market import chats, choices, truth
 from spark_jobs.market.draws import Floats
 from spark_jobs.market.lists import Ints
 from spark_jobs.market.visits import DAY, SECOND, Visit, World
@@ -19,8 +19,6 @@ _GLANCES, _TYPES = 1 * SECOND, 5 * SECOND  # at a hint; a query
 LISTS, HINTS = 0, 1
 """Numbers of the logging policies."""
 _REVIEWS = 5.0  # days from purchase to review
-VISITS = 1 << 20
-"""More than any person makes: the request at a visit has the number person * VISITS + visit."""
 
 
 @dataclass
@@ -37,14 +35,23 @@ class Log:
         self.batches[table].append(pa.record_batch(columns))
 
 
+def tell_bids(log: Log, world: World) -> None:
+    """What advertisers pay; they pay the same all the time."""
+    paid = np.flatnonzero(world.shop.bids > 0)
+    log.add("bids", item_id=paid, bid_time=np.full(len(paid), world.horizon.start), bid=world.shop.bids[paid])
+
+
 def logged(world: World, number: Ints) -> Log:
     """The log of these people, shown the lists of the logging policy."""
-    log = Log()
-    for visit in world.visits(world.people(number), world.logging):
+    log, people = Log(), world.people(number)
+    truth.tell_people(log, world, people)
+    for visit in world.visits(people, world.logging):
         _hint(log, world, visit)
         _search(log, world, visit)
         _show(log, world, visit)
         _act(log, world, visit)
+        truth.tell_visit(log, world, visit)
+        chats.tell(log, world, visit, _read(visit) + _DECIDES)
     return log
 
 
@@ -54,7 +61,7 @@ def _hint(log: Log, world: World, visit: Visit) -> None:
     people = hints.rows[rows]
     log.add(
         "hint_exposures",
-        request_id=visit.number[people] * VISITS + visit.session,
+        request_id=visit.requests[people],
         user_id=visit.number[people],
         exposure_time=visit.time[people],
         position=places + 1,
@@ -74,7 +81,7 @@ def _search(log: Log, world: World, visit: Visit) -> None:
     first = visit.items[rows, clicked.argmax(axis=1)]
     log.add(
         "searches",
-        request_id=visit.number[rows] * VISITS + visit.session,
+        request_id=visit.requests[rows],
         user_id=visit.number[rows],
         search_time=visit.time[rows] + np.where(hinted, _GLANCES * (1 + place), _TYPES)[rows],
         source=pa.array(np.where(hinted[rows], "hint", "typed").tolist(), pa.string()),
@@ -88,7 +95,7 @@ def _show(log: Log, world: World, visit: Visit) -> None:
     items = visit.items[rows, places]
     log.add(
         "exposures",
-        request_id=visit.number[rows] * VISITS + visit.session,
+        request_id=visit.requests[rows],
         user_id=visit.number[rows],
         item_id=items,
         exposure_time=visit.time[rows],
@@ -102,12 +109,17 @@ def _show(log: Log, world: World, visit: Visit) -> None:
 
 def _act(log: Log, world: World, visit: Visit) -> None:
     done, items, prices = visit.done, visit.items, visit.prices
-    at = visit.time[:, None] + _READS * (1 + np.arange(items.shape[1]))[None, :]
+    at = _read(visit)
     stages = (("click", done.clicked, 0), ("cart", done.carted, _DECIDES // 2), ("purchase", done.bought, _DECIDES))
     for kind, mask, later in stages:
         found = np.nonzero(mask)
         _event(log, kind, visit.number[found[0]], items[found], at[found] + later, prices[found])
     _rate(log, world, visit, np.nonzero(done.bought), at)
+
+
+def _read(visit: Visit) -> Ints:
+    """When each place is looked at, [U, n]."""
+    return visit.time[:, None] + _READS * (1 + np.arange(visit.items.shape[1]))[None, :]
 
 
 def _rate(log: Log, world: World, visit: Visit, bought: tuple[Ints, ...], at: Ints) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal
 
 from common.config import parse_config, read_yaml
 from common.errors import DataError
@@ -112,6 +114,45 @@ class BidParameters:
 
 
 @dataclass(frozen=True)
+class ChatCause:
+    """Why somebody asks the help desk: the moment in which it comes, its chance then, and what may be meant."""
+
+    when: Literal["placed", "paid", "in_transit", "late", "lost", "delivered", "returned", "cancelled", "cart", "visit"]
+    chance: float
+    intents: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ChatParameters:
+    """The life of an order, and what is asked."""
+
+    pays: float
+    packs: float
+    travels: float
+    late: float
+    delay: float
+    lost: float
+    cancelled: float
+    returned: float
+    keeps: float
+    asks: float
+    wrong_note: float
+    causes: Mapping[str, ChatCause]
+
+    def __post_init__(self) -> None:
+        for one in ("cart", "visit"):
+            self._require_a_chance(f"a {one}", [cause for cause in self.causes.values() if cause.when == one])
+        orders = [cause for cause in self.causes.values() if cause.when not in ("cart", "visit")]
+        self._require_a_chance("an order", orders)
+
+    def _require_a_chance(self, what: str, causes: Sequence[ChatCause]) -> None:
+        if (total := sum(cause.chance for cause in causes)) > 1 or any(cause.chance < 0 for cause in causes):
+            why = f"they sum to {total:g}, and each is to lie between 0 and 1"
+            do = "Each customer asks once at most; lower some chances in chats.causes."
+            raise DataError(f"The chances that somebody asks about {what} are no chances.", why=why, do=do)
+
+
+@dataclass(frozen=True)
 class Parameters:
     """All of them."""
 
@@ -124,6 +165,7 @@ class Parameters:
     hints: HintParameters
     hinting: LoggingParameters
     bids: BidParameters
+    chats: ChatParameters
 
     @classmethod
     def read(cls, file: Path = _FILE, setting: str | None = None) -> Parameters:

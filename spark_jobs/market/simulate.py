@@ -21,9 +21,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyspark.sql import DataFrame, SparkSession
 
+from common.truth import is_truth
 from infra.errors import DataError
+from spark_jobs.market.chats import LOGISTICS_STATES, ORDER_STATES
+from spark_jobs.market.desk import Desk
 from spark_jobs.market.draws import Draws
-from spark_jobs.market.log import HINTS, LISTS, logged
+from spark_jobs.market.log import HINTS, LISTS, logged, tell_bids
 from spark_jobs.market.parameters import Parameters
 from spark_jobs.market.shop import Shop
 from spark_jobs.market.visits import Horizon, World
@@ -47,7 +50,8 @@ class Simulated:
 
 @dataclass(frozen=True)
 class Order:
-    """So many `rows` of all logs, about; from the day `start` on; into the `folder`, which must be new or empty."""
+    """So many `rows` of the shop's logs, about, and the truth beside them; from the day `start` on; into the `folder`,
+    which must be new or empty."""
 
     rows: int
     seed: int
@@ -85,14 +89,16 @@ class Order:
             )
 
 
-def simulate(spark: SparkSession, shop: Shop, parameters: Parameters, order: Order) -> Simulated:
-    """Write the log that was ordered.
+def simulate(
+    spark: SparkSession, shop: Shop, parameters: Parameters, order: Order, desk: Desk | None = None
+) -> Simulated:
+    """Write the log that was ordered; without a `desk` nobody asks anything.
 
     Raises:
         DataError: the folder is in use, or the disk could not hold the log; nothing was done.
     """
     order.require_room()
-    world = World(shop, parameters, Draws(order.seed), order.horizon)
+    world = World(shop, parameters, Draws(order.seed), order.horizon, desk=desk)
     people = _people(world, order.rows)
     known = spark.sparkContext.broadcast((world, people, BLOCK))
     starts = spark.range(0, people, BLOCK, -(-people // BLOCK))
@@ -115,16 +121,24 @@ def _words(world: World) -> dict[str, pa.Array]:
     versions = {LISTS: world.logging.version, HINTS: world.hinting.version}
     named = {
         "item_id": world.shop.item_ids,
+        "wish_item_id": world.shop.item_ids,
         "policy_version": [versions[number] for number in sorted(versions)],
         "query": world.queries.texts,
+        "order_state": ORDER_STATES,
+        "logistics_state": LOGISTICS_STATES,
+        "cause": list(world.parameters.chats.causes),
+        "intent": world.desk.intents if world.desk else (),
+        "meant_intent": world.desk.intents if world.desk else (),
+        "message": world.desk.wordings if world.desk else (),
     }
     return {column: pa.array(words, pa.string()) for column, words in named.items()}
 
 
 def _people(world: World, rows: int) -> int:
-    """How many people leave so many rows: the first ones tell."""
+    """How many people leave so many rows, beside those of the truth: the first ones tell."""
     log = logged(world, np.arange(_PROBED))
-    each: float = sum(batch.num_rows for batches in log.batches.values() for batch in batches) / _PROBED
+    told = [batch.num_rows for name, batches in log.batches.items() if not is_truth(name) for batch in batches]
+    each: float = sum(told) / _PROBED
     return max(1, int(rows / max(each, 1.0) + 0.5))
 
 
@@ -132,6 +146,8 @@ def _lived(starts: Iterable[pa.RecordBatch], world: World, people: int, block: i
     for batch in starts:
         for start in batch["id"].to_pylist():
             log = logged(world, np.arange(start, min(people, start + block)))
+            if start == 0:
+                tell_bids(log, world)
             for name, batches in log.batches.items():
                 days = by_day(name, pa.Table.from_batches(batches))
                 found = [(name, day, start, _packed(rows)) for day, rows in days]

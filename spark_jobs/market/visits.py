@@ -10,6 +10,7 @@ import numpy as np
 
 from spark_jobs.market import choices, lists
 from spark_jobs.market.choices import Choices, Mask
+from spark_jobs.market.desk import Desk
 from spark_jobs.market.draws import Draws, Floats
 from spark_jobs.market.hints import Hints, SearchBox
 from spark_jobs.market.lists import Ints
@@ -22,6 +23,8 @@ from spark_jobs.market.shop import Shop
 _CLICKS = 3  # the shop looks at so many last ones of each person
 _SEARCHES = 3  # and at so many searches
 DAY, SECOND = 86_400_000_000, 1_000_000  # microseconds
+VISITS = 1 << 20
+"""More than any person makes: the request at a visit has the number person * VISITS + visit."""
 
 
 @dataclass(frozen=True)
@@ -52,8 +55,10 @@ class Visit:
     """What happened at the `session`-th visit of the people `number` [U]: at `time` [U], microseconds since 1970.
 
     `items` [U, n] (-1: none) with their `prices`, what each is `worth` to the person, and the `log_chances` that the
-    policy gave them; `listed` [U]: it was a policy's list, not what the person searched for; what was `done`. `query`
-    [U]: what was searched for, -1: nothing; `hints`: what the search box showed before, one of which it may be.
+    policy gave them; `listed` [U]: it was a policy's list, not what the person searched for; what was `done`.
+    `request` is what the person came with, `offered` [U, M] what the list was drawn from (-1: none), all of it `liked`
+    as it would be if it were shown. `query` [U]: what was searched for, -1: nothing; `hints`: what the search box
+    showed before, one of which it may be.
     """
 
     number: Ints
@@ -65,20 +70,30 @@ class Visit:
     log_chances: Floats
     listed: Mask
     done: Choices
+    request: Request
+    offered: Ints
+    liked: Floats
     query: Ints
     hints: Hints
+
+    @property
+    def requests(self) -> Ints:
+        """Their numbers [U]."""
+        return self.number * VISITS + self.session
 
 
 @dataclass(frozen=True)
 class World:
-    """Everything that does not change. `daily`: everybody comes once a day, and not as often as they like. `hints`:
-    texts that policies show, each once, whether anything answers them or not: the first queries."""
+    """Everything that does not change. `daily`: everybody comes once a day, and not as often as they like. `desk`: whom
+    they may ask. `hints`: texts that policies show, each once, whether anything answers them or not: the first queries.
+    """
 
     shop: Shop
     parameters: Parameters
     draws: Draws
     horizon: Horizon
     daily: bool = False
+    desk: Desk | None = None
     hints: Sequence[str] = ()
 
     @property
@@ -157,15 +172,16 @@ class _Visiting:
         noise = draws.gumbel("list", number[:, None], self.session, candidates)
         shown = lists.drawn(scores, noise, own.logging.length)
         items = lists.at(candidates, shown.places, -1)
-        worth = lists.at(utility, shown.places, 0.0)
-        worth = worth - own.utility.seen * known(items, self.state.shown[self.rows])
+        liked = utility - own.utility.seen * known(candidates, request.shown)
+        worth = lists.at(liked, shown.places, 0.0)
         prices = np.exp(self.world.shop.log_prices[items.clip(0)])
         keys = (number, np.full(len(self.rows), self.session))
         done = choices.choose(worth, items, prices, self.people.patience, self.people.budget, keys, own.choices, draws)
         self._remember(items, done, ~direct)
         self._remember_search(query, hinted)
         start = self.world.horizon.start + (self.state.time[self.rows] * DAY).astype(np.int64) // SECOND * SECOND
-        return Visit(number, self.session, start, items, prices, worth, shown.log_chances, ~direct, done, query, hinted)
+        listed, worths = (items, prices, worth, shown.log_chances), (candidates, liked)
+        return Visit(number, self.session, start, *listed, ~direct, done, request, *worths, query, hinted)
 
     def _wish(self, draws: Draws) -> None:
         number, before = self.people.number, self.state.wish[self.rows]

@@ -13,10 +13,13 @@ import pyarrow.compute as pc
 
 from infra.contracts import arrow_schema
 from spark_jobs.landing.tables import TABLES
-from spark_jobs.market.log import VISITS
-from spark_jobs.market.visits import DAY
+from spark_jobs.market.chats import PLACES
+from spark_jobs.market.visits import DAY, VISITS
 
-LOGS = ("exposures", "events", "hint_exposures", "searches")
+LOGS = (
+    *("exposures", "events", "hint_exposures", "searches", "bids", "chats"),
+    *("true_people", "true_tastes", "true_exposures", "true_requests", "true_chats"),
+)
 """The tables that a market writes."""
 _EPOCH = date(1970, 1, 1).toordinal()
 
@@ -44,9 +47,16 @@ class Written:
         if name == "user_id":
             return _user(taken)
         if name == "request_id":
-            visit = pc.bit_wise_and(taken, VISITS - 1).cast(pa.string())
-            return pc.binary_join_element_wise(_user(pc.shift_right(taken, VISITS.bit_length() - 1)), visit, "-")
+            return _request(taken)
+        if name == "chat_id":
+            place = pc.bit_wise_and(taken, PLACES - 1).cast(pa.string())
+            return pc.binary_join_element_wise(_request(pc.shift_right(taken, PLACES.bit_length() - 1)), place, "-")
         return taken
+
+
+def _request(numbers: pa.Array) -> pa.Array:
+    visit = pc.bit_wise_and(numbers, VISITS - 1).cast(pa.string())
+    return pc.binary_join_element_wise(_user(pc.shift_right(numbers, VISITS.bit_length() - 1)), visit, "-")
 
 
 def _user(numbers: pa.Array) -> pa.Array:

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from pyspark.sql import SparkSession
 
+from common.truth import is_truth
 from infra.errors import DataError
 from infra.lake import Lake
 from spark_jobs.market import simulate as simulation
@@ -19,6 +20,7 @@ from spark_jobs.market.simulate import Order, simulate
 from spark_jobs.market.written import LOGS
 from tests.landing_kit import Shop as Landing
 from tests.unit.spark_jobs.market.kit import items, parameters
+from tests.unit.spark_jobs.market.test_chats import utterances, with_desk
 
 FIRST = date(2026, 1, 1)
 
@@ -34,20 +36,21 @@ def contents(folder: Path) -> dict[str, bytes]:
 def test_the_same_seed_gives_the_same_bytes_at_any_parallelism(
     spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shop = Shop.of(items(), parameters(), 7)
-    done = simulate(spark, shop, parameters(), ordered(tmp_path / "one"))
+    shop, desk = Shop.of(items(), parameters(), 7), with_desk().desk
+    done = simulate(spark, shop, parameters(), ordered(tmp_path / "one"), desk)
     monkeypatch.setattr(simulation, "BLOCK", 13)
-    again = simulate(spark, shop, parameters(), ordered(tmp_path / "many"))
+    again = simulate(spark, shop, parameters(), ordered(tmp_path / "many"), desk)
     assert again == done and contents(tmp_path / "many") == contents(tmp_path / "one")
-    assert set(done.rows) == set(LOGS) and 3_000 < sum(done.rows.values()) < 5_000
+    assert set(done.rows) == set(LOGS)
+    assert 3_000 < sum(rows for table, rows in done.rows.items() if not is_truth(table)) < 5_000
     other = simulate(spark, Shop.of(items(), parameters(), 8), parameters(), ordered(tmp_path / "other", seed=8))
     assert other != done
 
 
 def test_its_log_goes_through_the_ingest_and_nothing_is_refused(new_shop: Landing, spark: SparkSession) -> None:
     asked = ("pen model3", "pen size1", "лампа")
-    shop = Shop.of(items(), parameters(), 7, asked)
-    done = simulate(spark, shop, parameters(), ordered(new_shop.profile.landing))
+    shop, own = Shop.of(items(), parameters(), 7, asked), parameters()
+    done = simulate(spark, shop, own, ordered(new_shop.profile.landing, 10_000), with_desk().desk)
     assert done.queries == 2 and min(done.rows.values()) > 0
     new_shop.put("items/items.csv", items().to_dict("records"))
     for table in ("items", *done.rows):
@@ -55,9 +58,11 @@ def test_its_log_goes_through_the_ingest_and_nothing_is_refused(new_shop: Landin
         assert report.exit_code == 0, report.lines()
         assert sum(write.rows_quarantined for write in report.published) == 0
     lake = Lake(new_shop.profile)
+    assert done.rows["chats"] == done.rows["true_chats"] > 50
+    assert {row["message"] for row in new_shop.rows("chats")} <= set(utterances()["text"])
     for table, rows in done.rows.items():
         assert sum(pq.read_metadata(file.path).num_rows for file in lake.files(table)) == rows
-    assert {lake.contract(table).origin for table in done.rows} == {"simulated", "real"}
+    assert {lake.contract(table).origin for table in done.rows if table != "events"} == {"simulated"}
     hints, searches = new_shop.rows("hint_exposures"), new_shop.rows("searches")
     assert {row["source"] for row in searches} == {"hint", "typed"} and {row["position"] for row in hints} == {1, 2, 3}
     shown = {(row["request_id"], row["query"]) for row in hints}

@@ -11,9 +11,10 @@ import pytest
 
 from infra.errors import DataError
 from spark_jobs.market.draws import Draws
-from spark_jobs.market.log import logged
+from spark_jobs.market.log import Log, logged, tell_bids
 from spark_jobs.market.people import People
 from spark_jobs.market.shop import Shop
+from spark_jobs.market.visits import VISITS
 from tests.unit.spark_jobs.market.kit import DAY, DAYS, START, items, lived, parameters, world
 
 PEOPLE = 300
@@ -26,12 +27,13 @@ def logs() -> tuple[pd.DataFrame, pd.DataFrame]:
 
 def test_a_person_does_the_same_in_any_company() -> None:
     market = world()
-    together = [pa.Table.from_batches(rows) for rows in logged(market, np.arange(40)).batches.values()]
+    together = logged(market, np.arange(40)).batches
     for person in (0, 17, 39):
-        alone = [pa.Table.from_batches(rows) for rows in logged(market, np.array([person])).batches.values()]
-        for one, all_of_them in zip(alone, together, strict=True):
-            own = all_of_them.filter(pa.compute.equal(all_of_them["user_id"], person))
-            assert one.to_pylist() == own.to_pylist()
+        alone = logged(market, np.array([person])).batches
+        for table, rows in alone.items():
+            all_of_them = pa.Table.from_batches(together[table]).to_pylist()
+            own = [row for row in all_of_them if row.get("user_id", row.get("request_id", 0) // VISITS) == person]
+            assert pa.Table.from_batches(rows).to_pylist() == own
 
 
 def test_another_seed_is_another_market(logs: tuple[pd.DataFrame, pd.DataFrame]) -> None:
@@ -144,3 +146,12 @@ def test_an_advertiser_pays_for_all_of_a_brand_and_a_bid_is_that_of_its_item() -
     paid = {brand: set((shop.bids[shop.brands == brand] > 0).tolist()) for brand in range(8)}
     assert all(len(both) == 1 for both in paid.values()) and {True, False} == set.union(*paid.values())
     assert Draws(7) == shop.draws
+
+
+def test_the_bids_are_told_once_and_those_of_the_lists_are_the_same(logs: tuple[pd.DataFrame, pd.DataFrame]) -> None:
+    log, market = Log(), world()
+    tell_bids(log, market)
+    (told,) = (batch.to_pandas() for batch in log.batches["bids"])
+    assert told["item_id"].is_unique and (told["bid"] > 0).all() and set(told["bid_time"]) == {START}
+    of_item = told.set_index("item_id")["bid"]
+    assert np.array_equal(of_item.reindex(logs[0]["item_id"]).fillna(0.0), logs[0]["bid"])
