@@ -41,6 +41,7 @@ from spark_jobs.market.known import COLUMNS, catalogue, events, of_their_shop, q
 from spark_jobs.market.order import order_of, rows_of
 from spark_jobs.market.parameters import Parameters
 from spark_jobs.market.policy_tables import PolicyTable, read_rows, require_same_users, same_thing
+from spark_jobs.market.queries import asked_in
 from spark_jobs.market.replay import everybody_reads, people_of, replay, told
 from spark_jobs.market.shop import Shop
 from spark_jobs.market.simulate import Order, simulate
@@ -109,17 +110,7 @@ def _simulate(args: argparse.Namespace, profile: Profile) -> str:
     return (
         f"{order.folder}: {rows} of {done.people:,} people on {len(shop.item_ids):,} items, {order.start} to "
         f"{order.end} (simulated; parameters {parameters.hash}, seed {order.seed}), {monotonic() - started:.0f} s\n"
-        f"{_searched(len(shop.asked), done.queries)}\n{desk.told()}"
-    )
-
-
-def _searched(given: int, real: int) -> str:
-    if real == 0:
-        none = f"no item answers any of {given:,} queries" if given else "there are no queries"
-        return f"People search in the words of what they wish, as {none}."
-    return (
-        f"People search in the words of what they wish and in {real:,} of {given:,} real queries: the others are never "
-        "asked, as no item answers them."
+        f"{asked_in(len(shop.asked), done.queries)}\n{desk.told()}"
     )
 
 
@@ -135,8 +126,8 @@ def _replay(args: argparse.Namespace, profile: Profile) -> str:
     require_same_users(a, b)
     if a.version == b.version:
         a, b = replace(a, version=f"{a.version} (1)"), replace(b, version=f"{b.version} (2)")
-    shop = Shop.of(items, parameters, args.seed, _queries(args, profile))
-    hints = known if thing == "query" else ()
+    hints, asked = (known, _queries(args, profile)) if thing == "query" else ((), ())
+    shop = Shop.of(items, parameters, args.seed, asked)
     world = World(shop, parameters, Draws(args.seed), Horizon(0, args.days), hints=hints)
     a, b = a.first(args.people), b.first(args.people)
     people = people_of(world, a.users, taken(events(Lake(profile)), a.users))

@@ -82,6 +82,17 @@ class Queries:
         return np.asarray(near[np.arange(len(wish)), best])
 
 
+def asked_in(given: int, real: int) -> str:
+    """For people: in which words a market searches where so many queries were given, and so many of them are real."""
+    if real == 0:
+        why = f"no item answers any of the {given:,} real queries" if given else "there are no real queries"
+        return f"People search in the words of what they wish alone: {why}."
+    return (
+        f"People search in the words of what they wish and in {real:,} of {given:,} real queries; the others are never "
+        "asked, as no item answers them."
+    )
+
+
 def _own_words(shop: Shop, own: QueryParameters) -> np.ndarray:
     """Wordings [I, own] of each item: some of its words in their order, the front ones likelier."""
     read = shop.space.words

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -10,8 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from infra.errors import DataError
+from spark_jobs.market.__main__ import main
 from spark_jobs.market.draws import Draws
-from spark_jobs.market.queries import Queries
+from spark_jobs.market.queries import Queries, asked_in
 from spark_jobs.market.shop import Shop
 from spark_jobs.market.space import Space
 from tests.unit.spark_jobs.market.kit import items, parameters, tables, world
@@ -120,3 +123,25 @@ def test_what_is_only_shown_is_a_query_of_its_own_that_nobody_asks() -> None:
     # What nobody knows weighs: the words of the first one are mostly not of this catalogue.
     assert 0 < np.linalg.norm(beside.vectors[0]) < 0.6 and np.linalg.norm(beside.vectors[2]) == pytest.approx(1.0)
     assert np.linalg.norm(beside.vectors[1]) == 0
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [(None, "table of queries cannot be read"), ({"text": ["pen"]}, "table of queries lacks columns")],
+)
+def test_a_file_that_holds_no_queries_is_refused_before_any_work(
+    rows: dict[str, list[str]] | None, words: str, tmp_path: Path
+) -> None:
+    items(12).to_parquet(tmp_path / "items.parquet")
+    if rows is not None:
+        pd.DataFrame(rows).to_parquet(tmp_path / "queries.parquet")
+    given = ["--items", str(tmp_path / "items.parquet"), "--queries", str(tmp_path / "queries.parquet")]
+    with pytest.raises(DataError, match=words):
+        main(["simulate", "--folder", str(tmp_path / "log"), *given])
+    assert not (tmp_path / "log").exists()
+
+
+def test_people_are_told_in_which_words_a_market_searches() -> None:
+    assert asked_in(0, 0) == "People search in the words of what they wish alone: there are no real queries."
+    assert "no item answers any of the 4,479 real" in asked_in(4_479, 0)
+    assert "104 of 4,479 real queries; the others are never asked" in asked_in(4_479, 104)
