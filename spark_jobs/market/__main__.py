@@ -5,10 +5,11 @@ and `hint_exposures/` (exact chances), `searches/`, `events/` and `chats/` (wher
 day, and the truth beside them, which no job that makes samples, features or models may read. `--scale`: rows of the
 log; the same seed gives the same bytes.
 `... replay --policy A.parquet --against B.parquet` plays two tables of lists (user_id, item_id, rank, and chance where
-they are drawn) to the same people with the same luck. Whoever has a history in the lake is somebody who might have left
-it. `... estimate` holds what the log of one policy says of others (off_policy.py) against what the market does.
-`... validity --log FOLDER --against KIND --out FOLDER` holds a log against those of real shops (validity.py), and
-`... order --market FILE --real FILE` the order in which simple rows stand on both.
+they are drawn), or of hints (`query` in place of item_id), to the same people with the same luck. Whoever has a history
+in the lake is somebody who might have left it. `... estimate` holds what the log of one policy says of others
+(off_policy.py) against what the market does. `... validity --log FOLDER --against KIND --out FOLDER` holds a log
+against those of real shops (validity.py), and `... order --market FILE --real FILE` the order in which simple rows
+stand on both.
 
 parameters.yaml says what is assumed; every figure is simulated. Without --items the newest catalogue of the lake is it,
 with the lake's queries; beside --items those of --queries.
@@ -39,7 +40,8 @@ from spark_jobs.market.draws import Draws
 from spark_jobs.market.known import COLUMNS, catalogue, events, of_their_shop, queries, taken, utterances
 from spark_jobs.market.order import order_of, rows_of
 from spark_jobs.market.parameters import Parameters
-from spark_jobs.market.policy_tables import PolicyTable, read_rows, require_same_users
+from spark_jobs.market.policy_tables import PolicyTable, read_rows, require_same_users, same_thing
+from spark_jobs.market.queries import asked_in
 from spark_jobs.market.replay import everybody_reads, people_of, replay, told
 from spark_jobs.market.shop import Shop
 from spark_jobs.market.simulate import Order, simulate
@@ -67,7 +69,6 @@ def _parser() -> argparse.ArgumentParser:
     asked.add_argument("--folder", type=Path, required=True, help="where the log lands: new or empty")
     asked.add_argument("--from", dest="first", type=day, default=date(2026, 1, 1), metavar="DAY", help="its first day")
     asked.add_argument("--days", type=_whole, default=60, help="how many days it tells of")
-    asked.add_argument("--queries", type=Path, metavar="FILE", help="what people search for (Parquet: query)")
     asked.set_defaults(does=_simulate)
     played = commands.add_parser("replay", help="play two policies to the same people")
     played.add_argument("--policy", type=Path, required=True, metavar="FILE", help="its lists")
@@ -83,6 +84,8 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--seed", type=int, default=7, help="other people, other luck")
         command.add_argument("--setting", help="of parameters.yaml; without it what stands above all settings")
         command.add_argument("--items", type=Path, metavar="FILE", help="a catalogue (Parquet) in place of the lake's")
+    for command in (asked, played):
+        command.add_argument("--queries", type=Path, metavar="FILE", help="what people search for (Parquet: query)")
     card = commands.add_parser("validity", help="hold a log against those of real shops")
     card.add_argument("--log", type=Path, required=True, help="the folder of a market's log")
     card.add_argument("--against", choices=validity.Width.read().kinds, required=True, help="which logs of real shops")
@@ -107,17 +110,7 @@ def _simulate(args: argparse.Namespace, profile: Profile) -> str:
     return (
         f"{order.folder}: {rows} of {done.people:,} people on {len(shop.item_ids):,} items, {order.start} to "
         f"{order.end} (simulated; parameters {parameters.hash}, seed {order.seed}), {monotonic() - started:.0f} s\n"
-        f"{_searched(len(shop.asked), done.queries)}\n{desk.told()}"
-    )
-
-
-def _searched(given: int, real: int) -> str:
-    if real == 0:
-        none = f"no item answers any of {given:,} queries" if given else "there are no queries"
-        return f"People search in the words of what they wish, as {none}."
-    return (
-        f"People search in the words of what they wish and in {real:,} of {given:,} real queries: the others are never "
-        "asked, as no item answers them."
+        f"{asked_in(len(shop.asked), done.queries)}\n{desk.told()}"
     )
 
 
@@ -125,19 +118,23 @@ def _replay(args: argparse.Namespace, profile: Profile) -> str:
     parameters, started = Parameters.read(setting=args.setting), monotonic()
     files = (args.policy, args.against)
     rows = [read_rows(file) for file in files]
-    items = of_their_shop(_items(args, profile), set(pd.concat(rows)["item_id"]))
-    ids = sorted(items["item_id"])
-    a, b = (PolicyTable.of(one, ids, str(file)) for one, file in zip(rows, files, strict=True))
+    thing = same_thing(rows, f"{args.policy} and {args.against}")
+    shown, items = set(pd.concat(rows)[thing].dropna()), _items(args, profile)
+    items = of_their_shop(items, shown) if thing == "item_id" else items
+    known = sorted(items["item_id"] if thing == "item_id" else shown)
+    a, b = (PolicyTable.of(one, known, str(file)) for one, file in zip(rows, files, strict=True))
     require_same_users(a, b)
     if a.version == b.version:
         a, b = replace(a, version=f"{a.version} (1)"), replace(b, version=f"{b.version} (2)")
-    shop = Shop.of(items, parameters, args.seed)
-    world = World(shop, parameters, Draws(args.seed), Horizon(0, args.days))
+    hints, asked = (known, _queries(args, profile)) if thing == "query" else ((), ())
+    shop = Shop.of(items, parameters, args.seed, asked)
+    world = World(shop, parameters, Draws(args.seed), Horizon(0, args.days), hints=hints)
     a, b = a.first(args.people), b.first(args.people)
     people = people_of(world, a.users, taken(events(Lake(profile)), a.users, parameters.people.remembers))
     played = replay(spark_session(profile), world, people, (a, b))
     head = (
-        f"{a.version} against {b.version}: {len(people):,} people, {args.days} days, {len(items):,} items (simulated; "
+        f"{a.version} against {b.version}{', hints' if hints else ''}: {len(people):,} people, {args.days} days, "
+        f"{len(items):,} items (simulated; "
         f"parameters {parameters.hash}, seed {args.seed}), {monotonic() - started:.0f} s"
     )
     return "\n".join([head, *told(played, a.version, b.version, args.seed)])

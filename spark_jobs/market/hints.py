@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -11,7 +13,7 @@ from spark_jobs.market.choices import Mask
 from spark_jobs.market.draws import Draws, Floats
 from spark_jobs.market.lists import Ints
 from spark_jobs.market.parameters import Parameters
-from spark_jobs.market.policies import Policy, Request, known
+from spark_jobs.market.policies import Oracle, Policy, Request, known, ordered
 from spark_jobs.market.queries import Queries
 from spark_jobs.market.shop import Shop
 
@@ -90,3 +92,24 @@ class SearchBox:
         stops = would | enough
         looked = there & (np.cumsum(stops, axis=1) - stops == 0)
         return looked, looked & would
+
+
+@dataclass(frozen=True)
+class HintOracle:
+    """The order of what hints are truly worth, over what is searched for by those who wish the same, what each has
+    searched for, and what the policies `beside` it name. None is followed more; what is bought then is not asked."""
+
+    box: SearchBox
+    beside: Sequence[Policy]
+    version: ClassVar[str] = Oracle.version
+
+    def candidates(self, request: Request) -> Ints:
+        """See `Policy`."""
+        taste = request.people.tastes[np.arange(len(request.people)), request.wish]
+        named = [policy.candidates(request) for policy in self.beside]
+        return np.concatenate([self.box.queries.near[taste], request.bought, *named], axis=1)
+
+    def scores(self, request: Request, candidates: Ints) -> Floats:
+        """See `Policy`."""
+        worth = self.box.worth(request, candidates)
+        return ordered(np.argsort(np.argsort(-worth, axis=1, kind="stable"), axis=1))

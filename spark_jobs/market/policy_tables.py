@@ -1,11 +1,12 @@
-"""Tables of lists that two policies would show: read and refused before anything is played."""
+"""Tables of lists, of items or of hints, that two policies would show: read and refused before anything is played."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -16,36 +17,41 @@ from spark_jobs.market.draws import Floats
 from spark_jobs.market.lists import Ints
 from spark_jobs.market.policies import AtRandom, Oracle, Tabled, ordered
 
-_NEEDED = ["user_id", "item_id", "rank"]
+Thing = Literal["item_id", "query"]
+"""What a list is of, by its column."""
+_NAMES: dict[Thing, str] = {"item_id": "item", "query": "query"}
 _CLOSE = 1e-6  # to 1, of the sum of a person's chances
 _ELSEWHERE = "Make one table of one night and one version: one row per user and rank."
 
 
 @dataclass(frozen=True)
 class PolicyTable:
-    """One list for each of `users`, in rising order: `items` [N, L], numbers of the shop, best first, -1 where a list
-    is shorter; `log_chances` [N, L]: of each to stand first, or scores of an order that is certain."""
+    """One list for each of `users`, in rising order: `items` [N, L], numbers of the shop's items or of queries, best
+    first, -1 where a list is shorter; `log_chances` [N, L]: of each to stand first, or scores of an order that is
+    certain."""
 
     version: str
     users: Sequence[str]
     items: Ints
     log_chances: Floats
+    thing: Thing = "item_id"
 
     @classmethod
-    def of(cls, rows: pd.DataFrame, item_ids: Sequence[str], where: str) -> PolicyTable:
-        """Of `user_id`, `item_id`, `rank`, and as they are there `chance`, that the item stands first, and
+    def of(cls, rows: pd.DataFrame, known: Sequence[str], where: str) -> PolicyTable:
+        """Of `user_id`, `item_id` or `query`, `rank`, and as they are there `chance`, that it stands first, and
         `model_version`. Without chances a list is shown as it is ranked; with them it is drawn by Plackett-Luce.
+        `known`: the shop's items, or queries.
 
         Raises:
             DataError: a column is missing, the table is empty or of several versions, an item is unknown, a user has
                 two lists, or their chances are no chances or do not sum to 1.
         """
-        _require_columns(rows, where)
-        version = _version(rows, where)
-        _refuse_two_lists(rows, where)
-        number = pd.Index(item_ids).get_indexer(rows["item_id"])
+        thing = thing_of(rows, where)
+        version = _version(rows, thing, where)
+        _refuse_two_lists(rows, thing, where)
+        number = pd.Index(known).get_indexer(rows[thing])
         if (number < 0).any():
-            unknown = sorted(set(rows["item_id"][number < 0]))
+            unknown = sorted(set(rows[thing][number < 0]))
             raise DataError(
                 "A policy shows items that the shop does not have.",
                 where=where,
@@ -60,14 +66,15 @@ class PolicyTable:
         items = np.full((len(users), int(place.max()) + 1), -1)
         scores = np.full(items.shape, 0.0)
         items[row, place], scores[row, place] = wide["item"], wide["score"]
-        return cls(version, users.tolist(), items, scores)
+        return cls(version, users.tolist(), items, scores, thing)
 
     def first(self, people: int) -> PolicyTable:
         """So many of its users at most, those of the lowest numbers: a sample that is always the same."""
         if people >= len(self.users):
             return self
         kept = np.sort(np.argsort(numbers(self.users), kind="stable")[:people])
-        return PolicyTable(self.version, [self.users[row] for row in kept], self.items[kept], self.log_chances[kept])
+        users = [self.users[row] for row in kept]
+        return replace(self, users=users, items=self.items[kept], log_chances=self.log_chances[kept])
 
     def policy(self) -> Tabled:
         """To be played."""
@@ -77,7 +84,7 @@ class PolicyTable:
 
 
 def read_rows(file: Path) -> pd.DataFrame:
-    """Of a Parquet file, as `PolicyTable.of` takes them.
+    """Of a Parquet file, as `PolicyTable.of` takes them; queries without blanks around them.
 
     Raises:
         DataError: there is no such file, it is no Parquet, or it lacks columns.
@@ -88,7 +95,9 @@ def read_rows(file: Path) -> pd.DataFrame:
         rows = pd.read_parquet(file)
     except (OSError, ValueError) as error:
         raise DataError("A policy table cannot be read.", where=str(file), why=str(error)) from error
-    _require_columns(rows, str(file))
+    if thing_of(rows, str(file)) == "query":
+        texts = rows["query"].astype("string").str.strip()
+        rows["query"] = texts.astype(object).where(texts.notna() & (texts != ""), None)
     return rows
 
 
@@ -96,6 +105,19 @@ def numbers(users: Sequence[str]) -> Ints:
     """A number for each id, always the same one: draws are keyed by it. [N], from 0 to below 2 ** 62."""
     digests = [hashlib.blake2b(user.encode(), digest_size=8).digest() for user in users]
     return np.frombuffer(b"".join(digests), dtype=">u8").astype(np.uint64).view(np.int64) >> 2 & (2**62 - 1)
+
+
+def same_thing(rows: Sequence[pd.DataFrame], where: str) -> Thing:
+    """What the lists of both tables are of; DataError where these are two things."""
+    things = {thing_of(one, where) for one in rows}
+    if len(things) > 1:
+        raise DataError(
+            "Lists of items and hints cannot be compared.",
+            where=where,
+            why="What people do about one is not what they do about the other.",
+            do="Name two tables of items, or two of hints.",
+        )
+    return things.pop()
 
 
 def require_same_users(a: PolicyTable, b: PolicyTable) -> None:
@@ -110,21 +132,30 @@ def require_same_users(a: PolicyTable, b: PolicyTable) -> None:
         )
 
 
-def _require_columns(rows: pd.DataFrame, where: str) -> None:
-    missing = [name for name in _NEEDED if name not in rows]
-    if missing:
+def thing_of(rows: pd.DataFrame, where: str) -> Thing:
+    """What the lists are of.
+
+    Raises:
+        DataError: of nothing, or of two things; or another column is missing.
+    """
+    things = [thing for thing in _NAMES if thing in rows]
+    missing = [name for name in ("user_id", "rank") if name not in rows]
+    if len(things) != 1 or missing:
+        found = "both item_id and query" if len(things) == 2 else "no item_id (or query)"
+        why = " and ".join([found] * (len(things) != 1) + [f"no {', '.join(missing)}"] * bool(missing))
         raise DataError(
-            "A policy table lacks columns.",
+            "A policy table lacks columns, or has too many.",
             where=where,
-            why=f"It has no {', '.join(missing)}.",
-            do="Give it user_id, item_id and rank (from 1), and chance where the lists are drawn.",
+            why=f"It has {why}.",
+            do="Give it user_id, item_id (for hints: query), rank (from 1), and chance where the lists are drawn.",
         )
+    return things[0]
 
 
-def _version(rows: pd.DataFrame, where: str) -> str:
-    blank = rows[_NEEDED].isna().any(axis=1)
+def _version(rows: pd.DataFrame, thing: Thing, where: str) -> str:
+    blank = rows[["user_id", thing, "rank"]].isna().any(axis=1)
     if rows.empty or blank.any():
-        why = "It has no rows." if rows.empty else f"{int(blank.sum())} rows name no user, item or rank."
+        why = "It has no rows." if rows.empty else f"{int(blank.sum())} rows name no user, rank or {_NAMES[thing]}."
         raise DataError("A policy table cannot be played.", where=where, why=why, do=_ELSEWHERE)
     versions = sorted(set(rows["model_version"].astype(str))) if "model_version" in rows else [Path(where).stem]
     if len(versions) > 1:
@@ -136,8 +167,9 @@ def _version(rows: pd.DataFrame, where: str) -> str:
     return str(versions[0])
 
 
-def _refuse_two_lists(rows: pd.DataFrame, where: str) -> None:
-    for columns, what in ((["user_id", "rank"], "two items at one rank"), (["user_id", "item_id"], "one item twice")):
+def _refuse_two_lists(rows: pd.DataFrame, thing: Thing, where: str) -> None:
+    twice_at = (["user_id", "rank"], "two at one rank"), (["user_id", thing], f"one {_NAMES[thing]} twice")
+    for columns, what in twice_at:
         twice = rows[rows.duplicated(columns, keep=False)]
         if len(twice):
             users = sorted(set(twice["user_id"]))

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS as STOP
 
+from spark_jobs.market.choices import Mask
 from spark_jobs.market.draws import Draws, Floats
 from spark_jobs.market.lists import Ints, once
 from spark_jobs.market.parameters import Parameters, QueryParameters
@@ -21,12 +22,13 @@ from spark_jobs.market.shop import Shop
 from spark_jobs.market.space import Vectors
 
 _READ = 16  # words of a thing that people might use
+_ANY_WORD = 1e-6
 
 
 @dataclass(frozen=True)
 class Queries:
-    """Queries [Q], each text once, the `real` first ones asked by real people: their `vectors` [Q, D] and `keys`, which
-    draws belong to: those of a text are the same beside any others.
+    """Queries [Q], each text once, those that were shown first; which of them are `real`, asked by real people; their
+    `vectors` [Q, D] and `keys`, which draws belong to: those of a text are the same beside any others.
 
     `near` [I, C]: what people search for who wish for an item, likeliest first, with `logits`; `items` [Q, N]: what a
     query finds, nearest first; -1 where there are fewer. `counted` [Q], as a shop counts it: the logarithm of one more
@@ -34,7 +36,7 @@ class Queries:
     """
 
     texts: Sequence[str]
-    real: int
+    real: Mask
     keys: Ints
     vectors: Vectors
     near: Ints
@@ -43,28 +45,31 @@ class Queries:
     counted: Floats
 
     @classmethod
-    def of(cls, shop: Shop, parameters: Parameters) -> Queries:
-        """Those of a shop."""
-        own = parameters.queries
+    def of(cls, shop: Shop, parameters: Parameters, shown: Sequence[str] = ()) -> Queries:
+        """Those of a shop, and any that are `shown`."""
+        own, space = parameters.queries, shop.space
         asked = sorted(set(shop.asked))
-        query, item = shop.space.answers(asked, shop.texts, own.answered)
+        query, item = space.answers(asked, shop.texts, own.answered)
         kept, query = np.unique(query, return_inverse=True)
         real = [asked[number] for number in kept]
+        given = pd.Index(dict.fromkeys([*shown, *real]), dtype=object)
         wordings = _own_words(shop, own)
-        numbers, texts = pd.factorize(np.array([*real, *wordings.ravel()], dtype=object))
-        vectors = shop.space.placed(texts)
-        vectors[: len(real)] *= shop.space.known(real)[:, None].astype(np.float32)
-        near = np.einsum("nd,nd->n", vectors[query], shop.vectors[item])
-        known = _best(item, query, near, (len(shop.item_ids), own.near))
-        their = np.asarray(numbers[len(real) :], dtype=np.int64).reshape(wordings.shape)
-        wished = once(np.concatenate([known, their], axis=1))
-        logits = _logits(shop, vectors, wished, len(real), own)
-        order = np.argsort(-logits, axis=1, kind="stable")
-        wished, logits = np.take_along_axis(wished, order, axis=1), np.take_along_axis(logits, order, axis=1)
-        items = _found(shop, _best(query, item, near, (len(real), shop.near.shape[1] + 1)), their, len(texts))
+        numbers, texts = pd.factorize(np.array([*given, *wordings.ravel()], dtype=object))
+        their = np.asarray(numbers[len(given) :], dtype=np.int64).reshape(wordings.shape)
+        vectors, asked_by_real = space.placed(texts), np.isin(np.arange(len(texts)), given.get_indexer(real))
+        vectors[: len(given)] *= space.known(given.tolist())[:, None].astype(np.float32)
+        query = given.get_indexer(real)[query]
+        known = _nearest(item, query, shop.vectors, vectors, (len(shop.item_ids), own.near))
+        wished, logits = _wished(shop, vectors, np.concatenate([known, their], axis=1), asked_by_real, own)
+        # What was only shown finds whatever has a word of it.
+        other = np.flatnonzero(~asked_by_real[: len(given)])
+        loosely, found = space.answers(given[other].tolist(), shop.texts, _ANY_WORD)
+        query, item = np.concatenate([query, other[loosely]]), np.concatenate([item, found])
+        answers = _nearest(query, item, vectors, shop.vectors, (len(given), shop.near.shape[1] + 1))
         keys = np.array([zlib.crc32(text.encode()) for text in texts], dtype=np.int64)
         counted = _counted(wished, logits, parameters.utility.appeal * shop.appeal, len(texts))
-        return cls(texts.tolist(), len(real), keys, vectors, wished, logits, items, counted)
+        items = _found(shop, answers, their, len(texts))
+        return cls(texts.tolist(), asked_by_real, keys, vectors, wished, logits, items, counted)
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -83,6 +88,17 @@ class Queries:
         noise = draws.gumbel("query", person[:, None], session, self.keys[near.clip(0)])
         best = np.argmax(np.where(near >= 0, self.logits[wish] + noise, -np.inf), axis=1)
         return np.asarray(near[np.arange(len(wish)), best])
+
+
+def asked_in(given: int, real: int) -> str:
+    """For people: in which words a market searches where so many queries were given, and so many of them are real."""
+    if real == 0:
+        why = f"no item answers any of the {given:,} real queries" if given else "there are no real queries"
+        return f"People search in the words of what they wish alone: {why}."
+    return (
+        f"People search in the words of what they wish and in {real:,} of {given:,} real queries; the others are never "
+        "asked, as no item answers them."
+    )
 
 
 def _own_words(shop: Shop, own: QueryParameters) -> np.ndarray:
@@ -104,9 +120,10 @@ def _own_words(shop: Shop, own: QueryParameters) -> np.ndarray:
     return found
 
 
-def _best(rows: Ints, columns: Ints, scores: Vectors, shape: tuple[int, int]) -> Ints:
-    """Of pairs the best columns of each row, -1 where there are fewer."""
-    order = np.lexsort((columns, -np.round(scores, 4), rows))  # the last digits are the processor's
+def _nearest(rows: Ints, columns: Ints, of: Vectors, among: Vectors, shape: tuple[int, int]) -> Ints:
+    """Of pairs of rows `of` and columns `among` the nearest columns of each row, -1 where there are fewer."""
+    near = np.round(np.einsum("nd,nd->n", of[rows], among[columns]), 4)  # the last digits are the processor's
+    order = np.lexsort((columns, -near, rows))
     rows, columns = rows[order], columns[order]
     place = np.arange(len(rows)) - np.searchsorted(rows, rows)
     found, kept = np.full(shape, -1), place < shape[1]
@@ -114,19 +131,24 @@ def _best(rows: Ints, columns: Ints, scores: Vectors, shape: tuple[int, int]) ->
     return found
 
 
-def _logits(shop: Shop, vectors: Vectors, wished: Ints, real: int, own: QueryParameters) -> Floats:
-    cosines = np.einsum("id,icd->ic", shop.vectors, vectors[wished.clip(0)]).astype(np.float64)
-    return np.where(wished >= 0, own.precise * cosines + own.real * (wished < real), -np.inf)
+def _wished(shop: Shop, vectors: Vectors, near: Ints, real: Mask, own: QueryParameters) -> tuple[Ints, Floats]:
+    """What people search for who wish for each item, of the queries `near` [I, C], and its logits; likeliest first."""
+    near = once(near)
+    cosines = np.einsum("id,icd->ic", shop.vectors, vectors[near.clip(0)]).astype(np.float64)
+    logits = np.where(near >= 0, own.precise * cosines + own.real * real[near.clip(0)], -np.inf)
+    order = np.argsort(-logits, axis=1, kind="stable")
+    return np.take_along_axis(near, order, axis=1), np.take_along_axis(logits, order, axis=1)
 
 
 def _found(shop: Shop, answers: Ints, wordings: Ints, count: int) -> Ints:
-    """Items [Q, N]: those that answer a real query [R, N] and what is near the best of them; for a thing's own words
+    """Items [Q, N]: those that answer a given query [G, N] and what is near the best of them; for a thing's own words
     the thing and what is near it, for those of several things the first one's."""
     things = np.concatenate([np.arange(len(shop.near))[:, None], shop.near], axis=1)
     items = np.full((count, things.shape[1]), -1)
     numbers, first = np.unique(wordings, return_index=True)
     items[numbers] = things[first // wordings.shape[1]]
-    either = once(np.concatenate([answers, things[answers[:, 0]]], axis=1))
+    beside = np.where(answers[:, :1] >= 0, things[answers[:, 0]], -1)
+    either = once(np.concatenate([answers, beside], axis=1))
     order = np.argsort(either < 0, axis=1, kind="stable")[:, : things.shape[1]]
     items[: len(answers)] = np.take_along_axis(either, order, axis=1)
     return items

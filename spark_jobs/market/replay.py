@@ -1,8 +1,8 @@
-"""Two policies played to the same people with the same luck, beside chance and beside the order of the truth.
+"""Two policies of lists, or of hints, to the same people with the same luck, beside chance and the order of the truth.
 
-Everybody asks for a list once a day until they leave. A draw belongs to person, visit and item (`draws`), so two
-policies that show the same meet the same reactions, and a difference is theirs (common random numbers, Glasserman and
-Yao 1992).
+Everybody asks for a list once a day until they leave. Where hints are played, everybody sees them first, and who
+follows none goes on as ever. A draw belongs to person, visit and item or words (`draws`), so two policies that show the
+same meet the same reactions, and a difference is theirs (common random numbers, Glasserman and Yao 1992).
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pyspark.sql import SparkSession
 from common.bootstrap import Interval, interval
 from common.formulas import Formula, Mean, Ratio
 from spark_jobs.market.draws import Floats
+from spark_jobs.market.hints import HintOracle
 from spark_jobs.market.parameters import Parameters
 from spark_jobs.market.people import People
 from spark_jobs.market.policies import AtRandom, Oracle, Policy
@@ -80,19 +81,33 @@ class Played:
 def replay(spark: SparkSession, world: World, people: People, tables: Sequence[PolicyTable]) -> Played:
     """Play the tables, which have lists for the same users, chance and the oracle to `people`: theirs, in the order of
     `Tabled.numbers`."""
-    world = replace(world, daily=True, parameters=everybody_reads(world.parameters))
-    listed = [table.policy() for table in tables]
-    chance = AtRandom(len(world.shop.item_ids), world.parameters.logging.length, world.draws)
-    policies: dict[str, Policy] = {policy.version: policy for policy in listed}
-    policies |= {RANDOM: chance, ORACLE: Oracle(world.shop, world.parameters.utility, listed)}
+    listed, hints = [table.policy() for table in tables], tables[0].thing == "query"
+    parameters = everybody_sees_hints(world.parameters) if hints else everybody_reads(world.parameters)
+    world = replace(world, daily=True, parameters=parameters)
+    policies = {policy.version: policy for policy in (*listed, *_beside(world, listed, hints=hints))}
     users = [str(number) for number in people.number]
-    return Played(users, dict(zip(policies, _played(spark, world, people, list(policies.values())), strict=True)))
+    counted = _played(spark, world, people, list(policies.values()), hints=hints)
+    return Played(users, dict(zip(policies, counted, strict=True)))
+
+
+def _beside(world: World, listed: Sequence[Policy], *, hints: bool) -> tuple[Policy, Policy]:
+    """Chance, and the order of the truth."""
+    if hints:
+        chance = AtRandom(len(world.queries), world.parameters.hinting.length, world.draws)
+        return chance, HintOracle(world.search_box, listed)
+    chance = AtRandom(len(world.shop.item_ids), world.parameters.logging.length, world.draws)
+    return chance, Oracle(world.shop, world.parameters.utility, listed)
 
 
 def everybody_reads(parameters: Parameters) -> Parameters:
     """Nobody searches for themselves or follows a hint: what they found would be no list of a policy's."""
     reads = replace(parameters.choices, directly=0.0)
     return replace(parameters, choices=reads, hints=replace(parameters.hints, share=0.0))
+
+
+def everybody_sees_hints(parameters: Parameters) -> Parameters:
+    """At each visit."""
+    return replace(parameters, hints=replace(parameters.hints, share=1.0))
 
 
 def people_of(world: World, users: Sequence[str], taken: pd.DataFrame) -> People:
@@ -120,24 +135,30 @@ def told(played: Played, a: str, b: str, seed: int) -> list[str]:
     return lines
 
 
-def play(world: World, people: People, policy: Policy) -> Floats:
-    """What each person did with the lists of the policy: [U, counted]."""
+def play(world: World, people: People, policy: Policy, *, hints: bool = False) -> Floats:
+    """What each person did with the lists of the policy, or with its `hints` and beside them: [U, counted]."""
     found = np.zeros((len(people), len(_COUNTED)))
     order = np.argsort(people.number)
-    for visit in world.visits(people, policy):
-        found[order[np.searchsorted(people.number, visit.number, sorter=order)]] += _of_a_visit(world, visit)
+    visits = world.visits(people, world.logging, policy) if hints else world.visits(people, policy)
+    for visit in visits:
+        rows = order[np.searchsorted(people.number, visit.number, sorter=order)]
+        found[rows] += _of_a_visit(world, visit, hints=hints)
     return found
 
 
-def _of_a_visit(world: World, visit: Visit) -> Floats:
-    done = visit.done
-    best = np.max(np.where(done.looked, visit.worth, -np.inf), axis=1, initial=-np.inf)
+def _of_a_visit(world: World, visit: Visit, *, hints: bool) -> Floats:
+    """Clicks and satisfaction are of what is played; what is bought, and who leaves, of the whole visit."""
+    done, own = visit.done, world.parameters
+    read, worth, click = (
+        (visit.hints, visit.hints.worth, own.hints.click) if hints else (done, visit.worth, own.choices.click)
+    )
+    best = np.max(np.where(read.looked, worth, -np.inf), axis=1, initial=-np.inf)
     # The chance to click on the best that was looked at: 0 where there was nothing to look at.
-    satisfied = 1.0 / (1.0 + np.exp(world.parameters.choices.click - best))
+    satisfied = 1.0 / (1.0 + np.exp(click - best))
     bids = np.where(done.clicked, world.shop.bids[visit.items.clip(0)], 0.0)
     columns = (
         np.ones(len(visit.number)),
-        done.clicked.sum(axis=1),
+        read.clicked.sum(axis=1),
         done.bought.sum(axis=1),
         np.where(done.bought, visit.prices, 0.0).sum(axis=1),
         bids.sum(axis=1),
@@ -147,10 +168,10 @@ def _of_a_visit(world: World, visit: Visit) -> Floats:
     return np.stack([np.asarray(column, dtype=np.float64) for column in columns], axis=1)
 
 
-def _played(spark: SparkSession, world: World, people: People, policies: Sequence[Policy]) -> list[Floats]:
+def _played(spark: SparkSession, world: World, people: People, policies: Sequence[Policy], hints: bool) -> list[Floats]:
     """What everybody did under each policy, [U, counted] each: blocks of people, in parallel."""
     starts = range(0, len(people), _BLOCK)
-    known = spark.sparkContext.broadcast((world, people, policies, _BLOCK))
+    known = spark.sparkContext.broadcast((world, people, policies, hints, _BLOCK))
     tasks = spark.range(0, len(starts) * len(policies), 1, len(starts) * len(policies))
     try:
         rows = tasks.mapInArrow(lambda batches: _blocks(batches, *known.value), "task long, counted binary").collect()
@@ -164,12 +185,12 @@ def _played(spark: SparkSession, world: World, people: People, policies: Sequenc
 
 
 def _blocks(
-    batches: Iterable[pa.RecordBatch], world: World, people: People, policies: Sequence[Policy], size: int
+    batches: Iterable[pa.RecordBatch], world: World, people: People, policies: Sequence[Policy], hints: bool, size: int
 ) -> Iterator[pa.RecordBatch]:
     blocks = -(-len(people) // size)
     for batch in batches:
         for task in batch["id"].to_pylist():
             policy, start = policies[task // blocks], task % blocks * size
             own = people.chosen(np.arange(start, min(start + size, len(people))))
-            counted = play(world, own, policy)
+            counted = play(world, own, policy, hints=hints)
             yield pa.record_batch({"task": pa.array([task], pa.int64()), "counted": [counted.tobytes()]})

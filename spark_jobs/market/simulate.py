@@ -115,7 +115,7 @@ def simulate(
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
         known.destroy()
-    return Simulated(people, rows, world.queries.real)
+    return Simulated(people, rows, int(world.queries.real.sum()))
 
 
 def _words(world: World) -> dict[str, pa.Array]:

@@ -68,7 +68,7 @@ class Space:
         pairs = []
         for start in range(0, len(asked), _AT_ONCE):
             held = (weights[start : start + _AT_ONCE] @ there).tocoo()
-            kept = held.data >= least * total[start + held.row] - 1e-9
+            kept = held.data >= least * total[start + held.row] * (1.0 - 1e-9)
             pairs.append((start + held.row[kept], held.col[kept]))
         query, text = (np.concatenate(one).astype(np.int64) for one in zip(*pairs, strict=True))
         order = np.lexsort((text, query))

@@ -36,6 +36,7 @@ def tell_people(log: Log, world: World, people: People) -> None:
         user_id=people.number,
         start_time=np.full(len(people), world.horizon.start),
         visits=people.sessions,
+        newcomer=people.newcomer,
         patience=people.patience,
         habit=people.habit,
         budget=people.budget,

@@ -35,6 +35,7 @@ SCHEMA = pa.schema(
         *((name, pa.string()) for name in ("verdict", "parameters_hash")),
     ]
 )
+_TAKES = ["user_id", "item_id", "event_time"]
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,7 @@ def read_takes(folder: Path, kind: Kind) -> Takes:
             do="Make one: `python -m spark_jobs market simulate --folder FOLDER`.",
         )
     own = [("event_type", "==", kind.event)]
-    parts = [pq.read_table(file, columns=["user_id", "item_id", "event_time"], filters=own) for file in files]
+    parts = [pq.read_table(file, columns=_TAKES, filters=own) for file in files]
     return Takes.of(pa.concat_tables(parts).to_pandas(), kind.least)
 
 
@@ -126,11 +127,11 @@ def lived_takes(world: World, people: int, kind: Kind) -> pd.DataFrame:
     """What so many people of a market took: user_id, item_id and event_time, uncut."""
     parts = []
     for start in range(0, people, BLOCK):
-        events = pa.Table.from_batches(logged(world, np.arange(start, min(people, start + BLOCK))).events)
-        parts.append(events.filter(pc.equal(events["event_type"], kind.event)).select(["user", "item", "time"]))
+        log = logged(world, np.arange(start, min(people, start + BLOCK)))
+        events = pa.Table.from_batches(log.batches["events"])
+        parts.append(events.filter(pc.equal(events["event_type"], kind.event)).select(_TAKES))
     found = pa.concat_tables(parts).to_pandas()
-    times = pd.to_datetime(found["time"], unit="us", utc=True)
-    return pd.DataFrame({"user_id": found["user"], "item_id": found["item"], "event_time": times})
+    return found.assign(event_time=pd.to_datetime(found["event_time"], unit="us", utc=True))
 
 
 def logs_of(kind: str) -> dict[str, RealLog]:

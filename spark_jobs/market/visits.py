@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import count
@@ -24,6 +24,7 @@ from spark_jobs.market.shop import Shop
 _CLICKS = 3  # the shop looks at so many last ones of each person
 _SEARCHES = 3  # and at so many searches
 DAY, SECOND = 86_400_000_000, 1_000_000  # microseconds
+_LASTS = 1.0 / 24.0  # days: a visit is over before the next one begins
 VISITS = 1 << 20
 """More than any person makes: the request at a visit has the number person * VISITS + visit."""
 
@@ -86,7 +87,8 @@ class Visit:
 @dataclass(frozen=True)
 class World:
     """Everything that does not change. `daily`: everybody comes once a day, and not as often as they like. `desk`: whom
-    they may ask."""
+    they may ask. `hints`: texts that policies show, each once, whether anything answers them or not: the first queries.
+    """
 
     shop: Shop
     parameters: Parameters
@@ -94,6 +96,7 @@ class World:
     horizon: Horizon
     daily: bool = False
     desk: Desk | None = None
+    hints: Sequence[str] = ()
 
     @property
     def logging(self) -> Logging:
@@ -102,8 +105,13 @@ class World:
 
     @cached_property
     def queries(self) -> Queries:
-        """What people search for."""
-        return Queries.of(self.shop, self.parameters)
+        """What people search for, and what they are shown."""
+        return Queries.of(self.shop, self.parameters, self.hints)
+
+    @property
+    def search_box(self) -> SearchBox:
+        """Where hints stand."""
+        return SearchBox(self.shop, self.queries, self.parameters, self.draws)
 
     @property
     def hinting(self) -> Logging:
@@ -135,7 +143,7 @@ class World:
                 break
             yield _Visiting(self, policy, hinting, people.chosen(rows), state, rows, session).happens()
             luck = 1.0 if self.daily else self.draws.exponential("gap", number[rows], session)
-            state.time[rows] += gap[rows] * luck
+            state.time[rows] += gap[rows] * luck if self.daily else np.maximum(gap[rows] * luck, _LASTS)
 
     def _coming(self, people: People) -> tuple[Floats, Floats]:
         """In days: when each comes first, and the mean time from one visit to the next."""
@@ -208,9 +216,8 @@ class _Visiting:
         day, clicked, wish = request.day[rows], request.clicked[rows], request.wish[rows]
         searched, hinted, tired = state.searched[self.rows[rows]], state.hinted[self.rows[rows]], state.tired
         asked = Request(self.people.chosen(rows), self.session, day, clicked, searched, hinted, wish)
-        box = SearchBox(self.world.shop, self.world.queries, own, draws)
         policy = self.world.hinting if self.hinting is None else self.hinting
-        return box.hints(policy, asked, tired[self.rows[rows]], rows)
+        return self.world.search_box.hints(policy, asked, tired[self.rows[rows]], rows)
 
     def _searched(self, request: Request, hinted: Hints) -> tuple[Ints, Mask]:
         """What each searches for, -1: nothing, and who searches: who follows a hint, and who types what they wish."""

@@ -17,6 +17,7 @@ from common.truth import is_truth
 from infra.errors import DataError
 from infra.lake import Lake
 from spark_jobs.market import simulate as simulation
+from spark_jobs.market.known import queries
 from spark_jobs.market.shop import Shop
 from spark_jobs.market.simulate import Order, simulate
 from spark_jobs.market.written import LOGS
@@ -123,6 +124,7 @@ def test_a_list_of_impossible_chances_is_refused_row_by_row(new_shop: Landing) -
 
 
 def test_impossible_hints_and_searches_are_refused_row_by_row(new_shop: Landing) -> None:
+    assert queries(Lake(new_shop.profile)) == []
     day = "2026-01-01T10:00:00Z"
     hint = {
         "request_id": "r", "user_id": "u1", "exposure_time": day, "position": "1", "query": "red pen",
@@ -145,9 +147,12 @@ def test_impossible_hints_and_searches_are_refused_row_by_row(new_shop: Landing)
         rows = [{**good, "request_id": f"r{n}"} for n in range(100)]
         odd = [{**good, "request_id": f"odd{n}", **change} for n, (_, change) in enumerate(bad)]
         new_shop.put(f"{table}/day.csv", [*rows, *odd])
-    for table, bad in (("items", []), ("hint_exposures", bad_hints), ("searches", bad_searches)):
+    asked = [{"query": "red pen"}, {"query": "red pen", "source": "esci"}, {"query": "ink"}]
+    new_shop.put("queries/all.csv", asked)
+    for table, bad in (("items", []), ("queries", []), ("hint_exposures", bad_hints), ("searches", bad_searches)):
         assert new_shop.ingest(table).exit_code == 0
         assert Counter(new_shop.refused(table).values()) == Counter(rule for rule, _ in bad)
+    assert queries(Lake(new_shop.profile)) == ["ink", "red pen"]
 
 
 def test_a_folder_in_use_and_a_full_disk_are_refused_before_any_work(spark: SparkSession, tmp_path: Path) -> None:

@@ -114,7 +114,7 @@ def test_policies_and_people_go_by_the_day() -> None:
     assert loved[0].tolist() == np.argsort(-shop.appeal, kind="stable")[:24].tolist()
     assert loved[1].tolist() == np.argsort(-shop.appeal_on(np.array(30)), kind="stable")[:24].tolist()
     both = np.tile(np.arange(120), (2, 1))
-    worth = people.utility(shop, request.day, request.wish, both, both < 0, market.parameters.utility)
+    worth = people.utility(shop, request.day, request.wish, both, np.zeros_like(both), market.parameters.utility)
     assert np.corrcoef(worth[1] - worth[0], shop.later - shop.appeal)[0, 1] == pytest.approx(1.0)
     scores = market.logging.scores(request, both)
     assert not np.array_equal(scores[0], scores[1])

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from infra.errors import DataError
-from spark_jobs.market.policy_tables import PolicyTable, numbers, read_rows, require_same_users
+from spark_jobs.market.policy_tables import PolicyTable, numbers, read_rows, require_same_users, same_thing
 
 ITEMS = ["i1", "i2", "i3"]
 
@@ -23,6 +23,8 @@ def table(*rows: tuple[Any, ...], **columns: Any) -> pd.DataFrame:
 
 
 GOOD = table(("u2", "i3", 1), ("u1", "i2", 2), ("u1", "i1", 1))
+
+HINTS = GOOD.rename(columns={"item_id": "query"}).assign(query=["red pen", "red pen", "ink 🖋"])
 
 
 def test_lists_are_read_by_user_and_rank() -> None:
@@ -44,6 +46,10 @@ def test_chances_are_kept_as_logarithms() -> None:
     ("rows", "words"),
     [
         (GOOD.drop(columns="rank"), ["lacks columns", "rank"]),
+        (GOOD.assign(query="pen"), ["has too many", "both item_id and query"]),
+        (GOOD.drop(columns=["item_id", "user_id"]), ["no item_id (or query) and no user_id"]),
+        (HINTS.assign(query=["pen", None, "ink"]), ["cannot be played", "1 rows name no user, rank or query"]),
+        (HINTS.assign(query="pen"), ["more than one list", "one query twice", "u1"]),
         (GOOD.iloc[:0], ["cannot be played", "no rows"]),
         (GOOD.assign(item_id=[None, "i2", "i1"]), ["cannot be played", "1 rows name no user"]),
         (table(("u1", "i9", 1)), ["does not have", "1 items", "i9"]),
@@ -68,6 +74,23 @@ def test_a_file_that_is_missing_or_no_parquet_is_refused(tmp_path: Path) -> None
     (tmp_path / "bad.parquet").write_text("user_id,item_id")
     with pytest.raises(DataError, match="cannot be read"):
         read_rows(tmp_path / "bad.parquet")
+
+
+def test_hints_are_read_by_their_words(tmp_path: Path) -> None:
+    HINTS.assign(query=[" red pen", "red pen ", "ink 🖋"]).to_parquet(tmp_path / "hints.parquet")
+    rows = read_rows(tmp_path / "hints.parquet")
+    read = PolicyTable.of(rows, ["ink 🖋", "red pen"], "x")
+    assert read.thing == "query" and read.items.tolist() == [[0, 1], [1, -1]]
+    assert same_thing([rows, rows], "x") == "query" and same_thing([GOOD, GOOD], "x") == "item_id"
+    HINTS.assign(query="  ").to_parquet(tmp_path / "blank.parquet")
+    with pytest.raises(DataError, match="3 rows name no"):
+        PolicyTable.of(read_rows(tmp_path / "blank.parquet"), [], "x")
+
+
+def test_items_and_hints_are_not_compared() -> None:
+    with pytest.raises(DataError, match="cannot be compared") as refused:
+        same_thing([GOOD, HINTS], "a.parquet and b.parquet")
+    assert "a.parquet and b.parquet" in str(refused.value)
 
 
 def test_two_policies_for_other_users_are_refused() -> None:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from infra.errors import DataError
+from spark_jobs.market.__main__ import main
 from spark_jobs.market.draws import Draws
-from spark_jobs.market.queries import Queries
+from spark_jobs.market.queries import Queries, asked_in
 from spark_jobs.market.shop import Shop
 from spark_jobs.market.space import Space
 from tests.unit.spark_jobs.market.kit import items, parameters, tables, world
@@ -20,6 +25,10 @@ ASKED = ("desk lamp", "pen model3", "pen size1", "lampe de bureau", "stylo", "pe
 def queries(asked: tuple[str, ...] = (), frame: pd.DataFrame | None = None) -> tuple[Shop, Queries]:
     market = world(frame, asked=asked)
     return market.shop, market.queries
+
+
+def real(found: Queries) -> list[str]:
+    return [text for text, one in zip(found.texts, found.real, strict=True) if one]
 
 
 def test_a_text_answers_what_it_holds_most_of() -> None:
@@ -38,9 +47,9 @@ def test_a_text_answers_what_it_holds_most_of() -> None:
 
 def test_only_what_something_answers_is_asked() -> None:
     shop, found = queries(ASKED)
-    assert found.texts[: found.real] == ["pen model3", "pen size1"]  # no desk is a lamp, and who knows what a stylo is
+    assert real(found) == ["pen model3", "pen size1"]  # no desk is a lamp, and who knows what a stylo is
     assert len(set(found.texts)) == len(found) == len(found.vectors) == len(found.items)
-    for number in range(found.real):
+    for number in np.flatnonzero(found.real):
         words = set(found.texts[number].split())
         answers = [item for item in range(120) if words <= set(shop.space.words(shop.texts[item]))]
         assert set(found.items[number][: len(answers)]) <= set(answers) and answers
@@ -53,7 +62,7 @@ def test_the_order_of_what_was_asked_and_repeats_are_no_matter() -> None:
 
 def test_own_wordings_are_words_of_the_thing_in_their_order() -> None:
     shop, found = queries()
-    assert found.real == 0
+    assert not found.real.any()
     for item in range(120):
         own = [found.texts[number] for number in found.near[item] if number >= 0]
         words = list(dict.fromkeys(shop.space.words(shop.texts[item])))
@@ -66,7 +75,7 @@ def test_own_wordings_are_words_of_the_thing_in_their_order() -> None:
 def test_things_without_words_are_asked_for_by_their_ids() -> None:
     nothing = dict.fromkeys(["title", "brand", "category"], pd.Series([None] * 120, dtype=object))
     shop, found = queries(ASKED, items(**nothing))
-    assert list(found.texts) == list(shop.item_ids) and found.real == 0
+    assert list(found.texts) == list(shop.item_ids) and not found.real.any()
     searches = tables(world(items(**nothing)), 60)["searches"]
     assert len(searches) and set(searches["query"]) <= set(range(120))
 
@@ -74,7 +83,7 @@ def test_things_without_words_are_asked_for_by_their_ids() -> None:
 @given(st.lists(st.text("penik модель-🖊 123", max_size=20), max_size=6))
 def test_any_texts_can_be_asked(asked: list[str]) -> None:
     _, found = queries(tuple(asked), items(12))
-    assert set(found.texts[: found.real]) <= set(asked) and np.isfinite(found.counted).all()
+    assert set(real(found)) <= set(asked) and np.isfinite(found.counted).all()
     assert (found.near[:, 0] >= 0).all()
 
 
@@ -86,9 +95,8 @@ def test_what_is_typed_is_near_to_the_wish_whoever_else_types() -> None:
     near = np.einsum("nd,nd->n", shop.vectors[wish], found.vectors[typed])
     chance = np.einsum("nd,nd->n", shop.vectors[wish], found.vectors[Draws(1).choice(np.ones(len(found)), "x", person)])
     assert near.mean() > chance.mean() + 0.3
-    pens = np.isin(wish, found.items[: found.real][:, :3])
-    real = typed < found.real
-    assert 0.2 < real[pens].mean() < 1.0 and real[~pens].mean() < real[pens].mean()
+    pens, asked = np.isin(wish, found.items[found.real][:, :3]), found.real[typed]
+    assert 0.2 < asked[pens].mean() < 1.0 and asked[~pens].mean() < asked[pens].mean()
 
 
 def test_what_is_asked_more_is_counted_more() -> None:
@@ -98,3 +106,42 @@ def test_what_is_asked_more_is_counted_more() -> None:
     typed = found.typed(Draws(3).choice(wishes, "wish", person), person, 0, Draws(7))
     asked = np.bincount(typed, minlength=len(found)) * len(found) / len(person)
     assert np.corrcoef(np.log1p(asked), found.counted)[0, 1] > 0.98
+
+
+def test_what_is_only_shown_is_a_query_of_its_own_that_nobody_asks() -> None:
+    """The first ones, in the order given: one with a word of the catalogue, one without, one that is real, too."""
+    market = world(asked=ASKED)
+    shown = ("canon pen of tomorrow", "stylo 🖊", "pen size1", "x" * 10_000)
+    beside = replace(market, hints=shown).queries
+    assert tuple(beside.texts[:4]) == shown and beside.real[:4].tolist() == [False, False, True, False]
+    assert sorted(real(beside)) == real(market.queries)
+    assert {beside.texts[number] for number in np.unique(beside.near[beside.near >= 0])} == {
+        market.queries.texts[number] for number in np.unique(market.queries.near[market.queries.near >= 0])
+    }
+    pens = [item for item in range(120) if item % 6 == 0]
+    assert set(beside.items[0][:3]) <= set(pens) and (beside.items[[1, 3]] == -1).all()
+    # What nobody knows weighs: the words of the first one are mostly not of this catalogue.
+    assert 0 < np.linalg.norm(beside.vectors[0]) < 0.6 and np.linalg.norm(beside.vectors[2]) == pytest.approx(1.0)
+    assert np.linalg.norm(beside.vectors[1]) == 0
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [(None, "table of queries cannot be read"), ({"text": ["pen"]}, "table of queries lacks columns")],
+)
+def test_a_file_that_holds_no_queries_is_refused_before_any_work(
+    rows: dict[str, list[str]] | None, words: str, tmp_path: Path
+) -> None:
+    items(12).to_parquet(tmp_path / "items.parquet")
+    if rows is not None:
+        pd.DataFrame(rows).to_parquet(tmp_path / "queries.parquet")
+    given = ["--items", str(tmp_path / "items.parquet"), "--queries", str(tmp_path / "queries.parquet")]
+    with pytest.raises(DataError, match=words):
+        main(["simulate", "--folder", str(tmp_path / "log"), *given])
+    assert not (tmp_path / "log").exists()
+
+
+def test_people_are_told_in_which_words_a_market_searches() -> None:
+    assert asked_in(0, 0) == "People search in the words of what they wish alone: there are no real queries."
+    assert "no item answers any of the 4,479 real" in asked_in(4_479, 0)
+    assert "104 of 4,479 real queries; the others are never asked" in asked_in(4_479, 104)

@@ -10,15 +10,16 @@ import pandas as pd
 import pytest
 
 from common.bootstrap import Interval
+from spark_jobs.market.hints import HintOracle
 from spark_jobs.market.people import People
 from spark_jobs.market.policies import AtRandom, Oracle, Policy, Request, Tabled, ordered
 from spark_jobs.market.policy_tables import numbers
-from spark_jobs.market.replay import Level, Played, people_of, play, told
+from spark_jobs.market.replay import Level, Played, everybody_sees_hints, people_of, play, told
 from spark_jobs.market.visits import World
-from tests.unit.spark_jobs.market.kit import items, world
+from tests.unit.spark_jobs.market.kit import items, parameters, world
 
 LENGTH = 10
-CLICKS, LEFT = 1, 6
+CLICKS, PURCHASES, LEFT = 1, 2, 6
 
 
 def daily(**changes: Any) -> World:
@@ -84,8 +85,8 @@ def test_the_oracle_puts_first_what_is_worth_most() -> None:
     oracle = Oracle(market.shop, market.parameters.utility, ())
     candidates = oracle.candidates(request)
     scores = oracle.scores(request, candidates)
-    again = np.zeros(candidates.shape, dtype=bool)
-    worth = people.utility(market.shop, request.wish, candidates, again, market.parameters.utility)
+    never = np.zeros(candidates.shape, dtype=np.int64)
+    worth = people.utility(market.shop, request.day, request.wish, candidates, never, market.parameters.utility)
     order = np.argsort(-scores, axis=1)
     assert (np.diff(np.take_along_axis(worth, order, axis=1), axis=1) <= 1e-12).all()
 
@@ -142,3 +143,44 @@ def test_a_shop_of_hardly_any_items_can_be_played(count: int) -> None:
     people = market.people(np.arange(20))
     oracle = Oracle(market.shop, market.parameters.utility, (AtRandom(count, LENGTH, market.draws),))
     assert play(market, people, oracle).shape == (20, 7)
+
+
+def test_hints_are_played_as_lists_are() -> None:
+    """What people wish for is followed more than what others wish for, and the truth's own order most."""
+    shown = ("pen model3", "lamp model4 made of glass", "nothing of this shop")
+    market = replace(world(people__tastes=1), daily=True, hints=shown)
+    market = replace(market, parameters=everybody_sees_hints(market.parameters))
+    people = market.people(np.arange(400))
+    near = market.queries.near[people.tastes[:, 0]][:, :1]
+    chance = AtRandom(len(market.queries), 3, market.draws)
+    wished, others, strange = (
+        lists(people, near),
+        lists(people, np.roll(near, 1, axis=0)),
+        everybody(people, np.array([2])),
+    )
+    oracle = HintOracle(market.search_box, (wished, others))
+    policies: dict[str, Policy] = {
+        "wished": wished,
+        "others": others,
+        "strange": strange,
+        "random": chance,
+        "oracle": oracle,
+    }
+    found = {name: play(market, people, policy, hints=True) for name, policy in policies.items()}
+    clicks = {name: counted[:, CLICKS].sum() / counted[:, 0].sum() for name, counted in found.items()}
+    assert clicks["oracle"] > clicks["wished"] > clicks["others"] > 0 < clicks["random"] < clicks["oracle"]
+    assert clicks["strange"] < clicks["wished"]
+    assert np.array_equal(found["wished"], play(market, people, wished, hints=True))
+    assert np.array_equal(found["wished"][7:8], play(market, people.chosen(np.array([7])), wished, hints=True))
+
+
+def test_who_follows_no_hint_buys_as_without_any() -> None:
+    market = replace(world(hints__click=100.0, hints__share=1.0), daily=True)
+    people = market.people(np.arange(60))
+    policy = AtRandom(len(market.queries), 3, market.draws)
+    hinted = play(market, people, policy, hints=True)
+    plain = play(replace(market, parameters=parameters(hints__share=0.0)), people, market.logging)
+    assert hinted[:, CLICKS].sum() == 0 < hinted[:, PURCHASES].sum()
+    assert np.array_equal(hinted[:, PURCHASES:5], plain[:, PURCHASES:5]) and np.array_equal(
+        hinted[:, LEFT], plain[:, LEFT]
+    )

@@ -157,7 +157,7 @@ def test_a_setting_changes_what_it_names_and_the_hash() -> None:
     plain, grocer = Parameters.read(), Parameters.read(setting="grocer")
     assert plain.hash != grocer.hash != Parameters.read(setting="reviews").hash
     assert grocer.bids == plain.bids and grocer.people.tastes != plain.people.tastes
-    assert grocer.people.habit_spread == plain.people.habit_spread
+    assert grocer.people.new_wish == plain.people.new_wish
     with pytest.raises(DataError, match="no setting 'bazaar'") as refused:
         Parameters.read(setting="bazaar")
     assert "reviews, grocer" in str(refused.value)

@@ -110,7 +110,7 @@ def test_people_click_what_they_prefer(logs: tuple[pd.DataFrame, pd.DataFrame]) 
                 np.zeros(len(users), dtype=np.int64),
                 np.full(len(users), taste),
                 found[:, None],
-                np.zeros((len(users), 1), dtype=bool),
+                np.zeros((len(users), 1), dtype=np.int64),
                 market.parameters.utility,
             )[:, 0]
             for taste in range(market.parameters.people.tastes)
