@@ -44,7 +44,8 @@ __all__ = ["DAILY_CHAIN", "chain"]
 
 PROFILE = load_profile()
 
-PLAYED, REPLAY = "recommendations", "market_replay"  # lists, and what they would do in the market
+# Lists, what they would do in the market, and how like real logs that one is.
+PLAYED, REPLAY, VALIDITY = "recommendations", "market_replay", "market_validity"
 
 _SPAN = "days(partition_key, params, triggering_asset_events)"
 LAST_DAY = ("--partition", f"{{{{ {_SPAN}.last }}}}")

@@ -1,4 +1,4 @@
-"""### Market: the night's lists, champion against challenger, played to simulated people
+"""### Market: the night's lists, played to simulated people, and how like real logs these people are
 
 **Healthy when** a run is green for every night that has lists.
 
@@ -6,14 +6,14 @@
 
 1. *The two policies do not serve the same users*: a job of the night stopped half way; rerun `nightly_recommend`.
 2. *A policy shows items that the shop does not have*: the catalogue was replaced after the lists were made.
-3. A Spark error about memory: play to fewer people (`CONFIG` of `spark_jobs/market_replay.py`).
+3. A Spark error about memory: play to fewer people (`CONFIG` of `spark_jobs/market_replay.py`, `market_validity.py`).
 
 **Rerun**: clear the failed task, or trigger with the same partition key. The same lists have the same figures.
 
 **Owner**: ml-engineering.
 """
 
-from dags.builder import DAILY_CHAIN, LAST_DAY, PLAYED, REPLAY, after, asset, heavy, lists_of_jobs, new_dag
+from dags.builder import DAILY_CHAIN, LAST_DAY, PLAYED, REPLAY, VALIDITY, after, asset, heavy, lists_of_jobs, new_dag
 
 if PLAYED in lists_of_jobs():  # else there is nothing to play
     with new_dag(
@@ -25,4 +25,5 @@ if PLAYED in lists_of_jobs():  # else there is nothing to play
         deadline_minutes=120,
     ):
         # A run of many days has lists for its last one alone.
-        heavy("replay", "spark_jobs", REPLAY, *LAST_DAY, minutes=60, outlets=[asset(REPLAY)])
+        tables = (REPLAY, VALIDITY)
+        heavy("replay", "spark_jobs", *tables, *LAST_DAY, minutes=60, outlets=[asset(table) for table in tables])

@@ -15,6 +15,9 @@ PROMOTION = """### Promote {model}: a person says whether the challenger becomes
 2. `approve` waits: that is its job. Answer under *Required Actions*; after a day without an answer it is a rejection.
 3. `decide` red: the registry refused and says why (for instance because the champion has changed meanwhile).
 
+A gate may ask the simulated market too. A challenger has no lists before it stands, so the question says `not played
+yet`, and these rules are held again when the answer comes.
+
 **Rerun**: clear `gate_report` to check the present challenger again. Decisions are appended, never changed.
 
 **Owner**: ml-engineering.

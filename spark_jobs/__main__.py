@@ -7,7 +7,8 @@ Under `spark-submit`, from the checkout (the driver's memory and Java options ar
 Landed tables (items, events, and the others of `landing/tables.py`) follow the files of the landing folder; for them a
 range is optional. `landed` stands for all of them, `built` for all that is built of them, each in its order.
 `python -m spark_jobs leakage --table next_item_samples` audits a whole sample table; 65 where it leaks.
-`market_replay` plays the night's lists in the simulated market; `python -m spark_jobs market --help`: more of that.
+`market_replay` plays the night's lists in the simulated market, `market_validity` says how like real logs that is;
+`python -m spark_jobs market --help`: more of that.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ def main() -> int:
     if sys.argv[1:2] == ["market"]:
         return market(sys.argv[2:])
     parser = argparse.ArgumentParser(prog="python -m spark_jobs", description=__doc__)
-    names = (*_GROUPS, *LANDED, *BUILT, "market_replay", "leakage")
+    names = (*_GROUPS, *LANDED, *BUILT, "market_replay", "market_validity", "leakage")
     parser.add_argument("jobs", nargs="+", choices=names, metavar="job", help=", ".join(names))
     add_range(parser, required=False)
     parser.add_argument(

@@ -9,14 +9,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
 from typing import Any
 
-import pandas as pd
 from pyspark.sql import DataFrame, Row, SparkSession
 from pyspark.sql import functions as F
 
 from infra.contracts import load_contract, spark_ddl
 from spark_jobs.engine.job import Input, Job
 from spark_jobs.market.draws import Draws
-from spark_jobs.market.known import COLUMNS, of_their_shop, taken
+from spark_jobs.market.known import delivered, taken
 from spark_jobs.market.parameters import Parameters
 from spark_jobs.market.policy_tables import PolicyTable, require_same_users
 from spark_jobs.market.replay import METRICS, people_of, replay
@@ -41,7 +40,7 @@ def _of_a_night(
     lists = frames["recommendations"].where(F.col("run_date") == night).toPandas()
     if lists.empty:
         return
-    items = _catalogue(frames["items"], night, lists)
+    items = delivered(frames["items"], night, set(lists["item_id"]))
     if len(items) == 1 and set(lists["item_id"]) == set(items["item_id"]):
         return  # a shop of one thing has lists, and no choice to play
     ids = sorted(items["item_id"])
@@ -53,7 +52,7 @@ def _of_a_night(
     parameters, seed = Parameters.read(), config["seed"]
     world = World(Shop.of(items, parameters, seed), parameters, Draws(seed), Horizon(0, config["days"]))
     known = frames["events"].where(F.col("event_date") <= night)
-    people = people_of(world, tables[0].users, taken(known, tables[0].users))
+    people = people_of(world, tables[0].users, taken(known, tables[0].users, parameters.people.remembers))
     played = replay(spark, world, people, tables)
     against = tables[0].version
     for ((role, _), _), table in zip(made, tables, strict=True):
@@ -78,14 +77,6 @@ def _of_a_night(
                 parameters_hash=config["parameters"],
                 seed=seed,
             )
-
-
-def _catalogue(items: DataFrame, night: date, lists: pd.DataFrame) -> pd.DataFrame:
-    """Of the shop that the lists are of, as of the night: its newest delivery."""
-    known = items.where(F.col("snapshot_date") <= night)
-    newest = known.agg(F.max("snapshot_date")).head()[0]
-    day = known.where(F.col("snapshot_date") == newest).select(*COLUMNS).toPandas()
-    return of_their_shop(day, set(lists["item_id"]))
 
 
 JOB = Job(

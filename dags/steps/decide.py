@@ -33,7 +33,7 @@ def main() -> int:
 
 
 def decide(model: str, version: str, answer: str, form: dict[str, Any], who: str) -> str:
-    """Promote or reject; returns one sentence."""
+    """Promote or reject; returns what was decided, and what the simulated market said where it was asked."""
     from registry import decisions
     from registry.promotions import GateNotPassed
 
@@ -42,7 +42,8 @@ def decide(model: str, version: str, answer: str, form: dict[str, Any], who: str
         try:
             override = bool(form.get("override"))
             made = decisions.promote(profile, model, version, who=who, override=override, reason=reason)
-            return f"{model}: version {made.to_version} is champion (before: {made.from_version or 'none'})"
+            said = f"{model}: version {made.to_version} is champion (before: {made.from_version or 'none'})"
+            return "\n".join([said, *([made.report.market_sentence] if made.report and made.report.market else [])])
         except GateNotPassed as refusal:
             reason = f"approved, but refused: {refusal.why}"
     made = decisions.reject(profile, model, version, who=who, reason=reason or "rejected without a reason")

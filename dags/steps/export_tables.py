@@ -6,7 +6,6 @@ and the ledger of promotions, and publishes tables. Repeating it changes only wh
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -142,7 +141,6 @@ def promotion_rows(profile: Profile) -> Iterator[Row]:
     from registry.promotions import Promotions
 
     for made in Promotions(profile).history():
-        gate = json.loads(made.gate_report_json) if made.gate_report_json else {}
         yield {
             "decided_date": made.at.astimezone(UTC).date(),
             "decision_id": made.id,
@@ -154,7 +152,8 @@ def promotion_rows(profile: Profile) -> Iterator[Row]:
             "decision": made.decision,
             "override": made.override,
             "reason": made.reason,
-            "gate_passed": gate.get("passed"),
+            "gate_passed": made.report.passed if made.report else None,
+            "market": made.report.market if made.report else None,
         }
 
 

@@ -16,8 +16,10 @@ from infra.errors import EXIT_DATA, PlumblineError, exit_with_reason
 from infra.profile import load_profile
 from registry import airflow_events, decisions, gate_file, store
 from registry.card import show
-from registry.gate_report import GateReport, number
+from registry.gate_report import NOT_PLAYED, GateReport, number
 from registry.promotions import Decision, Promotions
+
+_SHOWN = {"passed": "passed", "failed": "FAILED", NOT_PLAYED: NOT_PLAYED}
 
 
 def main() -> int:
@@ -69,10 +71,11 @@ def history(a: Namespace) -> int:
         gate_file.load_gate(a.model)  # a model that nobody knows is a slip of the pen, not one without a history
     lines = []
     for row in decided:
-        if row.gate_report_json is None:
+        if row.report is None:
             held = "overridden, not held" if row.override else ""
         else:
-            held = "passed" if GateReport.from_json(row.gate_report_json).passed else "failed"
+            held = "passed" if row.report.passed else "failed"
+            held += f", simulated market {row.report.market}" if row.report.market else ""
             held += ", overridden" if row.override else ""
         lines.append((row.at, row.who, row.decision, row.from_version, row.to_version, held, row.reason))
     print_table(("at (UTC)", "who", "decision", "from", "to", "gate", "reason"), lines, "No decision was made.")
@@ -104,6 +107,8 @@ def _history(a: Namespace) -> list[Decision]:
 def _decided(made: Decision, text: str, before: Sequence[Decision] = ()) -> int:
     """The decision stands, whether Airflow hears of it or not. What was decided `before` is not decided twice."""
     _say(f"{made.model}: {text}")
+    if made.report and made.report.market:
+        _say(made.report.market_sentence)
     if made.id in {decision.id for decision in before}:
         since = f"{made.decision} by {made.who}, {made.at:%Y-%m-%d %H:%M} UTC"
         _say(f"It was so already ({since}): the ledger has no new row, and {made.who}'s reason stays.")
@@ -120,7 +125,7 @@ def _show_gate(report: GateReport) -> None:
     failed = f" ({report.samples - report.scored} of them failed)" if report.scored < report.samples else ""
     _say(f"{report.model} version {report.version}, {against}, {report.samples} samples{failed}, {report.origin} data")
     lines = [
-        (check.name, number(check.value), number(check.threshold), "passed" if check.passed else "FAILED", check.reason)
+        (check.name, number(check.value), number(check.threshold), _SHOWN[check.verdict], check.reason)
         for check in report.checks
     ]
     print_table(("check", "value", "threshold", "", "reason"), lines, "")

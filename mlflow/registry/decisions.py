@@ -18,6 +18,7 @@ from registry.evaluation_artifacts import EVALUATION, candidate, snapshots_of
 from registry.gate_file import load_gate
 from registry.gate_report import GateReport
 from registry.gates import evaluate
+from registry.market import in_market
 from registry.promotions import Decision, Promotions, line_of_champions
 from registry.runs import tag
 from registry.store import connect
@@ -64,6 +65,7 @@ def hold_gate(profile: Profile, model: str, version: str | None = None) -> GateR
     before = [one for one in dict.fromkeys(line[-2::-1]) if one in known and one not in (line[-1], chosen)]
     earlier = [candidate(client, model, one) for one in before]
     report = evaluate(gate, candidate(client, model, chosen), present, quality, earlier)
+    report = report.with_market(in_market(profile, gate, chosen, champion))
     _attach(client, report)
     sync_aliases(client, ledger, model)
     return report
@@ -75,6 +77,7 @@ def promote(
     """Make a version champion: the ledger row first, then the aliases.
 
     The champion promoted again is a retry after a kill: nothing is added, and the decision that stands is returned.
+    The rules of the market are held anew: a version has lists to play only once it is challenger.
 
     Raises:
         GateNotPassed: no passed gate against the present champion, and no override with a reason.
@@ -86,7 +89,7 @@ def promote(
     last = _last_about(ledger, model, chosen)
     if last is not None and champion == chosen:
         return last
-    report = gate_report(client, model, chosen)
+    report = _report(profile, client, model, chosen, champion)
     decision = ledger.promote(
         model, chosen, champion=champion, who=who, report=report, override=override, reason=reason
     )
@@ -101,7 +104,8 @@ def reject(profile: Profile, model: str, version: str | None = None, *, who: str
     last = _last_about(ledger, model, chosen)
     if last is not None and last.decision == "reject":
         return last
-    decision = ledger.reject(model, chosen, who=who, reason=reason, report=gate_report(client, model, chosen))
+    report = _report(profile, client, model, chosen, ledger.champion(model))
+    decision = ledger.reject(model, chosen, who=who, reason=reason, report=report)
     sync_aliases(client, ledger, model)
     return decision
 
@@ -164,6 +168,16 @@ def _chosen(client: MlflowClient, ledger: Promotions, model: str, version: str |
     if chosen not in known:
         raise DataError(f"Model {model!r} has no version {chosen}.", do=f"Choose one of: {', '.join(known)}.")
     return chosen
+
+
+def _report(
+    profile: Profile, client: MlflowClient, model: str, version: str, champion: str | None
+) -> GateReport | None:
+    """What is attached to a version; where the market was asked, with what it says by now."""
+    report = gate_report(client, model, version)
+    if report is None or report.market is None:
+        return report
+    return report.with_market(in_market(profile, load_gate(model), version, champion))
 
 
 def _last_about(ledger: Promotions, model: str, version: str) -> Decision | None:

@@ -19,6 +19,11 @@ from registry.values import Bootstrap
 
 GATES = CHECKOUT / "mlflow" / "gates"
 CHAMPION = "champion"
+MARKET_METRICS: Mapping[str, Literal["higher", "lower"]] = {
+    **dict.fromkeys(("clicks", "purchases", "revenue", "bids", "satisfaction"), "higher"),
+    "leavers": "lower",
+}
+"""Of `market_replay`, each with the way that is better."""
 BEST_BASELINE = "best_baseline"
 
 
@@ -77,14 +82,49 @@ class Rule(BaseModel):
         return f"{self.metric}{place}" + (f" vs {self.against}{mean}" if self.against else "")
 
 
+class MarketRule(BaseModel):
+    """Not worse than the champion in the simulated market: a demand on a metric of the table `market_replay`.
+
+    It is held when somebody decides, on the newest night that played the lists of both (`registry.market`). `margin`,
+    `share` and `counts` are those of `Rule`; which way is better follows from the metric. It belongs to the model whose
+    lists are the table `recommendations`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    metric: str
+    margin: float | None = None
+    share: float | None = None
+    counts: Literal["worse_end", "mean"] = "worse_end"
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> MarketRule:
+        if self.metric not in MARKET_METRICS:
+            raise ValueError(f"the market does not measure {self.metric!r}, but: {', '.join(MARKET_METRICS)}")
+        if (self.margin is None) == (self.share is None):
+            raise ValueError("a rule of the market has one of margin and share")
+        return self
+
+    @property
+    def direction(self) -> Literal["higher", "lower"]:
+        """Which way is better."""
+        return MARKET_METRICS[self.metric]
+
+    @property
+    def name(self) -> str:
+        """How a report calls the rule."""
+        mean = " in the mean" if self.counts == "mean" else ""
+        return f"{self.metric} in the simulated market vs {CHAMPION}{mean}"
+
+
 class Gate(BaseModel):
     """A model's gate.
 
     `system`, `evaluated_as`: the system whose evaluation measures it, and the model's name in `eval_values`; `split` is
     the split that decides. `metrics`: by name, formulas over `eval_values`; a rule may also set a limit to a number of
     the evaluation's run. `headline`, `show`: the first metric to look at, and those beside it, in their order.
-    `minimum_scored`: the least share of the submitted samples that the model must have scored. `caveats`: what the
-    model's card warns of.
+    `minimum_scored`: the least share of the submitted samples that the model must have scored. `market`: rules beside
+    those of the evaluation. `caveats`: what the model's card warns of.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -103,6 +143,7 @@ class Gate(BaseModel):
     show: tuple[str, ...] = ()
     baselines: tuple[str, ...] = ()
     rules: tuple[Rule, ...]
+    market: tuple[MarketRule, ...] = ()
     caveats: tuple[str, ...] = ()
 
     @model_validator(mode="after")

@@ -4,21 +4,35 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 _COUNT_FROM = 100
+Verdict = Literal["passed", "failed", "not played yet"]
+NOT_PLAYED: Literal["not played yet"] = "not played yet"
 
 
 @dataclass(frozen=True)
 class Check:
-    """One check. `value` and `threshold` are null where the check is not about a number."""
+    """One check. `value` and `threshold` are null where the check is not about a number.
+
+    `in_market`: it was held on the simulated market. `played`: there was something to hold it on; what was not played
+    yet has passed.
+    """
 
     name: str
     passed: bool
     reason: str
     value: float | None = None
     threshold: float | None = None
+    in_market: bool = False
+    played: bool = True
+
+    @property
+    def verdict(self) -> Verdict:
+        """In words."""
+        return ("passed" if self.played else NOT_PLAYED) if self.passed else "failed"
 
 
 @dataclass(frozen=True)
@@ -50,6 +64,23 @@ class GateReport:
         """The checks that did not pass."""
         return tuple(check for check in self.checks if not check.passed)
 
+    @property
+    def market(self) -> Verdict | None:
+        """What the simulated market says as a whole; None where it was not asked."""
+        found = {check.verdict for check in self.checks if check.in_market}
+        verdicts: tuple[Verdict, ...] = ("failed", NOT_PLAYED, "passed")
+        return next((verdict for verdict in verdicts if verdict in found), None)
+
+    @property
+    def market_sentence(self) -> str:
+        """The same with its reasons; empty where it was not asked."""
+        said = (f"{one.name}: {one.verdict} ({one.reason})" for one in self.checks if one.in_market)
+        return "; ".join(said)
+
+    def with_market(self, checks: Sequence[Check]) -> GateReport:
+        """The report with these checks of the market in place of earlier ones."""
+        return replace(self, checks=(*(check for check in self.checks if not check.in_market), *checks))
+
     def to_json(self) -> str:
         """The whole report, with `passed` beside it for readers that know no Python."""
         return json.dumps({**dataclasses.asdict(self), "passed": self.passed}, sort_keys=True)
@@ -79,7 +110,7 @@ class GateReport:
             "|---|---:|---:|---|---|",
         ]
         for check in self.checks:
-            passed = "yes" if check.passed else "**no**"
+            passed = {"passed": "yes", "failed": "**no**"}.get(check.verdict, check.verdict)
             reason = check.reason.replace("|", "\\|")
             lines.append(f"| {check.name} | {number(check.value)} | {number(check.threshold)} | {passed} | {reason} |")
         return "\n".join(lines) + "\n"

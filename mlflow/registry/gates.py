@@ -21,7 +21,7 @@ import pandas as pd
 
 from common.bootstrap import Interval
 from common.formulas import Formula
-from registry.gate_file import BEST_BASELINE, CHAMPION, Gate, Rule
+from registry.gate_file import BEST_BASELINE, CHAMPION, Gate, MarketRule, Rule
 from registry.gate_report import Check, GateReport
 from registry.values import Measured, Pairs, difference, level, measure, measures, pair
 
@@ -190,18 +190,24 @@ def _gain_check(rule: Rule, held: _Held, met: Mapping[str, Pairs]) -> Check:
 
 
 def _gain_over(rule: Rule, held: _Held, name: str, pairs: Pairs) -> Check:
-    """The threshold is on the worse end of the interval, as a gain in the mean may be luck, unless a rule says else."""
     if not len(pairs.a):
         return Check(rule.name, False, "no shared samples to compare", None, rule.margin)
-    gain = difference(pairs, held.gate.bootstrap)
-    worse = gain.lo if rule.direction == "higher" else gain.hi
     measured = ", ".join(held.baselines(held.gate.metrics[rule.metric]))
     others = f" (the best of {measured})" if rule.against == BEST_BASELINE else ""
     opponent = f"version {name}" if rule.against == CHAMPION else f"{name}{others}"
-    counts, held_to = ("it", gain.value) if rule.counts == "mean" else ("its worse end", worse)
+    return held_to(rule, difference(pairs, held.gate.bootstrap), pairs.b.value, opponent)
+
+
+def held_to(rule: Rule | MarketRule, gain: Interval, theirs: float, opponent: str) -> Check:
+    """A gain over an `opponent`, whose own value is `theirs`.
+
+    The threshold is on the worse end of the interval, as a gain in the mean may be luck, unless a rule says else.
+    """
+    worse = gain.lo if rule.direction == "higher" else gain.hi
+    counts, held = ("it", gain.value) if rule.counts == "mean" else ("its worse end", worse)
     reason = f"difference to {opponent} {gain.value:+.4f} {_brackets(gain)}; {counts} counts"
-    threshold = rule.margin if rule.margin is not None else (rule.share or 0.0) * pairs.b.value
-    return Check(rule.name, _reaches(rule, held_to, threshold), reason, held_to, threshold)
+    threshold = rule.margin if rule.margin is not None else (rule.share or 0.0) * theirs
+    return Check(rule.name, _reaches(rule, held, threshold), reason, held, threshold)
 
 
 def _room(rule: Rule, check: Check) -> float:
@@ -210,7 +216,7 @@ def _room(rule: Rule, check: Check) -> float:
     return (check.value - check.threshold) * (1.0 if rule.direction == "higher" else -1.0)
 
 
-def _reaches(rule: Rule, value: float, threshold: float) -> bool:
+def _reaches(rule: Rule | MarketRule, value: float, threshold: float) -> bool:
     return value >= threshold if rule.direction == "higher" else value <= threshold
 
 

@@ -81,6 +81,11 @@ class Decision:
     reason: str
     gate_report_json: str | None
 
+    @property
+    def report(self) -> GateReport | None:
+        """The gate as it was held."""
+        return GateReport.from_json(self.gate_report_json) if self.gate_report_json else None
+
 
 def line_of_champions(decisions: Iterable[Decision]) -> list[str]:
     """The champions that a rollback can go back through, the present one last; decisions of ONE model, oldest first."""
@@ -208,6 +213,7 @@ def _overridden(
         return True
     raise GateNotPassed(
         f"Version {version} of {model!r} cannot be promoted.",
+        where=f"mlflow/gates/{model}.yaml",
         why="An override needs a reason." if override else objection,
         do='Pass the gate, or take it upon you: promote --override --reason "..."',
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from datetime import date
 
 import pandas as pd
 from pyspark.sql import DataFrame, Window
@@ -13,7 +14,6 @@ from infra.errors import DataError
 from infra.lake import Lake
 from spark_jobs.engine.job import read_files
 from spark_jobs.engine.spark import spark_session
-from spark_jobs.market.people import REMEMBERED
 
 COLUMNS = ("item_id", "source", "title", "brand", "category", "price")
 
@@ -48,6 +48,13 @@ def queries(lake: Lake) -> list[str]:
     return sorted(set(pd.concat(parts))) if parts else []
 
 
+def delivered(items: DataFrame, night: date, listed: Collection[str]) -> pd.DataFrame:
+    """The newest delivery as of a night, of the shop of the items `listed`."""
+    known = items.where(F.col("snapshot_date") <= night)
+    newest = known.agg(F.max("snapshot_date")).head()[0]
+    return of_their_shop(known.where(F.col("snapshot_date") == newest).select(*COLUMNS).toPandas(), listed)
+
+
 def of_their_shop(items: pd.DataFrame, listed: Collection[str]) -> pd.DataFrame:
     """Without the catalogues that stand beside the one of the items `listed`: nobody can be shown anything of them."""
     return items[items["source"].isin(items["source"][items["item_id"].isin(listed)].unique())]
@@ -58,10 +65,10 @@ def events(lake: Lake) -> DataFrame:
     return read_files(spark_session(lake.profile), load_contract("events"), lake.files("events"))
 
 
-def taken(events: DataFrame, users: Sequence[str]) -> pd.DataFrame:
-    """`user_id`, `item_id` of the last things that each of `users` took, newest first."""
+def taken(events: DataFrame, users: Sequence[str], most: int) -> pd.DataFrame:
+    """`user_id`, `item_id` of the last things that each of `users` took, at most so many, newest first."""
     asked = events.sparkSession.createDataFrame(pd.DataFrame({"user_id": list(users)}), "user_id string")
     newest = Window.partitionBy("user_id").orderBy(F.desc("event_time"), "item_id", "event_type")
     own = events.join(F.broadcast(asked), "user_id", "left_semi").withColumn("place", F.row_number().over(newest))
-    last = own.where(F.col("place") <= REMEMBERED).select("user_id", "item_id", "place").toPandas()
+    last = own.where(F.col("place") <= most).select("user_id", "item_id", "place").toPandas()
     return last.sort_values(["user_id", "place"], ignore_index=True)[["user_id", "item_id"]]

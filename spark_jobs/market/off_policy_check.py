@@ -211,7 +211,12 @@ def _known_to_the_shop(world: World, request: Request, offered: Ints) -> Floats:
     last = np.where(clicked >= 0, clicked, 0)
     near = np.einsum("ukd,umd->umk", shop.vectors[last], shop.vectors[item])
     near = np.where((clicked >= 0)[:, None, :], near, 0.0)
-    columns = (shop.counted[item], near.max(axis=2), known(offered, request.bought), shop.log_prices[item])
+    columns = (
+        shop.counted_on(request.day[:, None], item),
+        near.max(axis=2),
+        known(offered, request.bought),
+        shop.log_prices[item],
+    )
     return np.stack([np.asarray(column, dtype=np.float64) for column in columns], axis=2)
 
 

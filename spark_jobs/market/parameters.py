@@ -22,6 +22,7 @@ class CatalogueParameters:
     dimensions: int
     near: int
     appeal: float
+    drift: float
     out_of_stock: float
     price: float
 
@@ -32,6 +33,8 @@ class PeopleParameters:
 
     tastes: int
     sessions: float
+    newcomers: float
+    remembers: int
     spread: float
     patience: float
     habit: float
@@ -114,6 +117,15 @@ class BidParameters:
 
 
 @dataclass(frozen=True)
+class LandingParameters:
+    """How events reach the landing folder."""
+
+    late: float
+    days: float
+    twice: float
+
+
+@dataclass(frozen=True)
 class ChatCause:
     """Why somebody asks the help desk: the moment in which it comes, its chance then, and what may be meant."""
 
@@ -165,6 +177,7 @@ class Parameters:
     hints: HintParameters
     hinting: LoggingParameters
     bids: BidParameters
+    landing: LandingParameters
     chats: ChatParameters
 
     @classmethod

@@ -82,9 +82,12 @@ class Logging:
         near = np.where(clicked[:, :, None] >= 0, offered.near[clicked.clip(0)], -1)
         near = near[:, :, : self.own.candidates // (2 * clicked.shape[1])].reshape(users, -1)
         slots = np.arange(self.own.candidates - near.shape[1])[None, :]
-        weights, number = np.exp(self.own.popular * offered.counted), request.people.number[:, None]
+        number, days = request.people.number[:, None], offered.told_apart(request.day)
         purpose = "candidate" if self.queries is None else "candidate query"
-        popular = self.draws.choice(weights, purpose, number, request.session, slots)
+        popular = np.empty((users, slots.shape[1]), dtype=np.int64)
+        for day in np.unique(days):
+            weights, rows = np.exp(self.own.popular * offered.counted_on(day)), days == day
+            popular[rows] = self.draws.choice(weights, purpose, number[rows], request.session, slots)
         return np.concatenate([near, request.bought, popular], axis=1)
 
     def scores(self, request: Request, candidates: Ints) -> Floats:
@@ -92,7 +95,7 @@ class Logging:
         offered, own, clicked = self._offered, self.own, request.clicked
         taste = np.where((clicked >= 0)[:, :, None], self.shop.vectors[clicked.clip(0)], 0.0).mean(axis=1)
         near = np.einsum("ud,umd->um", taste, offered.vectors[candidates.clip(0)]).astype(np.float64)
-        score = own.popular * offered.counted[candidates.clip(0)] + own.similar * near
+        score = own.popular * offered.counted_on(request.day[:, None], candidates.clip(0)) + own.similar * near
         return np.asarray((score + own.own * known(candidates, request.bought)) / own.temperature)
 
 
@@ -150,15 +153,16 @@ class Oracle:
         """See `Policy`."""
         rows = np.arange(len(request.people))
         taste = request.people.tastes[rows, request.wish][:, None]
-        loved = np.argsort(-self.shop.appeal, kind="stable")[: self.shop.near.shape[1]]
-        everybody = np.broadcast_to(loved, (len(rows), len(loved)))
+        days, day = np.unique(self.shop.told_apart(request.day), return_inverse=True)
+        order = [np.argsort(-self.shop.appeal_on(one), kind="stable") for one in days]
+        loved = np.stack([found[: self.shop.near.shape[1]] for found in order])[day]
         named = [policy.candidates(request) for policy in self.beside]
-        return np.concatenate([taste, self.shop.near[taste[:, 0]], everybody, request.bought, *named], axis=1)
+        return np.concatenate([taste, self.shop.near[taste[:, 0]], loved, request.bought, *named], axis=1)
 
     def scores(self, request: Request, candidates: Ints) -> Floats:
         """See `Policy`."""
-        again = known(candidates, request.bought)
-        utility = request.people.utility(self.shop, request.wish, candidates, again, self.own)
+        taken = times(candidates, request.bought)
+        utility = request.people.utility(self.shop, request.day, request.wish, candidates, taken, self.own)
         worth = utility - self.own.seen * known(candidates, request.shown)
         return ordered(np.argsort(np.argsort(-worth, axis=1, kind="stable"), axis=1))
 
@@ -166,6 +170,12 @@ class Oracle:
 def ordered(places: Ints) -> Floats:
     """Scores of lists whose order is certain; `places` of any shape, from the first on rising."""
     return np.asarray(-_FAR * places, dtype=np.float64)
+
+
+def times(items: Ints, bought: Ints) -> Ints:
+    """How often each of `items` [U, M] is among `bought` [U, n]."""
+    found = (items[:, :, None] == bought[:, None, :]).sum(axis=2)
+    return np.asarray(np.where(items >= 0, found, 0))
 
 
 def known(items: Ints, bought: Ints) -> NDArray[np.bool_]:

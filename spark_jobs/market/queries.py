@@ -74,6 +74,14 @@ class Queries:
     def __len__(self) -> int:
         return len(self.texts)
 
+    def counted_on(self, days: Ints, queries: Ints | slice = slice(None)) -> Floats:
+        """As of a shop's items, but what people search for does not turn."""
+        return self.counted[queries]
+
+    def told_apart(self, days: Ints) -> Ints:
+        """As of a shop's items: all days are alike."""
+        return np.zeros_like(days)
+
     def typed(self, wish: Ints, person: Ints, session: int, draws: Draws) -> Ints:
         """What people [U] search for who wish for the items `wish`."""
         near = self.near[wish]

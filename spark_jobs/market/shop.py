@@ -26,8 +26,8 @@ _DAYS_OF_STOCK = 7
 class Shop:
     """Items [I] in the order of their ids: `vectors` [I, D] of their text, of length 1 or 0; `brands` and `categories`
     as numbers, -1 where the catalogue names none; `log_prices`; `near` [I, N], nearest first, -1 where there are fewer;
-    `appeal`; `bids`, 0 where nobody pays. `texts` [I] are placed in the `space`; `asked`: what real people searched
-    for, of whatever shop."""
+    `appeal` on the first day, which turns to the `later` one by `drift`, radians a day; `bids`, 0 where nobody pays.
+    `texts` [I] are placed in the `space`; `asked`: what real people searched for, of whatever shop."""
 
     item_ids: Sequence[str]
     texts: Sequence[str]
@@ -39,6 +39,8 @@ class Shop:
     log_prices: Floats
     near: Ints
     appeal: Floats
+    later: Floats
+    drift: float
     bids: Floats
     out_of_stock: float
     draws: Draws
@@ -73,6 +75,8 @@ class Shop:
             np.log(np.maximum(prices, 0.01)),
             _nearest(vectors, own.near),
             own.appeal * draws.normal("appeal", numbers),
+            own.appeal * draws.normal("later appeal", numbers),
+            np.radians(own.drift),
             _bids(brands, numbers, parameters, draws),
             own.out_of_stock,
             draws,
@@ -80,8 +84,25 @@ class Shop:
 
     @cached_property
     def counted(self) -> Floats:
-        """The appeal [I] as a shop finds it out by counting: not exactly."""
+        """The appeal [I] on the first day, as a shop finds it out by counting: not exactly."""
         return self.appeal + 0.5 * self.draws.normal("counted", np.arange(len(self.item_ids)))
+
+    def appeal_on(self, days: Ints, items: Ints | slice = slice(None)) -> Floats:
+        """Of `items` on `days` of the horizon, which broadcast."""
+        if self.drift == 0:
+            return self.appeal[items]
+        angle = self.drift * days
+        return np.asarray(np.cos(angle) * self.appeal[items] + np.sin(angle) * self.later[items])
+
+    def counted_on(self, days: Ints, items: Ints | slice = slice(None)) -> Floats:
+        """What a shop has counted by these days."""
+        if self.drift == 0:
+            return self.counted[items]
+        return self.counted[items] + self.appeal_on(days, items) - self.appeal[items]
+
+    def told_apart(self, days: Ints) -> Ints:
+        """The days, where any is unlike another: without drift all are the first."""
+        return days if self.drift else np.zeros_like(days)
 
     def in_stock(self, items: Ints, days: Ints) -> NDArray[np.bool_]:
         """Whether `items` can be bought on `days`, which broadcast."""

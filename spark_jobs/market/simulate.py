@@ -24,17 +24,18 @@ from pyspark.sql import DataFrame, SparkSession
 from common.truth import is_truth
 from infra.errors import DataError
 from spark_jobs.market.chats import LOGISTICS_STATES, ORDER_STATES
+from spark_jobs.market.deliveries import delivered
 from spark_jobs.market.desk import Desk
 from spark_jobs.market.draws import Draws
 from spark_jobs.market.log import HINTS, LISTS, logged, tell_bids
 from spark_jobs.market.parameters import Parameters
 from spark_jobs.market.shop import Shop
 from spark_jobs.market.visits import Horizon, World
-from spark_jobs.market.written import LOGS, Written, by_day
+from spark_jobs.market.written import LOGS, Written
 
 BLOCK = 2_000  # people at a time
 _PROBED = 200  # people who tell how many rows one leaves
-_BYTES = 100  # of a row, with what Spark needs for sorting it
+_BYTES = 200  # of a row, with its share of the truth and what Spark needs for sorting it
 _ROW_GROUP = 250_000
 _PIECES, _NAMES = "log string, day date, block long, rows binary", ("log", "day", "block", "rows")
 
@@ -149,7 +150,8 @@ def _lived(starts: Iterable[pa.RecordBatch], world: World, people: int, block: i
             if start == 0:
                 tell_bids(log, world)
             for name, batches in log.batches.items():
-                days = by_day(name, pa.Table.from_batches(batches))
+                rows = pa.Table.from_batches(batches)
+                days = delivered(name, rows, world.parameters.landing, world.draws)
                 found = [(name, day, start, _packed(rows)) for day, rows in days]
                 if found:
                     yield pa.RecordBatch.from_arrays([pa.array(column) for column in zip(*found, strict=True)], _NAMES)

@@ -23,6 +23,10 @@ COVISITS = 50  # of an item, from which on its neighbours are counted: with few,
 QUIET = 0.25  # of the horizon, at its end: who took nothing in it has left
 
 
+class NothingToMeasure(DataError):
+    """A log has no takes."""
+
+
 @dataclass(frozen=True)
 class Takes:
     """`users` and `items` [N] as numbers from 0 on, by user and then in order; `days` since 1970, None if not told."""
@@ -38,12 +42,13 @@ class Takes:
         Events of one user and moment stand in the order of their items: none is told.
 
         Raises:
-            DataError: no take is left, or some have a time and some have none.
+            NothingToMeasure: no take is left.
+            DataError: some have a time and some have none.
         """
         users, items = (pd.factorize(log[name])[0].astype(np.int64) for name in ("user_id", "item_id"))
         kept = _core(users, items, least)
         if len(kept) == 0:
-            raise DataError(
+            raise NothingToMeasure(
                 "There is nothing to measure.",
                 why=f"Of {len(log):,} takes none is left where each user and item must have {least}.",
                 do="Simulate more rows or days, or name a log that has the event type that is asked for.",

@@ -10,17 +10,24 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from common.config import parse_config, read_yaml
 from common.folders import make_folder
 from infra.errors import DataError
+from spark_jobs.market.log import logged
+from spark_jobs.market.simulate import BLOCK
 from spark_jobs.market.takes import SHARES, STATISTICS, Takes, measured
+from spark_jobs.market.visits import World
 
 _FOLDER = Path(__file__).parent
 Verdict = Literal["inside", "outside", "no reference", "not measured", "reference"]
-MARKET = "market"
+MARKET, SHOP = "market", "shop"
+AS_DELIVERED = "as delivered"  # origin of a shop's own log: what the installation says of its events
 SCHEMA = pa.schema(
     [
         *((name, pa.string()) for name in ("statistic", "source", "origin")),
@@ -32,10 +39,13 @@ SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class Kind:
-    """Of logs: the `event` of the market that is its take, in the `least`-core."""
+    """Of logs: the `event` of the market that is its take, in the `least`-core. See validity.yaml."""
 
     event: str
     least: int
+    own: str
+    setting: str | None
+    days: int
 
 
 @dataclass(frozen=True)
@@ -81,7 +91,7 @@ def read_real_logs(file: Path = _FOLDER / "real_logs.yaml") -> dict[str, RealLog
 
 @dataclass(frozen=True)
 class Row:
-    """A line of the card: a statistic of a log; of the market with its limits and whether it is within them."""
+    """A line of the card: a statistic of a log; of market and shop with the limits and whether it is within them."""
 
     statistic: str
     source: str
@@ -112,10 +122,31 @@ def read_takes(folder: Path, kind: Kind) -> Takes:
     return Takes.of(pa.concat_tables(parts).to_pandas(), kind.least)
 
 
+def lived_takes(world: World, people: int, kind: Kind) -> pd.DataFrame:
+    """What so many people of a market took: user_id, item_id and event_time, uncut."""
+    parts = []
+    for start in range(0, people, BLOCK):
+        events = pa.Table.from_batches(logged(world, np.arange(start, min(people, start + BLOCK))).events)
+        parts.append(events.filter(pc.equal(events["event_type"], kind.event)).select(["user", "item", "time"]))
+    found = pa.concat_tables(parts).to_pandas()
+    times = pd.to_datetime(found["time"], unit="us", utc=True)
+    return pd.DataFrame({"user_id": found["user"], "item_id": found["item"], "event_time": times})
+
+
+def logs_of(kind: str) -> dict[str, RealLog]:
+    """The real logs of a kind, by name."""
+    return {name: log for name, log in read_real_logs().items() if log.kind == kind}
+
+
 def card(
-    market: Mapping[str, float | None], real: Mapping[str, RealLog], width: Width, parameters_hash: str
+    market: Mapping[str, float | None],
+    real: Mapping[str, RealLog],
+    width: Width,
+    parameters_hash: str,
+    shop: Mapping[str, float | None] | None = None,
 ) -> list[Row]:
-    """The market beside the `real` logs of its kind, statistic by statistic."""
+    """The market beside the `real` logs of its kind, statistic by statistic; and beside a `shop`'s own log, which does
+    not move the limits."""
     rows = []
     for statistic in STATISTICS:
         known = {name: log.values.get(statistic) for name, log in real.items()}
@@ -123,6 +154,9 @@ def card(
         verdict = _verdict(value, limits)
         low, high = limits or (None, None)
         rows.append(Row(statistic, MARKET, "simulated", value, low, high, verdict, parameters_hash))
+        if shop is not None:
+            own = shop[statistic]
+            rows.append(Row(statistic, SHOP, AS_DELIVERED, own, low, high, _verdict(own, limits), None))
         rows += [
             Row(statistic, name, real[name].origin, one, None, None, "reference", None) for name, one in known.items()
         ]
@@ -140,8 +174,7 @@ def _verdict(value: float | None, limits: tuple[float, float] | None) -> Verdict
 def held(folder: Path, kind: str, parameters_hash: str, width: Width) -> tuple[list[Row], int]:
     """The card of a log that the market has written, and its number of takes."""
     takes = read_takes(folder, width.kinds[kind])
-    real = {name: log for name, log in read_real_logs().items() if log.kind == kind}
-    return card(measured(takes), real, width, parameters_hash), len(takes)
+    return card(measured(takes), logs_of(kind), width, parameters_hash), len(takes)
 
 
 def markdown(rows: Sequence[Row]) -> str:

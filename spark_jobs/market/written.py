@@ -14,7 +14,8 @@ import pyarrow.compute as pc
 from infra.contracts import arrow_schema
 from spark_jobs.landing.tables import TABLES
 from spark_jobs.market.chats import PLACES
-from spark_jobs.market.visits import DAY, VISITS
+from spark_jobs.market.lists import Ints
+from spark_jobs.market.visits import VISITS
 
 LOGS = (
     *("exposures", "events", "hint_exposures", "searches", "bids", "chats"),
@@ -63,9 +64,8 @@ def _user(numbers: pa.Array) -> pa.Array:
     return pc.binary_join_element_wise("m", pc.utf8_lpad(numbers.cast(pa.string()), 9, "0"), "")
 
 
-def by_day(name: str, numbers: pa.Table) -> Iterator[tuple[date, pa.Table]]:
-    """The rows of each day."""
-    days = numbers[TABLES[name].time].to_numpy() // DAY
+def by_day(numbers: pa.Table, days: Ints) -> Iterator[tuple[date, pa.Table]]:
+    """The rows of each of the `days` since 1970, [N]."""
     order = np.argsort(days, kind="stable")
     rows, ordered = numbers.take(order), days[order]
     ends = [0, *(np.flatnonzero(np.diff(ordered)) + 1).tolist(), len(ordered)]

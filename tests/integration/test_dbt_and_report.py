@@ -18,6 +18,8 @@ from infra.ledger import LandingFile, Ledger, LeftOut, Stop, named_input
 from infra.profile import load_profile
 from infra.report.page import write_report
 from infra.report.sections import SECTIONS
+from infra.report.sections.market import WORDS
+from spark_jobs.market.takes import STATISTICS
 
 METRICS = (
     "('2018-01-05', 'a', 'generative_rec', '7', 'rf_hard', 'time', 'recall@10', 0.0498, 0.0401, 0.0599, 60, 0)",
@@ -38,6 +40,28 @@ GATES = (
     "('i', 'query_rec', '2018-01-02-aa', 'rewriter', true, '', '', 'macro_f1', 0.61, 0.62, 0.63)",
 )
 EVIL = "<script>alert(1)</script>"
+CARD = (
+    "('base', 'gini', 'market', 'simulated', 0.4, 0.3, 0.9, 'inside', 843)",
+    "('base', 'gini', 'shop', 'as delivered', 0.95, 0.3, 0.9, 'outside', 20000)",
+    "('base', 'gini', 'one', 'real', 0.5, null, null, 'reference', 10)",
+    "('base', 'gini', 'other', 'real', 0.6, null, null, 'reference', 10)",
+    "('reviews', 'gini', 'market', 'simulated', 0.45, 0.3, 0.9, 'inside', 17000)",
+    "('reviews', 'gini', 'shop', 'as delivered', 0.95, 0.3, 0.9, 'outside', 20000)",
+    "('reviews', 'gini', 'one', 'real', 0.5, null, null, 'reference', 10)",
+    "('reviews', 'gini', 'other', 'real', 0.6, null, null, 'reference', 10)",
+    "('base', 'repeat_share', 'market', 'simulated', 0.72, 0, 0.03, 'outside', 843)",
+    "('base', 'repeat_share', 'shop', 'as delivered', 0.005, 0, 0.03, 'inside', 20000)",
+    "('base', 'repeat_share', 'one', 'real', 0.005, null, null, 'reference', 10)",
+    "('reviews', 'repeat_share', 'market', 'simulated', 0.028, 0, 0.03, 'inside', 17000)",
+    "('reviews', 'repeat_share', 'shop', 'as delivered', 0.005, 0, 0.03, 'inside', 20000)",
+    "('reviews', 'repeat_share', 'one', 'real', 0.005, null, null, 'reference', 10)",
+    "('base', 'leavers', 'market', 'simulated', 0.5, null, null, 'no reference', 843)",
+    "('base', 'leavers', 'shop', 'as delivered', null, null, null, 'no reference', 20000)",
+    "('base', 'leavers', 'one', 'real', null, null, null, 'reference', 10)",
+    "('reviews', 'leavers', 'market', 'simulated', null, null, null, 'no reference', 17000)",
+    "('reviews', 'leavers', 'shop', 'as delivered', null, null, null, 'no reference', 20000)",
+    "('reviews', 'leavers', 'one', 'real', null, null, null, 'reference', 10)",
+)
 
 
 @pytest.fixture(scope="module")
@@ -104,6 +128,24 @@ def _fill(connection: duckdb.DuckDBPyConnection) -> None:
                          ('{EVIL}', 'clicks', 'challenger', 3, '7', 1, 0.5, 1.5),
                          ('{EVIL}', 'leavers', 'challenger', 3, '7', 1, 0.5, 1.5))
                 played(model_version, metric, role, value, against, difference, lo, hi)"""
+    )
+    connection.execute("drop view market_validity")
+    connection.execute(
+        f"""create table market_validity as
+            select date '2018-01-05' run_date, setting, statistic, source, 'reviews' kind, origin,
+                value::double as "value", low::double low, high::double high, verdict, takes::bigint takes,
+                if(source = 'market', 'def', null) parameters_hash, if(source = 'market', 7, null)::bigint seed
+            from (values {", ".join(CARD)})
+                card(setting, statistic, source, origin, value, low, high, verdict, takes)"""
+    )
+    connection.execute("drop view ops_promotions")
+    connection.execute(
+        """create table ops_promotions as
+            select date '2018-01-06' decided_date, decision_id::bigint decision_id, now() as "at", 'flag' who,
+                'generative_rec' model, null::varchar from_version, version to_version, decision, false as override,
+                'so' reason, gate_passed, market::varchar market
+            from (values (1, '7', 'promote', true, 'not played yet'), (2, '8', 'reject', false, 'failed'),
+                         (3, '6', 'reject', true, null)) made(decision_id, version, decision, gate_passed, market)"""
     )
     connection.execute("drop view ops_model_metrics")
     connection.execute(
@@ -237,9 +279,40 @@ def test_the_page_shows_what_the_lists_would_do_in_the_market(site: Path) -> Non
     assert "simulated" in section and "Nobody of them is real" in section
 
 
+def test_the_page_shows_where_the_market_is_unlike_real_logs_before_where_it_is_like_them(site: Path) -> None:
+    lines = [row for row in rows_of(site, "market") if row and row[0].split()[0] in WORDS]
+    assert [line[0].split()[0] for line in lines] == ["repeat_share", "gini", "leavers"]
+    assert lines[0][1:] == [
+        *("0.72 outside", "0.028 inside", "0.005 inside"),
+        "0.005 to 0.005 of 1 log; like them: 0 to 0.03",
+    ]
+    assert lines[1][1:] == [
+        *("0.4 inside", "0.45 inside", "0.95 outside"),
+        "0.5 to 0.6 of 2 logs; like them: 0.3 to 0.9",
+    ]
+    assert lines[2][1:] == ["0.5 no reference", "no reference", "no reference", "none tells"]
+    page = (site / "report" / "index.html").read_text()
+    section = " ".join(page.split('<section id="market">')[1].split("</section>")[0].split())
+    assert "span (one, real; other, real)" in section
+    assert "What the market cannot tell" in section and "17,000 takes, parameters <code>def</code>" in section
+
+
+def test_the_page_says_of_each_decision_what_the_market_said_and_that_it_is_simulated(site: Path) -> None:
+    gates = {row[3]: row[5] for row in rows_of(site, "promotions") if row}
+    assert gates == {
+        "none → 7": "passed market simulated not played yet",
+        "none → 8": "failed market simulated failed",
+        "none → 6": "passed",
+    }
+
+
 def test_a_section_with_nothing_to_show_says_so(site: Path) -> None:
     section = (site / "report" / "index.html").read_text().split('<section id="landing">')[1].split("</section>")[0]
     assert "No task of the scheduler is on record yet" in section and "<svg" not in section
+
+
+def test_each_statistic_of_the_card_has_words() -> None:
+    assert list(WORDS) == list(STATISTICS)
 
 
 def rows_of(site: Path, section: str) -> list[list[str]]:

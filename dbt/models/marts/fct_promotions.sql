@@ -9,6 +9,7 @@ select
     override,
     reason,
     gate_passed,
+    market,
     -- Null for the current champion; a rejection never makes one.
     case when decision in ('promote', 'rollback') then lead("at") over (
         partition by model, decision in ('promote', 'rollback') order by decision_id

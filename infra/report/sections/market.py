@@ -1,20 +1,45 @@
-"""What each version's lists would do in the simulated market."""
+"""What each version's lists would do in the simulated market, and how like real logs that market is."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from infra.report.marts import Sources
+from infra.report.marts import Marts, Sources
 
 TITLE = "Market, simulated"
+WORDS = {
+    "popularity_exponent": "how steeply popularity falls from the first item on",
+    "gini": "how unevenly takes are spread over items, 0 to 1",
+    "top_percent_share": "share of takes on the most taken 1 % of items",
+    "history_median": "takes of a user, median",
+    "history_p90": "takes of a user, the longest tenth from here on",
+    "history_p99": "takes of a user, the longest hundredth from here on",
+    "repeat_share": "share of takes of something taken before",
+    "gap_days_median": "days between two days with a take, median",
+    "gap_days_p90": "days between two days with a take, the longest tenth from here on",
+    "leavers": "share of users who take nothing in the last quarter",
+    "top_neighbours_share": "share of co-visits with an item's ten nearest",
+    "neighbour_lift": "how much likelier than by chance two co-visits of an item agree",
+}
 
 
 def read(sources: Sources) -> dict[str, Any]:
-    """The figures of the newest night that was played, the champion's before the challenger's."""
+    """The newest night that was played, the champion before the challenger; and the newest card."""
     played = sources.marts.rows(
         """select * from fct_market_replay
            where run_date = (select max(run_date) from fct_market_replay)
            order by against is not null, model_version,
                list_position(['clicks', 'purchases', 'revenue', 'bids', 'satisfaction', 'leavers'], metric)"""
     )
-    return {"played": played}
+    return {"played": played, "card": card(sources.marts), "words": WORDS, "data": sources.contracts["events"].origin}
+
+
+def card(marts: Marts) -> list[list[dict[str, Any]]]:
+    """The newest card: a line for each statistic, with a row for each setting; what lies outside first."""
+    rows = marts.rows(
+        """select * from fct_market_validity
+           where run_date = (select max(run_date) from fct_market_validity)
+           order by setting <> 'base', setting"""
+    )
+    lines = [[row for row in rows if row["statistic"] == statistic] for statistic in WORDS]
+    return sorted(filter(None, lines), key=lambda line: [row["verdict"] != "outside" for row in line])

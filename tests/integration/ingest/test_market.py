@@ -7,6 +7,8 @@ from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
+import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from pyspark.sql import SparkSession
@@ -20,8 +22,7 @@ from spark_jobs.market.shop import Shop
 from spark_jobs.market.simulate import Order, simulate
 from spark_jobs.market.written import LOGS
 from tests.landing_kit import Shop as Landing
-from tests.unit.spark_jobs.market.kit import items, parameters
-from tests.unit.spark_jobs.market.test_chats import utterances, with_desk
+from tests.unit.spark_jobs.market.kit import items, parameters, utterances, with_desk
 
 FIRST = date(2026, 1, 1)
 
@@ -69,6 +70,31 @@ def test_its_log_goes_through_the_ingest_and_nothing_is_refused(new_shop: Landin
     shown = {(row["request_id"], row["query"]) for row in hints}
     assert {(row["request_id"], row["query"]) for row in searches if row["source"] == "hint"} <= shown
     assert set(asked[:2]) & {row["query"] for row in searches} and "лампа" not in {row["query"] for row in hints}
+
+
+def test_rows_that_land_late_or_twice_end_as_the_same_events(
+    new_shop: Landing, spark: SparkSession, tmp_path: Path
+) -> None:
+    """What was delivered is what came out and what was quarantined, as copies and nothing else."""
+    landing = new_shop.profile.landing
+    shop, events = Shop.of(items(), parameters(), 7), {}
+    for name, own in (("plain", parameters()), ("late", parameters(landing__late=0.2, landing__twice=0.1))):
+        done = simulate(spark, shop, own, ordered(tmp_path / name, 3_000))
+        files = sorted((tmp_path / name / "events").iterdir())
+        events[name] = pa.concat_tables([pq.read_table(file) for file in files]).to_pandas()
+        assert done.rows["events"] == len(events[name])
+    assert len(events["late"]) > len(events["plain"])
+    (tmp_path / "late" / "events").rename(landing / "events")
+    new_shop.put("items/items.csv", items().to_dict("records"))
+    new_shop.ingest("items")
+    report = new_shop.ingest("events")
+    assert report.exit_code == 0, report.lines()
+    kept, refused = pd.DataFrame(new_shop.rows()), new_shop.refused()
+    assert set(refused.values()) == {"exact_copy"}
+    assert len(kept) + len(refused) == len(events["late"])
+    key = ["user_id", "item_id", "event_time", "event_type"]
+    same = [frame[key].sort_values(key, ignore_index=True).astype(str) for frame in (kept, events["plain"])]
+    pd.testing.assert_frame_equal(*same)
 
 
 def test_a_list_of_impossible_chances_is_refused_row_by_row(new_shop: Landing) -> None:

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import json
-from datetime import timedelta
+import sys
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
 import duckdb
+import pyarrow as pa
 import pytest
+import yaml
 
-from dags.steps import report
+from dags.steps import decide, gate_report, report
 from dags.steps._runs import open_run
-from registry import runs
-from tests.registry_kit import MODEL, finish_stage
+from infra.contracts import arrow_schema, load_contract
+from registry import decisions, runs
+from registry.__main__ import main as command
+from registry.promotions import GateNotPassed
+from tests.lake_kit import put
+from tests.registry_kit import GATE, MODEL, finish_stage
 
 GOOD, BETTER, BAD = 20, 40, 0
 
@@ -155,3 +162,55 @@ def _exported_gates(steps: Any, out: Path) -> list[dict[str, Any]]:
     steps.export()
     found: list[dict[str, Any]] = steps.rows("stage_gates")
     return found
+
+
+def test_the_market_is_asked_again_when_somebody_decides_by_flag_by_hand_and_on_the_page(
+    steps: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "gates" / f"{MODEL}.yaml").write_text(
+        yaml.safe_dump({**GATE, "market": [{"metric": "clicks", "share": -0.1}]})
+    )
+    steps.train(GOOD)
+    steps.register()
+    assert "| not played yet | simulated: there is no other champion" in steps.promote()["text"]
+    steps.train(BETTER)
+    steps.register()
+    asked = steps._run(gate_report, ["--model", MODEL])
+    assert asked["title"].endswith("(gate passed)") and "no night has lists of version 2" in asked["text"]
+
+    # The night comes while the person thinks: half of the champion's clicks are lost.
+    put(steps.profile, "market_replay", played(difference=-1.0))
+    capsys.readouterr()
+    with pytest.raises(GateNotPassed, match="clicks in the simulated market vs champion") as refused:
+        decisions.promote(steps.profile, MODEL, who="ada")
+    said = str(refused.value)
+    assert "mlflow/gates/toy.yaml" in said and "the lists of 2018-01-08" in said and "--override" in said
+    answer = ["--answer", "Approve", "--form", '{"override": false}', "--who", "flag"]
+    steps._run(decide, ["--model", MODEL, "--version", "2", *answer])
+    made = steps.decisions()[-1]
+    assert (made.decision, made.report.market) == ("reject", "failed")
+    assert "approved, but refused: " in made.reason and "simulated" in made.reason
+    steps._run(decide, ["--model", MODEL, "--version", "2", *answer[:2], *UPON_ME])
+    assert "clicks in the simulated market vs champion: failed (" in capsys.readouterr().out
+
+    steps.export()
+    told = {(row["decision_id"], row["decision"], row["market"]) for row in steps.rows("ops_promotions")}
+    assert told == {(1, "promote", "not played yet"), (2, "reject", "failed"), (3, "promote", "failed")}
+    monkeypatch.setattr(sys, "argv", ["registry", "history", "--model", MODEL])
+    assert command() == 0
+    assert "failed, simulated market failed, overridden" in " ".join(capsys.readouterr().out.split())
+
+
+UPON_ME = ("--form", '{"override": true, "reason": "a test"}', "--who", "ada")
+
+
+def played(difference: float) -> pa.Table:
+    """A night of version 1, the champion with 2 clicks a person, and version 2, certainly so much from it."""
+    night = {"run_date": date(2018, 1, 8), "metric": "clicks", "people": 60, "days": 10, "random": 0.5, "oracle": 5.0}
+    night |= {"parameters_hash": "abc", "seed": 7}
+    change = {"against": "1", "difference": difference, "lo": difference, "hi": difference}
+    rows = [
+        {**night, "model_version": "1", "role": "champion", "value": 2.0},
+        {**night, "model_version": "2", "role": "challenger", "value": 2.0 + difference, **change},
+    ]
+    return pa.Table.from_pylist(rows, schema=arrow_schema(load_contract("market_replay")))

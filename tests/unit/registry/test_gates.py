@@ -368,9 +368,14 @@ def test_a_report_of_before_units_had_a_name_is_still_read() -> None:
     [
         ({"headline": "gauc"}, "the headline 'gauc' is none of the metrics"),
         ({"metrics": {"mrr": {"median": "mrr"}}}, r"metrics\.mrr.*is no formula.*macro_f1"),
+        ({"market": [{"metric": "mrr", "share": -0.1}]}, "the market does not measure 'mrr', but: clicks, purchases"),
+        ({"market": [{"metric": "clicks"}]}, r"market\.0: .*one of margin and share"),
+        ({"market": [{"metric": "clicks", "share": 0.0, "margin": 0.0}]}, "one of margin and share"),
+        ({"market": [{"metric": "clicks", "share": 0.0, "direction": "lower"}]}, r"direction: Extra inputs"),
+        ({"market": [{"metric": "clicks", "share": 0.0, "counts": "best"}]}, r"market\.0\.counts"),
     ],
 )
-def test_a_gate_file_whose_metrics_do_not_fit_is_refused_by_their_names(
+def test_a_gate_file_whose_parts_do_not_fit_is_refused_by_their_names(
     tmp_path: Path, changes: dict[str, Any], message: str
 ) -> None:
     (tmp_path / "m.yaml").write_text(yaml.safe_dump(declared(**changes)))

@@ -10,13 +10,16 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from infra.profile import CHECKOUT
+from spark_jobs.market.desk import Desk
 from spark_jobs.market.draws import Draws
 from spark_jobs.market.log import logged
-from spark_jobs.market.parameters import Parameters
+from spark_jobs.market.parameters import ChatParameters, Parameters
 from spark_jobs.market.shop import Shop
 from spark_jobs.market.visits import Horizon, World
 
 START, DAYS, DAY = 1_767_225_600_000_000, 30, 86_400_000_000  # 2026-01-01
+REAL = CHECKOUT / "spark_jobs" / "sample_data" / "landing" / "intents" / "bitext.parquet"
 
 
 def items(count: int = 120, **columns: Any) -> pd.DataFrame:
@@ -53,6 +56,19 @@ def tables(market: World, people: int = 300) -> dict[str, pd.DataFrame]:
     """All that is logged of the first people."""
     log = logged(market, np.arange(people))
     return {table: pa.Table.from_batches(rows).to_pandas() for table, rows in log.batches.items()}
+
+
+def utterances() -> pd.DataFrame:
+    """Real wordings of intents."""
+    return pd.read_parquet(REAL)[["intent", "text"]]
+
+
+def with_desk(own: ChatParameters | None = None, texts: pd.DataFrame | None = None, seed: int = 7) -> World:
+    """A market with a help desk."""
+    market = world(seed=seed)
+    own = market.parameters.chats if own is None else own
+    desk = Desk.of(utterances() if texts is None else texts, own)
+    return replace(market, parameters=replace(market.parameters, chats=own), desk=desk)
 
 
 def lived(market: World, people: int = 300) -> tuple[pd.DataFrame, pd.DataFrame]:

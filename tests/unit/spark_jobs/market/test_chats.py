@@ -11,15 +11,12 @@ import pyarrow as pa
 import pytest
 
 from infra.errors import DataError
-from infra.profile import CHECKOUT
 from spark_jobs.market.chats import LOGISTICS_STATES, ORDER_STATES, PLACES
-from spark_jobs.market.desk import Desk
 from spark_jobs.market.log import logged
-from spark_jobs.market.parameters import ChatCause, ChatParameters, Parameters
+from spark_jobs.market.parameters import ChatCause, Parameters
 from spark_jobs.market.visits import VISITS, World
-from tests.unit.spark_jobs.market.kit import DAY, DAYS, START, parameters, world
+from tests.unit.spark_jobs.market.kit import DAY, DAYS, START, parameters, utterances, with_desk, world
 
-REAL = CHECKOUT / "spark_jobs" / "sample_data" / "landing" / "intents" / "bitext.parquet"
 PEOPLE = 1_500
 OWN = parameters().chats
 CAUSES = list(OWN.causes)
@@ -30,16 +27,6 @@ STATES = {  # of the moment in which a cause comes
     "returned": ("returned", "delivered"), "cancelled": ("cancelled", None), "cart": (None, None),
     "visit": (None, None),
 }  # fmt: skip
-
-
-def utterances() -> pd.DataFrame:
-    return pd.read_parquet(REAL)[["intent", "text"]]
-
-
-def with_desk(own: ChatParameters = OWN, texts: pd.DataFrame | None = None, seed: int = 7) -> World:
-    market = world(seed=seed)
-    desk = Desk.of(utterances() if texts is None else texts, own)
-    return replace(market, parameters=replace(market.parameters, chats=own), desk=desk)
 
 
 def told(market: World, people: np.ndarray | None = None) -> dict[str, pd.DataFrame]:

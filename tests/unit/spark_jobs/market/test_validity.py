@@ -16,11 +16,23 @@ from spark_jobs.market import validity
 from spark_jobs.market.__main__ import main
 from spark_jobs.market.order import Interval, order_of, rows_of
 from spark_jobs.market.parameters import Parameters
-from spark_jobs.market.takes import STATISTICS
-from spark_jobs.market.validity import MARKET, Kind, RealLog, Width, card, markdown, read_real_logs, read_takes
+from spark_jobs.market.takes import STATISTICS, Takes, measured
+from spark_jobs.market.validity import (
+    MARKET,
+    SHOP,
+    Kind,
+    RealLog,
+    Width,
+    card,
+    lived_takes,
+    markdown,
+    read_real_logs,
+    read_takes,
+)
 from tests.unit.spark_jobs.market.kit import lived, world
 
-WIDTH = Width(1.5, 0.02, {"reviews": Kind("purchase", 1)})
+KIND = Kind("purchase", 1, "review", "reviews", 30)
+WIDTH = Width(1.5, 0.02, {"reviews": KIND})
 
 
 def real(**values: float | None) -> RealLog:
@@ -99,7 +111,7 @@ def write_log(folder: Path, habit: float) -> pd.DataFrame:
 def test_a_log_of_the_market_is_held_against_the_logs_of_its_kind(tmp_path: Path) -> None:
     """Of a shop whose customers buy everything again: no log of reviews is like that."""
     events = write_log(tmp_path, habit=6.0)
-    width = replace(Width.read(), kinds={"reviews": Kind("purchase", 1)})
+    width = replace(Width.read(), kinds={"reviews": KIND})
     rows, takes = validity.held(tmp_path, "reviews", "hash", width)
     own = {row.statistic: row for row in rows if row.source == MARKET}
     assert own["repeat_share"].verdict == "outside" and own["leavers"].verdict == "no reference"
@@ -109,12 +121,36 @@ def test_a_log_of_the_market_is_held_against_the_logs_of_its_kind(tmp_path: Path
 
 def test_a_folder_without_a_log_and_a_log_without_such_events_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no log of a market"):
-        read_takes(tmp_path, Kind("purchase", 1))
+        read_takes(tmp_path, KIND)
     (tmp_path / "events").mkdir()
     columns = {name: pa.array([], pa.string()) for name in ("user_id", "item_id", "event_time", "event_type")}
     pq.write_table(pa.table(columns), tmp_path / "events" / "2026-01-01.parquet")
     with pytest.raises(DataError, match="nothing to measure"):
-        read_takes(tmp_path, Kind("purchase", 1))
+        read_takes(tmp_path, KIND)
+
+
+def test_a_shops_own_log_stands_beside_the_market_and_moves_no_limit() -> None:
+    rows = card(market(gini=0.6), {"one": real(gini=0.5)}, WIDTH, "hash", market(gini=0.99, leavers=0.1))
+    (own, shop, one) = [row for row in rows if row.statistic == "gini"]
+    assert (own.low, own.high) == (shop.low, shop.high) == WIDTH.limits("gini", [0.5])
+    assert (own.verdict, shop.verdict, one.verdict) == ("inside", "outside", "reference")
+    assert (shop.source, shop.origin, shop.parameters_hash) == (SHOP, "as delivered", None)
+    assert [row.verdict for row in rows if row.statistic == "leavers"][:2] == ["no reference"] * 2
+
+
+def test_what_a_market_took_is_what_its_log_tells(tmp_path: Path) -> None:
+    events = write_log(tmp_path, habit=6.0)
+    found = lived_takes(world(people__habit=6.0), 300, KIND)
+    assert len(found) == (events["event_type"] == "purchase").sum()
+    named = found.assign(user_id=found["user_id"].astype(str), item_id=found["item_id"].astype(str))
+    assert measured(Takes.of(named)) == measured(read_takes(tmp_path, KIND))
+
+
+def test_each_kind_has_a_setting_that_leaves_the_catalogue_as_it_is() -> None:
+    base = Parameters.read()
+    for kind in Width.read().kinds.values():
+        tuned = Parameters.read(setting=kind.setting)
+        assert (tuned.catalogue, tuned.bids) == (base.catalogue, base.bids)
 
 
 def test_a_setting_changes_what_it_names_and_the_hash() -> None:

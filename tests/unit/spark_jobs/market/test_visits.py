@@ -107,6 +107,7 @@ def test_people_click_what_they_prefer(logs: tuple[pd.DataFrame, pd.DataFrame]) 
         [
             people.chosen(users).utility(
                 market.shop,
+                np.zeros(len(users), dtype=np.int64),
                 np.full(len(users), taste),
                 found[:, None],
                 np.zeros((len(users), 1), dtype=bool),

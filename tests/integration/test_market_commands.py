@@ -1,0 +1,155 @@
+"""`python -m spark_jobs market replay` and `estimate` on a small catalogue: what they print, and what they refuse."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from pyspark.sql import SparkSession
+
+from infra.errors import DataError
+from spark_jobs.market.__main__ import main
+from spark_jobs.market.off_policy_check import RIVALS
+from spark_jobs.market.parameters import Parameters
+from spark_jobs.market.replay import METRICS, everybody_reads
+from tests.unit.spark_jobs.market.kit import items
+
+USERS = [f"u{n}" for n in range(30)]
+NUMBER = r"[+-]?\d+\.\d{4}"
+CHANGE = rf"{NUMBER} \[({NUMBER}), ({NUMBER})\]"
+
+
+@pytest.fixture(autouse=True)
+def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A catalogue in a file, the lists of two policies for the same people, and a lake that holds nothing."""
+    monkeypatch.setenv("PLUMBLINE__HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    items().to_parquet("items.parquet")
+    lists([1, 2, 3]).to_parquet("old.parquet")
+    lists([50, 60, 70]).to_parquet("new.parquet")
+
+
+def lists(places: Sequence[int], users: Sequence[str] = USERS, **columns: object) -> pd.DataFrame:
+    rows = [(user, f"i{item:03d}", rank + 1) for user in users for rank, item in enumerate(places)]
+    return pd.DataFrame(rows, columns=["user_id", "item_id", "rank"]).assign(**columns)
+
+
+def replayed(*more: str, policy: str = "new.parquet", against: str = "old.parquet") -> list[str]:
+    catalogue = ["--items", "items.parquet", "--days", "2"]
+    return ["replay", "--policy", policy, "--against", against, *catalogue, *more]
+
+
+def told(capsys: pytest.CaptureFixture[str], arguments: Sequence[str]) -> list[str]:
+    assert main(arguments) == 0
+    return capsys.readouterr().out.splitlines()
+
+
+def test_a_replay_names_both_policies_says_simulated_and_gives_each_difference_its_interval(
+    spark: SparkSession, capsys: pytest.CaptureFixture[str]
+) -> None:
+    head, names, *lines = told(capsys, replayed("--people", "20", "--seed", "3"))
+    assert head.startswith("new against old: 20 people, 2 days, 120 items (simulated; ")
+    assert f"parameters {Parameters.read().hash}, seed 3)" in head
+    assert names.split()[:6] == ["by", "person", "new", "old", "random", "oracle"]
+    assert [line.split()[0] for line in lines] == list(METRICS)
+    for line in lines:
+        found = re.search(CHANGE, line)
+        assert found is not None and float(found[1]) <= float(found[2])
+    # Nobody buys more than they click, and the oracle is above chance.
+    clicks, purchases = (lines[list(METRICS).index(name)].split() for name in ("clicks", "purchases"))
+    assert float(clicks[1]) >= float(purchases[1]) and float(clicks[4]) > float(clicks[3])
+
+
+def test_the_same_lists_have_two_names_and_no_difference(
+    spark: SparkSession, capsys: pytest.CaptureFixture[str]
+) -> None:
+    head, _, *lines = told(capsys, replayed(policy="old.parquet"))
+    assert head.startswith("old (1) against old (2): 30 people")
+    assert all("+0.0000 [+0.0000, +0.0000]" in line for line in lines)
+
+
+def test_a_setting_is_another_market(spark: SparkSession, capsys: pytest.CaptureFixture[str]) -> None:
+    plain, grocer = (told(capsys, replayed(*more)) for more in ((), ("--setting", "grocer")))
+    assert Parameters.read(setting="grocer").hash in grocer[0] and plain[2:] != grocer[2:]
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        (lists([1, 500]), "items that the shop does not have"),
+        (lists([1, 2], USERS[1:]), "do not serve the same users"),
+        (lists([1, 1]), "more than one list"),
+        (lists([1, 2], chance=0.4), "are no chances"),
+        (lists([1, 2], model_version="oracle"), "a name that is taken"),
+        (lists([1, 2]).drop(columns="rank"), "lacks columns"),
+        (lists([]), "cannot be played"),
+    ],
+)
+def test_a_table_that_is_no_policy_of_the_shop_is_refused_before_a_night_is_played(
+    table: pd.DataFrame, message: str
+) -> None:
+    table.to_parquet("bad.parquet")
+    with pytest.raises(DataError, match=message) as refused:
+        main(replayed(policy="bad.parquet"))
+    assert str(refused.value.where).startswith("bad") and refused.value.do
+
+
+COMMANDS = (["replay", "--policy", "new.parquet", "--against", "old.parquet"], ["estimate"])
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ([], "no catalogue"),
+        (["--items", "nothing.parquet"], "catalogue cannot be read"),
+        (["--items", "new.parquet"], "catalogue lacks columns"),
+        (["--items", "items.parquet", "--setting", "bazaar"], "no setting 'bazaar'"),
+    ],
+)
+def test_without_a_catalogue_or_a_setting_that_can_be_used_nothing_is_done(
+    command: list[str], more: list[str], message: str
+) -> None:
+    with pytest.raises(DataError, match=message) as refused:
+        main([*command, *more])
+    assert refused.value.do or refused.value.why
+
+
+def test_a_catalogue_of_one_item_leaves_nothing_to_choose() -> None:
+    items(1).to_parquet("one.parquet")
+    lists([0]).to_parquet("a.parquet")
+    lists([0]).to_parquet("b.parquet")
+    replay = ["replay", "--policy", "a.parquet", "--against", "b.parquet"]
+    for command in (replay, ["estimate"]):
+        with pytest.raises(DataError, match="nothing to choose between"):
+            main([*command, "--items", "one.parquet"])
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("option", ["--days", "--people"])
+def test_no_days_and_no_people_are_no_numbers(
+    command: list[str], option: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main([*command, option, "0"])
+    assert "'0' is no number; write one from 1 on" in capsys.readouterr().err
+
+
+def test_estimates_stand_beside_the_truth_for_each_rival_and_say_that_all_is_simulated(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    asked = ["estimate", "--items", "items.parquet", "--people", "40", "--days", "10", "--seed", "5"]
+    head, rule, *lines = told(capsys, asked)
+    rivals, (gap, tail) = lines[: len(RIVALS)], lines[len(RIVALS) :]
+    assert head.startswith("| rival | log's own | truth | ") and "effective lists" in head and gap == ""
+    assert [line.split(" | ")[0].removeprefix("| ") for line in rivals] == list(RIVALS)
+    assert {line.count("|") for line in (head, rule, *rivals)} == {head.count("|")}
+    estimates = [cell for line in rivals for cell in line.split(" | ")[3:-1]]
+    assert all(re.match(r"\d+\.\d{4} \([+-]\d+\.\d%\)", cell) for cell in estimates)
+    assert tail.startswith("Clicks by list; 40 people, 10 days, 120 items (simulated; ")
+    assert f"parameters {everybody_reads(Parameters.read()).hash}, seed 5)" in tail
+    again = told(capsys, asked)
+    assert again[:-1] == [head, rule, *rivals, gap]
