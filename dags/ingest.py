@@ -1,4 +1,4 @@
-"""### Ingest: landing files to `items`, `events`, `judgments`, `intents`, `queries`, `exposures` and `chats`
+"""### Ingest: landing files to the landed tables: `items`, `events` and those that a shop may have
 
 Of a simulated market also its `true_` tables, which nobody who trains may read.
 
@@ -29,7 +29,7 @@ with new_dag(
     deadline_minutes=120,
 ):
     # One Spark process for all of it: to start and warm up another costs more than most of these tables.
-    shop = ("items", "events", "judgments", "intents", "queries", "exposures", "chats")
+    shop = ("items", "events", "judgments", "intents", "queries", "exposures", "hint_exposures", "searches", "chats")
     truth = ("true_people", "true_tastes", "true_requests", "true_exposures", "true_chats")
     tables = map(asset, (*shop, *truth))
     landed = heavy("landed", "spark_jobs", "landed", "--go-on", *RANGE, minutes=90, outlets=[*tables])

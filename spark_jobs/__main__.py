@@ -4,9 +4,8 @@ Under `spark-submit`, from the checkout (the driver's memory and Java options ar
 `PYSPARK_PYTHON=.venv/bin/python .venv/bin/spark-submit --driver-memory 3g
 --driver-java-options -XX:-DontCompileHugeMethods spark_jobs/__main__.py sessions --partition 2018-01-05`.
 
-Landed tables (items, judgments, intents, queries, exposures, chats, events, the market's truth) follow the files of the
-landing folder; for them a range is optional. `landed` stands for all of them, `built` for all that is built of them,
-each in its order.
+Landed tables (items, events, and the others of `landing/tables.py`) follow the files of the landing folder; for them a
+range is optional. `landed` stands for all of them, `built` for all that is built of them, each in its order.
 `python -m spark_jobs leakage --table next_item_samples` audits a whole sample table; 65 where it leaks.
 `market_replay` plays the night's lists in the simulated market; `python -m spark_jobs market --help`: more of that.
 """

@@ -1,15 +1,17 @@
 """A market on a real catalogue: people whose true preference is known, who read lists, click, buy and leave.
 
 `python -m spark_jobs market simulate --scale demo --folder FOLDER` writes its log: a landing folder with `exposures/`
-(exact chances), `events/` and `chats/` (where the lake has `intents`), one file a day, and the truth beside them, which
-no job that makes samples, features or models may read. `--scale`: rows of the log; the same seed gives the same bytes.
+and `hint_exposures/` (exact chances), `searches/`, `events/` and `chats/` (where the lake has `intents`), one file a
+day, and the truth beside them, which no job that makes samples, features or models may read. `--scale`: rows of the
+log; the same seed gives the same bytes.
 `... replay --policy A.parquet --against B.parquet` plays two tables of lists (user_id, item_id, rank, and chance where
 they are drawn) to the same people with the same luck. Whoever has a history in the lake is somebody who might have left
 it. `... estimate` holds what the log of one policy says of others (off_policy.py) against what the market does.
 `... validity --log FOLDER --against KIND --out FOLDER` holds a log against those of real shops (validity.py), and
 `... order --market FILE --real FILE` the order in which simple rows stand on both.
 
-parameters.yaml says what is assumed; every figure is simulated. Without --items the newest catalogue of the lake is it.
+parameters.yaml says what is assumed; every figure is simulated. Without --items the newest catalogue of the lake is it,
+with the lake's queries; beside --items those of --queries.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ from spark_jobs.engine.spark import explained, spark_session
 from spark_jobs.market import off_policy_check, validity
 from spark_jobs.market.desk import Desk
 from spark_jobs.market.draws import Draws
-from spark_jobs.market.known import COLUMNS, catalogue, events, of_their_shop, taken, utterances
+from spark_jobs.market.known import COLUMNS, catalogue, events, of_their_shop, queries, taken, utterances
 from spark_jobs.market.order import order_of, rows_of
 from spark_jobs.market.parameters import Parameters
 from spark_jobs.market.policy_tables import PolicyTable, read_rows, require_same_users
@@ -65,6 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     asked.add_argument("--folder", type=Path, required=True, help="where the log lands: new or empty")
     asked.add_argument("--from", dest="first", type=day, default=date(2026, 1, 1), metavar="DAY", help="its first day")
     asked.add_argument("--days", type=_whole, default=60, help="how many days it tells of")
+    asked.add_argument("--queries", type=Path, metavar="FILE", help="what people search for (Parquet: query)")
     asked.set_defaults(does=_simulate)
     played = commands.add_parser("replay", help="play two policies to the same people")
     played.add_argument("--policy", type=Path, required=True, metavar="FILE", help="its lists")
@@ -97,14 +100,24 @@ def _simulate(args: argparse.Namespace, profile: Profile) -> str:
     parameters, started = Parameters.read(setting=args.setting), monotonic()
     order = Order(SCALES[args.scale], args.seed, args.first, args.days, args.folder.absolute())
     order.require_room()
-    shop = Shop.of(_items(args, profile), parameters, args.seed)
+    shop = Shop.of(_items(args, profile), parameters, args.seed, _queries(args, profile))
     desk = Desk.of(utterances(Lake(profile)), parameters.chats)
     done = simulate(spark_session(profile), shop, parameters, order, desk)
     rows = ", ".join(f"{count:,} {table}" for table, count in done.rows.items())
     return (
         f"{order.folder}: {rows} of {done.people:,} people on {len(shop.item_ids):,} items, {order.start} to "
-        f"{order.end} (simulated; parameters {parameters.hash}, seed {order.seed}), {monotonic() - started:.0f} s; "
-        f"{desk.told()}"
+        f"{order.end} (simulated; parameters {parameters.hash}, seed {order.seed}), {monotonic() - started:.0f} s\n"
+        f"{_searched(len(shop.asked), done.queries)}\n{desk.told()}"
+    )
+
+
+def _searched(given: int, real: int) -> str:
+    if real == 0:
+        none = f"no item answers any of {given:,} queries" if given else "there are no queries"
+        return f"People search in the words of what they wish, as {none}."
+    return (
+        f"People search in the words of what they wish and in {real:,} of {given:,} real queries: the others are never "
+        "asked, as no item answers them."
     )
 
 
@@ -171,14 +184,25 @@ def _items(args: argparse.Namespace, profile: Profile) -> pd.DataFrame:
     if args.items is None:
         return catalogue(Lake(profile))
     needed = [column for column in COLUMNS if column != "source"]
+    return _read(args.items, needed, "catalogue").astype({"item_id": str}).assign(source="given")
+
+
+def _queries(args: argparse.Namespace, profile: Profile) -> list[str]:
+    if args.queries is not None:
+        texts = _read(args.queries, ["query"], "table of queries")["query"].dropna().astype(str).str.strip()
+        return sorted(set(texts) - {""})
+    return [] if args.items is not None else queries(Lake(profile))
+
+
+def _read(file: Path, needed: list[str], what: str) -> pd.DataFrame:
     try:
-        found = pd.read_parquet(args.items)
+        found = pd.read_parquet(file)
     except (OSError, ValueError) as error:
-        raise DataError("The catalogue cannot be read.", where=str(args.items), why=str(error)) from error
+        raise DataError(f"The {what} cannot be read.", where=str(file), why=str(error)) from error
     if lacking := [column for column in needed if column not in found]:
         why = f"It has no {', '.join(lacking)}."
-        raise DataError("The catalogue lacks columns.", where=str(args.items), why=why, do="Give it all, empty or not.")
-    return found[needed].astype({"item_id": str}).assign(source="given")
+        raise DataError(f"The {what} lacks columns.", where=str(file), why=why, do="Give it all, empty or not.")
+    return found[needed]
 
 
 def _whole(text: str) -> int:

@@ -42,6 +42,12 @@ def utterances(lake: Lake) -> pd.DataFrame:
     return rows[rows["kind"] == "utterance"][["intent", "text"]]
 
 
+def queries(lake: Lake) -> list[str]:
+    """All that the lake has, each once."""
+    parts = [pd.read_parquet(file.path, columns=["query"])["query"] for file in lake.files("queries")]
+    return sorted(set(pd.concat(parts))) if parts else []
+
+
 def of_their_shop(items: pd.DataFrame, listed: Collection[str]) -> pd.DataFrame:
     """Without the catalogues that stand beside the one of the items `listed`: nobody can be shown anything of them."""
     return items[items["source"].isin(items["source"][items["item_id"].isin(listed)].unique())]

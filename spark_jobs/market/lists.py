@@ -50,3 +50,17 @@ def log_chances(scores: Floats, places: Ints) -> Floats:
     outside = np.logaddexp.reduce(rest, axis=1, keepdims=True)
     logs = chosen - np.where(np.isneginf(chosen), 0.0, np.logaddexp(below, outside))
     return np.where(places >= 0, logs, 0.0)
+
+
+def once(things: Ints) -> Ints:
+    """Each of a row [U, M] at its first place, else -1."""
+    order = np.argsort(things, axis=1, kind="stable")
+    ordered = np.take_along_axis(things, order, axis=1)
+    twice = np.zeros_like(things, dtype=bool)
+    np.put_along_axis(twice, order[:, 1:], ordered[:, 1:] == ordered[:, :-1], axis=1)
+    return np.where(twice, -1, things)
+
+
+def at(values: np.ndarray, places: Ints, none: float) -> np.ndarray:
+    """Of `values` [U, M] those in the places [U, n] of lists, `none` where nothing stands."""
+    return np.where(places >= 0, np.take_along_axis(values, places.clip(0), axis=1), none).astype(values.dtype)

@@ -15,6 +15,9 @@ from spark_jobs.market.lists import Ints
 from spark_jobs.market.visits import DAY, SECOND, Visit, World
 
 _READS, _DECIDES = 8 * SECOND, 40 * SECOND  # a place of a list; from click to purchase
+_GLANCES, _TYPES = 1 * SECOND, 5 * SECOND  # at a hint; a query
+LISTS, HINTS = 0, 1
+"""Numbers of the logging policies."""
 _REVIEWS = 5.0  # days from purchase to review
 
 
@@ -37,11 +40,48 @@ def logged(world: World, number: Ints) -> Log:
     log, people = Log(), world.people(number)
     truth.tell_people(log, world, people)
     for visit in world.visits(people, world.logging):
+        _hint(log, world, visit)
+        _search(log, world, visit)
         _show(log, world, visit)
         _act(log, world, visit)
         truth.tell_visit(log, world, visit)
         chats.tell(log, world, visit, _read(visit) + _DECIDES)
     return log
+
+
+def _hint(log: Log, world: World, visit: Visit) -> None:
+    hints = visit.hints
+    rows, places = np.nonzero(hints.queries >= 0)
+    people = hints.rows[rows]
+    log.add(
+        "hint_exposures",
+        request_id=visit.requests[people],
+        user_id=visit.number[people],
+        exposure_time=visit.time[people],
+        position=places + 1,
+        query=hints.queries[rows, places],
+        policy_version=np.full(len(rows), HINTS),
+        hint_chance=np.exp(hints.log_chances[rows, places]),
+        list_chance=np.exp(hints.log_chances.sum(axis=1))[rows],
+    )
+
+
+def _search(log: Log, world: World, visit: Visit) -> None:
+    rows = np.flatnonzero(visit.query >= 0)
+    hinted, place = np.zeros(len(visit.number), dtype=bool), np.zeros(len(visit.number), dtype=np.int64)
+    at, places = np.nonzero(visit.hints.clicked)
+    hinted[visit.hints.rows[at]], place[visit.hints.rows[at]] = True, places
+    clicked = visit.done.clicked[rows]
+    first = visit.items[rows, clicked.argmax(axis=1)]
+    log.add(
+        "searches",
+        request_id=visit.requests[rows],
+        user_id=visit.number[rows],
+        search_time=visit.time[rows] + np.where(hinted, _GLANCES * (1 + place), _TYPES)[rows],
+        source=pa.array(np.where(hinted[rows], "hint", "typed").tolist(), pa.string()),
+        query=visit.query[rows],
+        item_id=np.where(clicked.any(axis=1), first, -1),
+    )
 
 
 def _show(log: Log, world: World, visit: Visit) -> None:
@@ -54,7 +94,7 @@ def _show(log: Log, world: World, visit: Visit) -> None:
         item_id=items,
         exposure_time=visit.time[rows],
         position=places + 1,
-        policy_version=np.zeros(len(rows), dtype=np.int64),
+        policy_version=np.full(len(rows), LISTS),
         item_chance=np.exp(visit.log_chances[rows, places]),
         list_chance=np.exp(visit.log_chances.sum(axis=1))[rows],
         bid=world.shop.bids[items],

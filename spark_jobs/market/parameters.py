@@ -84,6 +84,28 @@ class LoggingParameters:
 
 
 @dataclass(frozen=True)
+class QueryParameters:
+    """In which words people search."""
+
+    answered: float
+    near: int
+    own: int
+    words: int
+    precise: float
+    real: float
+    appeal: float
+
+
+@dataclass(frozen=True)
+class HintParameters:
+    """Who is shown hints in the search box, and what they do about them."""
+
+    share: float
+    click: float
+    tiring: float
+
+
+@dataclass(frozen=True)
 class BidParameters:
     """Who pays for being clicked."""
 
@@ -149,6 +171,9 @@ class Parameters:
     utility: UtilityParameters
     choices: ChoiceParameters
     logging: LoggingParameters
+    queries: QueryParameters
+    hints: HintParameters
+    hinting: LoggingParameters
     bids: BidParameters
     landing: LandingParameters
     chats: ChatParameters

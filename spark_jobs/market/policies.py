@@ -17,6 +17,7 @@ from spark_jobs.market.draws import Draws, Floats
 from spark_jobs.market.lists import Ints
 from spark_jobs.market.parameters import LoggingParameters, UtilityParameters
 from spark_jobs.market.people import People
+from spark_jobs.market.queries import Queries
 from spark_jobs.market.shop import Shop
 
 _FAR = 1_000.0  # between scores of a list whose order is certain: no Gumbel draw bridges it
@@ -28,7 +29,8 @@ class Request:
 
     `clicked` and `bought` [U, n]: the last ones, newest first, -1 where there are fewer, and `shown` [U, n], what stood
     in the last list and was not clicked: all that a shop knows. `wish` [U]: what each came for, which only the oracle
-    may read.
+    may read. Who asks for hints is offered queries: then `bought` are what each searched for before, and `shown` the
+    hints of the last time.
     """
 
     people: People
@@ -48,7 +50,8 @@ class Policy(Protocol):
         """Its name in the log."""
 
     def candidates(self, request: Request) -> Ints:
-        """Items [U, M] to choose from, -1: none. One that stands twice counts once; what is not in stock falls out."""
+        """Items, or queries, [U, M] to choose from, -1: none. One that stands twice counts once; what is not in stock
+        falls out."""
 
     def scores(self, request: Request, candidates: Ints) -> Floats:
         """Of those of its candidates that are left (-1: not): logits [U, M]."""
@@ -56,37 +59,43 @@ class Policy(Protocol):
 
 @dataclass(frozen=True)
 class Logging:
-    """What a shop does that only counts: near to the last clicks, bought before, and much that is popular."""
+    """What a shop does that only counts: near to the last clicks, had before, and much that is popular. It offers items
+    or, where there are any, `queries`."""
 
     shop: Shop
     own: LoggingParameters
     draws: Draws
+    queries: Queries | None = None
 
     @property
     def version(self) -> str:
         """See `Policy`."""
         return self.own.version
 
+    @property
+    def _offered(self) -> Shop | Queries:
+        return self.shop if self.queries is None else self.queries
+
     def candidates(self, request: Request) -> Ints:
         """See `Policy`."""
-        clicked, users = request.clicked, len(request.people)
-        near = np.where(clicked[:, :, None] >= 0, self.shop.near[clicked.clip(0)], -1)
+        offered, clicked, users = self._offered, request.clicked, len(request.people)
+        near = np.where(clicked[:, :, None] >= 0, offered.near[clicked.clip(0)], -1)
         near = near[:, :, : self.own.candidates // (2 * clicked.shape[1])].reshape(users, -1)
         slots = np.arange(self.own.candidates - near.shape[1])[None, :]
-        number, days = request.people.number[:, None], self.shop.told_apart(request.day)
+        purpose = "candidate" if self.queries is None else "candidate query"
+        number, days = request.people.number[:, None], offered.told_apart(request.day)
         popular = np.empty((users, slots.shape[1]), dtype=np.int64)
         for day in np.unique(days):
-            weights = np.exp(self.own.popular * self.shop.counted_on(day))
-            rows = days == day
-            popular[rows] = self.draws.choice(weights, "candidate", number[rows], request.session, slots)
+            weights, rows = np.exp(self.own.popular * offered.counted_on(day)), days == day
+            popular[rows] = self.draws.choice(weights, purpose, number[rows], request.session, slots)
         return np.concatenate([near, request.bought, popular], axis=1)
 
     def scores(self, request: Request, candidates: Ints) -> Floats:
         """See `Policy`. What the shop knows, and no more."""
-        shop, own, clicked = self.shop, self.own, request.clicked
-        taste = np.where((clicked >= 0)[:, :, None], shop.vectors[clicked.clip(0)], 0.0).mean(axis=1)
-        near = np.einsum("ud,umd->um", taste, shop.vectors[candidates.clip(0)]).astype(np.float64)
-        score = own.popular * shop.counted_on(request.day[:, None], candidates.clip(0)) + own.similar * near
+        offered, own, clicked = self._offered, self.own, request.clicked
+        taste = np.where((clicked >= 0)[:, :, None], self.shop.vectors[clicked.clip(0)], 0.0).mean(axis=1)
+        near = np.einsum("ud,umd->um", taste, offered.vectors[candidates.clip(0)]).astype(np.float64)
+        score = own.popular * offered.counted_on(request.day[:, None], candidates.clip(0)) + own.similar * near
         return np.asarray((score + own.own * known(candidates, request.bought)) / own.temperature)
 
 

@@ -90,8 +90,9 @@ def replay(spark: SparkSession, world: World, people: People, tables: Sequence[P
 
 
 def everybody_reads(parameters: Parameters) -> Parameters:
-    """Nobody searches for themselves: what they found would be no list of a policy's."""
-    return replace(parameters, choices=replace(parameters.choices, directly=0.0))
+    """Nobody searches for themselves or follows a hint: what they found would be no list of a policy's."""
+    reads = replace(parameters.choices, directly=0.0)
+    return replace(parameters, choices=reads, hints=replace(parameters.hints, share=0.0))
 
 
 def people_of(world: World, users: Sequence[str], taken: pd.DataFrame) -> People:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import zlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -12,12 +11,12 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from sklearn.feature_extraction.text import TfidfVectorizer
 
 from infra.errors import DataError
 from spark_jobs.market.draws import Draws, Floats
 from spark_jobs.market.lists import Ints
 from spark_jobs.market.parameters import Parameters
+from spark_jobs.market.space import Space, Vectors
 
 _SCORES_HELD = 20_000_000  # of items to each other, by a thread
 _DAYS_OF_STOCK = 7
@@ -27,10 +26,14 @@ _DAYS_OF_STOCK = 7
 class Shop:
     """Items [I] in the order of their ids: `vectors` [I, D] of their text, of length 1 or 0; `brands` and `categories`
     as numbers, -1 where the catalogue names none; `log_prices`; `near` [I, N], nearest first, -1 where there are fewer;
-    `appeal` on the first day, which turns to the `later` one by `drift`, radians a day; `bids`, 0 where nobody pays."""
+    `appeal` on the first day, which turns to the `later` one by `drift`, radians a day; `bids`, 0 where nobody pays.
+    `texts` [I] are placed in the `space`; `asked`: what real people searched for, of whatever shop."""
 
     item_ids: Sequence[str]
-    vectors: NDArray[np.float32]
+    texts: Sequence[str]
+    space: Space
+    asked: Sequence[str]
+    vectors: Vectors
     brands: Ints
     categories: Ints
     log_prices: Floats
@@ -43,8 +46,8 @@ class Shop:
     draws: Draws
 
     @classmethod
-    def of(cls, items: pd.DataFrame, parameters: Parameters, seed: int) -> Shop:
-        """The shop of a catalogue: item_id, title, brand, category, price and further texts.
+    def of(cls, items: pd.DataFrame, parameters: Parameters, seed: int, asked: Sequence[str] = ()) -> Shop:
+        """The shop of a catalogue: item_id, title, brand, category, price; and of what people `asked` it for.
 
         Raises:
             DataError: it has fewer than two items: there is nothing to choose between.
@@ -56,11 +59,16 @@ class Shop:
                 do="Ingest a catalogue of at least two.",
             )
         items, draws, own = items.sort_values("item_id", ignore_index=True), Draws(seed), parameters.catalogue
-        vectors, brands = _vectors(items, own.dimensions, draws), _numbered(items["brand"])
+        texts = items[["title", "brand", "category"]].fillna("").agg(" ".join, axis=1).tolist()
+        space = Space.of(texts, own.dimensions, draws)
+        vectors, brands = space.placed(texts), _numbered(items["brand"])
         numbers = np.arange(len(items))
         prices = items["price"].astype(np.float64).fillna(own.price).to_numpy()
         return cls(
             tuple(items["item_id"]),
+            texts,
+            space,
+            asked,
             vectors,
             brands,
             _numbered(items["category"].str.rsplit(" > ", n=1).str[-1]),
@@ -101,28 +109,11 @@ class Shop:
         return self.draws.uniform("stock", items, days // _DAYS_OF_STOCK) >= self.out_of_stock
 
 
-def _vectors(items: pd.DataFrame, dimensions: int, draws: Draws) -> NDArray[np.float32]:
-    """TF-IDF through a random projection (Johnson and Lindenstrauss 1984), each word with a direction of its own.
-
-    Not decomposed: a decomposition differs in its last digits with the threads that computed it.
-    """
-    texts = items[["title", "brand", "category"]].fillna("").agg(" ".join, axis=1)
-    reader = TfidfVectorizer(sublinear_tf=True)
-    try:
-        words = reader.fit_transform(texts)
-    except ValueError:  # no item has a word
-        return np.zeros((len(items), dimensions), dtype=np.float32)
-    keys = np.array([zlib.crc32(word.encode()) for word in reader.get_feature_names_out()])
-    found = words @ draws.normal("direction", keys[:, None], np.arange(dimensions)[None, :])
-    lengths = np.linalg.norm(found, axis=1, keepdims=True)
-    return np.where(lengths > 0, found / np.where(lengths > 0, lengths, 1.0), 0.0).astype(np.float32)
-
-
 def _numbered(names: pd.Series) -> Ints:
     return np.asarray(pd.factorize(names, sort=True)[0], dtype=np.int64)
 
 
-def _nearest(vectors: NDArray[np.float32], count: int) -> Ints:
+def _nearest(vectors: Vectors, count: int) -> Ints:
     """Of each item the `count` nearest others; items without words are near nothing."""
     count, at_once = min(count, len(vectors) - 1), max(1, _SCORES_HELD // len(vectors))
 

@@ -27,7 +27,7 @@ from spark_jobs.market.chats import LOGISTICS_STATES, ORDER_STATES
 from spark_jobs.market.deliveries import delivered
 from spark_jobs.market.desk import Desk
 from spark_jobs.market.draws import Draws
-from spark_jobs.market.log import logged
+from spark_jobs.market.log import HINTS, LISTS, logged
 from spark_jobs.market.parameters import Parameters
 from spark_jobs.market.shop import Shop
 from spark_jobs.market.visits import Horizon, World
@@ -42,10 +42,11 @@ _PIECES, _NAMES = "log string, day date, block long, rows binary", ("log", "day"
 
 @dataclass(frozen=True)
 class Simulated:
-    """What was written: files and rows by table, and the number of people."""
+    """What was written: rows by table, the number of people, and how many real queries they could ask."""
 
     people: int
     rows: dict[str, int]
+    queries: int
 
 
 @dataclass(frozen=True)
@@ -114,14 +115,16 @@ def simulate(
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
         known.destroy()
-    return Simulated(people, rows)
+    return Simulated(people, rows, world.queries.real)
 
 
 def _words(world: World) -> dict[str, pa.Array]:
+    versions = {LISTS: world.logging.version, HINTS: world.hinting.version}
     named = {
         "item_id": world.shop.item_ids,
         "wish_item_id": world.shop.item_ids,
-        "policy_version": [world.parameters.logging.version],
+        "policy_version": [versions[number] for number in sorted(versions)],
+        "query": world.queries.texts,
         "order_state": ORDER_STATES,
         "logistics_state": LOGISTICS_STATES,
         "cause": list(world.parameters.chats.causes),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -11,13 +12,16 @@ from spark_jobs.market import choices, lists
 from spark_jobs.market.choices import Choices, Mask
 from spark_jobs.market.desk import Desk
 from spark_jobs.market.draws import Draws, Floats
+from spark_jobs.market.hints import Hints, SearchBox
 from spark_jobs.market.lists import Ints
 from spark_jobs.market.parameters import Parameters
 from spark_jobs.market.people import People
 from spark_jobs.market.policies import Logging, Policy, Request, known
+from spark_jobs.market.queries import Queries
 from spark_jobs.market.shop import Shop
 
 _CLICKS = 3  # the shop looks at so many last ones of each person
+_SEARCHES = 3  # and at so many searches
 DAY, SECOND = 86_400_000_000, 1_000_000  # microseconds
 VISITS = 1 << 20
 """More than any person makes: the request at a visit has the number person * VISITS + visit."""
@@ -41,6 +45,9 @@ class _State:
     bought: Ints
     shown: Ints
     left: Mask
+    searched: Ints
+    hinted: Ints
+    tired: Floats
 
 
 @dataclass(frozen=True)
@@ -50,7 +57,8 @@ class Visit:
     `items` [U, n] (-1: none) with their `prices`, what each is `worth` to the person, and the `log_chances` that the
     policy gave them; `listed` [U]: it was a policy's list, not what the person searched for; what was `done`.
     `request` is what the person came with, `offered` [U, M] what the list was drawn from (-1: none), all of it `liked`
-    as it would be if it were shown.
+    as it would be if it were shown. `query` [U]: what was searched for, -1: nothing; `hints`: what the search box
+    showed before, one of which it may be.
     """
 
     number: Ints
@@ -65,6 +73,8 @@ class Visit:
     request: Request
     offered: Ints
     liked: Floats
+    query: Ints
+    hints: Hints
 
     @property
     def requests(self) -> Ints:
@@ -89,12 +99,22 @@ class World:
         """The policy of a shop that only counts."""
         return Logging(self.shop, self.parameters.logging, self.draws)
 
+    @cached_property
+    def queries(self) -> Queries:
+        """What people search for."""
+        return Queries.of(self.shop, self.parameters)
+
+    @property
+    def hinting(self) -> Logging:
+        """The same of hints."""
+        return Logging(self.shop, self.parameters.hinting, self.draws, self.queries)
+
     def people(self, number: Ints) -> People:
         """Those of these numbers."""
         return People.of(number, self.shop, self.parameters, self.draws)
 
-    def visits(self, people: People, policy: Policy) -> Iterator[Visit]:
-        """All visits of these people, shown the lists of the policy."""
+    def visits(self, people: People, policy: Policy, hinting: Policy | None = None) -> Iterator[Visit]:
+        """All visits of these people, shown the lists of the policy, and the hints of another or of the shop's own."""
         number, users = people.number, len(people)
         often = np.full(users, self.horizon.days) if self.daily else people.sessions
         arrival = (1.0 if self.daily else self.horizon.days) * self.draws.uniform("arrival", number)
@@ -105,12 +125,15 @@ class World:
             people.bought.copy(),
             np.full((users, self.parameters.logging.length), -1),
             np.zeros(users, dtype=bool),
+            np.full((users, _SEARCHES), -1),
+            np.full((users, self.parameters.hinting.length), -1),
+            np.zeros(users),
         )
         for session in range(int(often.max(initial=0))):
             rows = np.flatnonzero((often > session) & ~state.left & (state.time < self.horizon.days))
             if len(rows) == 0:
                 break
-            yield _Visiting(self, policy, people.chosen(rows), state, rows, session).happens()
+            yield _Visiting(self, policy, hinting, people.chosen(rows), state, rows, session).happens()
             gap = (self.horizon.days - arrival[rows]) / often[rows]
             luck = 1.0 if self.daily else self.draws.exponential("gap", number[rows], session)
             state.time[rows] += 1.0 if self.daily else gap * luck
@@ -122,35 +145,36 @@ class _Visiting:
 
     world: World
     policy: Policy
+    hinting: Policy | None
     people: People
     state: _State
     rows: Ints
     session: int
 
     def happens(self) -> Visit:
-        """Search for the wish, or read a list; do something about it; remember it."""
+        """Follow a hint, search for the wish, or read a list; do something about it; remember it."""
         own, draws, number = self.world.parameters, self.world.draws, self.people.number
         self._wish(draws)
-        direct = draws.uniform("directly", number, self.session) < own.choices.directly
         request = self._request()
-        candidates, scores = self._offered(request, direct)
+        hinted = self._hints(request)
+        query, direct = self._searched(request, hinted)
+        candidates, scores = self._offered(request, direct, hinted)
         again = known(candidates, request.bought)
         utility = self.people.utility(self.world.shop, request.day, request.wish, candidates, again, own.utility)
         scores = np.where(candidates >= 0, np.where(direct[:, None], utility, scores), -np.inf)
         noise = draws.gumbel("list", number[:, None], self.session, candidates)
         shown = lists.drawn(scores, noise, own.logging.length)
-        items = _at(candidates, shown.places, -1)
+        items = lists.at(candidates, shown.places, -1)
         liked = utility - own.utility.seen * known(candidates, request.shown)
-        worth = _at(liked, shown.places, 0.0)
+        worth = lists.at(liked, shown.places, 0.0)
         prices = np.exp(self.world.shop.log_prices[items.clip(0)])
         keys = (number, np.full(len(self.rows), self.session))
         done = choices.choose(worth, items, prices, self.people.patience, self.people.budget, keys, own.choices, draws)
         self._remember(items, done, ~direct)
+        self._remember_search(query, hinted)
         start = self.world.horizon.start + (self.state.time[self.rows] * DAY).astype(np.int64) // SECOND * SECOND
-        log_chances, offered = shown.log_chances, candidates
-        return Visit(
-            number, self.session, start, items, prices, worth, log_chances, ~direct, done, request, offered, liked
-        )
+        listed, worths = (items, prices, worth, shown.log_chances), (candidates, liked)
+        return Visit(number, self.session, start, *listed, ~direct, done, request, *worths, query, hinted)
 
     def _wish(self, draws: Draws) -> None:
         number, before = self.people.number, self.state.wish[self.rows]
@@ -165,9 +189,38 @@ class _Visiting:
         clicked, bought, shown = (past[rows] for past in (state.clicked, state.bought, state.shown))
         return Request(self.people, self.session, day, clicked, bought, shown, state.wish[rows])
 
-    def _offered(self, request: Request, direct: Mask) -> tuple[Ints, Floats]:
+    def _hints(self, request: Request) -> Hints:
+        """What the search box shows to some, and which of it they follow."""
+        own, draws, state, number = self.world.parameters, self.world.draws, self.state, self.people.number
+        rows = np.flatnonzero(draws.uniform("hints", number, self.session) < own.hints.share)
+        if len(rows) == 0:
+            return Hints.none(own.hinting.length)
+        day, clicked, wish = request.day[rows], request.clicked[rows], request.wish[rows]
+        searched, hinted, tired = state.searched[self.rows[rows]], state.hinted[self.rows[rows]], state.tired
+        asked = Request(self.people.chosen(rows), self.session, day, clicked, searched, hinted, wish)
+        box = SearchBox(self.world.shop, self.world.queries, own, draws)
+        policy = self.world.hinting if self.hinting is None else self.hinting
+        return box.hints(policy, asked, tired[self.rows[rows]], rows)
+
+    def _searched(self, request: Request, hinted: Hints) -> tuple[Ints, Mask]:
+        """What each searches for, -1: nothing, and who searches: who follows a hint, and who types what they wish."""
+        own, draws, number = self.world.parameters, self.world.draws, self.people.number
+        query = np.full(len(self.rows), -1)
+        query[hinted.rows] = hinted.followed
+        typed = np.flatnonzero((draws.uniform("directly", number, self.session) < own.choices.directly) & (query < 0))
+        if len(typed):
+            taste = self.people.tastes[typed, request.wish[typed]]
+            query[typed] = self.world.queries.typed(taste, number[typed], self.session, draws)
+        return query, query >= 0
+
+    def _offered(self, request: Request, direct: Mask, hinted: Hints) -> tuple[Ints, Floats]:
         """What the policy would show, or what the person finds who searches, side by side; each once and in stock."""
         named, found = self.policy.candidates(request), self._looked_for(request)
+        follows = hinted.followed >= 0
+        if follows.any():
+            # What is typed finds what was meant; a hint finds what its words say.
+            answers = self.world.queries.items[hinted.followed[follows]]
+            found[hinted.rows[follows]] = _wide(answers, found.shape[1], -1)
         width = max(named.shape[1], found.shape[1])
         either = np.where(direct[:, None], _wide(found, width, -1), _wide(named, width, -1))
         candidates = self._there(either, request.day)
@@ -181,11 +234,7 @@ class _Visiting:
 
     def _there(self, items: Ints, day: Ints) -> Ints:
         """Each item at its first place and in stock, else -1."""
-        order = np.argsort(items, axis=1, kind="stable")
-        ordered = np.take_along_axis(items, order, axis=1)
-        twice = np.zeros_like(items, dtype=bool)
-        np.put_along_axis(twice, order[:, 1:], ordered[:, 1:] == ordered[:, :-1], axis=1)
-        return np.where(twice | ~self.world.shop.in_stock(items, day[:, None]), -1, items)
+        return np.where(self.world.shop.in_stock(items, day[:, None]), lists.once(items), -1)
 
     def _remember(self, items: Ints, done: Choices, listed: Mask) -> None:
         self.state.clicked[self.rows] = _pushed(self.state.clicked[self.rows], items, done.clicked)
@@ -194,9 +243,12 @@ class _Visiting:
         self.state.shown[self.rows] = np.where(listed[:, None], unseen, self.state.shown[self.rows])
         self.state.left[self.rows] |= done.left
 
-
-def _at(values: np.ndarray, places: Ints, none: float) -> np.ndarray:
-    return np.where(places >= 0, np.take_along_axis(values, places.clip(0), axis=1), none).astype(values.dtype)
+    def _remember_search(self, query: Ints, hinted: Hints) -> None:
+        past, state, shown = query[:, None], self.state, self.rows[hinted.rows]
+        state.searched[self.rows] = _pushed(state.searched[self.rows], past, past >= 0)
+        unseen = np.where(hinted.clicked, -1, hinted.queries)
+        state.hinted[shown] = _wide(unseen, state.hinted.shape[1], -1)
+        state.tired[shown] = hinted.tired(self.world.parameters.hints.click)
 
 
 def _wide(values: np.ndarray, width: int, none: float) -> np.ndarray:

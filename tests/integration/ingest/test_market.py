@@ -49,8 +49,10 @@ def test_the_same_seed_gives_the_same_bytes_at_any_parallelism(
 
 
 def test_its_log_goes_through_the_ingest_and_nothing_is_refused(new_shop: Landing, spark: SparkSession) -> None:
-    shop, own = Shop.of(items(), parameters(), 7), parameters()
+    asked = ("pen model3", "pen size1", "лампа")
+    shop, own = Shop.of(items(), parameters(), 7, asked), parameters()
     done = simulate(spark, shop, own, ordered(new_shop.profile.landing, 10_000), with_desk().desk)
+    assert done.queries == 2 and min(done.rows.values()) > 0
     new_shop.put("items/items.csv", items().to_dict("records"))
     for table in ("items", *done.rows):
         report = new_shop.ingest(table)
@@ -62,6 +64,11 @@ def test_its_log_goes_through_the_ingest_and_nothing_is_refused(new_shop: Landin
     for table, rows in done.rows.items():
         assert sum(pq.read_metadata(file.path).num_rows for file in lake.files(table)) == rows
     assert {lake.contract(table).origin for table in done.rows if table != "events"} == {"simulated"}
+    hints, searches = new_shop.rows("hint_exposures"), new_shop.rows("searches")
+    assert {row["source"] for row in searches} == {"hint", "typed"} and {row["position"] for row in hints} == {1, 2, 3}
+    shown = {(row["request_id"], row["query"]) for row in hints}
+    assert {(row["request_id"], row["query"]) for row in searches if row["source"] == "hint"} <= shown
+    assert set(asked[:2]) & {row["query"] for row in searches} and "лампа" not in {row["query"] for row in hints}
 
 
 def test_rows_that_land_late_or_twice_end_as_the_same_events(
@@ -113,6 +120,34 @@ def test_a_list_of_impossible_chances_is_refused_row_by_row(new_shop: Landing) -
     assert report.exit_code == 0
     assert Counter(new_shop.refused("exposures").values()) == Counter(rule for rule, _ in bad)
     assert [row["position"] for row in new_shop.rows("exposures") if row["request_id"] == "float"] == [3]
+
+
+def test_impossible_hints_and_searches_are_refused_row_by_row(new_shop: Landing) -> None:
+    day = "2026-01-01T10:00:00Z"
+    hint = {
+        "request_id": "r", "user_id": "u1", "exposure_time": day, "position": "1", "query": "red pen",
+        "policy_version": "p", "hint_chance": "0.5", "list_chance": "0.1",
+    }  # fmt: skip
+    search = {"request_id": "r", "user_id": "u1", "search_time": day, "source": "typed", "query": "pen", "item_id": ""}
+    bad_hints = [
+        ("position_from_one", {"position": "0"}),
+        ("hint_chance_in_range", {"hint_chance": "0"}),
+        ("list_chance_in_range", {"list_chance": "0.6"}),
+        ("query_present", {"query": " "}),
+    ]
+    bad_searches = [
+        ("source_known", {"source": "guessed"}),
+        ("item_known", {"item_id": "i404"}),
+        ("query_present", {"query": ""}),
+    ]
+    new_shop.put("items/items.csv", [{"item_id": "i1", "title": "A pen"}, {"item_id": "i2", "title": "Ink"}])
+    for table, good, bad in (("hint_exposures", hint, bad_hints), ("searches", search, bad_searches)):
+        rows = [{**good, "request_id": f"r{n}"} for n in range(100)]
+        odd = [{**good, "request_id": f"odd{n}", **change} for n, (_, change) in enumerate(bad)]
+        new_shop.put(f"{table}/day.csv", [*rows, *odd])
+    for table, bad in (("items", []), ("hint_exposures", bad_hints), ("searches", bad_searches)):
+        assert new_shop.ingest(table).exit_code == 0
+        assert Counter(new_shop.refused(table).values()) == Counter(rule for rule, _ in bad)
 
 
 def test_a_folder_in_use_and_a_full_disk_are_refused_before_any_work(spark: SparkSession, tmp_path: Path) -> None:

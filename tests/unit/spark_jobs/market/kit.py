@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -44,10 +45,10 @@ def parameters(**changes: Any) -> Parameters:
     return found
 
 
-def world(frame: pd.DataFrame | None = None, seed: int = 7, **changes: Any) -> World:
-    """A market of that catalogue."""
+def world(frame: pd.DataFrame | None = None, seed: int = 7, asked: Sequence[str] = (), **changes: Any) -> World:
+    """A market of that catalogue, of which people `asked` so."""
     own = parameters(**changes)
-    shop = Shop.of(items() if frame is None else frame, own, seed)
+    shop = Shop.of(items() if frame is None else frame, own, seed, asked)
     return World(shop, own, Draws(seed), Horizon(START, DAYS))
 
 
@@ -64,8 +65,13 @@ def with_desk(own: ChatParameters | None = None, texts: pd.DataFrame | None = No
     return replace(market, parameters=replace(market.parameters, chats=own), desk=desk)
 
 
+def tables(market: World, people: int = 300) -> dict[str, pd.DataFrame]:
+    """All that is logged of the first people."""
+    log = logged(market, np.arange(people))
+    return {table: pa.Table.from_batches(rows).to_pandas() for table, rows in log.batches.items()}
+
+
 def lived(market: World, people: int = 300) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Exposures and events of the first people."""
-    log = logged(market, np.arange(people))
-    shown, done = (pa.Table.from_batches(log.batches[table]).to_pandas() for table in ("exposures", "events"))
-    return shown, done
+    found = tables(market, people)
+    return found["exposures"], found["events"]

@@ -16,7 +16,7 @@ LENGTH = 10
 
 
 def reading() -> World:
-    return world(choices__directly=0.0, people__sessions=4.0)
+    return world(choices__directly=0.0, hints__share=0.0, people__sessions=4.0)
 
 
 def test_the_logging_policy_itself_is_estimated_as_it_is() -> None:

@@ -22,7 +22,7 @@ CLICKS, LEFT = 1, 6
 
 
 def daily(**changes: Any) -> World:
-    return replace(world(choices__directly=0.0, **changes), daily=True)
+    return replace(world(choices__directly=0.0, hints__share=0.0, **changes), daily=True)
 
 
 def lists(people: People, items: np.ndarray, version: str = "lists") -> Tabled:
@@ -85,7 +85,7 @@ def test_the_oracle_puts_first_what_is_worth_most() -> None:
     candidates = oracle.candidates(request)
     scores = oracle.scores(request, candidates)
     again = np.zeros(candidates.shape, dtype=bool)
-    worth = people.utility(market.shop, request.wish, candidates, again, market.parameters.utility)
+    worth = people.utility(market.shop, request.day, request.wish, candidates, again, market.parameters.utility)
     order = np.argsort(-scores, axis=1)
     assert (np.diff(np.take_along_axis(worth, order, axis=1), axis=1) <= 1e-12).all()
 

@@ -23,7 +23,7 @@ PEOPLE, READS, PRIOR = 1_200, 8_000_000, 20.0  # microseconds a place; views tha
 @cache
 def log(changed: str | None = None, to: float = 0.0) -> pd.DataFrame:
     """Places of lists in order of time, whether each was clicked, and the mean text of the last three clicks before."""
-    market = world(**({} if changed is None else {changed: to}))
+    market = world(hints__share=0.0, **({} if changed is None else {changed: to}))
     shown, events = lived(market, PEOPLE)
     clicks = events[events["event_type"] == "click"][["user_id", "item_id", "event_time"]]
     shown = shown.assign(read=shown["exposure_time"] + READS * shown["position"])

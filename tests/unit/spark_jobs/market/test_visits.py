@@ -68,7 +68,7 @@ def test_nothing_is_shown_that_is_out_of_stock() -> None:
 
 def test_a_visit_without_a_list_leaves_no_exposure() -> None:
     assert len(lived(world(choices__directly=1.0), 30)[0]) == 0
-    shown, events = lived(world(choices__directly=0.0), 30)
+    shown, events = lived(world(choices__directly=0.0, hints__share=0.0), 30)
     clicks = events[events["event_type"] == "click"]
     pairs = set(zip(shown["user_id"], shown["item_id"], strict=True))
     assert set(zip(clicks["user_id"], clicks["item_id"], strict=True)) <= pairs
