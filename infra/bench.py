@@ -18,10 +18,14 @@ import platform
 import statistics
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+import psutil
 
 from infra.errors import exit_with_reason
 from infra.launch import CPU_SETTINGS
@@ -29,6 +33,7 @@ from infra.profile import CHECKOUT, Profile, code_commit, load_profile
 
 _ROOMS = ("infra", "spark_jobs", "feature_store", "training", "mlflow/registry", "dags")
 _PREFIX = "bench_"
+_T = TypeVar("_T")
 
 
 def in_turns(runs: int, ours: Callable[[], object], peer: Callable[[], object]) -> tuple[float, float]:
@@ -41,6 +46,35 @@ def in_turns(runs: int, ours: Callable[[], object], peer: Callable[[], object]) 
             if turn > 0:
                 measured.append(time.perf_counter() - start)
     return statistics.median(spans[0]), statistics.median(spans[1])
+
+
+def measured(work: Callable[[], _T]) -> tuple[_T, float, float]:
+    """What it returns, its seconds, and the most memory, in GiB, that this process and its children held: what they
+    share is counted for each."""
+    over, held = threading.Event(), [_held()]
+
+    def watch() -> None:
+        while not over.wait(0.2):
+            held.append(_held())
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    begun = time.perf_counter()
+    try:
+        found = work()
+        seconds = time.perf_counter() - begun
+        return found, seconds, max(*held, _held()) / 2**30
+    finally:
+        over.set()
+        watcher.join()
+
+
+def _held() -> int:
+    own, held = psutil.Process(), 0
+    for process in (own, *own.children(recursive=True)):
+        with suppress(psutil.NoSuchProcess):
+            held += process.memory_info().rss
+    return held
 
 
 def benchmarks() -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 `ingest`: what counting the records of a CSV file by themselves costs beside its whole ingest.
 
-`sessions`: whether the sessions job is linear in events where one user has a fifth of them, beside DuckDB.
+`sessions`: what sessions and histories of a simulated log cost, cold and warm, beside a bare window query of Spark.
 """
 
 from __future__ import annotations
@@ -10,27 +10,31 @@ from __future__ import annotations
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-import duckdb
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import DataFrame, SparkSession, Window
+from pyspark.sql import functions as F
 
-from infra.bench import in_turns
-from infra.contracts import RowRule, load_contract
-from infra.profile import CHECKOUT, load_profile
+from infra.bench import measured
+from infra.contracts import RowRule, load_contract, spark_ddl
+from infra.profile import load_profile
 from infra.quality import validate_partitions
 from infra.quality.rules import rules_of
-from spark_jobs import sessions
+from spark_jobs import histories, sessions
 from spark_jobs.engine.row_checks import aggregate, check_rows, mask
 from spark_jobs.engine.spark import spark_session
 from spark_jobs.ingest import ingest
 from spark_jobs.landing.csv_rows import CsvRows
 from spark_jobs.landing.files import landing_files
 from spark_jobs.landing.tables import TABLES
+from spark_jobs.market.bench import LOG_DAYS, made_up_shop, simulated
 
 _ROWS = 10_000_000  # planning and starting a query cost the same whatever it reads: here that is a few per cent
 _FEWER_ROWS = 2_000_000
@@ -44,16 +48,15 @@ _ROW = (
     "cast(id % 9973 as double) / 100 - 0.01 as price",
 )
 
-_SESSIONS_PEER = CHECKOUT / "tests" / "integration" / "spark_cases" / "sessions" / "peer.sql"
 _LANDED_ROWS = 1_000_000
-_FEW_EVENTS, _MANY_EVENTS = 1_000_000, 10_000_000
-_DAYS = [date(2018, 1, 1) + timedelta(days=n) for n in range(30)]
-_EVENT = (
-    "if(id % 5 = 0, 'u0', concat('u', id * 2654435761 % 20000)) as user_id",
-    "cast(id * 40503 % 20000 as string) as item_id",
-    "timestamp_micros(1514764800000000 + id * 7919000003 % 2592000000000) as event_time",
-    "element_at(array('view', 'click', 'cart', 'purchase'), cast(id % 4 as int) + 1) as event_type",
-)
+_FEW_EVENTS, _MANY_EVENTS, _ON_PAPER = 1_000_000, 10_000_000, 100_000_000
+_BARE, _JOBS = "window_query", ("sessions", "histories")
+_ONE_USER = "sessions_where_one_user_has_a_fifth"
+_GAP = sessions.CONFIG["gap_minutes"] * 60_000_000  # microseconds
+_PROBE_ROWS = 50_000  # they tell which share of a log's rows are events
+
+_T = TypeVar("_T")
+Spans = dict[str, dict[str, float]]  # of each query: seconds `cold` and `warm`, and the `peak_gib` of its process
 
 
 def bench_quality(runs: int = 5) -> dict[str, Any]:
@@ -135,46 +138,105 @@ def _seconds(work: Callable[[], object]) -> float:
 
 
 def bench_sessions(runs: int = 3) -> dict[str, Any]:
-    """Seconds to build the sessions of 10 million events of 30 days, a fifth of them one user's; the peer is DuckDB.
+    """Seconds to build the sessions of about 10 million events of a simulated log, warm; the peer is a bare window
+    query of Spark, which only counts them.
 
-    `linearity` is the time per event at 10 million over that at 1 million: 1 where the job is linear.
+    Cold is a query's first run in a process of its own with a new JVM; the two jobs share one, sessions first. The
+    start of the session is not in it. The estimate on paper is a line through both sizes.
     """
     with tempfile.TemporaryDirectory() as folder:
-        spark = spark_session(load_profile("local", environ={"PLUMBLINE__HOME": folder}))
-        few, many = (_sessions_in_turns(spark, f"{folder}/{rows}", rows, runs) for rows in (_FEW_EVENTS, _MANY_EVENTS))
+        sizes = _alone(_logs, Path(folder), (_FEW_EVENTS, _MANY_EVENTS))
+        few, many = (_in_turns_alone(log, events, runs) for log, events in sizes)
     return {
-        "ours": many[0],
-        "peer": many[1],
+        "ours": many["sessions"]["warm"],
+        "peer": many[_BARE]["warm"],
         "unit": "s",
         "runs": runs,
-        "rows": _MANY_EVENTS,
         "origin": "simulated",
-        "share_of_one_user": 0.2,
-        "fewer_rows": {"rows": _FEW_EVENTS, "ours": few[0], "peer": few[1]},
-        "linearity": (many[0] / _MANY_EVENTS) / (few[0] / _FEW_EVENTS),
-        "linearity_of_peer": (many[1] / _MANY_EVENTS) / (few[1] / _FEW_EVENTS),
+        "cold_ratio_to_peer": many["sessions"]["cold"] / many[_BARE]["cold"],
+        "cold_events_per_second": many["events"] / sum(many[name]["cold"] for name in _JOBS),
+        "peak_gib": max(many[name]["peak_gib"] for name in _JOBS),
+        "few": few,
+        "many": many,
+        "time_per_event_many_to_few": {name: _slope(few, many, name) for name in (*_JOBS, _BARE)},
+        "seconds_on_paper": {"events": _ON_PAPER} | {name: _on_paper(few, many, name) for name in (*_JOBS, _BARE)},
     }
 
 
-def _sessions_in_turns(spark: SparkSession, path: str, rows: int, runs: int) -> tuple[float, float]:
-    events = spark.range(rows).selectExpr(*_EVENT).selectExpr("to_date(event_time) as event_date", "*")
-    events.write.parquet(path)
-    frames = {"events": spark.read.parquet(path)}
-    connection = duckdb.connect(config={"threads": 2})
-    connection.execute("set TimeZone = 'UTC'")
-    connection.execute(f"create view events as from '{path}/*.parquet'")
-    asked = {**sessions.CONFIG, "partitions": _DAYS}
+def _slope(few: dict[str, Any], many: dict[str, Any], name: str) -> float:
+    """The warm time per event of the many over that of the few: 1 where the query is linear."""
+    return float(many[name]["warm"] / many["events"] * few["events"] / few[name]["warm"])
 
-    def ours() -> None:
-        built = sessions.build(spark, frames, _DAYS, sessions.CONFIG)
-        built.write.format("noop").mode("overwrite").save()
 
-    def peer() -> None:
-        for _ in connection.sql(_SESSIONS_PEER.read_text(), params=asked).to_arrow_reader():
-            pass  # as the noop sink of Spark: every row is made, none is kept
+def _on_paper(few: dict[str, Any], many: dict[str, Any], name: str) -> float:
+    each = (many[name]["cold"] - few[name]["cold"]) / (many["events"] - few["events"])
+    return float(many[name]["cold"] + each * (_ON_PAPER - many["events"]))
 
-    with connection:
-        return in_turns(runs, ours, peer)
+
+def _alone(work: Callable[..., _T], *arguments: object) -> _T:
+    """What it returns in a process of its own."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(work, *arguments).result()
+
+
+def _logs(folder: Path, sizes: Sequence[int]) -> list[tuple[str, int]]:
+    """A folder of events of each size, about, and how many there are."""
+    spark, shop = spark_session(load_profile("local", environ={"PLUMBLINE__HOME": str(folder)})), made_up_shop()
+    probe = simulated(spark, shop, folder / "probe", _PROBE_ROWS)
+    found = []
+    for size in sizes:
+        log = simulated(spark, shop, folder / str(size), int(size * probe["rows"] / probe["events"]))
+        found.append((str(folder / str(size) / "events"), int(log["events"])))
+    return found
+
+
+def _in_turns_alone(log: str, events: int, runs: int) -> dict[str, Any]:
+    """Medians of each query's seconds, its most memory; the processes take turns."""
+    turns = [_alone(_spans, log, (_BARE,)) | _alone(_spans, log, (*_JOBS, _ONE_USER)) for _ in range(runs)]
+    return {"events": events, **{name: _together([turn[name] for turn in turns]) for name in turns[0]}}
+
+
+def _together(spans: list[dict[str, float]]) -> dict[str, float]:
+    middle = {kind: statistics.median(span[kind] for span in spans) for kind in ("cold", "warm")}
+    return middle | {"peak_gib": max(span["peak_gib"] for span in spans)}
+
+
+def _spans(log: str, names: Sequence[str]) -> Spans:
+    """Of each query, all of them cold and then all warm, in this process."""
+    with tempfile.TemporaryDirectory() as folder:
+        spark = spark_session(load_profile("local", environ={"PLUMBLINE__HOME": folder}))
+        landed = spark.read.schema(spark_ddl(load_contract("events"))).parquet(log)
+        events = landed.withColumn("event_date", F.to_date("event_time"))
+        found: Spans = {name: {} for name in names}
+        for kind in ("cold", "warm"):
+            for name in names:
+                run = partial(_built, spark, events, name)
+                _, found[name][kind], found[name]["peak_gib"] = measured(run)
+        spark.stop()
+    return found
+
+
+def _built(spark: SparkSession, events: DataFrame, name: str) -> None:
+    """Every row of the query is made, none is kept."""
+    one_user = F.when(F.xxhash64("user_id") % 5 == 0, "one").otherwise(F.col("user_id"))
+    queries: dict[str, Callable[[], DataFrame]] = {
+        _BARE: lambda: _window_query(events),
+        "sessions": lambda: sessions.build(spark, {"events": events}, LOG_DAYS, sessions.CONFIG),
+        "histories": lambda: histories.build(spark, {"events": events}, LOG_DAYS, histories.CONFIG),
+        _ONE_USER: lambda: sessions.build(
+            spark, {"events": events.withColumn("user_id", one_user)}, LOG_DAYS, sessions.CONFIG
+        ),
+    }
+    queries[name]().write.format("noop").mode("overwrite").save()
+
+
+def _window_query(events: DataFrame) -> DataFrame:
+    """Start, end and size of sessions, as one would write them down: a user's events by time, a pause starts one."""
+    in_order = Window.partitionBy("user_id").orderBy("event_time")
+    pause = F.unix_micros("event_time") - F.lag(F.unix_micros("event_time")).over(in_order)
+    starts = (F.coalesce(pause, F.lit(_GAP + 1)) > _GAP).cast("int")
+    numbered = events.withColumn("starts", starts).withColumn("number", F.sum("starts").over(in_order))
+    return numbered.groupBy("user_id", "number").agg(F.min("event_time"), F.max("event_time"), F.count("*"))
 
 
 def _work(frame: Callable[[], DataFrame]) -> dict[str, Callable[[], object]]:

@@ -15,6 +15,7 @@ from pyspark.sql import DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
 
 from spark_jobs.engine.job import Input, Job, on_days
+from spark_jobs.user_days import user_days
 
 CONFIG: Mapping[str, Any] = {"length": 50, "lookback_days": 730}
 
@@ -44,29 +45,16 @@ def last_events(
     it.
     """
     length, lookback = config["length"], config["lookback_days"]
-    days = _user_days(events, length)
+    # All of a user in one place: the windows over days then need neither a shuffle nor a sort of their own.
+    days = user_days(events.repartition("user_id"), length, keep="last", also=("rating", "event_date"))
     # Each user-day holds at least one event: `length` of them hold at least the last `length` events.
-    before = Window.partitionBy("user_id").orderBy("event_date").rowsBetween(up_to + 1 - length, up_to)
+    before = Window.partitionBy("user_key", "user_id").orderBy("event_date").rowsBetween(up_to + 1 - length, up_to)
     past = days.withColumn("past", F.flatten(F.collect_list("day_events").over(before)))
     asked = past.where(on_days("event_date", partitions))
     oldest = F.date_sub("event_date", lookback)
     recent = asked.withColumn("past", F.filter("past", lambda event: event["event_date"] >= oldest))
     last = F.slice("past", F.greatest(F.size("past") - length, F.lit(0)) + 1, length)
     return recent.select("user_id", "event_date", last.alias("past"))
-
-
-def _user_days(events: DataFrame, length: int) -> DataFrame:
-    """One row per user and day with `day_events`: its last `length` events in order of time, item and type."""
-    newest_first = Window.partitionBy("user_id", "event_date").orderBy(
-        F.desc("event_time"), F.desc("item_id"), F.desc("event_type")
-    )
-    event = F.struct("event_time", "item_id", "event_type", "rating", "event_date")
-    return (
-        events.withColumn("from_newest", F.row_number().over(newest_first))
-        .where(F.col("from_newest") <= length)
-        .groupBy("user_id", "event_date")
-        .agg(F.array_sort(F.collect_list(event)).alias("day_events"))
-    )
 
 
 JOB = Job(

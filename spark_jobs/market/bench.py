@@ -6,18 +6,16 @@
 from __future__ import annotations
 
 import tempfile
-import threading
 import time
-from collections.abc import Callable
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import psutil
 from pyspark.sql import SparkSession
 
+from infra.bench import measured
 from infra.profile import load_profile
 from spark_jobs.engine.spark import spark_session
 from spark_jobs.market.draws import Draws
@@ -33,15 +31,16 @@ from spark_jobs.market.visits import Horizon, World
 _ITEMS, _SEED = 10_000, 7
 _FEW, _MANY = 1_000_000, 10_000_000
 _PEOPLE, _DAYS = 10_000, 10
+LOG_DAYS = tuple(date(2026, 1, 1) + timedelta(days=n) for n in range(60))  # of what is simulated
 _KINDS = 97
 
 
 def bench_simulate() -> dict[str, Any]:
     """Rows a second at 10 million; the peer is the same at 1 million: their ratio is 1 where time is linear in rows."""
     with tempfile.TemporaryDirectory() as folder:
-        spark, shop = _spark(folder), _shop()
-        _simulated(spark, shop, Path(folder) / "warm", 50_000)  # workers start, and are no part of it
-        few, many = (_simulated(spark, shop, Path(folder) / str(rows), rows) for rows in (_FEW, _MANY))
+        spark, shop = _spark(folder), made_up_shop()
+        simulated(spark, shop, Path(folder) / "warm", 50_000)  # workers start, and are no part of it
+        few, many = (simulated(spark, shop, Path(folder) / str(rows), rows) for rows in (_FEW, _MANY))
     return {
         "ours": many["rows_per_second"],
         "peer": few["rows_per_second"],
@@ -60,14 +59,14 @@ def bench_replay() -> dict[str, Any]:
     users = [f"u{n}" for n in range(_PEOPLE)]
     with tempfile.TemporaryDirectory() as folder:
         spark, parameters, begun = _spark(folder), Parameters.read(), time.perf_counter()
-        world = World(_shop(), parameters, Draws(_SEED), Horizon(0, _DAYS))
+        world = World(made_up_shop(), parameters, Draws(_SEED), Horizon(0, _DAYS))
         known = time.perf_counter() - begun
         popular = np.argsort(-world.shop.counted, kind="stable")
         tables = [_table(name, users, popular[at : at + 20]) for name, at in (("first", 0), ("next", 20))]
         nobody = np.full((_PEOPLE, REMEMBERED), -1)
         people = People.behind(tables[0].policy().numbers, nobody, world.shop, parameters, world.draws)
         replay(spark, world, people.chosen(np.arange(100)), [table.first(100) for table in tables])
-        played, seconds, gib = _measured(lambda: replay(spark, world, people, tables))
+        played, seconds, gib = measured(lambda: replay(spark, world, people, tables))
         difference = {metric: played.difference(metric, "first", "next", _SEED) for metric in METRICS}
     return {
         "ours": seconds,
@@ -91,7 +90,7 @@ def _table(version: str, users: list[str], items: np.ndarray) -> PolicyTable:
     )
 
 
-def _shop() -> Shop:
+def made_up_shop() -> Shop:
     """Made up: items of kinds, whose words tell of them."""
     numbers = np.arange(_ITEMS)
     frame = pd.DataFrame(
@@ -110,35 +109,16 @@ def _spark(folder: str) -> SparkSession:
     return spark_session(load_profile("local", environ={"PLUMBLINE__HOME": folder}))
 
 
-def _simulated(spark: SparkSession, shop: Shop, folder: Path, rows: int) -> dict[str, float]:
-    order = Order(rows, _SEED, date(2026, 1, 1), 60, folder)
-    done, seconds, gib = _measured(lambda: simulate(spark, shop, Parameters.read(), order))
+def simulated(spark: SparkSession, shop: Shop, folder: Path, rows: int) -> dict[str, float]:
+    """A log of so many rows, about, of `LOG_DAYS`: its rows, those of events, and what writing it took."""
+    order = Order(rows, _SEED, LOG_DAYS[0], len(LOG_DAYS), folder)
+    done, seconds, gib = measured(lambda: simulate(spark, shop, Parameters.read(), order))
     made = sum(done.rows.values())
-    return {"rows": made, "seconds": seconds, "rows_per_second": made / seconds, "peak_gib": gib, "people": done.people}
-
-
-def _measured(work: Callable[[], Any]) -> tuple[Any, float, float]:
-    """What it returns, its seconds, and the most memory that this process and its children held: what they share is
-    counted for each."""
-    over, peak = threading.Event(), [0]
-
-    def watch() -> None:
-        while not over.wait(0.2):
-            own = psutil.Process()
-            held = 0
-            for process in (own, *own.children(recursive=True)):
-                try:
-                    held += process.memory_info().rss
-                except psutil.NoSuchProcess:
-                    continue
-            peak[0] = max(peak[0], held)
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    begun = time.perf_counter()
-    try:
-        found = work()
-        return found, time.perf_counter() - begun, peak[0] / 2**30
-    finally:
-        over.set()
-        watcher.join()
+    return {
+        "rows": made,
+        "events": done.rows["events"],
+        "seconds": seconds,
+        "rows_per_second": made / seconds,
+        "peak_gib": gib,
+        "people": done.people,
+    }

@@ -35,6 +35,12 @@ class Log:
         self.batches[table].append(pa.record_batch(columns))
 
 
+def tell_bids(log: Log, world: World) -> None:
+    """What advertisers pay; they pay the same all the time."""
+    paid = np.flatnonzero(world.shop.bids > 0)
+    log.add("bids", item_id=paid, bid_time=np.full(len(paid), world.horizon.start), bid=world.shop.bids[paid])
+
+
 def logged(world: World, number: Ints) -> Log:
     """The log of these people, shown the lists of the logging policy."""
     log, people = Log(), world.people(number)

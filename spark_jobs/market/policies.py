@@ -82,8 +82,8 @@ class Logging:
         near = np.where(clicked[:, :, None] >= 0, offered.near[clicked.clip(0)], -1)
         near = near[:, :, : self.own.candidates // (2 * clicked.shape[1])].reshape(users, -1)
         slots = np.arange(self.own.candidates - near.shape[1])[None, :]
-        purpose = "candidate" if self.queries is None else "candidate query"
         number, days = request.people.number[:, None], offered.told_apart(request.day)
+        purpose = "candidate" if self.queries is None else "candidate query"
         popular = np.empty((users, slots.shape[1]), dtype=np.int64)
         for day in np.unique(days):
             weights, rows = np.exp(self.own.popular * offered.counted_on(day)), days == day

@@ -70,11 +70,11 @@ class Queries:
         return len(self.texts)
 
     def counted_on(self, days: Ints, queries: Ints | slice = slice(None)) -> Floats:
-        """As `Shop.counted_on`: what people search for is the same on all days."""
+        """As of a shop's items, but what people search for does not turn."""
         return self.counted[queries]
 
     def told_apart(self, days: Ints) -> Ints:
-        """See `Shop.told_apart`."""
+        """As of a shop's items: all days are alike."""
         return np.zeros_like(days)
 
     def typed(self, wish: Ints, person: Ints, session: int, draws: Draws) -> Ints:

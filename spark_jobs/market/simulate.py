@@ -27,7 +27,7 @@ from spark_jobs.market.chats import LOGISTICS_STATES, ORDER_STATES
 from spark_jobs.market.deliveries import delivered
 from spark_jobs.market.desk import Desk
 from spark_jobs.market.draws import Draws
-from spark_jobs.market.log import HINTS, LISTS, logged
+from spark_jobs.market.log import HINTS, LISTS, logged, tell_bids
 from spark_jobs.market.parameters import Parameters
 from spark_jobs.market.shop import Shop
 from spark_jobs.market.visits import Horizon, World
@@ -147,6 +147,8 @@ def _lived(starts: Iterable[pa.RecordBatch], world: World, people: int, block: i
     for batch in starts:
         for start in batch["id"].to_pylist():
             log = logged(world, np.arange(start, min(people, start + block)))
+            if start == 0:
+                tell_bids(log, world)
             for name, batches in log.batches.items():
                 rows = pa.Table.from_batches(batches)
                 days = delivered(name, rows, world.parameters.landing, world.draws)

@@ -18,7 +18,7 @@ from spark_jobs.market.lists import Ints
 from spark_jobs.market.visits import VISITS
 
 LOGS = (
-    *("exposures", "events", "hint_exposures", "searches", "chats"),
+    *("exposures", "events", "hint_exposures", "searches", "bids", "chats"),
     *("true_people", "true_tastes", "true_exposures", "true_requests", "true_chats"),
 )
 """The tables that a market writes."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 import types
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -226,6 +228,23 @@ def test_medians_are_taken_in_turns_after_a_warm_up() -> None:
     calls: list[str] = []
     infra.bench.in_turns(2, lambda: calls.append("ours"), lambda: calls.append("peer"))
     assert calls == ["ours", "peer"] * 3
+
+
+def test_memory_that_work_or_its_child_holds_is_in_the_measure() -> None:
+    hold = "import sys; held = bytearray(b'1' * 2**28); print('held', flush=True); sys.stdin.read()"
+
+    def work() -> Any:
+        child = subprocess.Popen([sys.executable, "-c", hold], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        assert child.stdout is not None
+        return child, child.stdout.readline()
+
+    _, _, before = infra.bench.measured(lambda: None)
+    (child, said), seconds, peak = infra.bench.measured(work)
+    with child:
+        child.kill()
+    assert said == "held\n"
+    assert seconds > 0
+    assert peak - before > 0.2
 
 
 def test_tables_of_simulated_events_are_called_so(shop: Shop, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

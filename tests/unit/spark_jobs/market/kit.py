@@ -52,6 +52,12 @@ def world(frame: pd.DataFrame | None = None, seed: int = 7, asked: Sequence[str]
     return World(shop, own, Draws(seed), Horizon(START, DAYS))
 
 
+def tables(market: World, people: int = 300) -> dict[str, pd.DataFrame]:
+    """All that is logged of the first people."""
+    log = logged(market, np.arange(people))
+    return {table: pa.Table.from_batches(rows).to_pandas() for table, rows in log.batches.items()}
+
+
 def utterances() -> pd.DataFrame:
     """Real wordings of intents."""
     return pd.read_parquet(REAL)[["intent", "text"]]
@@ -63,12 +69,6 @@ def with_desk(own: ChatParameters | None = None, texts: pd.DataFrame | None = No
     own = market.parameters.chats if own is None else own
     desk = Desk.of(utterances() if texts is None else texts, own)
     return replace(market, parameters=replace(market.parameters, chats=own), desk=desk)
-
-
-def tables(market: World, people: int = 300) -> dict[str, pd.DataFrame]:
-    """All that is logged of the first people."""
-    log = logged(market, np.arange(people))
-    return {table: pa.Table.from_batches(rows).to_pandas() for table, rows in log.batches.items()}
 
 
 def lived(market: World, people: int = 300) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -11,7 +11,7 @@ import pytest
 
 from infra.errors import DataError
 from spark_jobs.market.draws import Draws
-from spark_jobs.market.log import logged
+from spark_jobs.market.log import Log, logged, tell_bids
 from spark_jobs.market.people import People
 from spark_jobs.market.shop import Shop
 from spark_jobs.market.visits import VISITS
@@ -147,3 +147,12 @@ def test_an_advertiser_pays_for_all_of_a_brand_and_a_bid_is_that_of_its_item() -
     paid = {brand: set((shop.bids[shop.brands == brand] > 0).tolist()) for brand in range(8)}
     assert all(len(both) == 1 for both in paid.values()) and {True, False} == set.union(*paid.values())
     assert Draws(7) == shop.draws
+
+
+def test_the_bids_are_told_once_and_those_of_the_lists_are_the_same(logs: tuple[pd.DataFrame, pd.DataFrame]) -> None:
+    log, market = Log(), world()
+    tell_bids(log, market)
+    (told,) = (batch.to_pandas() for batch in log.batches["bids"])
+    assert told["item_id"].is_unique and (told["bid"] > 0).all() and set(told["bid_time"]) == {START}
+    of_item = told.set_index("item_id")["bid"]
+    assert np.array_equal(of_item.reindex(logs[0]["item_id"]).fillna(0.0), logs[0]["bid"])
