@@ -53,7 +53,7 @@ def _of_a_night(
     parameters, seed = Parameters.read(), config["seed"]
     world = World(Shop.of(items, parameters, seed), parameters, Draws(seed), Horizon(0, config["days"]))
     known = frames["events"].where(F.col("event_date") <= night)
-    people = people_of(world, tables[0].users, taken(known, tables[0].users))
+    people = people_of(world, tables[0].users, taken(known, tables[0].users, parameters.people.remembers))
     played = replay(spark, world, people, tables)
     against = tables[0].version
     for ((role, _), _), table in zip(made, tables, strict=True):

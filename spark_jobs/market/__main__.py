@@ -134,7 +134,7 @@ def _replay(args: argparse.Namespace, profile: Profile) -> str:
     shop = Shop.of(items, parameters, args.seed)
     world = World(shop, parameters, Draws(args.seed), Horizon(0, args.days))
     a, b = a.first(args.people), b.first(args.people)
-    people = people_of(world, a.users, taken(events(Lake(profile)), a.users))
+    people = people_of(world, a.users, taken(events(Lake(profile)), a.users, parameters.people.remembers))
     played = replay(spark_session(profile), world, people, (a, b))
     head = (
         f"{a.version} against {b.version}: {len(people):,} people, {args.days} days, {len(items):,} items (simulated; "

@@ -20,7 +20,7 @@ from infra.profile import load_profile
 from spark_jobs.engine.spark import spark_session
 from spark_jobs.market.draws import Draws
 from spark_jobs.market.parameters import Parameters
-from spark_jobs.market.people import REMEMBERED, People
+from spark_jobs.market.people import People
 from spark_jobs.market.policies import ordered
 from spark_jobs.market.policy_tables import PolicyTable
 from spark_jobs.market.replay import METRICS, replay
@@ -63,7 +63,7 @@ def bench_replay() -> dict[str, Any]:
         known = time.perf_counter() - begun
         popular = np.argsort(-world.shop.counted, kind="stable")
         tables = [_table(name, users, popular[at : at + 20]) for name, at in (("first", 0), ("next", 20))]
-        nobody = np.full((_PEOPLE, REMEMBERED), -1)
+        nobody = np.full((_PEOPLE, 0), -1)
         people = People.behind(tables[0].policy().numbers, nobody, world.shop, parameters, world.draws)
         replay(spark, world, people.chosen(np.arange(100)), [table.first(100) for table in tables])
         played, seconds, gib = measured(lambda: replay(spark, world, people, tables))

@@ -13,7 +13,6 @@ from infra.errors import DataError
 from infra.lake import Lake
 from spark_jobs.engine.job import read_files
 from spark_jobs.engine.spark import spark_session
-from spark_jobs.market.people import REMEMBERED
 
 COLUMNS = ("item_id", "source", "title", "brand", "category", "price")
 
@@ -58,10 +57,10 @@ def events(lake: Lake) -> DataFrame:
     return read_files(spark_session(lake.profile), load_contract("events"), lake.files("events"))
 
 
-def taken(events: DataFrame, users: Sequence[str]) -> pd.DataFrame:
-    """`user_id`, `item_id` of the last things that each of `users` took, newest first."""
+def taken(events: DataFrame, users: Sequence[str], most: int) -> pd.DataFrame:
+    """`user_id`, `item_id` of the last things that each of `users` took, at most so many, newest first."""
     asked = events.sparkSession.createDataFrame(pd.DataFrame({"user_id": list(users)}), "user_id string")
     newest = Window.partitionBy("user_id").orderBy(F.desc("event_time"), "item_id", "event_type")
     own = events.join(F.broadcast(asked), "user_id", "left_semi").withColumn("place", F.row_number().over(newest))
-    last = own.where(F.col("place") <= REMEMBERED).select("user_id", "item_id", "place").toPandas()
+    last = own.where(F.col("place") <= most).select("user_id", "item_id", "place").toPandas()
     return last.sort_values(["user_id", "place"], ignore_index=True)[["user_id", "item_id"]]

@@ -33,6 +33,8 @@ class PeopleParameters:
 
     tastes: int
     sessions: float
+    newcomers: float
+    remembers: int
     spread: float
     patience: float
     habit: float

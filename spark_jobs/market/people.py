@@ -12,15 +12,14 @@ from spark_jobs.market.lists import Ints
 from spark_jobs.market.parameters import Parameters, PeopleParameters, UtilityParameters
 from spark_jobs.market.shop import Shop
 
-REMEMBERED = 16  # purchases of each person
-
 
 @dataclass(frozen=True)
 class People:
     """People [U] by `number`: their wishes are around the items `tastes` [U, K], with the chances `shares` [U, K].
 
-    `sessions`: how often each comes within the horizon if nothing drives them away; `bought` [U, REMEMBERED]: what they
-    took before, newest first, -1 where it is less; the rest as in parameters.yaml.
+    `sessions`: how often each would come from their first visit to the end of the horizon, on average; `newcomer` [U]:
+    is that first visit within it; `bought` [U, n]: the last that they took before, newest first, -1 where it is less;
+    the rest as in parameters.yaml.
     """
 
     number: Ints
@@ -31,13 +30,14 @@ class People:
     habit: Floats
     patience: Floats
     budget: Floats
-    sessions: Ints
+    sessions: Floats
+    newcomer: NDArray[np.bool_]
     bought: Ints
 
     @classmethod
     def of(cls, number: Ints, shop: Shop, parameters: Parameters, draws: Draws) -> People:
         """Those of these numbers, always the same."""
-        return cls.behind(number, np.full((len(number), REMEMBERED), -1), shop, parameters, draws)
+        return cls.behind(number, np.full((len(number), 0), -1), shop, parameters, draws)
 
     @classmethod
     def behind(cls, number: Ints, taken: Ints, shop: Shop, parameters: Parameters, draws: Draws) -> People:
@@ -45,10 +45,11 @@ class People:
         fewer, some are what they wish for, or near to it. Nobody knows: of two lists the one that is like the history
         has it easier here than among people."""
         own = parameters.people
+        bought = np.pad(taken, ((0, 0), (0, own.remembers)), constant_values=-1)[:, : own.remembers]
         person, taste = number[:, None], np.arange(own.tastes)[None, :]
         # A thing to gather around is found as the shop's items are found: the loved ones by more people.
         found = draws.choice(np.exp(parameters.utility.appeal * shop.appeal), "taste", person, taste)
-        tastes = _of_their_own(found, taken, person, taste, shop, own, draws)
+        tastes = _of_their_own(found, bought, person, taste, shop, own, draws)
         weights = draws.exponential("share", person, taste)
         habitual = own.habit + own.habit_spread * draws.normal("habit", number)
         patience = 1.0 / (1.0 + np.exp(-_logit(own.patience) - 0.5 * draws.normal("patience", number)))
@@ -61,8 +62,9 @@ class People:
             habitual,
             patience,
             own.budget * np.exp(0.5 * draws.normal("budget", number)),
-            _sessions(number, own, draws),
-            np.pad(taken, ((0, 0), (0, REMEMBERED)), constant_values=-1)[:, :REMEMBERED],
+            own.sessions * np.exp(own.spread * draws.normal("sessions", number) - own.spread**2 / 2.0),
+            draws.uniform("newcomer", number) < own.newcomers,
+            bought,
         )
 
     def __len__(self) -> int:
@@ -73,12 +75,12 @@ class People:
         return People(*(getattr(self, name)[rows] for name in People.__dataclass_fields__))
 
     def utility(
-        self, shop: Shop, day: Ints, wish: Ints, items: Ints, bought: NDArray[np.bool_], parameters: UtilityParameters
+        self, shop: Shop, day: Ints, wish: Ints, items: Ints, taken: Ints, parameters: UtilityParameters
     ) -> Floats:
         """The true preference [U, M] on a `day` each [U] for `items` [U, M] (-1: none) to those whose wish is their
         `wish`-th taste, [U].
 
-        `bought` [U, M]: have they bought it before.
+        `taken` [U, M]: how often they bought it before; the first time makes a habit, and each doubling as much again.
         """
         rows = np.arange(len(self))
         taste, loyal = self.tastes[rows, wish], self.loyal[rows, wish]
@@ -95,7 +97,7 @@ class People:
             - parameters.price * far
             + parameters.appeal * shop.appeal_on(day[:, None], there)
             + parameters.own * own
-            + self.habit[:, None] * bought
+            + self.habit[:, None] * np.log2(1.0 + taken)
         )
 
 
@@ -111,13 +113,6 @@ def _of_their_own(
     near = shop.near[their, slot]
     moved = (draws.uniform("new wish", person, taste) < own.new_wish) & (near >= 0)
     return np.where(many > 0, np.where(moved, near, their), found)
-
-
-def _sessions(number: Ints, own: PeopleParameters, draws: Draws) -> Ints:
-    """Log-normal with the mean asked for, rounded by a draw so that the mean stays; at least one."""
-    mean = own.sessions * np.exp(own.spread * draws.normal("sessions", number) - own.spread**2 / 2.0)
-    whole = np.floor(mean)
-    return np.asarray(np.maximum(1, whole + (draws.uniform("session", number) < mean - whole)), dtype=np.int64)
 
 
 def _logit(share: float) -> float:

@@ -161,8 +161,8 @@ class Oracle:
 
     def scores(self, request: Request, candidates: Ints) -> Floats:
         """See `Policy`."""
-        again = known(candidates, request.bought)
-        utility = request.people.utility(self.shop, request.day, request.wish, candidates, again, self.own)
+        taken = times(candidates, request.bought)
+        utility = request.people.utility(self.shop, request.day, request.wish, candidates, taken, self.own)
         worth = utility - self.own.seen * known(candidates, request.shown)
         return ordered(np.argsort(np.argsort(-worth, axis=1, kind="stable"), axis=1))
 
@@ -170,6 +170,12 @@ class Oracle:
 def ordered(places: Ints) -> Floats:
     """Scores of lists whose order is certain; `places` of any shape, from the first on rising."""
     return np.asarray(-_FAR * places, dtype=np.float64)
+
+
+def times(items: Ints, bought: Ints) -> Ints:
+    """How often each of `items` [U, M] is among `bought` [U, n]."""
+    found = (items[:, :, None] == bought[:, None, :]).sum(axis=2)
+    return np.asarray(np.where(items >= 0, found, 0))
 
 
 def known(items: Ints, bought: Ints) -> NDArray[np.bool_]:

@@ -19,7 +19,7 @@ from common.bootstrap import Interval, interval
 from common.formulas import Formula, Mean, Ratio
 from spark_jobs.market.draws import Floats
 from spark_jobs.market.parameters import Parameters
-from spark_jobs.market.people import REMEMBERED, People
+from spark_jobs.market.people import People
 from spark_jobs.market.policies import AtRandom, Oracle, Policy
 from spark_jobs.market.policy_tables import PolicyTable, numbers
 from spark_jobs.market.visits import Visit, World
@@ -103,7 +103,7 @@ def people_of(world: World, users: Sequence[str], taken: pd.DataFrame) -> People
     known = taken.assign(row=row_of.get_indexer(taken["user_id"]), item=item_of.get_indexer(taken["item_id"]))
     known = known[(known["row"] >= 0) & (known["item"] >= 0)]
     place = known.groupby("row").cumcount().to_numpy()
-    items = np.full((len(users), REMEMBERED), -1)
+    items = np.full((len(users), int(place.max(initial=-1)) + 1), -1)
     items[known["row"], place] = known["item"]
     return People.behind(number[order], items, world.shop, world.parameters, world.draws)
 

@@ -22,7 +22,7 @@ from spark_jobs.market.choices import Mask, chance_of_click
 from spark_jobs.market.draws import Floats
 from spark_jobs.market.lists import Ints
 from spark_jobs.market.people import People
-from spark_jobs.market.policies import known
+from spark_jobs.market.policies import known, times
 from spark_jobs.market.visits import Visit, World
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ def _neighbourhood(world: World, visit: Visit) -> tuple[Ints, Floats]:
     taste = people.tastes[np.arange(len(people)), request.wish][:, None]
     near = np.concatenate([taste, shop.near[taste[:, 0]]], axis=1)
     more = (near >= 0) & ~known(near, visit.offered) & shop.in_stock(near, request.day[:, None])
-    utility = people.utility(shop, request.day, request.wish, near, known(near, request.bought), own)
+    utility = people.utility(shop, request.day, request.wish, near, times(near, request.bought), own)
     return np.where(more, near, -1), utility - own.seen * known(near, request.shown)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import count
 
 import numpy as np
 
@@ -16,7 +17,7 @@ from spark_jobs.market.hints import Hints, SearchBox
 from spark_jobs.market.lists import Ints
 from spark_jobs.market.parameters import Parameters
 from spark_jobs.market.people import People
-from spark_jobs.market.policies import Logging, Policy, Request, known
+from spark_jobs.market.policies import Logging, Policy, Request, known, times
 from spark_jobs.market.queries import Queries
 from spark_jobs.market.shop import Shop
 
@@ -116,8 +117,7 @@ class World:
     def visits(self, people: People, policy: Policy, hinting: Policy | None = None) -> Iterator[Visit]:
         """All visits of these people, shown the lists of the policy, and the hints of another or of the shop's own."""
         number, users = people.number, len(people)
-        often = np.full(users, self.horizon.days) if self.daily else people.sessions
-        arrival = (1.0 if self.daily else self.horizon.days) * self.draws.uniform("arrival", number)
+        arrival, gap = self._coming(people)
         state = _State(
             arrival,
             np.full(users, -1),
@@ -129,14 +129,24 @@ class World:
             np.full((users, self.parameters.hinting.length), -1),
             np.zeros(users),
         )
-        for session in range(int(often.max(initial=0))):
-            rows = np.flatnonzero((often > session) & ~state.left & (state.time < self.horizon.days))
+        for session in count():
+            rows = np.flatnonzero(~state.left & (state.time < self.horizon.days))
             if len(rows) == 0:
                 break
             yield _Visiting(self, policy, hinting, people.chosen(rows), state, rows, session).happens()
-            gap = (self.horizon.days - arrival[rows]) / often[rows]
             luck = 1.0 if self.daily else self.draws.exponential("gap", number[rows], session)
-            state.time[rows] += 1.0 if self.daily else gap * luck
+            state.time[rows] += gap[rows] * luck
+
+    def _coming(self, people: People) -> tuple[Floats, Floats]:
+        """In days: when each comes first, and the mean time from one visit to the next."""
+        drawn, days = self.draws.uniform("arrival", people.number), float(self.horizon.days)
+        if self.daily:
+            return drawn, np.ones(len(people))
+        often = days / people.sessions
+        arrival = np.where(people.newcomer, days, often) * drawn
+        # The first visit of a newcomer is one of those that they make on average.
+        more = np.maximum(people.sessions - 1.0, 1e-6)
+        return arrival, np.where(people.newcomer, (days - arrival) / more, often)
 
 
 @dataclass(frozen=True)
@@ -159,8 +169,8 @@ class _Visiting:
         hinted = self._hints(request)
         query, direct = self._searched(request, hinted)
         candidates, scores = self._offered(request, direct, hinted)
-        again = known(candidates, request.bought)
-        utility = self.people.utility(self.world.shop, request.day, request.wish, candidates, again, own.utility)
+        taken = times(candidates, request.bought)
+        utility = self.people.utility(self.world.shop, request.day, request.wish, candidates, taken, own.utility)
         scores = np.where(candidates >= 0, np.where(direct[:, None], utility, scores), -np.inf)
         noise = draws.gumbel("list", number[:, None], self.session, candidates)
         shown = lists.drawn(scores, noise, own.logging.length)

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from common.bootstrap import Interval
-from spark_jobs.market.people import REMEMBERED, People
+from spark_jobs.market.people import People
 from spark_jobs.market.policies import AtRandom, Oracle, Policy, Request, Tabled, ordered
 from spark_jobs.market.policy_tables import numbers
 from spark_jobs.market.replay import Level, Played, people_of, play, told
@@ -79,7 +79,7 @@ def test_the_truth_is_better_than_any_list_and_chance_is_worse_than_the_logging_
 def test_the_oracle_puts_first_what_is_worth_most() -> None:
     market = daily()
     people = market.people(np.arange(30))
-    nothing = np.full((30, REMEMBERED), -1)
+    nothing = np.full((30, 0), -1)
     request = Request(people, 0, np.zeros(30, dtype=int), nothing, nothing, nothing, np.zeros(30, dtype=int))
     oracle = Oracle(market.shop, market.parameters.utility, ())
     candidates = oracle.candidates(request)
