@@ -8,7 +8,7 @@ writes down order, logistics and the intent as its agent noted it; why it was an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -30,7 +30,6 @@ LOGISTICS_STATES = ("in transit", "late", "lost", "delivered")
 PLACES = 1 << 10
 """More than any list has: the chat about a place of a visit, from 1 on (0: about none), has the number request * PLACES
 + place."""
-_NEVER = np.inf
 
 
 @dataclass(frozen=True)
@@ -61,16 +60,32 @@ class _Things:
         return _Things(*(getattr(self, name)[rows] for name in _Things.__dataclass_fields__))
 
 
+@dataclass(frozen=True)
+class _Chats:
+    """Numbers of causes, intents and states (-1: none), and times, [N] each: when that began of which somebody asks."""
+
+    about: _Things
+    cause: Ints
+    begun: Ints
+    time: Ints
+    meant: Ints
+    order: Ints
+    logistics: Ints
+
+
 def tell(log: Log, world: World, visit: Visit, decided: Ints) -> None:
     """What comes of these visits, at whose places something was bought, or left in the cart, at the times `decided`
     [U, n]: `chats` and `true_chats`. Without a desk nothing does."""
-    if world.desk is None or not world.desk.intents:
+    desk, own = world.desk, world.parameters.chats
+    if desk is None or not desk.intents:
         return
-    _ask(log, world, world.desk, _at(visit, visit.done.bought, decided), _of_an_order)
-    _ask(log, world, world.desk, _at(visit, visit.done.carted & ~visit.done.bought, decided), _of_a_cart)
+    orders = _at(visit, visit.done.bought, decided)
+    carts = _at(visit, visit.done.carted & ~visit.done.bought, decided)
     nothing = np.zeros(len(visit.number), dtype=np.int64)
-    came = _Things(visit.number, visit.requests, nothing, nothing - 1, visit.time)
-    _ask(log, world, world.desk, came, _of_a_visit)
+    visits = _Things(visit.number, visit.requests, nothing, nothing - 1, visit.time)
+    _ask(log, world, desk, orders, _moments_of_orders(orders, own, world.draws))
+    _ask(log, world, desk, carts, {"cart": _ever(carts)})
+    _ask(log, world, desk, visits, {"visit": _ever(visits)})
 
 
 def _at(visit: Visit, done: Mask, decided: Ints) -> _Things:
@@ -79,7 +94,7 @@ def _at(visit: Visit, done: Mask, decided: Ints) -> _Things:
     return _Things(visit.number[rows], visit.requests[rows], places + 1, items, time)
 
 
-def _of_an_order(things: _Things, own: ChatParameters, draws: Draws) -> dict[str, _Moment]:
+def _moments_of_orders(things: _Things, own: ChatParameters, draws: Draws) -> dict[str, _Moment]:
     """All that can come of it."""
     keys = (things.requests, things.places)
     paid = own.pays * draws.exponential("chat pays", *keys)
@@ -95,7 +110,7 @@ def _of_an_order(things: _Things, own: ChatParameters, draws: Draws) -> dict[str
     never, goes = np.full(len(paid), np.inf), ~cancelled
     arrives = goes & ~lost
     return {
-        "placed": _Moment(np.zeros(len(paid)), np.minimum(paid, ended), goes | cancelled, "placed"),
+        "placed": _Moment(np.zeros(len(paid)), np.minimum(paid, ended), np.ones(len(paid), dtype=bool), "placed"),
         "paid": _Moment(paid, np.minimum(sent, ended), ended > paid, "paid"),
         "in_transit": _Moment(sent, np.where(lost | late, due, delivered), goes, "shipped", "in transit"),
         "late": _Moment(due, delivered, goes & late, "shipped", "late"),
@@ -106,52 +121,48 @@ def _of_an_order(things: _Things, own: ChatParameters, draws: Draws) -> dict[str
     }
 
 
-def _of_a_cart(things: _Things, own: ChatParameters, draws: Draws) -> dict[str, _Moment]:
-    """It was not bought."""
-    return {"cart": _ever(things)}
-
-
-def _of_a_visit(things: _Things, own: ChatParameters, draws: Draws) -> dict[str, _Moment]:
-    """Somebody came."""
-    return {"visit": _ever(things)}
-
-
 def _ever(things: _Things) -> _Moment:
     begun = np.zeros(len(things.number))
     return _Moment(begun, begun + np.inf, begun == 0)
 
 
-def _ask(
-    log: Log,
-    world: World,
-    desk: Desk,
-    things: _Things,
-    lives: Callable[[_Things, ChatParameters, Draws], dict[str, _Moment]],
-) -> None:
-    """At most one question about each thing: of the first cause whose part of (0, 1) holds its draw, if the cause's
-    moment comes within the horizon."""
-    own, draws = world.parameters.chats, world.draws
-    moments, causes = lives(things, own, draws), list(own.causes.values())
+def _ask(log: Log, world: World, desk: Desk, things: _Things, moments: Mapping[str, _Moment]) -> None:
+    """What is asked about things in whose life there are these moments, once about each at most."""
+    own, draws, every = world.parameters.chats, world.draws, list(moments.values())
+    cause, moment = _caused(things, list(moments), own, draws)
+    row = np.flatnonzero((cause >= 0) & np.stack([one.comes for one in every])[moment, np.arange(len(moment))])
+    since, until = (np.stack([getattr(one, end) for one in every])[moment[row], row] for end in ("since", "until"))
+    begun, time = _times(things.chosen(row), since, until, own, draws)
+    meant = desk.meant(cause[row], draws.uniform("chat intent", things.requests[row], things.places[row]))
+    told = np.flatnonzero((meant >= 0) & (time < world.horizon.start + world.horizon.days * DAY))
+    row = row[told]
+    order = _numbers([one.order for one in every], ORDER_STATES)[moment[row]]
+    logistics = _numbers([one.logistics for one in every], LOGISTICS_STATES)[moment[row]]
+    chats = _Chats(things.chosen(row), cause[row], begun[told], time[told], meant[told], order, logistics)
+    _write(log, desk, chats, own, draws)
+
+
+def _caused(things: _Things, moments: list[str], own: ChatParameters, draws: Draws) -> tuple[Ints, Ints]:
+    """Of each thing the cause whose part of (0, 1) holds its draw, -1: none, and the cause's moment, both [N]."""
+    causes = list(own.causes.values())
     mine = [number for number, cause in enumerate(causes) if cause.when in moments]
     reached = np.cumsum([causes[number].chance for number in mine])
     drawn = np.searchsorted(reached, draws.uniform("chat", things.requests, things.places), side="right")
-    cause = np.array([*mine, -1])[drawn]
-    place_of = {name: place for place, name in enumerate(moments)}
-    moment = np.array([*(place_of[causes[number].when] for number in mine), 0])[drawn]
-    every = list(moments.values())
-    row = np.flatnonzero((cause >= 0) & np.stack([one.comes for one in every])[moment, np.arange(len(moment))])
-    cause, moment, things = cause[row], moment[row], things.chosen(row)
-    since, until = (np.stack([getattr(one, end) for one in every])[moment, row] for end in ("since", "until"))
-    keys = (things.requests, things.places)
-    lasts = np.where(np.isfinite(until), until - since, 0.0) * draws.uniform("chat time", *keys)
-    waits = np.where(np.isfinite(until), lasts, own.asks * draws.exponential("chat asks", *keys))
+    of_mine = [moments.index(causes[number].when) for number in mine]
+    return np.array([*mine, -1])[drawn], np.array([*of_mine, 0])[drawn]
+
+
+def _times(things: _Things, since: Floats, until: Floats, own: ChatParameters, draws: Draws) -> tuple[Ints, Ints]:
+    """When the moments begin, and when in them somebody asks."""
+    keys, ends = (things.requests, things.places), np.isfinite(until)
+    within = np.where(ends, until - since, 0.0) * draws.uniform("chat time", *keys)
+    waits = np.where(ends, within, own.asks * draws.exponential("chat asks", *keys))
     begun = things.time + _micros(since)
-    time = np.maximum(things.time + _micros(since + waits), begun + SECOND)
-    meant = desk.meant(cause, draws.uniform("chat intent", *keys))
-    told = np.flatnonzero((meant >= 0) & (time < world.horizon.start + world.horizon.days * DAY))
-    order = _numbers([one.order for one in every], ORDER_STATES)[moment][told]
-    logistics = _numbers([one.logistics for one in every], LOGISTICS_STATES)[moment][told]
-    cause, time, begun, meant, things = cause[told], time[told], begun[told], meant[told], things.chosen(told)
+    return begun, np.maximum(things.time + _micros(since + waits), begun + SECOND)
+
+
+def _write(log: Log, desk: Desk, chats: _Chats, own: ChatParameters, draws: Draws) -> None:
+    things, meant = chats.about, chats.meant
     keys = (things.requests, things.places)
     noisy = draws.uniform("chat note", *keys) < own.wrong_note
     number = things.requests * PLACES + things.places
@@ -159,15 +170,22 @@ def _ask(
         "chats",
         chat_id=number,
         user_id=things.number,
-        chat_time=time,
-        order_state=order,
-        logistics_state=logistics,
+        chat_time=chats.time,
+        order_state=chats.order,
+        logistics_state=chats.logistics,
         item_id=things.items,
-        days_since_purchase=pa.array((time - things.time) / DAY, mask=order < 0),
+        days_since_purchase=pa.array((chats.time - things.time) / DAY, mask=chats.order < 0),
         intent=np.where(noisy, desk.another(meant, draws.uniform("chat noted", *keys)), meant),
         message=desk.wording(meant, draws.uniform("chat words", *keys)),
     )
-    log.add("true_chats", chat_id=number, chat_time=time, cause=cause, cause_time=begun, meant_intent=meant)
+    log.add(
+        "true_chats",
+        chat_id=number,
+        chat_time=chats.time,
+        cause=chats.cause,
+        cause_time=chats.begun,
+        meant_intent=meant,
+    )
 
 
 def _numbers(names: Sequence[str | None], words: Sequence[str]) -> Ints:

@@ -17,12 +17,14 @@ from common.truth import is_truth
 from infra.errors import DataError
 from infra.lake import Lake
 from spark_jobs.market import simulate as simulation
-from spark_jobs.market.known import queries
+from spark_jobs.market.desk import Desk
+from spark_jobs.market.known import queries, utterances
 from spark_jobs.market.shop import Shop
 from spark_jobs.market.simulate import Order, simulate
 from spark_jobs.market.written import LOGS
 from tests.landing_kit import Shop as Landing
-from tests.unit.spark_jobs.market.kit import items, parameters, utterances, with_desk
+from tests.unit.spark_jobs.market.kit import items, parameters, with_desk
+from tests.unit.spark_jobs.market.kit import utterances as wordings
 
 FIRST = date(2026, 1, 1)
 
@@ -61,7 +63,7 @@ def test_its_log_goes_through_the_ingest_and_nothing_is_refused(new_shop: Landin
         assert sum(write.rows_quarantined for write in report.published) == 0
     lake = Lake(new_shop.profile)
     assert done.rows["chats"] == done.rows["true_chats"] > 50
-    assert {row["message"] for row in new_shop.rows("chats")} <= set(utterances()["text"])
+    assert {row["message"] for row in new_shop.rows("chats")} <= set(wordings()["text"])
     for table, rows in done.rows.items():
         assert sum(pq.read_metadata(file.path).num_rows for file in lake.files(table)) == rows
     assert {lake.contract(table).origin for table in done.rows if table != "events"} == {"simulated"}
@@ -97,6 +99,22 @@ def test_rows_that_land_late_or_twice_end_as_the_same_events(
     pd.testing.assert_frame_equal(*same)
 
 
+def test_people_ask_in_the_wordings_of_the_newest_delivery(new_shop: Landing) -> None:
+    lake, own = Lake(new_shop.profile), parameters().chats
+    assert Desk.of(utterances(lake), own).told().startswith("no chats")
+    old, new = ({"source": "shop", "category": "c", "valid_date": f"2026-01-0{day}"} for day in (1, 2))
+    rows = [
+        {**old, "text_id": "a", "kind": "utterance", "intent": "get_refund", "text": "long ago"},
+        {**new, "text_id": "b", "kind": "utterance", "intent": "track_order", "text": "where is it?"},
+        {**new, "text_id": "c", "kind": "guideline", "intent": "get_refund", "text": "Be polite."},
+    ]
+    new_shop.put("intents/desk.jsonl", rows)
+    assert new_shop.ingest("intents").exit_code == 0
+    desk = Desk.of(utterances(lake), own)
+    assert (desk.intents, desk.wordings) == (("track_order",), ("where is it?",))
+    assert "get_refund" in desk.unknown and "track_order" not in desk.unknown
+
+
 def test_a_list_of_impossible_chances_is_refused_row_by_row(new_shop: Landing) -> None:
     good = {
         "request_id": "r1", "user_id": "u1", "item_id": "i1", "exposure_time": "2026-01-01T10:00:00Z", "position": "1",
@@ -121,6 +139,38 @@ def test_a_list_of_impossible_chances_is_refused_row_by_row(new_shop: Landing) -
     assert report.exit_code == 0
     assert Counter(new_shop.refused("exposures").values()) == Counter(rule for rule, _ in bad)
     assert [row["position"] for row in new_shop.rows("exposures") if row["request_id"] == "float"] == [3]
+
+
+def test_chats_in_impossible_states_are_refused_row_by_row(new_shop: Landing) -> None:
+    order = {"order_state": "shipped", "logistics_state": "late", "item_id": "i1", "days_since_purchase": "5.5"}
+    told = {"user_id": "u1", "chat_time": "2026-01-09T10:00:00Z", "intent": "track_order", "message": "where is it?"}
+    good = [
+        {**told, **order},
+        told,
+        {**told, "item_id": "i1"},
+        {**told, **order, "order_state": "paid", "logistics_state": ""},
+    ]
+    bad = [
+        ("logistics_fit_the_order", {"order_state": "placed"}),
+        ("logistics_fit_the_order", {"logistics_state": "delivered"}),
+        ("logistics_fit_the_order", {"logistics_state": ""}),
+        ("order_state_known", {"order_state": "eaten", "logistics_state": ""}),
+        ("logistics_state_known", {"logistics_state": "somewhere"}),
+        ("order_has_an_item_and_a_day", {"days_since_purchase": ""}),
+        ("order_has_an_item_and_a_day", {"days_since_purchase": "-1"}),
+        ("order_has_an_item_and_a_day", {"item_id": ""}),
+        ("item_known", {"item_id": "i404"}),
+    ]
+    new_shop.put("items/items.csv", [{"item_id": "i1", "title": "A pen"}, {"item_id": "i2", "title": "Ink"}])
+    rows = [{**one, "chat_id": f"c{n}-{m}"} for n, one in enumerate(good) for m in range(60)]
+    odd = [{**told, **order, "chat_id": f"odd{n}", **change} for n, (_, change) in enumerate(bad)]
+    new_shop.put("chats/day.jsonl", [*rows, *odd])
+    new_shop.ingest("items")
+    report = new_shop.ingest("chats")
+    assert report.exit_code == 0, report.lines()
+    refused = {(row["source_row"], row["rule"]) for row in new_shop.rows("chats_quarantine")}
+    assert {(len(rows) + n + 1, rule) for n, (rule, _) in enumerate(bad)} <= refused
+    assert len(new_shop.rows("chats")) == len(rows)
 
 
 def test_impossible_hints_and_searches_are_refused_row_by_row(new_shop: Landing) -> None:
