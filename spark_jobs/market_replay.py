@@ -1,6 +1,7 @@
 """The night's lists, played in the market: champion and challenger to the same people with the same luck.
 
-The people are who might be behind the histories of the lists' users (`market.people`), so every figure is simulated.
+The people are who might be behind the histories of the lists' users (`market.people`), in the market that was tuned on
+logs of the shop's kind (`market.validity`), so every figure is simulated.
 """
 
 from __future__ import annotations
@@ -16,14 +17,14 @@ from infra.contracts import load_contract, spark_ddl
 from spark_jobs.engine.job import Input, Job
 from spark_jobs.market.draws import Draws
 from spark_jobs.market.known import delivered, taken
-from spark_jobs.market.parameters import Parameters
 from spark_jobs.market.policy_tables import PolicyTable, require_same_users
 from spark_jobs.market.replay import METRICS, people_of, replay
 from spark_jobs.market.shop import Shop
+from spark_jobs.market.validity import kind_of, market_of, markets
 from spark_jobs.market.visits import Horizon, World
 
 _ROLES = ("champion", "baseline", "challenger")  # the first that there is, is what the others are held against
-CONFIG = {"days": 10, "people": 10_000, "seed": 7, "parameters": Parameters.read().hash}
+CONFIG = {"days": 10, "people": 10_000, "seed": 7, "parameters": markets()}
 
 
 def build(
@@ -49,9 +50,10 @@ def _of_a_night(
     for table in tables[1:]:
         require_same_users(tables[0], table)
     tables = [table.first(config["people"]) for table in tables]
-    parameters, seed = Parameters.read(), config["seed"]
+    known, seed = frames["events"].where(F.col("event_date") <= night), config["seed"]
+    kind, _ = kind_of(known) or (None, 0)
+    parameters = market_of(kind)
     world = World(Shop.of(items, parameters, seed), parameters, Draws(seed), Horizon(0, config["days"]))
-    known = frames["events"].where(F.col("event_date") <= night)
     people = people_of(world, tables[0].users, taken(known, tables[0].users, parameters.people.remembers))
     played = replay(spark, world, people, tables)
     against = tables[0].version
@@ -74,7 +76,7 @@ def _of_a_night(
                 difference=change.value if change else None,
                 lo=change.lo if change else None,
                 hi=change.hi if change else None,
-                parameters_hash=config["parameters"],
+                parameters_hash=parameters.hash,
                 seed=seed,
             )
 

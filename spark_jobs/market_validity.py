@@ -1,7 +1,7 @@
 """The validity card of each night: where the market on this shop's catalogue is like real logs, and this shop's own.
 
-Two markets are measured: `base`, by whose assumptions the night's lists are played (market_replay), and the setting
-that was tuned on logs of the shop's kind. The shop's kind is that of which it has the most events.
+The market is the one that was tuned on logs of the shop's kind, by which its lists are played (market_replay). The
+shop's kind is that of which it has the most events.
 """
 
 from __future__ import annotations
@@ -19,21 +19,30 @@ from infra.contracts import load_contract, spark_ddl
 from spark_jobs.engine.job import Input, Job
 from spark_jobs.market.draws import Draws
 from spark_jobs.market.known import delivered
-from spark_jobs.market.parameters import Parameters
 from spark_jobs.market.shop import Shop
 from spark_jobs.market.takes import STATISTICS, NothingToMeasure, Takes, measured
-from spark_jobs.market.validity import MARKET, SHOP, Width, card, lived_takes, logs_of, read_real_logs
+from spark_jobs.market.validity import (
+    MARKET,
+    SHOP,
+    Width,
+    card,
+    kind_of,
+    lived_takes,
+    logs_of,
+    market_of,
+    markets,
+    read_real_logs,
+)
 from spark_jobs.market.visits import Horizon, World
 
 BASE = "base"
 _WIDTH = Width.read()
-_SETTINGS = dict.fromkeys((None, *(kind.setting for kind in _WIDTH.kinds.values())))
 _PARTS = 2**20  # of all users, by a hash
 CONFIG = {
     "people": 5_000,
     "seed": 7,
     "takes": 1_000_000,  # of the shop's own log, about; of a larger one some users are measured
-    "parameters": {name or BASE: Parameters.read(setting=name).hash for name in _SETTINGS},
+    "parameters": markets(),
     "width": asdict(_WIDTH),
     "logs": {name: dict(log.values) for name, log in read_real_logs().items()},
 }
@@ -51,25 +60,22 @@ def build(
 
 def _of_a_night(frames: Mapping[str, DataFrame], night: date, config: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     events = frames["events"].where(F.col("event_date") <= night)
-    counts = {row["event_type"]: row["count"] for row in events.groupBy("event_type").count().collect()}
-    name, kind = max(_WIDTH.kinds.items(), key=lambda one: counts.get(one[1].own, 0))
-    if not counts.get(kind.own):
+    found = kind_of(events)
+    if found is None:
         return  # nobody has taken anything yet
-    own = _some_users(events.where(F.col("event_type") == kind.own), config["takes"] / counts[kind.own])
+    name, count = found
+    kind, parameters = _WIDTH.kinds[name], market_of(name)
+    own = _some_users(events.where(F.col("event_type") == kind.own), config["takes"] / count)
     items = delivered(frames["items"], night, set(own["item_id"]))
     if len(items) < 2:
         return  # a shop of one thing is no market
-    seed, logs = config["seed"], logs_of(name)
-    # No setting changes what is assumed of the catalogue.
-    shop, (values, takes) = Shop.of(items, Parameters.read(), seed), _figures(own, 1)
-    for setting in dict.fromkeys((None, kind.setting)):
-        parameters = Parameters.read(setting=setting)
-        world = World(shop, parameters, Draws(seed), Horizon(0, kind.days))
-        market, lived = _figures(lived_takes(world, config["people"], kind), kind.least)
-        size = {MARKET: lived, SHOP: takes, **{log: known.rows for log, known in logs.items()}}
-        for row in card(market, logs, _WIDTH, parameters.hash, values):
-            key = {"run_date": night, "setting": setting or BASE, "kind": name}
-            yield {**asdict(row), **key, "takes": size[row.source], "seed": seed if row.source == MARKET else None}
+    seed, logs, (values, takes) = config["seed"], logs_of(name), _figures(own, 1)
+    world = World(Shop.of(items, parameters, seed), parameters, Draws(seed), Horizon(0, kind.days))
+    market, lived = _figures(lived_takes(world, config["people"], kind), kind.least)
+    size = {MARKET: lived, SHOP: takes, **{log: known.rows for log, known in logs.items()}}
+    for row in card(market, logs, _WIDTH, parameters.hash, values):
+        key = {"run_date": night, "setting": kind.setting or BASE, "kind": name}
+        yield {**asdict(row), **key, "takes": size[row.source], "seed": seed if row.source == MARKET else None}
 
 
 def _some_users(events: DataFrame, share: float) -> pd.DataFrame:

@@ -15,11 +15,13 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from pyspark.sql import DataFrame
 
 from common.config import parse_config, read_yaml
 from common.folders import make_folder
 from infra.errors import DataError
 from spark_jobs.market.log import logged
+from spark_jobs.market.parameters import Parameters
 from spark_jobs.market.simulate import BLOCK
 from spark_jobs.market.takes import SHARES, STATISTICS, Takes, measured
 from spark_jobs.market.visits import World
@@ -132,6 +134,24 @@ def lived_takes(world: World, people: int, kind: Kind) -> pd.DataFrame:
         parts.append(events.filter(pc.equal(events["event_type"], kind.event)).select(_TAKES))
     found = pa.concat_tables(parts).to_pandas()
     return found.assign(event_time=pd.to_datetime(found["event_time"], unit="us", utc=True))
+
+
+def kind_of(events: DataFrame) -> tuple[str, int] | None:
+    """Of which kind a shop's log is, that of which it has the most, and how many takes it has; None: of none."""
+    counts = {row["event_type"]: row["count"] for row in events.groupBy("event_type").count().collect()}
+    takes = {name: counts.get(kind.own, 0) for name, kind in Width.read().kinds.items()}
+    name = max(takes, key=lambda one: takes[one])
+    return (name, takes[name]) if takes[name] else None
+
+
+def market_of(kind: str | None) -> Parameters:
+    """The market that was tuned on logs of a kind; without one what stands above all settings."""
+    return Parameters.read(setting=Width.read().kinds[kind].setting if kind else None)
+
+
+def markets() -> dict[str, str]:
+    """The hash of each market that `market_of` may answer with, by its kind."""
+    return {kind: market_of(kind).hash for kind in Width.read().kinds}
 
 
 def logs_of(kind: str) -> dict[str, RealLog]:

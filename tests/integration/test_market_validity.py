@@ -1,4 +1,4 @@
-"""The card of a night: both markets, this shop's own log and the published ones, each with what it is."""
+"""The card of a night: the market, this shop's own log and the published ones, each with what it is."""
 
 from __future__ import annotations
 
@@ -44,36 +44,29 @@ def built(spark: SparkSession, events: list[dict[str, Any]], shelf: int = 120, *
     return market_validity.build(spark, frames, [NIGHT], {**SMALL, **config}).toPandas()
 
 
-def test_the_card_holds_both_markets_the_shops_own_log_and_the_published_ones(spark: SparkSession) -> None:
+def test_the_card_holds_the_market_the_shops_own_log_and_the_published_ones(spark: SparkSession) -> None:
     later = took("review", 0, 1, 60)  # after the night
     clicks = [took("click", user, 3, 1) for user in range(20)]
     found = built(spark, [*REVIEWS, *clicks, later])
     published = logs_of("reviews")
-    assert set(found["kind"]) == {"reviews"} and set(found["run_date"]) == {NIGHT}
-    assert len(found) == 2 * len(STATISTICS) * (2 + len(published))
-    by = found.set_index(["setting", "source", "statistic"]).sort_index()
-    assert set(found["setting"]) == {"base", "reviews"}
-    for setting in ("base", "reviews"):
-        shop = by.loc[setting, "shop"]
-        assert shop.loc["history_median", "value"] == 4.0 and shop.loc["gap_days_median", "value"] == 10.0
-        assert shop.loc["repeat_share", "value"] == 0.25 and set(shop["takes"]) == {200}
-        assert set(shop["origin"]) == {"as delivered"} and shop["parameters_hash"].isna().all()
-        market = by.loc[setting, "market"]
-        asked = Parameters.read(setting=None if setting == "base" else setting)
-        assert set(market["parameters_hash"]) == {asked.hash} and set(market["origin"]) == {"simulated"}
-        assert shop.loc["repeat_share", "verdict"] == "outside" and set(shop["low"].dropna()) == set(
-            market["low"].dropna()
-        )
-        beauty = by.loc[setting, "beauty"]
-        assert set(beauty["verdict"]) == {"reference"} and set(beauty["origin"]) == {"real"}
-        assert beauty.loc["gini", "value"] == published["beauty"].values["gini"]
-    assert (by.loc["base", "market"]["value"] != by.loc["reviews", "market"]["value"]).any()
+    assert set(found["kind"]) == set(found["setting"]) == {"reviews"} and set(found["run_date"]) == {NIGHT}
+    assert len(found) == len(STATISTICS) * (2 + len(published))
+    by = found.set_index(["source", "statistic"]).sort_index()
+    shop, market, beauty = (by.loc[source] for source in ("shop", "market", "beauty"))
+    assert shop.loc["history_median", "value"] == 4.0 and shop.loc["gap_days_median", "value"] == 10.0
+    assert shop.loc["repeat_share", "value"] == 0.25 and set(shop["takes"]) == {200}
+    assert set(shop["origin"]) == {"as delivered"} and shop["parameters_hash"].isna().all()
+    assert set(market["parameters_hash"]) == {Parameters.read(setting="reviews").hash}
+    assert set(market["origin"]) == {"simulated"}
+    assert shop.loc["repeat_share", "verdict"] == "outside" and set(shop["low"].dropna()) == set(market["low"].dropna())
+    assert set(beauty["verdict"]) == {"reference"} and set(beauty["origin"]) == {"real"}
+    assert beauty.loc["gini", "value"] == published["beauty"].values["gini"]
     pd.testing.assert_frame_equal(built(spark, [*REVIEWS, *clicks]), found)
 
 
 def test_of_a_large_log_some_users_are_measured_with_all_their_takes(spark: SparkSession) -> None:
     found = built(spark, REVIEWS, takes=100)
-    shop = found[(found["source"] == "shop") & (found["setting"] == "base")].set_index("statistic")
+    shop = found[found["source"] == "shop"].set_index("statistic")
     taken = int(shop["takes"].iloc[0])
     assert 0 < taken < 200 and taken % 4 == 0 and shop.loc["history_median", "value"] == 4.0
 
@@ -92,7 +85,7 @@ def test_a_market_too_small_for_a_core_is_not_measured(spark: SparkSession) -> N
     assert set(market["verdict"]) <= {"not measured", "no reference"}
 
 
-def test_a_shop_that_logs_clicks_is_held_against_clicks_by_the_base_alone(spark: SparkSession) -> None:
+def test_a_shop_that_logs_clicks_is_held_against_clicks(spark: SparkSession) -> None:
     found = built(spark, [took("click", user, user % 9, day) for user in range(9) for day in range(3)])
     assert set(found["kind"]) == {"clicks"} and set(found["setting"]) == {"base"}
     assert set(found["source"]) == {"market", "shop", *logs_of("clicks")}

@@ -34,12 +34,10 @@ def read(sources: Sources) -> dict[str, Any]:
     return {"played": played, "card": card(sources.marts), "words": WORDS, "data": sources.contracts["events"].origin}
 
 
-def card(marts: Marts) -> list[list[dict[str, Any]]]:
-    """The newest card: a line for each statistic, with a row for each setting; what lies outside first."""
+def card(marts: Marts) -> list[dict[str, Any]]:
+    """The newest card, statistic by statistic; what lies outside first."""
     rows = marts.rows(
-        """select * from fct_market_validity
-           where run_date = (select max(run_date) from fct_market_validity)
-           order by setting <> 'base', setting"""
+        "select * from fct_market_validity where run_date = (select max(run_date) from fct_market_validity)"
     )
-    lines = [[row for row in rows if row["statistic"] == statistic] for statistic in WORDS]
-    return sorted(filter(None, lines), key=lambda line: [row["verdict"] != "outside" for row in line])
+    by = {row["statistic"]: row for row in rows}
+    return sorted((by[name] for name in WORDS if name in by), key=lambda row: row["verdict"] != "outside")
