@@ -131,8 +131,15 @@ def test_a_wish_is_one_of_the_persons_tastes_and_shares_are_whole(tables: dict[s
     assert set(zip(requests["user_id"], requests["wish_item_id"], strict=True)) <= own
     assert tastes.groupby("user_id")["share"].sum().to_numpy() == pytest.approx(np.ones(PEOPLE))
     assert people["user_id"].tolist() == list(range(PEOPLE)) and (people["start_time"] == START).all()
-    often = requests.groupby("user_id").size().reindex(people["user_id"], fill_value=0).to_numpy()
-    assert people["newcomer"].all() and often.min() == 1 and np.corrcoef(often, people["visits"])[0, 1] > 0.5
+
+
+def test_people_whom_nothing_drives_away_come_as_often_as_it_is_told() -> None:
+    truth = told(world(choices__leave=-50.0))
+    people = truth["true_people"]
+    often = truth["true_requests"].groupby("user_id").size().reindex(people["user_id"], fill_value=0).to_numpy()
+    assert people["newcomer"].all() and often.min() == 1
+    assert often.sum() == pytest.approx(people["visits"].clip(lower=1.0).sum(), rel=0.1)
+    assert np.corrcoef(often, people["visits"])[0, 1] > 0.85
 
 
 def test_the_oracle_shows_what_is_wished_for_and_was_not_offered() -> None:
