@@ -83,7 +83,7 @@ def _of_a_night(
 
 JOB = Job(
     "market_replay",
-    version=1,
+    version=2,
     inputs=(Input("recommendations"), Input("items", latest=True), Input("events", lookback_days=None)),
     config=CONFIG,
     build=build,

@@ -28,7 +28,7 @@ TRUTH = sorted(filter(is_truth, all_contracts()))
 
 def reads() -> Iterator[tuple[str, str]]:
     """Who reads which table of the lake, as it is declared."""
-    for name in (*BUILT, "market_replay"):
+    for name in (*BUILT, "market_replay", "market_validity"):
         yield from ((name, source.table) for source in importlib.import_module(f"spark_jobs.{name}").JOB.inputs)
     for system in systems():
         declared = read_pipeline(system)

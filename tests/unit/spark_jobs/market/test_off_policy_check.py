@@ -8,11 +8,9 @@ import numpy as np
 import pytest
 
 from spark_jobs.market.off_policy_check import Rescored, check, rivals_of, told
-from spark_jobs.market.policies import AtRandom, Logging, Policy
+from spark_jobs.market.policies import Logging, Policy
 from spark_jobs.market.visits import World
 from tests.unit.spark_jobs.market.kit import world
-
-LENGTH = 10
 
 
 def reading() -> World:
@@ -50,7 +48,7 @@ def test_each_rival_shows_other_lists() -> None:
 def test_a_better_policy_is_said_to_be_better_and_a_random_one_worse() -> None:
     market = reading()
     greedy = Logging(market.shop, replace(market.logging.own, temperature=0.6), market.draws)
-    chance = AtRandom(len(market.shop.item_ids), LENGTH, market.draws)
+    chance = Logging(market.shop, replace(market.logging.own, temperature=1e6), market.draws)
     rivals = {
         "greedy": Rescored(market.logging, greedy, "greedy"),
         "chance": Rescored(market.logging, chance, "chance"),

@@ -64,6 +64,16 @@ def test_an_order_is_shown_as_it_is_for_certain() -> None:
         assert np.allclose(visit.log_chances, 0.0)
 
 
+def test_chance_shows_each_person_one_list_as_a_table_does() -> None:
+    market = daily(catalogue__out_of_stock=0.0)
+    people = market.people(np.arange(30))
+    visits = market.visits(people, AtRandom(len(market.shop.item_ids), LENGTH, market.draws))
+    shown = [dict(zip(visit.number.tolist(), visit.items.tolist(), strict=True)) for visit in visits]
+    assert len(shown) == market.horizon.days and len({tuple(items) for items in shown[0].values()}) == 30
+    for later in shown[1:]:
+        assert all(later[person] == shown[0][person] for person in later)
+
+
 def test_the_truth_is_better_than_any_list_and_chance_is_worse_than_the_logging_policy() -> None:
     market = daily()
     people = market.people(np.arange(400))
