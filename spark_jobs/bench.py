@@ -53,6 +53,7 @@ _FEW_EVENTS, _MANY_EVENTS, _ON_PAPER = 1_000_000, 10_000_000, 100_000_000
 _BARE, _JOBS = "window_query", ("sessions", "histories")
 _ONE_USER = "sessions_where_one_user_has_a_fifth"
 _GAP = sessions.CONFIG["gap_minutes"] * 60_000_000  # microseconds
+_EVENTS = frozenset({"events"})  # all that is written of the logs
 _PROBE_ROWS = 50_000  # they tell which share of a log's rows are events
 
 _T = TypeVar("_T")
@@ -185,7 +186,7 @@ def _logs(folder: Path, sizes: Sequence[int]) -> list[tuple[str, int]]:
     probe = simulated(spark, shop, folder / "probe", _PROBE_ROWS)
     found = []
     for size in sizes:
-        log = simulated(spark, shop, folder / str(size), int(size * probe["rows"] / probe["events"]))
+        log = simulated(spark, shop, folder / str(size), int(size * probe["rows"] / probe["events"]), _EVENTS)
         found.append((str(folder / str(size) / "events"), int(log["events"])))
     return found
 

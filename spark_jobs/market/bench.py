@@ -27,6 +27,7 @@ from spark_jobs.market.replay import METRICS, replay
 from spark_jobs.market.shop import Shop
 from spark_jobs.market.simulate import Order, simulate
 from spark_jobs.market.visits import Horizon, World
+from spark_jobs.market.written import LOGS
 
 _ITEMS, _SEED = 10_000, 7
 _FEW, _MANY = 1_000_000, 10_000_000
@@ -109,9 +110,11 @@ def _spark(folder: str) -> SparkSession:
     return spark_session(load_profile("local", environ={"PLUMBLINE__HOME": folder}))
 
 
-def simulated(spark: SparkSession, shop: Shop, folder: Path, rows: int) -> dict[str, float]:
-    """A log of so many rows, about, of `LOG_DAYS`: its rows, those of events, and what writing it took."""
-    order = Order(rows, _SEED, LOG_DAYS[0], len(LOG_DAYS), folder)
+def simulated(
+    spark: SparkSession, shop: Shop, folder: Path, rows: int, logs: frozenset[str] = frozenset(LOGS)
+) -> dict[str, float]:
+    """What is written of a log of so many rows, about, of `LOG_DAYS`: rows, those of events, and what it took."""
+    order = Order(rows, _SEED, LOG_DAYS[0], len(LOG_DAYS), folder, logs)
     done, seconds, gib = measured(lambda: simulate(spark, shop, Parameters.read(), order))
     made = sum(done.rows.values())
     return {

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
@@ -52,13 +53,14 @@ class Simulated:
 @dataclass(frozen=True)
 class Order:
     """So many `rows` of the shop's logs, about, and the truth beside them; from the day `start` on; into the `folder`,
-    which must be new or empty."""
+    which must be new or empty. Of them the tables `logs` are written."""
 
     rows: int
     seed: int
     start: date
     days: int
     folder: Path
+    logs: frozenset[str] = frozenset(LOGS)
 
     @property
     def end(self) -> date:
@@ -101,14 +103,14 @@ def simulate(
     order.require_room()
     world = World(shop, parameters, Draws(order.seed), order.horizon, desk=desk)
     people = _people(world, order.rows)
-    known = spark.sparkContext.broadcast((world, people, BLOCK))
+    known = spark.sparkContext.broadcast((world, people, BLOCK, order.logs))
     starts = spark.range(0, people, BLOCK, -(-people // BLOCK))
     pieces = starts.mapInArrow(lambda batches: _lived(batches, *known.value), _PIECES)
     ordered = pieces.repartition(order.days, "log", "day").sortWithinPartitions("log", "day", "block")
     order.folder.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{order.folder.name}.", dir=order.folder.parent))
     try:
-        rows = _written(ordered, Written(_words(world)), scratch)
+        rows = dict.fromkeys(order.logs, 0) | _written(ordered, Written(_words(world)), scratch)
         if order.folder.is_dir():
             order.folder.rmdir()
         scratch.rename(order.folder)
@@ -143,14 +145,16 @@ def _people(world: World, rows: int) -> int:
     return max(1, int(rows / max(each, 1.0) + 0.5))
 
 
-def _lived(starts: Iterable[pa.RecordBatch], world: World, people: int, block: int) -> Iterator[pa.RecordBatch]:
+def _lived(
+    starts: Iterable[pa.RecordBatch], world: World, people: int, block: int, logs: frozenset[str]
+) -> Iterator[pa.RecordBatch]:
     for batch in starts:
         for start in batch["id"].to_pylist():
             log = logged(world, np.arange(start, min(people, start + block)))
             if start == 0:
                 tell_bids(log, world)
-            for name, batches in log.batches.items():
-                rows = pa.Table.from_batches(batches)
+            for name in logs & log.batches.keys():
+                rows = pa.Table.from_batches(log.batches[name])
                 days = delivered(name, rows, world.parameters.landing, world.draws)
                 found = [(name, day, start, _packed(rows)) for day, rows in days]
                 if found:
@@ -169,7 +173,7 @@ def _written(ordered: DataFrame, written: Written, folder: Path) -> dict[str, in
     """One file of each table and day; how many rows each table has."""
     target = str(folder)
     files = ordered.mapInArrow(lambda batches: _files(batches, written, target), "log string, rows long").collect()
-    found = dict.fromkeys(LOGS, 0)
+    found = Counter[str]()
     for file in files:
         found[file["log"]] += file["rows"]
     return found

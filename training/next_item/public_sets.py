@@ -7,7 +7,8 @@ day. Beauty and Instruments tell only the order of a user's items: each place in
 Where the LETTER authors published semantic ids, they are the items' column `letter_codes`.
 
 `grocery` is a small grocer: all purchases of the first 200 households of the landing folder that
-scripts/grocery_landing.py makes (simulated, as their publisher says), and what they bought.
+scripts/grocery_landing.py makes (simulated, as their publisher says), and what they bought; `grocery_year` is those of
+all households.
 
 `market` is what was bought in a log of `python -m spark_jobs market simulate --folder DIR/market`, with the catalogue's
 `items.parquet` put beside its `events/` (simulated). `--least`: only users and items with so many takes of each other,
@@ -22,7 +23,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
-from itertools import groupby
+from functools import partial
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -34,24 +36,28 @@ from common.folders import make_folder
 from training.core.errors import DataError, exit_code_of
 from training.next_item.samples import PROFILE, SCHEMA
 
-Name = Literal["beauty", "instruments", "office", "grocery", "market"]
+Name = Literal["beauty", "instruments", "office", "grocery", "grocery_year", "market"]
 FOLDERS: Mapping[Name, str] = {
     "beauty": "amazon-beauty",
     "instruments": "amazon-instruments",
     "office": "amazon-office",
     "grocery": "grocery",
+    "grocery_year": "grocery",
     "market": "market",
 }
-SIMULATED = frozenset({"grocery", "market"})
+SIMULATED = frozenset({"grocery", "grocery_year", "market"})
 Cuts = tuple[date, date]
+_GROCERY_CUTS = date(2017, 10, 22), date(2017, 11, 26)
 CUTS: Mapping[Name, Cuts] = {
     "office": (date(2018, 4, 11), date(2018, 5, 9)),
-    "grocery": (date(2017, 10, 22), date(2017, 11, 26)),
+    "grocery": _GROCERY_CUTS,
+    "grocery_year": _GROCERY_CUTS,
 }
 """The first days of validation and of test, where days are real."""
 HELD_OUT = 0.2  # of a market's takes, the last: half of them for validation, half for test
 HOUSEHOLDS = 200
 HISTORY, PROFILE_ITEMS, PROFILE_NAMES, PROFILE_TITLES = 50, 50, 3, 3
+_ROWS_AT_ONCE = 100_000
 _WORDS = ("item_id", "source", "title", "brand", "category", "description", "features")
 ITEMS_SCHEMA = pa.schema(
     [*((name, pa.string()) for name in _WORDS), ("price", pa.float64()), ("letter_codes", pa.list_(pa.int32()))]
@@ -80,9 +86,10 @@ def write_tables(name: Name, data: Path, out: Path, least: int = 1) -> None:
     origin = {"origin": "simulated" if name in SIMULATED else "real"}
     pq.write_table(pa.Table.from_pylist(items, schema=ITEMS_SCHEMA.with_metadata(origin)), out / "items.parquet")
     cuts = _last_days(events) if name == "market" else CUTS.get(name)
-    rows = list(samples(events, {str(item["item_id"]): item for item in items}, cuts))
-    table = pa.Table.from_pylist(rows, schema=SCHEMA.with_metadata(origin))
-    pq.write_table(table, out / "next_item_training_set.parquet")
+    rows, schema = samples(events, {str(item["item_id"]): item for item in items}, cuts), SCHEMA.with_metadata(origin)
+    with pq.ParquetWriter(out / "next_item_training_set.parquet", schema) as file:
+        while part := list(islice(rows, _ROWS_AT_ONCE)):
+            file.write_table(pa.Table.from_pylist(part, schema=schema))
 
 
 def _amazon(name: Name, folder: Path) -> tuple[list[dict[str, Any]], list[Event]]:
@@ -95,11 +102,11 @@ def _amazon(name: Name, folder: Path) -> tuple[list[dict[str, Any]], list[Event]
     return items, [Event(row["user_id"], row["event_time"].date(), str(row["item_id"]), row["rating"]) for row in taken]
 
 
-def _grocery(folder: Path) -> tuple[list[dict[str, Any]], list[Event]]:
+def _grocery(folder: Path, first: int | None) -> tuple[list[dict[str, Any]], list[Event]]:
     text = ConvertOptions(column_types=dict.fromkeys(_WORDS[:5], pa.string()), strings_can_be_null=True)
     listed = read_csv(folder / "items.csv", convert_options=text).to_pylist()
     bought = pq.read_table(folder / "events", columns=["user_id", "event_time", "item_id"]).to_pylist()
-    households = set(sorted({row["user_id"] for row in bought}, key=int)[:HOUSEHOLDS])
+    households = set(sorted({row["user_id"] for row in bought}, key=int)[:first])
     found = {
         (row["user_id"], row["event_time"].date(), row["item_id"]) for row in bought if row["user_id"] in households
     }
@@ -128,7 +135,8 @@ def core(events: Sequence[Event], least: int) -> list[Event]:
 
 
 _READ: Mapping[Name, Callable[[Path], tuple[list[dict[str, Any]], list[Event]]]] = {
-    "grocery": _grocery,
+    "grocery": partial(_grocery, first=HOUSEHOLDS),
+    "grocery_year": partial(_grocery, first=None),
     "market": _market,
 }
 

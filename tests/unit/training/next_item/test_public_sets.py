@@ -139,6 +139,10 @@ def test_a_grocer_is_the_first_households_and_what_they_bought(tmp_path: Path) -
     assert {row["user_id"] for row in rows} == set(users[:-1])
     own = [row for row in rows if row["user_id"] == "2"]
     assert [(row["split_time"], row["history_item_ids"]) for row in own] == [("train", []), ("test", ["007"])]
+    write_tables("grocery_year", tmp_path, tmp_path / "year")
+    assert pq.read_table(tmp_path / "year" / "items.parquet")["item_id"].to_pylist() == ["007", "8"]
+    year = pq.read_table(tmp_path / "year" / "next_item_training_set.parquet")
+    assert set(year["user_id"].to_pylist()) == set(users)
 
 
 def test_a_market_is_what_was_bought_and_its_last_days_are_held_out(tmp_path: Path) -> None:
