@@ -83,7 +83,7 @@ def _of_a_night(
 
 JOB = Job(
     "market_replay",
-    version=2,
+    version=3,
     inputs=(Input("recommendations"), Input("items", latest=True), Input("events", lookback_days=None)),
     config=CONFIG,
     build=build,

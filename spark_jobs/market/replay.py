@@ -34,10 +34,11 @@ METRICS: dict[str, Formula] = {
     "purchases": Mean("purchases"),
     "revenue": Mean("revenue"),
     "bids": Mean("bids"),
+    "ecpm": Ratio("bids", "thousands"),
     "satisfaction": Ratio("satisfaction", "lists"),
     "leavers": Mean("left"),
 }
-_COUNTED = ("lists", "clicks", "purchases", "revenue", "bids", "satisfaction", "left")
+_COUNTED = ("lists", "clicks", "purchases", "revenue", "bids", "satisfaction", "left", "thousands")
 
 
 @dataclass(frozen=True)
@@ -164,6 +165,7 @@ def _of_a_visit(world: World, visit: Visit, *, hints: bool) -> Floats:
         bids.sum(axis=1),
         satisfied,
         done.left,
+        (visit.items >= 0).sum(axis=1) / 1000.0,
     )
     return np.stack([np.asarray(column, dtype=np.float64) for column in columns], axis=1)
 

@@ -59,13 +59,15 @@ def tell_visit(log: Log, world: World, visit: Visit) -> None:
     click = world.parameters.choices.click
     rows, places = np.nonzero(visit.listed[:, None] & (visit.items >= 0))
     worth = visit.worth[rows, places]
+    chance = chance_of_click(worth, click)
     log.add(
         "true_exposures",
         request_id=visit.requests[rows],
         position=places + 1,
         exposure_time=visit.time[rows],
         utility=worth,
-        click_chance=chance_of_click(worth, click),
+        click_chance=chance,
+        true_ecpm=1000.0 * world.shop.bids[visit.items[rows, places]] * chance,
     )
     people, request = visit.request.people, visit.request
     patience, done = people.patience, world.parameters.choices.done

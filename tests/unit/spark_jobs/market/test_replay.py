@@ -19,7 +19,7 @@ from spark_jobs.market.visits import World
 from tests.unit.spark_jobs.market.kit import items, parameters, world
 
 LENGTH = 10
-CLICKS, PURCHASES, LEFT = 1, 2, 6
+CLICKS, PURCHASES, LEFT, THOUSANDS = 1, 2, 6, 7
 
 
 def daily(**changes: Any) -> World:
@@ -134,8 +134,8 @@ def test_what_people_took_before_is_known_to_their_habit() -> None:
 
 def test_a_difference_is_paired_and_the_way_from_chance_to_the_oracle_is_told() -> None:
     """Two clicks more for each of three people is two clicks more for certain."""
-    before = np.zeros((3, 7))
-    before[:, 0], before[:, CLICKS] = 2, [0, 1, 8]
+    before = np.zeros((3, 8))
+    before[:, 0], before[:, CLICKS], before[:, THOUSANDS] = 2, [0, 1, 8], 0.02
     after, best = before.copy(), before.copy()
     after[:, CLICKS] += 2
     best[:, CLICKS] += 8
@@ -144,7 +144,7 @@ def test_a_difference_is_paired_and_the_way_from_chance_to_the_oracle_is_told() 
     assert played.difference("clicks", "a", "b", seed=1) == pytest.approx(Interval(2.0, 2.0, 2.0))
     assert played.level("bids", "a").closed is None
     lines = told(played, "a", "b", seed=1)
-    assert "+2.0000 [+2.0000, +2.0000]  (25% and 0% of the way" in lines[1] and "way" not in lines[4]
+    assert "+2.0000 [+2.0000, +2.0000]  (25% and 0% of the way" in lines[1] and "way" not in lines[4] + lines[5]
 
 
 @pytest.mark.parametrize("count", [2, 3])
@@ -152,7 +152,7 @@ def test_a_shop_of_hardly_any_items_can_be_played(count: int) -> None:
     market = replace(world(items(count)), daily=True)
     people = market.people(np.arange(20))
     oracle = Oracle(market.shop, market.parameters.utility, (AtRandom(count, LENGTH, market.draws),))
-    assert play(market, people, oracle).shape == (20, 7)
+    assert play(market, people, oracle).shape == (20, 8)
 
 
 def test_hints_are_played_as_lists_are() -> None:
