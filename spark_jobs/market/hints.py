@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from spark_jobs.market import lists
-from spark_jobs.market.choices import Mask
+from spark_jobs.market.choices import Mask, read
 from spark_jobs.market.draws import Draws, Floats
 from spark_jobs.market.lists import Ints
 from spark_jobs.market.parameters import Parameters
@@ -89,8 +89,7 @@ class SearchBox:
         chance = 1.0 / (1.0 + np.exp(self.parameters.hints.click - worth))
         would = there & (self.draws.uniform("hint", person, asked.session, keys) < chance)
         enough = self.draws.uniform("hint patience", person, asked.session, place) >= asked.people.patience[:, None]
-        stops = would | enough
-        looked = there & (np.cumsum(stops, axis=1) - stops == 0)
+        looked = read(there, would | enough)
         return looked, looked & would
 
 

@@ -11,11 +11,13 @@ import pytest
 from pyspark.sql import SparkSession
 
 from infra.errors import DataError
+from spark_jobs.market import __main__ as commands
 from spark_jobs.market.__main__ import main
+from spark_jobs.market.kinds import everybody_reads
 from spark_jobs.market.off_policy_check import RIVALS
 from spark_jobs.market.parameters import Parameters
-from spark_jobs.market.replay import METRICS, everybody_reads
-from tests.unit.spark_jobs.market.kit import items
+from spark_jobs.market.replay import METRICS
+from tests.unit.spark_jobs.market.kit import items, utterances
 
 USERS = [f"u{n}" for n in range(30)]
 NUMBER = r"[+-]?\d+\.\d{4}"
@@ -74,6 +76,65 @@ def test_the_same_lists_have_two_names_and_no_difference(
 def test_a_setting_is_another_market(spark: SparkSession, capsys: pytest.CaptureFixture[str]) -> None:
     plain, grocer = (told(capsys, replayed(*more)) for more in ((), ("--setting", "grocer")))
     assert Parameters.read(setting="grocer").hash in grocer[0] and plain[2:] != grocer[2:]
+
+
+def asked(*names: str, users: Sequence[str] = USERS) -> pd.DataFrame:
+    rows = [(user, name, rank + 1) for user in users for rank, name in enumerate(names)]
+    return pd.DataFrame(rows, columns=["user_id", "intent", "rank"])
+
+
+@pytest.fixture
+def desk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A help desk, and what it may show."""
+    monkeypatch.setattr(commands, "intents", lambda lake: utterances().assign(kind="utterance"))
+    asked("track_order", "delivery_period", "payment_issue").to_parquet("old.parquet")
+    asked("newsletter_subscription", "create_account").to_parquet("new.parquet")
+
+
+def test_intents_are_replayed_at_the_opening_of_chats(
+    spark: SparkSession, desk: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    head, _, *lines = told(capsys, replayed("--days", "20"))
+    assert head.startswith("new against old, intents: 30 people, 20 days, 120 items (simulated; ")
+    assert [line.split()[0] for line in lines] == list(METRICS)
+    levels = {line.split()[0]: [float(figure) for figure in line.split()[1:5]] for line in lines}
+    for metric in ("clicks", "satisfaction"):
+        new, old, chance, oracle = levels[metric]
+        assert new < old < oracle > chance
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        (asked("track_order", "weather"), "intents that the help desk does not have"),
+        (asked("track_order", users=USERS[1:]), "do not serve the same users"),
+        (asked("track_order", "track_order"), "more than one list"),
+        (asked("track_order").assign(item_id="i001"), "lacks columns, or has too many"),
+        (asked("track_order").assign(order_state="paid", logistics_state=""), "no list for some states"),
+        (lists([1, 2]), "cannot be compared"),
+        (asked(), "cannot be played"),
+    ],
+)
+def test_a_table_that_is_no_policy_of_the_desk_is_refused(desk: None, table: pd.DataFrame, message: str) -> None:
+    table.to_parquet("bad.parquet")
+    with pytest.raises(DataError, match=message) as refused:
+        main(replayed(policy="bad.parquet"))
+    assert refused.value.do
+
+
+def test_where_nobody_opens_a_chat_no_intents_can_be_played(spark: SparkSession, desk: None) -> None:
+    asked("track_order", users=["u1"]).to_parquet("new.parquet")
+    asked("get_refund", users=["u1"]).to_parquet("old.parquet")
+    with pytest.raises(DataError, match="Nobody met what was to be played"):
+        main(replayed("--days", "1"))
+
+
+def test_without_a_help_desk_no_intents_can_be_played() -> None:
+    for name in ("old", "new"):
+        asked("track_order").to_parquet(f"{name}.parquet")
+    with pytest.raises(DataError, match="Nobody opens a chat in this market") as refused:
+        main(replayed())
+    assert refused.value.do
 
 
 @pytest.mark.parametrize(

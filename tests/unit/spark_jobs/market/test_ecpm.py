@@ -9,9 +9,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from spark_jobs.market.kinds import everybody_reads
 from spark_jobs.market.log import Log, tell_bids
 from spark_jobs.market.policies import Policy, Tabled, ordered
-from spark_jobs.market.replay import METRICS, Played, everybody_reads, play
+from spark_jobs.market.replay import METRICS, Played, play
 from spark_jobs.market.visits import World
 from tests.unit.spark_jobs.market.kit import tables, world
 

@@ -11,14 +11,15 @@ import pytest
 
 from common.bootstrap import Interval
 from spark_jobs.market.hints import HintOracle
+from spark_jobs.market.kinds import HintsShown, everybody_sees_hints
 from spark_jobs.market.people import People
 from spark_jobs.market.policies import AtRandom, Oracle, Policy, Request, Tabled, ordered
 from spark_jobs.market.policy_tables import numbers
-from spark_jobs.market.replay import Level, Played, everybody_sees_hints, people_of, play, told
+from spark_jobs.market.replay import Level, Played, people_of, play, told
 from spark_jobs.market.visits import World
 from tests.unit.spark_jobs.market.kit import items, parameters, world
 
-LENGTH = 10
+LENGTH, HINTS = 10, HintsShown()
 CLICKS, PURCHASES, LEFT, THOUSANDS = 1, 2, 6, 7
 
 
@@ -176,19 +177,19 @@ def test_hints_are_played_as_lists_are() -> None:
         "random": chance,
         "oracle": oracle,
     }
-    found = {name: play(market, people, policy, hints=True) for name, policy in policies.items()}
+    found = {name: play(market, people, policy, HINTS) for name, policy in policies.items()}
     clicks = {name: counted[:, CLICKS].sum() / counted[:, 0].sum() for name, counted in found.items()}
     assert clicks["oracle"] > clicks["wished"] > clicks["others"] > 0 < clicks["random"] < clicks["oracle"]
     assert clicks["strange"] < clicks["wished"]
-    assert np.array_equal(found["wished"], play(market, people, wished, hints=True))
-    assert np.array_equal(found["wished"][7:8], play(market, people.chosen(np.array([7])), wished, hints=True))
+    assert np.array_equal(found["wished"], play(market, people, wished, HINTS))
+    assert np.array_equal(found["wished"][7:8], play(market, people.chosen(np.array([7])), wished, HINTS))
 
 
 def test_who_follows_no_hint_buys_as_without_any() -> None:
     market = replace(world(hints__click=100.0, hints__share=1.0), daily=True)
     people = market.people(np.arange(60))
     policy = AtRandom(len(market.queries), 3, market.draws)
-    hinted = play(market, people, policy, hints=True)
+    hinted = play(market, people, policy, HINTS)
     plain = play(replace(market, parameters=parameters(hints__share=0.0)), people, market.logging)
     assert hinted[:, CLICKS].sum() == 0 < hinted[:, PURCHASES].sum()
     assert np.array_equal(hinted[:, PURCHASES:5], plain[:, PURCHASES:5]) and np.array_equal(
