@@ -50,6 +50,7 @@ def logged(world: World, number: Ints) -> Log:
         _show(log, world, visit)
         _act(log, world, visit)
         truth.tell_visit(log, world, visit)
+        truth.tell_hints(log, world, visit)
         chats.tell(log, world, visit)
     return log
 

@@ -220,11 +220,11 @@ class _Visiting:
         """What the search box shows to some, and which of it they follow."""
         own, draws, state, number = self.world.parameters, self.world.draws, self.state, self.people.number
         rows = np.flatnonzero(draws.uniform("hints", number, self.session) < own.hints.share)
-        if len(rows) == 0:
-            return Hints.none(own.hinting.length)
         day, clicked, wish = request.day[rows], request.clicked[rows], request.wish[rows]
         searched, hinted, tired = state.searched[self.rows[rows]], state.hinted[self.rows[rows]], state.tired
         asked = Request(self.people.chosen(rows), self.session, day, clicked, searched, hinted, wish)
+        if len(rows) == 0:
+            return Hints.none(asked, own.hinting.length)
         policy = self.world.hinting if self.hinting is None else self.hinting
         return self.world.search_box.hints(policy, asked, tired[self.rows[rows]], rows)
 
