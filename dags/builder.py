@@ -294,8 +294,11 @@ def promotion_dag(doc: str, model: str) -> DAG:
 
 def lists_of_jobs() -> list[str]:
     """The tables of the jobs that follow an asset."""
-    jobs = [job for pipeline in pipelines() for job in pipeline.jobs if job.after]
-    return [table for job in jobs for table in job.stage.writes.tables]
+    return [table for job in _following_jobs() for table in job.stage.writes.tables]
+
+
+def _following_jobs() -> list[Job]:
+    return [job for pipeline in pipelines() for job in pipeline.jobs if job.after]
 
 
 def news() -> PartitionedAssetTimetable | None:
@@ -304,14 +307,18 @@ def news() -> PartitionedAssetTimetable | None:
     Where a person decides, the report waits neither for the answer nor for the lists: it is made before, and again
     after. None, where no system brings any.
     """
-    lists = [*lists_of_jobs(), *([REPLAY] if PLAYED in lists_of_jobs() else [])]
-    models = [model for pipeline in pipelines() for model in pipeline.models]
-    decisions = [f"decision({model})" for model in models]
-    if not (lists or models):
+    models, lists = [model for pipeline in pipelines() for model in pipeline.models], lists_of_jobs()
+    played = [job for job in _following_jobs() if PLAYED in job.stage.writes.tables]
+    awaited = [*(f"decision({model})" for model in models), *lists, *([REPLAY] if played else [])]
+    if not awaited:
         return None
-    if PROFILE.airflow.approve_by_flag:
-        return after_all(*lists, *decisions)
-    return after(*(f"challenger({model})" for model in models), *decisions, *lists)
+    if not PROFILE.airflow.approve_by_flag:
+        return after(*(f"challenger({model})" for model in models), *awaited)
+    # A replay is the last of a night: behind the lists, which are behind the decisions on what they are made with. Who
+    # waited for these as well would make the page before the replay, where one is left over of a task that was
+    # repeated, and not at all, where a single decision is made by hand.
+    before = {PLAYED, *(f"decision({model})" for job in played for model in job.stage.reads.models)}
+    return after_all(*(one for one in awaited if not (played and one in before)))
 
 
 def stage_task(pipeline: Pipeline, stage: Stage, *arguments: str) -> BaseOperator:

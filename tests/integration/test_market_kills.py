@@ -25,7 +25,7 @@ from spark_jobs.market.simulate import Order, simulate
 from spark_jobs.market.written import Written
 from tests.unit.spark_jobs.market.kit import items, parameters, with_desk
 
-MOMENTS = ("no file yet", "half a file", "between two files", "before it is renamed", "after it is renamed")
+MOMENTS = ("half a file", "between two files", "before it is renamed")
 _WHOLE = 30  # files before the kill
 
 
@@ -63,23 +63,12 @@ def _kill(*_: Any) -> None:
     time.sleep(60)  # until Spark has noticed that nobody waits for it
 
 
-def _renamed(rename: Any, moment: str) -> Any:
-    def renames(path: Path, target: Path) -> None:
-        if moment == "after it is renamed":
-            rename(path, target)
-        _kill()
-
-    return renames
-
-
 def main(folder: Path, moment: str) -> None:
     """The process that is killed."""
     os.environ |= {"VICTIM": str(os.getpid()), "VICTIM_FOLDER": str(folder), "VICTIM_MOMENT": moment}
     spark = spark_session(load_profile())
-    if moment == "no file yet":
-        simulation._written = _kill  # type: ignore[assignment]
-    elif "renamed" in moment:
-        Path.rename = _renamed(Path.rename, moment)  # type: ignore[method-assign]
+    if moment == "before it is renamed":
+        Path.rename = _kill  # type: ignore[method-assign]
     else:
         # By the name that workers import it by: this module is `__main__` here.
         from tests.integration.test_market_kills import Victim as Named
@@ -110,14 +99,7 @@ def test_a_run_that_is_killed_leaves_no_half_log_and_the_next_one_the_same_bytes
     killed(folder, moment)
     (begun,) = tmp_path.glob(".log.begun")
     left = list(begun.rglob("*.parquet"))
-    if moment == "after it is renamed":
-        assert contents(folder) == undisturbed
-        with pytest.raises(DataError, match="a folder of its own"):
-            run(spark, ordered(folder))
-        assert contents(folder) == undisturbed
-        return
-    assert not folder.exists()
-    assert bool(left) == (moment != "no file yet")
+    assert not folder.exists() and len(left) >= _WHOLE
     if moment == "half a file":
         assert any(file.read_bytes() == b"PAR1 and no more" for file in left)
     with pytest.raises(DataError, match="by another order") as refused:

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -150,6 +151,29 @@ def test_where_a_flag_approves_nobody_is_told_of_lists_before_the_decision(monke
     assert told[False] == {"generative_rec_decision", "recommendations", "market_replay"}
 
 
+def test_where_a_person_decides_each_replay_makes_the_page_anew(bag: Any) -> None:
+    """Before the answer and after it: both replays tell of themselves, and any of what the report follows suffices."""
+    graph = _graph().describe(bag.dags)
+    assert "market_replay" in graph["quality_report"]["schedule"].split(" | ")
+    for dag_id in ("promote_generative_rec", "market"):
+        assert "market_replay" in graph[dag_id]["tasks"]["replay"]["outlets"]
+
+
+def test_without_played_lists_the_report_of_a_flag_comes_after_all_decisions(monkeypatch: pytest.MonkeyPatch) -> None:
+    from dags import builder
+
+    _approve(monkeypatch, by_flag=True)
+    bare = [replace(pipeline, jobs=()) for pipeline in builder.pipelines()]
+    monkeypatch.setattr(builder, "pipelines", lambda: bare)
+    assert _graph()._schedule(builder.news()) == "generative_rec_decision & ranker_decision"
+    assert builder.trials("generative_rec") == []
+    assert [task.task_id for task in builder.promotion_dag("### {model}", "generative_rec").tasks] == [
+        "gate_report",
+        "approve",
+        "decide",
+    ]
+
+
 def _approve(monkeypatch: pytest.MonkeyPatch, *, by_flag: bool) -> None:
     from dags import builder
 
@@ -178,7 +202,8 @@ def test_where_a_flag_approves_lists_follow_the_decision_and_the_report_comes_on
     (pipeline,) = (one for one in builder.pipelines() if one.jobs)
     schedule = _graph()._schedule
     assert schedule(builder.job_dag(pipeline, pipeline.jobs[0]).timetable) == "generative_rec_decision"
-    assert schedule(builder.news()) == "recommendations & market_replay & generative_rec_decision & ranker_decision"
+    # Behind the decisions and the lists; by itself, so that each replay makes the page anew.
+    assert schedule(builder.news()) == "market_replay"
 
 
 @pytest.mark.parametrize(

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,19 +17,62 @@ from spark_jobs.market.begun import begun
 ORDER: dict[str, str | int] = {"rows": 10, "seed": 7}
 
 
-def write(folder: Path, order: dict[str, str | int] = ORDER, killed: bool = False) -> None:
+def write(folder: Path, order: dict[str, str | int] = ORDER, moment: str = "") -> None:
+    if moment:
+        place, name = MOMENTS[moment]
+        setattr(place, name, _kill_after(getattr(place, name)) if moment == "renamed" else _kill)
     with begun(folder, order) as attempt:
         (attempt / "file").write_text("half")
-        if killed:
-            os.kill(os.getpid(), signal.SIGKILL)
+        if moment == "half":
+            _kill()
         (attempt / "file").write_text("whole")
 
 
-def kill(folder: Path) -> None:
-    child = get_context("spawn").Process(target=write, args=(folder, ORDER, True))
+MOMENTS: dict[str, tuple[Any, str]] = {
+    "no order": (Path, "replace"),
+    "no attempt": (Path, "mkdir"),
+    "half": (Path, "rmdir"),
+    "not renamed": (Path, "rename"),
+    "renamed": (Path, "rename"),
+    "not cleared": (shutil, "rmtree"),
+}
+
+
+def _kill(*_: Any, **__: Any) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _kill_after(done: Any) -> Any:
+    def does(*arguments: Any) -> None:
+        done(*arguments)
+        _kill()
+
+    return does
+
+
+def kill(folder: Path, moment: str = "half") -> None:
+    child = get_context("spawn").Process(target=write, args=(folder, ORDER, moment))
     child.start()
     child.join()
-    assert child.exitcode == -signal.SIGKILL and not folder.exists()
+    assert child.exitcode == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_killed_at_any_moment_the_folder_is_whole_or_not_there_and_the_next_run_ends_alike(
+    tmp_path: Path, moment: str
+) -> None:
+    folder = tmp_path / "log"
+    (tmp_path / ".log.begun").mkdir()
+    kill(folder, moment)
+    assert folder.exists() == (moment in ("renamed", "not cleared"))
+    if not folder.exists():
+        write(folder)
+        assert beside(folder) == ["log"]
+    assert [(file.name, file.read_text()) for file in folder.iterdir()] == [("file", "whole")]
+    # What has ended leaves nothing that could refuse another order, once the log is taken away.
+    shutil.rmtree(folder)
+    write(folder, {**ORDER, "seed": 8})
+    assert beside(folder) == ["log"]
 
 
 def beside(folder: Path) -> list[str]:
