@@ -313,15 +313,19 @@ class Promotion:
 
     def by_flag(self, *, replayed: bool = True, **rule: Any) -> tuple[str, Decision]:
         """What the person would have read, and what the flag decided; `replayed`: whether the replay succeeds."""
-        rules = [{"metric": "clicks", "margin": -100.0, **rule}]
-        (self.folder / "gates" / f"{MODEL}.yaml").write_text(yaml.safe_dump({**GATE, "market": rules}))
+        self.ask_market({"metric": "clicks", "margin": -100.0, **rule})
         run(self.patch, self.folder)
         if replayed:
             assert job_run(market_replay.JOB, DAY, DAY, self.profile).exit_code == 0
         asked = self._step(gate_report, "--model", MODEL)
         answer = ("--answer", "Approve", "--form", "{}", "--who", "flag")
         self._step(decide, "--model", MODEL, "--version", asked["version"], *answer)
+        self.ask_market()
         return asked["text"], Promotions(self.profile).history(MODEL)[-1]
+
+    def ask_market(self, *rules: dict[str, Any]) -> None:
+        """From now on the gate has these rules of the market."""
+        (self.folder / "gates" / f"{MODEL}.yaml").write_text(yaml.safe_dump({**GATE, "market": list(rules)}))
 
     def _step(self, step: Any, *arguments: str) -> Any:
         result = self.folder / "handed-on.json"
@@ -380,8 +384,7 @@ def test_a_version_that_a_gate_file_requires_to_be_played_gets_lists_for_it(
 ) -> None:
     """Its gate is held once at registration, when it cannot have been played."""
     version = register(profile, tmp_path / "one", seed=1, hits=20)
-    rules = [{"metric": "clicks", "margin": -100.0, "required": True}]
-    (tmp_path / "gates" / f"{MODEL}.yaml").write_text(yaml.safe_dump({**GATE, "market": rules}))
+    promotion.ask_market({"metric": "clicks", "margin": -100.0, "required": True})
     assert not decisions.hold_gate(profile, MODEL, version).passed
     text, made = promotion.by_flag(required=True)
     assert "Gate passed" in text and (made.decision, made.to_version) == ("promote", version)

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from infra.errors import DataError
+from spark_jobs.market import begun as module
 from spark_jobs.market.begun import begun
 
 ORDER: dict[str, str | int] = {"rows": 10, "seed": 7}
@@ -30,7 +31,7 @@ def write(folder: Path, order: dict[str, str | int] = ORDER, moment: str = "") -
 
 MOMENTS: dict[str, tuple[Any, str]] = {
     "no order": (Path, "replace"),
-    "no attempt": (Path, "mkdir"),
+    "no attempt": (module, "token_hex"),
     "half": (Path, "rmdir"),
     "not renamed": (Path, "rename"),
     "renamed": (Path, "rename"),
