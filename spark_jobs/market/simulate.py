@@ -128,7 +128,7 @@ def _told(order: Order, shop: Shop, parameters: Parameters, desk: Desk | None) -
         "seed": order.seed,
         "first day": order.start.isoformat(),
         "days": order.days,
-        "tables": ", ".join(order.logs),
+        "tables": ", ".join(sorted(order.logs)),
         "parameters": parameters.hash,
         "catalogue": _hashed(shop.item_ids, shop.texts, shop.brands, shop.categories, shop.log_prices),
         "queries": _hashed(shop.asked),
