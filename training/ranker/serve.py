@@ -290,11 +290,13 @@ class RankerRow(_Numbered):
         histories = [[str(item) for item in history] for history in frame["history"]]
         nobody = [None] * len(frame)
         users = [str(user) for user in frame["user_id"]] if "user_id" in frame else nobody
-        told = frame[[name for name in self.store_features if name in frame]].to_dict("records")
+        known = [name for name in self.store_features if name in frame]
+        told = [
+            {name: float(frame[name].iloc[n]) for name in known if pd.notna(frame[name].iloc[n])}
+            for n in range(len(frame))
+        ]
         asked = [
-            ListRequest.after(
-                history, user, {name: float(v) for name, v in row.items() if pd.notna(v)}, rank_own=self.rank_own
-            )
+            ListRequest.after(history, user, row, rank_own=self.rank_own)
             for history, user, row in zip(histories, users, told, strict=True)
         ]
         lists = self.answer(asked, int(params.get("k", 10)), None)

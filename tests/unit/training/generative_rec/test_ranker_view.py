@@ -14,6 +14,7 @@ from tests.unit.training.ranker_kit import with_ranker
 from training.core.errors import DataError, LeftOut
 from training.core.stage import StageSpec, TableRef
 from training.generative_rec.ranker_view import RankerView
+from training.next_item.recommender import ListRequest
 from training.ranker.serve import load
 
 
@@ -73,17 +74,18 @@ def test_a_bundle_that_does_not_say_what_it_learnt_from_still_answers(spec: Stag
 def test_it_answers_as_it_serves_and_asks_for_nobody(spec: StageSpec) -> None:
     view, histories = RankerView.of(spec, "time"), [("i1", "i6"), ("i3",), ()]
     assert date.fromordinal(date(1970, 1, 1).toordinal() + view.row.bundle.until) == date(2024, 1, 3)
-    lists = view.lists(histories, 5, ITEMS)
+    pasts = [ListRequest(history, None, frozenset()) for history in histories]
+    lists = view.lists(pasts, 5, ITEMS)
     assert lists == view.row.recommend(histories, 5, rank_own=True)
     assert "i11" in [item for item, _ in lists[0][:3]]  # five further, as most go; the first three are as likely
     named = [[item for item, chance in line if chance > 0.0] for line in lists]
-    for line, own, chances in zip(lists, named, view.chances(histories, named), strict=True):
+    for line, own, chances in zip(lists, named, view.chances(pasts, named), strict=True):
         assert chances.tolist() == [dict(line)[item] for item in own]
     assert named[0]
-    assert {item for item, _ in view.lists(histories, 3, ["i11", "i2"])[0]} == {"i11", "i2"}
+    assert {item for item, _ in view.lists(pasts, 3, ["i11", "i2"])[0]} == {"i11", "i2"}
 
 
 def test_where_own_items_are_not_recommended_none_is_in_a_list(spec: StageSpec, tmp_path: Path) -> None:
     view = RankerView.of(with_ranker(spec, tmp_path / "new", ITEMS, rank_own=False), "time")
-    (line,) = view.lists([("i1", "i6")], 12, ITEMS)
+    (line,) = view.lists([ListRequest(("i1", "i6"), None, frozenset())], 12, ITEMS)
     assert {"i1", "i6"}.isdisjoint(item for item, _ in line) and len(line) == 10
