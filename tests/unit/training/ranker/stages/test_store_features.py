@@ -73,7 +73,8 @@ def test_where_the_store_alone_knows_what_comes_next_the_ranker_with_it_is_far_b
 def test_it_answers_by_the_column_after_saving_and_the_store_stands_among_the_reasons(model: Path) -> None:
     row = load(model)
     assert isinstance(row, RankerRow)
-    asked = [ListRequest((), None, frozenset(), {COLUMN: float(number)}) for number in HALVES]
+    past = ("i03", "i09", "i01", "i07")
+    asked = [ListRequest(past, None, frozenset(), {COLUMN: float(number)}) for number in HALVES]
     lists = row.explained(asked, 6)
     assert min(inside({one.item for one in line}, n) for line, n in zip(lists, HALVES, strict=True)) >= 5
     assert all(any(reason.name == "store" for one in line for reason in one.reasons) for line in lists)
