@@ -125,7 +125,6 @@ class _Numbered(Recommender):
 
     def __init__(self, bundle: Bundle) -> None:
         self.bundle, self.catalogue, self.rank_own = bundle, bundle.catalogue, bundle.rank_own
-        self.store_features = bundle.store_features
         self._row = {item: number for number, item in enumerate(self.catalogue)}
 
     def _numbers(self, items: Collection[str]) -> Ints:
@@ -202,7 +201,7 @@ class RankerRow(_Numbered):
 
     def __init__(self, bundle: Bundle, ranker: Mixture) -> None:
         super().__init__(bundle)
-        self.ranker = ranker
+        self.ranker, self.store_features = ranker, bundle.store_features
 
     def answer(self, asked: Sequence[ListRequest], k: int, within: Collection[str] | None) -> list[Ranking]:
         """See `Recommender.answer`."""
