@@ -31,11 +31,14 @@ class Query:
     """DuckDB SQL in a `file` of the system's folder over `tables`; the stage reads its rows as the table of its stem.
 
     `days`: it sees the partitions of so many days up to the day of the run; None: all up to it. `$day` is that day.
+    `features`: each row has a `user_id` of its own, and is given what the models that the stage reads take of the
+    feature store, as of the end of the day.
     """
 
     file: str
     tables: tuple[str, ...]
     days: int | None = None
+    features: bool = False
 
     @property
     def table(self) -> str:

@@ -67,9 +67,7 @@ def build_training_set(profile: Profile, wanted: TrainingSet, first: date, last:
     """
     lake, ledger = Lake(profile), Ledger(profile)
     require_committed(ledger, wanted.samples, first, last)
-    # What samples of [first, last] can see: rows not older than the ttl, of days before their own.
-    one_day, views = timedelta(days=1), service_views(wanted.service)
-    pins = {view: pin(lake, view.table, first - view.ttl - one_day, last - one_day) for view in views}
+    pins = pins_of(lake, wanted.service, first, last)
     samples = pin(lake, wanted.samples, first, last)
     keys = _expected_keys(wanted, samples, pins, first, last)
     live = current_keys(lake, ledger, wanted.table)
@@ -83,6 +81,12 @@ def build_training_set(profile: Profile, wanted: TrainingSet, first: date, last:
         rows = _rows(profile, wanted, samples, list(pins.values()), days)
         writes += _stage(lake, load_contract(wanted.table), rows, days, attempt, inputs)
     return publish(lake, ledger, wanted.table, writes, attempt)
+
+
+def pins_of(lake: Lake, service: str, first: date, last: date) -> dict[DailyView, Pinned]:
+    """What samples of [first, last] can see: rows not older than the ttl, of days before their own."""
+    one_day, views = timedelta(days=1), service_views(service)
+    return {view: pin(lake, view.table, first - view.ttl - one_day, last - one_day) for view in views}
 
 
 def _parts(todo: Mapping[date, str], samples: Pinned) -> list[dict[date, str]]:
