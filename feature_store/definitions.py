@@ -64,7 +64,8 @@ USER_PROFILE = DailyView("user_profile", USER, "user_profiles", ttl=timedelta(da
 DAILY_VIEWS = (USER_DAILY, ITEM_DAILY, USER_PROFILE)
 USER_RECENCY = "user_recency"
 USER_RECENCY_FEATURES = {"days_since_last_event": "double", "is_cold": "boolean"}
-SERVICES: Mapping[str, tuple[str, ...]] = {"next_item_v1": ("user_daily", "item_daily", "user_profile", USER_RECENCY)}
+_OF_USER_AND_ITEM = ("user_daily", "item_daily", "user_profile", USER_RECENCY)
+SERVICES: Mapping[str, tuple[str, ...]] = {"next_item_v1": _OF_USER_AND_ITEM, "semantic_judge_v1": _OF_USER_AND_ITEM}
 
 # Names of feast.types, by contract type; arrays are Array(<name>).
 _FEAST_TYPES = {
