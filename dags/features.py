@@ -6,7 +6,8 @@
 
 1. `materialize` names the view, the rows expected and the rows found online; a rerun for the same range repairs it.
 2. `apply` finds other objects than it wrote: somebody else writes the registry; only this DAG may.
-3. `training_set` or `judge_training_set` fails on a leak (exit code 65): a feature row of a later day than `as_of` was joined.
+3. `training_set` or `judge_training_set` fails on a leak (exit code 65): a feature row of a later day than `as_of` was
+   joined.
 
 **Rerun**: trigger with the same partition key. Materialisation is by explicit [start, end) and can be repeated.
 

@@ -86,9 +86,9 @@ def build_training_set(profile: Profile, wanted: TrainingSet, first: date, last:
     attempt = ledger.open_attempt(wanted.table, list(todo))
     inputs = tuple(f"{pinned.table}@{pinned.snapshot}" for pinned in (samples, *pins.values()))
     writes = list[PartitionWrite]()
-    for days in _parts(todo, samples):
-        rows = _rows(profile, wanted, samples, list(pins.values()), days)
-        writes += _stage(lake, load_contract(wanted.table), rows, days, attempt, inputs)
+    for part in _parts(todo, samples):
+        rows = _rows(profile, wanted, samples, list(pins.values()), part)
+        writes += _stage(lake, load_contract(wanted.table), rows, part, attempt, inputs)
     return publish(lake, ledger, wanted.table, writes, attempt)
 
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from datetime import date
 from typing import Any
 
-from pyspark.sql import Column, DataFrame, SparkSession, Window
+from pyspark.sql import DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
 
 from spark_jobs.engine.job import Input, Job, on_days
@@ -56,7 +56,7 @@ def few_of_each(rows: DataFrame, group: Sequence[str], member: Sequence[str], co
 
 
 def few_people(rows: DataFrame, day: str, count: int) -> DataFrame:
-    """The rows of at most `count` people of each day: those with the lowest hash, which are the same ones day by day."""
+    """The rows of at most `count` people of each day: those with the lowest hash, the same ones day by day."""
     by_person = Window.partitionBy(day).orderBy(F.xxhash64("user_id"), "user_id")
     return rows.withColumn("person", F.dense_rank().over(by_person)).where(F.col("person") <= count).drop("person")
 
@@ -99,7 +99,7 @@ def _clicked(shown: DataFrame, events: DataFrame, minutes: int) -> DataFrame:
 
 def _of_ratings(events: DataFrame, partitions: Sequence[date], config: Mapping[str, Any]) -> DataFrame:
     """The `per_disliked` nearest liked items up to the day of each disliked one, and as many after it."""
-    stars = last_stars(events)
+    stars = last_stars(events.where("rating is not null"))
     liked, disliked = (
         _renamed(few_of_each(stars.where(which), ("user_id", "event_date"), ["item_id"], config["per_user_day"]), name)
         for which, name in (("rating = 5", "l"), ("rating <= 2", "d"))
@@ -125,9 +125,9 @@ def _of_ratings(events: DataFrame, partitions: Sequence[date], config: Mapping[s
 
 
 def last_stars(events: DataFrame) -> DataFrame:
-    """The last `rating` that a person gave an item on a day: `user_id`, `item_id`, `event_date`, `rating`."""
-    rated = events.where("rating is not null").groupBy("user_id", "item_id", "event_date")
-    return rated.agg(F.max_by("rating", F.struct("event_time", "event_type")).alias("rating"))
+    """What people acted on day by day: `user_id`, `item_id`, `event_date` and the last `rating` of the day, if any."""
+    stars = F.max_by("rating", F.when(F.col("rating").isNotNull(), F.struct("event_time", "event_type")))
+    return events.groupBy("user_id", "item_id", "event_date").agg(stars.alias("rating"))
 
 
 def _renamed(stars: DataFrame, name: str) -> DataFrame:

@@ -7,7 +7,7 @@ The rules follow from a table's columns, so every sample table is audited the sa
 * `*available_at`: a feature must have been available at or before `as_of`.
 * `*last_event_time`: what a feature counted must have happened before `as_of`.
 * `split_time`: all of `train` lies before all of `valid`, and that before all of `test`; no ingredient of a train row
-  comes from the days of the later splits. A row lies on its `outcome_date` where it has one, else on the day of `as_of`.
+  comes from the days of the later splits. A row lies on its `outcome_date`, or on the day of `as_of` without one.
 * `later_item_ids`: each was taken by the user from `as_of` on, and before the next part of the split begins.
 
 A job audits the rows it is about to publish (`Job.audit`); `python -m spark_jobs leakage --table T` audits all of T.
@@ -131,8 +131,8 @@ def _unknown_later(samples: DataFrame, events: DataFrame) -> DataFrame:
     """User, day and item of hindsight that the user did not take between that day and the next part of the split."""
     day = F.to_date("as_of")
     told = samples.select("user_id", day.alias("day"), F.explode("later_item_ids").alias("item_id")).distinct()
-    starts = sorted(_starts(samples).values())
-    end = F.array_min(F.filter(F.array(*map(F.lit, starts)), lambda start: start > F.col("day")))
+    starts = F.array(*map(F.lit, _starts(samples).values())).cast("array<date>")
+    end = F.array_min(F.filter(starts, lambda start: start > F.col("day")))
     took = events.select("user_id", "item_id", "event_date").distinct()
     in_time = (F.col("event_date") >= F.col("day")) & (F.col("end").isNull() | (F.col("event_date") < F.col("end")))
     same = [F.col(f"told.{name}") == F.col(f"took.{name}") for name in ("user_id", "item_id")]

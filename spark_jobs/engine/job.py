@@ -112,7 +112,8 @@ def read_files(spark: SparkSession, contract: Contract, files: Iterable[DataFile
     """The rows of these files with the contract's types; no file gives a typed empty frame."""
     paths = [file.path for file in files]
     if not paths:
-        return spark.createDataFrame([], spark_ddl(contract))
+        # Spark sees from the filter that it is empty, and skips what would be joined to it.
+        return spark.createDataFrame([], spark_ddl(contract)).where("false")
     return spark.read.schema(spark_ddl(contract)).parquet(*paths)
 
 

@@ -87,8 +87,8 @@ def expected_keys(
 def uncommitted(source: Input, asked: Sequence[date], committed: Collection[date]) -> list[date]:
     """The newest day that each asked partition reads of `source` but for days ahead, where it is not committed.
 
-    Days further back concern the partitions that were built on those days, days ahead need not be over. A catalogue has only the days of its
-    deliveries, so it lacks none.
+    Days further back concern the partitions that were built on those days, and days ahead need not be over. A
+    catalogue has only the days of its deliveries, so it lacks none.
     """
     newest = [] if source.latest else [day - timedelta(days=source.lag_days) for day in asked]
     return [day for day in newest if day not in committed]
