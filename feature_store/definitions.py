@@ -74,8 +74,10 @@ DAILY_VIEWS = (USER_DAILY, ITEM_DAILY, USER_PROFILE)
 USER_RECENCY = "user_recency"
 USER_RECENCY_FEATURES = {"days_since_last_event": "double", "is_cold": "boolean"}
 USERS = "users_v1"  # what is known of a user before anything is asked about an item
+_OF_USER_AND_ITEM = ("user_daily", "item_daily", "user_profile", USER_RECENCY)
 SERVICES: Mapping[str, tuple[str, ...]] = {
-    "next_item_v1": ("user_daily", "item_daily", "user_profile", USER_RECENCY),
+    "next_item_v1": _OF_USER_AND_ITEM,
+    "semantic_judge_v1": _OF_USER_AND_ITEM,
     USERS: ("user_daily", "user_profile", USER_RECENCY),
 }
 

@@ -20,9 +20,12 @@ from feature_store.definitions import (
     DailyView,
     feast_objects,
 )
-from feature_store.training_sets import NEXT_ITEM
+from feature_store.training_sets import JUDGE, NEXT_ITEM, TRAINING_SETS, TrainingSet
 from infra.contracts import load_contract
 from infra.errors import DataError
+from spark_jobs import judge_examples
+
+every_training_set = pytest.mark.parametrize("wanted", TRAINING_SETS.values(), ids=TRAINING_SETS)
 
 
 def types_of(table: str) -> dict[str, str]:
@@ -40,13 +43,19 @@ def feature_types(service: str) -> dict[str, str]:
     return daily | {f"{USER_RECENCY}__{name}": kind for name, kind in USER_RECENCY_FEATURES.items()}
 
 
-def test_the_training_set_is_the_sample_with_every_feature_of_its_service() -> None:
-    expected = types_of(NEXT_ITEM.samples) | feature_types(NEXT_ITEM.service)
-    assert list(types_of(NEXT_ITEM.table).items()) == list(expected.items())
+@every_training_set
+def test_a_training_set_is_the_sample_with_every_feature_of_its_service(wanted: TrainingSet) -> None:
+    expected = types_of(wanted.samples) | feature_types(wanted.service)
+    assert list(types_of(wanted.table).items()) == list(expected.items())
 
 
-def test_the_training_set_keeps_the_sample_s_key_and_partition() -> None:
-    ours, theirs = load_contract(NEXT_ITEM.table), load_contract(NEXT_ITEM.samples)
+def test_the_judge_s_training_set_is_looked_at_again_when_its_samples_are() -> None:
+    assert JUDGE.again == judge_examples.JOB.again
+
+
+@every_training_set
+def test_a_training_set_keeps_the_sample_s_key_and_partition(wanted: TrainingSet) -> None:
+    ours, theirs = load_contract(wanted.table), load_contract(wanted.samples)
     assert (ours.key, ours.partition) == (theirs.key, theirs.partition)
 
 
