@@ -6,6 +6,7 @@ Everything is simulated: aspect scores are drawn, and the preferred item is the 
 from __future__ import annotations
 
 import numpy as np
+from transformers import PreTrainedModel
 
 from training.core.backbone import BackboneConfig, build_backbone
 from training.core.loop import LoopConfig
@@ -16,7 +17,17 @@ from training.semantic_judge.aggregator import LevelWriter
 from training.semantic_judge.aggregator_training import Settings
 from training.semantic_judge.aspects import FUTURE, NOVELTY, PROFILE
 from training.semantic_judge.contests import Contests
-from training.semantic_judge.examples import Catalogue, Floats, Ints, Item, States
+from training.semantic_judge.examples import (
+    Cases,
+    Catalogue,
+    Examples,
+    Floats,
+    Hindsight,
+    Ints,
+    Item,
+    Pairs,
+    States,
+)
 from training.semantic_judge.user_prompt import wording
 
 ASPECTS = (PROFILE, FUTURE, NOVELTY)
@@ -58,6 +69,41 @@ def _by_taste(state: Ints, one: Floats, two: Floats) -> tuple[Floats, Floats]:
     return np.where(first[:, None], one, two), np.where(first[:, None], two, one)
 
 
+class Told:
+    """A scorer that was told the levels [items, K] of every item."""
+
+    aspects = ASPECTS
+
+    def __init__(self, levels: Ints) -> None:
+        self._levels = levels
+
+    def chances(self, cases: Cases) -> list[Floats]:
+        """Certain of each."""
+        found = self._levels[cases.item]
+        return [np.eye(len(one.values), dtype=np.float32)[found[:, k]] for k, one in enumerate(self.aspects)]
+
+
+def shop(users: int, seed: int = 0) -> tuple[Told, Examples, Pairs]:
+    """Four pairs a user of a catalogue of 45 items, one for each vector of levels; every third user is for validation.
+
+    Of a user's pair the preferred item has the higher level of the aspect that the user goes by, where they differ.
+    """
+    vectors = np.array([(a, b, c) for a in range(5) for b in range(3) for c in range(3)])
+    catalogue = Catalogue([*CATALOGUE.items, *(Item(f"j{n}", f"thing {n}", None, None, None) for n in range(43))])
+    told, rng, count = Told(vectors), np.random.default_rng(seed), 4 * users
+    state = np.repeat(np.arange(users), 4)
+    drawn = rng.integers(45, size=(2, count))
+    first = vectors[drawn[0], state % 2] >= vectors[drawn[1], state % 2]
+    item = np.concatenate([np.where(first, *drawn), np.where(first, *drawn[::-1])])
+    nothing = np.full(2 * count, np.nan, dtype=np.float32)
+    cases = Cases(catalogue, states(users), np.tile(state, 2), item, nothing, nothing)
+    none = Hindsight(np.zeros(2 * count + 1, dtype=np.int64), np.zeros(0, dtype=np.int64), nothing, nothing > 0)
+    subset = np.where(state % 3 == 2, 1, 0).astype(np.int8)
+    rows = np.arange(count)
+    pairs = Pairs(rows, rows + count, np.full(count, "rating"), subset)
+    return told, Examples(cases, none, np.tile(subset, 2)), pairs
+
+
 def writer() -> LevelWriter:
     """Of a small tokenizer of its own."""
     vocabulary = Vocabulary.create(
@@ -66,6 +112,6 @@ def writer() -> LevelWriter:
     return LevelWriter(vocabulary, ASPECTS, text_tokens=12)
 
 
-def backbone(of: LevelWriter, seed: int = 3):  # noqa: ANN201
+def backbone(of: LevelWriter, seed: int = 3) -> PreTrainedModel:
     """A fresh model."""
     return build_backbone(BACKBONE, of.vocabulary, seed)
