@@ -46,6 +46,11 @@ _DRAWN = 100_000
 _SHARES = (0.9, 0.99, 0.999)
 
 
+def column(numbers: Floats, name: str) -> Floats:
+    """One column of `Evidence.numbers`: [n]."""
+    return numbers[:, PLACE[name]]
+
+
 @dataclass(frozen=True)
 class Bands:
     """From which cosine on two texts are near, very near, nearly the same."""

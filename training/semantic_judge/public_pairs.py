@@ -4,8 +4,8 @@
 `judge_training_set.parquet` and `judge_pairs.parquet`, with the same meaning as the lake's. Ratings are real, and known
 for Office alone: there are no exposures, and nobody says what was looked for.
 
-`--split users` parts users by a hash, 60 % for training, 10 % for validation, 30 % for test; `--split time` parts by the
-days that the next-item samples of Office are cut at. What an item was rated by others as of a day is known under both.
+`--split users` parts users by a hash, 60 % for training, 10 % for validation, 30 % for test; `--split time` parts by
+the days that the next-item samples of Office are cut at. What others had rated as of a day is known under both.
 """
 
 from __future__ import annotations
@@ -165,7 +165,11 @@ class _Shop:
 
     def _known_of(self, item: str, as_of: date) -> dict[str, Any]:
         """The item on its last active day before: events and mean rating of the year that ends with that day."""
-        before = self.rated[item][: bisect_left(self.rated[item], as_of, key=lambda one: one[0])] if item in self.rated else []
+        before = (
+            self.rated[item][: bisect_left(self.rated[item], as_of, key=lambda one: one[0])]
+            if item in self.rated
+            else []
+        )
         if not before:
             return {MEAN_RATING: None, EVENTS: None}
         year = [rating for day, rating in before if day > before[-1][0] - _YEAR]
@@ -204,7 +208,9 @@ def main() -> int:
     parser.add_argument("name", choices=["office"])
     parser.add_argument("--data", type=Path, required=True, help="the folder that holds the data sets")
     parser.add_argument("--out", type=Path, required=True, help="where the tables are written")
-    parser.add_argument("--split", choices=["time", "users"], required=True, help="how training, validation and test part")
+    parser.add_argument(
+        "--split", choices=["time", "users"], required=True, help="how training, validation and test part"
+    )
     options = parser.parse_args()
     return exit_code_of(lambda: write_tables(options.data, options.out, options.split))
 
