@@ -22,7 +22,8 @@ from training.semantic_judge.aspects import UNKNOWN, Aspect, Levels
 from training.semantic_judge.example_tables import TIME, found_by_key
 from training.semantic_judge.examples import Examples, Ints
 
-CORRECTIONS = "judge_corrections"
+CORRECTIONS = "corrections"
+"""The stage's query over the table `judge_corrections`, which a shop may not have."""
 CORRECTION_COLUMNS = {
     "corrected_date": pa.date32(),
     "user_id": pa.string(),
@@ -51,6 +52,8 @@ def read_corrections(spec: StageSpec, examples: Examples, aspects: Sequence[Aspe
     Raises DataError for an aspect or a level that there is not; what is of other examples, or of the context where the
     shop has none, is passed over.
     """
+    if CORRECTIONS not in spec.tables:
+        return []
     try:
         table = read_table(spec, CORRECTIONS, CORRECTION_COLUMNS)
     except EmptyTable:

@@ -163,7 +163,7 @@ _WORDS: Mapping[str, tuple[str, str]] = {
 
 def pull(cosine: Floats, bands: Bands) -> Floats:
     """0 up to `near`, 1 from `very` near on, linear between: [n]; NaN where nothing is known."""
-    if not np.isfinite(bands.near):
+    if bands.near > 1.0:
         return np.full_like(cosine, np.nan)
     share = (cosine - bands.near) / max(bands.very - bands.near, 1e-6)
     return np.asarray(np.clip(share, 0.0, 1.0), dtype=np.float32)
