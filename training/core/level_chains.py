@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
+from operator import mul
 
 import torch
 from torch import Tensor
@@ -41,7 +42,7 @@ class LevelChain:
     @property
     def nodes(self) -> list[Tokens]:
         """The beginnings of an answer behind which a level is asked for, but the empty one; short ones first."""
-        found, last = list[Tokens](), [()]
+        found, last = list[Tokens](), list[Tokens]([()])
         for levels in self.tokens[:-1]:
             last = [(*before, level) for before in last for level in levels]
             found += last
@@ -54,18 +55,23 @@ class LevelChain:
         rows = [[other == node[: len(other)] for other in nodes] for node in nodes]
         return torch.tensor(rows, dtype=torch.bool).view(len(nodes), len(nodes))
 
-    def chances(self, states: Tensor, weight: Tensor) -> list[Tensor]:
-        """Of each question the chances [n, levels] of its levels, over all that may have been answered before.
+    def among_levels(self, states: Tensor, weight: Tensor) -> list[Tensor]:
+        """Of each question the chances [n, beginnings, levels] of its levels behind each beginning of an answer.
 
         `states` [n, 1 + N, D] are the hidden states behind the text and behind each node, `weight` [V, D] is that of
         the output head. Each level is weighed among those of its question alone: what else a model might write has no
         chance under the grammar of an answer.
         """
-        sizes = list(accumulate((len(levels) for levels in self.tokens[:-1]), int.__mul__, initial=1))
-        reached, found = states.new_ones(len(states), 1, dtype=torch.float32), list[Tensor]()
-        for levels, own in zip(self.tokens, torch.split(states, sizes, dim=1), strict=True):
-            rows = weight[torch.tensor(levels, device=weight.device)]
-            joint = reached[..., None] * (own.float() @ rows.float().T).softmax(dim=-1)
+        sizes = list(accumulate((len(levels) for levels in self.tokens[:-1]), mul, initial=1))
+        parts = zip(self.tokens, torch.split(states.float(), sizes, dim=1), strict=True)
+        rows = [(weight[torch.tensor(levels, device=weight.device)].float(), own) for levels, own in parts]
+        return [(own @ heads.T).softmax(dim=-1) for heads, own in rows]
+
+    def over_all(self, behind: Sequence[Tensor]) -> list[Tensor]:
+        """Of each question the chances [n, levels], over all that may have been answered before: of `among_levels`."""
+        reached, found = behind[0].new_ones(len(behind[0]), 1), list[Tensor]()
+        for own in behind:
+            joint = reached[..., None] * own
             found.append(joint.sum(dim=1))
             reached = joint.flatten(1)
         return found
@@ -135,4 +141,5 @@ def _read(read: Prefixes, texts: Sequence[tuple[int, Tokens]], chain: LevelChain
         torch.cat([(real.cumsum(dim=1) - 1).clamp(min=0), lengths - 1 + depth], dim=1),
         wanted.expand(count, -1),
     )
-    return chain.chances(states.view(count, 1 + len(nodes), -1), read.model.get_output_embeddings().weight)
+    weight = read.model.get_output_embeddings().weight
+    return chain.over_all(chain.among_levels(states.view(count, 1 + len(nodes), -1), weight))

@@ -40,7 +40,7 @@ class Prefixes:
         return cls(model, real, output.past_key_values, output.last_hidden_state[:, -1])
 
     def after(self, of: Tensor, ids: Tensor, seen: Tensor, depth: Tensor, wanted: Tensor) -> Tensor:
-        """Hidden states [m, D] at the m `wanted` [n, W] places of n texts, row by row; the text i is after prompt `of[i]`.
+        """Hidden states [m, D] at the m `wanted` [n, W] places of n texts, row by row; text i is behind prompt `of[i]`.
 
         `ids` [n, W] are its tokens, `depth` [n, W] how far each is behind the prompt, from 0, and `seen` [n, W, W]
         which of them each sees, itself among them; all see their prompt. No text sees another.
