@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -17,20 +17,17 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from training.core.backbone import load_backbone, save_backbone
-from training.core.decoding import check_room
 from training.core.errors import DataError
 from training.core.files import write_json
 from training.core.grammar import ByPlace
-from training.core.hidden import hidden_at
-from training.core.masks import tree_causal
+from training.core.level_chains import LevelChain, answer_chances
 from training.core.policy.groups import Group
-from training.core.precision import inference
 from training.core.prompts import Writer
-from training.core.sequences import Tokens, Tree, collate_trees
+from training.core.sequences import Tokens, Tree
 from training.core.tokens import Vocabulary
 from training.semantic_judge.aspects import Aspect
 from training.semantic_judge.contests import won
@@ -40,7 +37,6 @@ from training.semantic_judge.judge import Aggregator, Uniform
 from training.semantic_judge.user_prompt import UserPrompts
 
 _FILE = "aggregator.json"
-_TOKENS_AT_ONCE = 8192
 _KEPT = 1 << 16
 
 
@@ -69,6 +65,11 @@ class LevelWriter:
     def grammar(self) -> ByPlace:
         """One level for each aspect and nothing else."""
         return ByPlace([self.tokens] * len(self.aspects), len(self.vocabulary))
+
+    @property
+    def chain(self) -> LevelChain:
+        """The same, to weigh all vectors."""
+        return LevelChain((self.tokens,) * len(self.aspects))
 
     @property
     def pad(self) -> int:
@@ -100,52 +101,17 @@ class LevelWriter:
 def chances(model: PreTrainedModel, writer: LevelWriter, prompts: Sequence[Tokens]) -> NDArray[np.float64]:
     """How likely the model is to write each vector of `all_levels` after each prompt, under the grammar: [n, vectors].
 
-    Exact: the levels' softmax at each place after each beginning, by the chain rule. A prompt is read once for all of
-    its beginnings. DataError for a prompt that is longer than the model has room for.
+    Exact (`core.level_chains`). DataError for a prompt that is longer than the model has room for.
     """
-    places = len(writer.aspects)
-    found = np.zeros((len(prompts), LEVELS**places))
-    if not prompts:
-        return found
-    check_room(model, prompts, 1, places)
     model.eval()
-    with inference(model):
-        for rows in _batches(prompts, writer):
-            found[rows] = _chances(model, writer, [prompts[row] for row in rows]).numpy()
-    return found
+    trees = [Tree(prompt[:-1], (prompt[-1:],)) for prompt in prompts]
+    found = [one.numpy() for one in answer_chances(model, trees, writer.chain)]
+    return np.concatenate([*found, np.zeros((0, LEVELS ** len(writer.aspects)))]).astype(np.float64)
 
 
 def expected_weights(chances: NDArray[np.float64], aspects: int) -> Floats:
     """The mean weights [n, aspects] of vectors of levels with these chances [n, vectors]."""
     return np.asarray(chances @ simplex(all_levels(aspects)).astype(np.float64), dtype=np.float32)
-
-
-def _batches(prompts: Sequence[Tokens], writer: LevelWriter) -> Iterator[list[int]]:
-    """Places of prompts of like lengths, as many as are laid out at once."""
-    places = len(writer.aspects)
-    order = sorted(range(len(prompts)), key=lambda row: -len(prompts[row]))
-    while order:
-        width = len(prompts[order[0]]) + places * LEVELS ** (places - 1)
-        count = max(1, _TOKENS_AT_ONCE // width)
-        yield order[:count]
-        order = order[count:]
-
-
-def _chances(model: PreTrainedModel, writer: LevelWriter, prompts: Sequence[Tokens]) -> Tensor:
-    """See `chances`: [n, vectors], float64, on the CPU."""
-    places = len(writer.aspects)
-    beginnings = all_levels(places - 1)
-    # The last token of each branch stands for any level: what matters is the place that predicts it.
-    branches = tuple(writer.answers(np.pad(beginnings, ((0, 0), (0, 1)))))
-    batch = collate_trees([[Tree(prompt, branches)] for prompt in prompts], writer.pad).to(model.device)
-    allowed = tree_causal(batch.segments, batch.branches)
-    hidden = hidden_at(model, batch.input_ids, allowed, batch.positions, batch.source.flatten())
-    head = model.get_output_embeddings().weight[list(writer.tokens)]
-    logits = nn.functional.linear(hidden.float(), head.float()).cpu().double()
-    told = logits.log_softmax(dim=-1).view(len(prompts), len(branches), places, LEVELS)
-    written = torch.from_numpy(beginnings).long()[None, :, :, None].expand(len(prompts), -1, -1, -1)
-    begun = told[:, :, :-1].gather(-1, written).sum(dim=(2, 3))
-    return (begun[..., None] + told[:, :, -1]).exp().flatten(1)
 
 
 @dataclass(frozen=True, eq=False)

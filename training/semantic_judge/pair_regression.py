@@ -1,8 +1,8 @@
 """Weights without a language model: what Part B must be held against besides uniform ones.
 
-w(u) = softmax(B f(u)), P(i preferred to j) = sigmoid(t w(u).(s_i - s_j)): a logistic regression on differences of aspect
-scores whose coefficients, features of the user by aspects, stay on the simplex. With the constant feature alone it is
-one vector of weights for everybody.
+w(u) = softmax(B f(u)), P(i preferred to j) = sigmoid(t w(u).(s_i - s_j)): a logistic regression on differences of
+aspect scores whose coefficients, features of the user by aspects, stay on the simplex. With the constant feature alone
+it is one vector of weights for everybody.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ Gate: on the validation pairs surely (95 %, one-sided, bootstrapped by user) bet
 weights are what is handed on. `aggregators.json` and `gate.json` say how fitted weights without a language model do on
 the same pairs: they are not handed on. A tie counts a half there, or breaking ties by a guess would seem a gain.
 
-Reads `judge_training_set`, `judge_pairs`, `items`; writes `aggregator/`. Lost on a kill: the steps or rounds since the
+Reads `judge_training_set`, `judge_pairs`, and what `teach` and the scorer's stage left; writes `aggregator/`. Lost on a kill: the steps or rounds since the
 last checkpoint. Safe to run twice.
 """
 
@@ -33,13 +33,14 @@ from training.semantic_judge.aggregator import LanguageAggregator, LevelWriter, 
 from training.semantic_judge.aggregator_rows import GLOBAL, MODEL, PERSONAL, UNIFORM, Row, compared
 from training.semantic_judge.aggregator_training import AggregatorTraining, Settings, Trained
 from training.semantic_judge.contests import Contests, by_users
-from training.semantic_judge.example_tables import PAIRS, read_examples, read_items, read_pairs
+from training.semantic_judge.example_tables import PAIRS, read_pairs
 from training.semantic_judge.examples import Catalogue, Examples, Pairs, States
 from training.semantic_judge.judge import Aggregator, Scorer, Uniform
 from training.semantic_judge.pair_regression import PairRegression
+from training.semantic_judge.parts import AGGREGATOR, load_scorer
+from training.semantic_judge.taught import Taught
 from training.semantic_judge.user_prompt import wording
 
-FOLDER = "aggregator"
 _ROWS_FILE = "aggregators.json"
 
 
@@ -63,10 +64,9 @@ class Config:
 def main(spec: StageSpec) -> StageResult:
     """Train, compare, hold the gate, write `aggregator/`, `aggregators.json` and `gate.json`."""
     config = resolve_config(spec, Config)
-    scorer = load_scorer(spec.artifact(config.scorer))
-    catalogue = read_items(spec)
-    examples = read_examples(spec, catalogue)
-    return train(spec, config, scorer, examples, read_pairs(spec, examples))
+    taught = Taught.load(spec)
+    scorer = load_scorer(spec.artifact(config.scorer), taught.evidence)
+    return train(spec, config, scorer, taught.examples, read_pairs(spec, taught.examples))
 
 
 def train(spec: StageSpec, config: Config, scorer: Scorer, examples: Examples, pairs: Pairs) -> StageResult:
@@ -137,7 +137,7 @@ def _hand_on(
         "before": row[UNIFORM].auc[0], "after": model.auc[0], "lower": model.surely,
     }  # fmt: skip
     if is_main_process():
-        with new_folder(spec.out_dir / FOLDER) as scratch:
+        with new_folder(spec.out_dir / AGGREGATOR) as scratch:
             save_aggregator(aggregators[chosen], scratch)
         write_json(
             spec.out_dir / _ROWS_FILE, {"origin": spec.tables[PAIRS].origin, "rows": [asdict(one) for one in rows]}

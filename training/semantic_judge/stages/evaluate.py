@@ -20,12 +20,13 @@ from training.core.errors import LeftOut
 from training.core.metrics import Interval
 from training.core.stage import StageResult, StageSpec, resolve_config
 from training.next_item.comparison import VALUES_SCHEMA, metrics_table
+from training.semantic_judge.aggregator import load_aggregator
 from training.semantic_judge.aspects import UNKNOWN, expected, overall
 from training.semantic_judge.baselines import MAJORITY, baselines
 from training.semantic_judge.evidence_judge import EvidenceJudge
 from training.semantic_judge.example_tables import EXAMPLES, read_pairs
 from training.semantic_judge.examples import EPOCH, Floats, Ints, Pairs, rows_to_learn
-from training.semantic_judge.judge import Uniform
+from training.semantic_judge.judge import Aggregator, Uniform
 from training.semantic_judge.measures import (
     Bootstrap,
     accuracy,
@@ -35,11 +36,14 @@ from training.semantic_judge.measures import (
     right_order,
     users_of,
 )
+from training.semantic_judge.parts import aggregator_of
 from training.semantic_judge.serve import package
 from training.semantic_judge.taught import Taught, encoder_of
 
 EVIDENCE = "evidence"
-"""The name of the row of the evidence judge."""
+"""The name of the row of the evidence judge, weighed as it is packaged."""
+UNIFORM_WEIGHTS = "evidence_uniform"
+"""The same with uniform weights, where it is packaged with others."""
 _EXPOSURE = "exposure"
 Lines = list[dict[str, Any]]
 
@@ -58,18 +62,22 @@ def main(spec: StageSpec) -> StageResult:
     taught = Taught.load(spec)
     pairs = read_pairs(spec, taught.examples)
     judge = EvidenceJudge.load(spec.artifact("evidence") / "judge", taught.evidence)
+    made = aggregator_of(spec)
+    aggregator = load_aggregator(made, judge.aspects) if made else Uniform(judge.aspects)
     held = _Held(taught, judge, _drawn(pairs.of_subset("test"), config.pairs, spec.seed))
     by = Bootstrap(spec.seed, config.resamples)
     values, lines = list[pa.Table](), Lines()
     learn = rows_to_learn(taught.examples, pairs, "train")
     rows = dict(baselines(taught.examples, pairs, taught.evidence, taught.numbers, learn, spec.seed))
-    for name, scores in (*rows.items(), (EVIDENCE, held.score)):
+    if not isinstance(aggregator, Uniform):
+        rows[UNIFORM_WEIGHTS] = held.weighed_by(Uniform(judge.aspects))
+    for name, scores in (*rows.items(), (EVIDENCE, held.weighed_by(aggregator))):
         lines += held.of_pairs(name, scores, by)
         values.append(held.pair_values(name, scores))
     for found, table in held.of_labels(taught.levels, learn, by):
         lines += found
         values.append(table)
-    package(taught.evidence, judge, encoder_of(spec.artifact("teach")), spec.out_dir / "model")
+    package(taught.evidence, judge, encoder_of(spec.artifact("teach")), made, spec.out_dir / "model")
     return _written(spec, held, lines, values)
 
 
@@ -84,9 +92,16 @@ class _Held:
         self.taught, self.pairs, self.judge = taught, pairs, judge
         self.chances = judge.chances_of(taught.numbers)
         self.values = expected(self.chances, judge.aspects)
-        states = taught.examples.cases.states
-        weights = Uniform(judge.aspects).weights(states, taught.evidence.catalogue)[taught.examples.cases.state]
-        self.score = overall(self.values, weights)
+
+    def weighed_by(self, aggregator: Aggregator) -> Floats:
+        """The score of each example, NaN where no pair asks for it: [n]."""
+        cases = self.taught.examples.cases
+        rows = np.unique(np.concatenate([self.pairs.preferred, self.pairs.other]))
+        asked, places = np.unique(cases.state[rows], return_inverse=True)
+        weights = aggregator.weights(cases.states.chosen(asked), cases.catalogue)[places]
+        found = np.full(len(cases), np.nan, dtype=np.float32)
+        found[rows] = overall(self.values[rows], weights)
+        return found
 
     def of_pairs(self, name: str, scores: Floats, by: Bootstrap) -> Lines:
         """Pair accuracy and AUC of a row, of all pairs and by where they come from."""

@@ -67,7 +67,7 @@ def test_the_chances_of_all_vectors_are_those_of_plain_forward_passes(aspects: t
     with torch.no_grad():
         expected = np.array([by_hand(model, of, prompt) for prompt in prompts[: 2 if len(aspects) < 4 else 1]])
     np.testing.assert_allclose(found[: len(expected)], expected, atol=1e-5)
-    np.testing.assert_allclose(found.sum(axis=1), 1.0, atol=1e-9)
+    np.testing.assert_allclose(found.sum(axis=1), 1.0, atol=1e-5)
     assert found.max() > 2.0 / found.shape[1]  # far from even, so an order of places that is wrong would be seen
 
 

@@ -42,7 +42,7 @@ SETTINGS = Settings(
         rounds=120, prompts=16, minibatch=16, rows=8, row_tokens=128, learning_rate=0.003, eval_rounds=30, patience=3
     ),
 )
-PAIRS_OF_A_USER = 3
+PAIRS_OF_A_USER = 6
 
 
 def states(count: int) -> States:
@@ -84,14 +84,14 @@ class Told:
 
 
 def shop(users: int, seed: int = 0) -> tuple[Told, Examples, Pairs]:
-    """Four pairs a user of a catalogue of 45 items, one for each vector of levels; every third user is for validation.
+    """Six pairs a user of a catalogue of 45 items, one for each vector of levels; every third user is for validation.
 
     Of a user's pair the preferred item has the higher level of the aspect that the user goes by, where they differ.
     """
     vectors = np.array([(a, b, c) for a in range(5) for b in range(3) for c in range(3)])
     catalogue = Catalogue([*CATALOGUE.items, *(Item(f"j{n}", f"thing {n}", None, None, None) for n in range(43))])
-    told, rng, count = Told(vectors), np.random.default_rng(seed), 4 * users
-    state = np.repeat(np.arange(users), 4)
+    told, rng, count = Told(vectors), np.random.default_rng(seed), PAIRS_OF_A_USER * users
+    state = np.repeat(np.arange(users), PAIRS_OF_A_USER)
     drawn = rng.integers(45, size=(2, count))
     first = vectors[drawn[0], state % 2] >= vectors[drawn[1], state % 2]
     item = np.concatenate([np.where(first, *drawn), np.where(first, *drawn[::-1])])

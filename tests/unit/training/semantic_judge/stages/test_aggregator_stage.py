@@ -26,7 +26,7 @@ def run(folder: Path, scorer: Told, examples: Examples, pairs: Pairs, config: Co
 
 
 def test_a_model_that_knows_tastes_is_handed_on_with_all_rows_beside_it(tmp_path: Path) -> None:
-    scorer, examples, pairs = shop(120)
+    scorer, examples, pairs = shop(180)
     result = run(tmp_path, scorer, examples, pairs)
     gate = json.loads((tmp_path / "gate.json").read_text())
     assert result.metrics["accepted"] == 1.0 and gate["accepted"] and gate["handed_on"] == "language_model"
@@ -35,7 +35,7 @@ def test_a_model_that_knows_tastes_is_handed_on_with_all_rows_beside_it(tmp_path
     assert [row["name"] for row in told["rows"]] == ["uniform", "global_vector", "user_regression", "language_model"]
     assert {row["pairs"] for row in told["rows"]} == {int(result.metrics["valid_pairs"])}
     learnt, held = result.metrics["pairs"] + result.metrics["equal_pairs"], result.metrics["valid_pairs"]
-    assert (learnt, held + result.metrics["valid_equal_pairs"]) == (320.0, 160.0)
+    assert (learnt, held + result.metrics["valid_equal_pairs"]) == (720.0, 360.0)
     assert result.metrics["equal_pairs"] > 0
     handed = load_aggregator(tmp_path / "aggregator", ASPECTS)
     assert isinstance(handed, LanguageAggregator)
@@ -59,7 +59,7 @@ def test_where_pairs_are_a_coin_flip_uniform_weights_are_handed_on(tmp_path: Pat
 def test_without_pairs_that_weights_could_order_the_stage_is_left_out(tmp_path: Path) -> None:
     scorer, examples, pairs = shop(12)
     same = Told(np.zeros((45, 3), dtype=np.int64))
-    with pytest.raises(LeftOut, match="0 pairs differ in their aspect scores, 32 do not"):
+    with pytest.raises(LeftOut, match="0 pairs differ in their aspect scores, 48 do not"):
         run(tmp_path, same, examples, pairs)
     with pytest.raises(LeftOut, match="no validation pairs"):
         run(tmp_path, scorer, examples, pairs.of_subset("train"))
