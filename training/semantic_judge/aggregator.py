@@ -130,7 +130,7 @@ class LanguageAggregator:
     def weights(self, states: States, catalogue: Catalogue) -> Floats:
         """See `Aggregator.weights`."""
         prompts = self.writer.prompts.of(states, catalogue)
-        keys = [hashlib.sha256(np.array(prompt, dtype=np.int32)).digest() for prompt in prompts]
+        keys = [hashlib.sha256(np.array(prompt, dtype=np.int32).tobytes()).digest() for prompt in prompts]
         asked = {key: prompt for key, prompt in zip(keys, prompts, strict=True) if key not in self._kept}
         said = expected_weights(chances(self.model, self.writer, list(asked.values())), len(self.aspects))
         self._kept.update(zip(asked, said, strict=True))

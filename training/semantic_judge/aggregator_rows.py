@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from training.core.metrics import intervals, paired_difference
 from training.semantic_judge.contests import Contests, ordered, won
@@ -48,12 +49,15 @@ def compared(
     return [_row(name, found, base, contests, users, seed) for name, found in weights.items()]
 
 
-def _row(name: str, weights: Floats, base: Floats, contests: Contests, users: Sequence[str], seed: int) -> Row:
+def _row(
+    name: str, weights: Floats, base: NDArray[np.float64], contests: Contests, users: Sequence[str], seed: int
+) -> Row:
     right = ordered(weights, contests.difference)
-    both = np.column_stack([right, won(weights, contests.difference)]).astype(np.float64)
+    both = np.column_stack([right, won(weights, contests.difference)])
     auc, accuracy = intervals(both, users, seed=seed)
     gain, sure = (
         paired_difference(right[:, None], base[:, None], users, seed=seed, level=level)[0] for level in (0.95, SURE)
     )
-    told = [(one.value, one.lo, one.hi) for one in (auc, accuracy, gain)]
-    return Row(name, len(contests), len(set(users)), *told, sure.lo, float(evenness(weights).mean()))
+    told = {key: (one.value, one.lo, one.hi) for key, one in (("auc", auc), ("accuracy", accuracy), ("gain", gain))}
+    even = float(evenness(weights).mean())
+    return Row(name, pairs=len(contests), users=len(set(users)), surely=sure.lo, evenness=even, **told)

@@ -72,13 +72,13 @@ def won(weights: Floats, differences: Floats) -> NDArray[np.bool_]:
     return np.asarray(_margins(weights, differences) > TIE)
 
 
-def ordered(weights: Floats, differences: Floats) -> Floats:
+def ordered(weights: Floats, differences: Floats) -> NDArray[np.float64]:
     """How well pairs are ordered by weights [n, K]: 1, 0, or for a tie a half, as PairAUC counts it: [n].
 
     Not the reward: uniform weights tie where scores lie on a grid, and others that guess there would seem better.
     """
     margins = _margins(weights, differences)
-    return np.where(np.abs(margins) <= TIE, 0.5, margins > 0).astype(np.float32)
+    return np.where(np.abs(margins) <= TIE, 0.5, margins > 0).astype(np.float64)
 
 
 def _margins(weights: Floats, differences: Floats) -> NDArray[np.float64]:

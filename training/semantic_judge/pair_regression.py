@@ -7,7 +7,6 @@ it is one vector of weights for everybody.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -128,5 +127,5 @@ def _numbers(states: States, catalogue: Catalogue) -> Floats:
     return found
 
 
-def _mean(values: Sequence[float] | NDArray[np.generic]) -> float:
+def _mean(values: NDArray[np.bool_] | Floats) -> float:
     return float(np.mean(values)) if len(values) else 0.0

@@ -1,7 +1,8 @@
 """A judge in a folder of its own: what evaluation measures and what serving loads.
 
 `evidence/` has the catalogue and its vectors, `judge/` the models of the aspects, `aggregator/` what counts for whom
-(without it all aspects count the same), and `encoder.json` the encoder. The folder describes itself with `signature.json` and `example.parquet`, as the registry wants it.
+(without it all aspects count the same), and `encoder.json` the encoder. The folder describes itself with
+`signature.json` and `example.parquet`, as the registry wants it.
 """
 
 from __future__ import annotations
@@ -97,7 +98,7 @@ class Judge:
         """A row for each of `frame`: the value of each aspect and the `score`.
 
         In: `as_of` (ISO day), `history` and `ratings` (oldest first, NaN where none was given), `item_id`, and where
-        they are known `mean_rating` and `events` of the item in the year before, the `context` and the user's `profile`.
+        they are known `mean_rating` and `events` of the item in the year before, the `context` and the `profile`.
         """
         import pandas as pd  # a stage that trains needs none of it
 

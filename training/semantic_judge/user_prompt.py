@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+from numpy.typing import NDArray
 
 from training.core.prompts import Template, Writer
 from training.core.sequences import Tokens
@@ -45,7 +46,7 @@ class UserPrompts:
         titles = [catalogue.items[item].title or "" for item in states.history[own][::-1].tolist()]
         liked, disliked = ratings >= LIKED, ratings <= DISLIKED
         groups = {"liked": liked, "disliked": disliked, "taken": ~(liked | disliked)}
-        said = {name: _listed(titles, np.flatnonzero(group)) for name, group in groups.items()}
+        said = {name: _listed(titles, group) for name, group in groups.items()}
         told = {"profile": states.profiles[number] or "", "context": states.contexts[number] or ""}
         return self.writer.prompt(self._template, {**said, **told})
 
@@ -54,5 +55,5 @@ class UserPrompts:
         return Template.parse(wording(self.aspects), "")
 
 
-def _listed(titles: Sequence[str], places: Sequence[int]) -> str:
-    return "; ".join(titles[place] for place in places if titles[place])
+def _listed(titles: Sequence[str], group: NDArray[np.bool_]) -> str:
+    return "; ".join(title for title, there in zip(titles, group.tolist(), strict=True) if there and title)

@@ -10,13 +10,13 @@ Gate: on the validation pairs surely (95 %, one-sided, bootstrapped by user) bet
 weights are what is handed on. `aggregators.json` and `gate.json` say how fitted weights without a language model do on
 the same pairs: they are not handed on. A tie counts a half there, or breaking ties by a guess would seem a gain.
 
-Reads `judge_training_set`, `judge_pairs`, and what `teach` and the scorer's stage left; writes `aggregator/`. Lost on a kill: the steps or rounds since the
-last checkpoint. Safe to run twice.
+Reads `judge_training_set`, `judge_pairs`, and what `teach` and the scorer's stage left; writes `aggregator/`. Lost on a
+kill: the steps or rounds since the last checkpoint. Safe to run twice.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 
 import numpy as np
@@ -31,7 +31,7 @@ from training.core.stage import GATE_FILE, StageResult, StageSpec, is_main_proce
 from training.core.tokens import Vocabulary, train_text_tokenizer
 from training.semantic_judge.aggregator import LanguageAggregator, LevelWriter, save_aggregator
 from training.semantic_judge.aggregator_rows import GLOBAL, MODEL, PERSONAL, UNIFORM, Row, compared
-from training.semantic_judge.aggregator_training import AggregatorTraining, Settings, Trained
+from training.semantic_judge.aggregator_training import AggregatorTraining, Settings
 from training.semantic_judge.contests import Contests, by_users
 from training.semantic_judge.example_tables import PAIRS, read_pairs
 from training.semantic_judge.examples import Catalogue, Examples, Pairs, States
@@ -76,16 +76,26 @@ def train(spec: StageSpec, config: Config, scorer: Scorer, examples: Examples, p
     held = by_users(learnt.of_users(states), config.held_back, spec.seed)
     vocabulary = Vocabulary.create(_tokenizer(config, catalogue, states, wording(scorer.aspects)), {}, FENCES)
     writer = LevelWriter(vocabulary, tuple(scorer.aspects), config.text_tokens)
-    model = build_backbone(config.backbone, vocabulary, spec.seed)
-    training = AggregatorTraining(model, writer, states, catalogue, spec.seed, spec.out_dir, spec.hash)
+    learner = build_backbone(config.backbone, vocabulary, spec.seed)
+    training = AggregatorTraining(learner, writer, states, catalogue, spec.seed, spec.out_dir, spec.hash)
     trained = training.train(learnt.chosen(~held), learnt.chosen(held), config.training)
-    rows: dict[str, Aggregator] = {
+    model = LanguageAggregator(learner, writer)
+    aggregators: dict[str, Aggregator] = {
         UNIFORM: Uniform(scorer.aspects),
         GLOBAL: PairRegression.fit(learnt, states, catalogue, personal=False),
         PERSONAL: PairRegression.fit(learnt, states, catalogue, personal=True),
-        MODEL: LanguageAggregator(model, writer),
+        MODEL: model,
     }
-    return _hand_on(spec, rows, compared(rows, valid, states, catalogue, spec.seed), learnt, valid, trained)
+    rows = {row.name: row for row in compared(aggregators, valid, states, catalogue, spec.seed)}
+    reason = trained.left_out or _refused(rows)
+    _hand_on(spec, model, rows, reason)
+    figures = {"start_gap": trained.start_gap, "rounds": trained.rounds, "best_round": trained.best_round}
+    figures |= {"pairs": len(learnt), "equal_pairs": learnt.equal, "valid_pairs": len(valid)}
+    figures |= {"valid_equal_pairs": valid.equal, "accepted": not reason}
+    for name, row in rows.items():
+        told = {"pair_auc": row.auc[0], "pair_accuracy": row.accuracy[0], "evenness": row.evenness}
+        figures |= {f"{metric}.{name}": value for metric, value in told.items()}
+    return StageResult({name: float(value) for name, value in figures.items()}, resumed_from=trained.resumed_from)
 
 
 def _contests(
@@ -115,44 +125,27 @@ def _tokenizer(config: Config, catalogue: Catalogue, states: States, wording: st
     return train_text_tokenizer([*told, *[wording] * len(told)], config.vocabulary)
 
 
-def _hand_on(
-    spec: StageSpec,
-    aggregators: dict[str, Aggregator],
-    rows: Sequence[Row],
-    learnt: Contests,
-    valid: Contests,
-    trained: Trained,
-) -> StageResult:
-    """Hold the gate, and leave behind the model where it is accepted, else uniform weights; and why."""
-    row = {one.name: one for one in rows}
-    model, best = row[MODEL], max(rows, key=lambda one: one.auc[0])
-    reason = trained.left_out
-    if not reason and not model.surely > 0:
-        figures = f"{row[UNIFORM].auc[0]:.4f} to {model.auc[0]:.4f}, at worst {model.surely:+.4f} (95%)"
-        reason = f"pairs are not surely ordered better than by uniform weights: {figures}"
-    chosen = UNIFORM if reason else MODEL
+def _refused(rows: Mapping[str, Row]) -> str:
+    """Why the model is not handed on; empty where it is."""
+    uniform, model = rows[UNIFORM], rows[MODEL]
+    if model.surely > 0:  # a NaN is not
+        return ""
+    figures = f"{uniform.auc[0]:.4f} to {model.auc[0]:.4f}, at worst {model.surely:+.4f} (95%)"
+    return f"pairs are not surely ordered better than by uniform weights: {figures}"
+
+
+def _hand_on(spec: StageSpec, model: LanguageAggregator, rows: Mapping[str, Row], reason: str) -> None:
+    """Leave behind the model, or for this `reason` uniform weights, and the table of all rows."""
+    if not is_main_process():
+        return
+    with new_folder(spec.out_dir / AGGREGATOR) as scratch:
+        save_aggregator(Uniform(model.aspects) if reason else model, scratch)
+    best = max(rows.values(), key=lambda row: row.auc[0])
     record = {
-        "accepted": not reason, "reason": reason, "metric": "pair_auc", "handed_on": chosen,
+        "accepted": not reason, "reason": reason, "metric": "pair_auc", "handed_on": UNIFORM if reason else MODEL,
         "note": f"{best.name} orders the validation pairs best: {best.auc[0]:.4f}",
-        "before": row[UNIFORM].auc[0], "after": model.auc[0], "lower": model.surely,
+        "before": rows[UNIFORM].auc[0], "after": rows[MODEL].auc[0], "lower": rows[MODEL].surely,
     }  # fmt: skip
-    if is_main_process():
-        with new_folder(spec.out_dir / AGGREGATOR) as scratch:
-            save_aggregator(aggregators[chosen], scratch)
-        write_json(
-            spec.out_dir / _ROWS_FILE, {"origin": spec.tables[PAIRS].origin, "rows": [asdict(one) for one in rows]}
-        )
-        write_json(spec.out_dir / GATE_FILE, record)
-    figures = {
-        f"{name}.{one.name}": value
-        for one in rows
-        for name, value in (("pair_auc", one.auc[0]), ("pair_accuracy", one.accuracy[0]), ("evenness", one.evenness))
-    }
-    counts = {
-        "pairs": len(learnt), "equal_pairs": learnt.equal, "valid_pairs": len(valid), "valid_equal_pairs": valid.equal,
-        "rounds": trained.rounds, "best_round": trained.best_round,
-    }  # fmt: skip
-    values = {"accepted": float(not reason), "start_gap": trained.start_gap, **figures}
-    return StageResult(
-        {**values, **{name: float(count) for name, count in counts.items()}}, resumed_from=trained.resumed_from
-    )
+    told = {"origin": spec.tables[PAIRS].origin, "rows": [asdict(row) for row in rows.values()]}
+    write_json(spec.out_dir / _ROWS_FILE, told)
+    write_json(spec.out_dir / GATE_FILE, record)

@@ -27,7 +27,6 @@ from training.semantic_judge.aggregator import LanguageAggregator, LevelWriter, 
 from training.semantic_judge.aggregator_rows import GLOBAL, MODEL, PERSONAL, UNIFORM, compared
 from training.semantic_judge.aggregator_training import AggregatorTraining, Settings, Trained
 from training.semantic_judge.contests import Contests
-from training.semantic_judge.importance import simplex
 from training.semantic_judge.judge import Uniform
 from training.semantic_judge.pair_regression import PairRegression
 
@@ -115,10 +114,11 @@ def test_a_training_that_was_killed_ends_with_the_bits_of_a_straight_one(
         assert torch.equal(one, other)
 
 
-def test_without_kl_it_goes_further_from_the_start(tmp_path: Path) -> None:
-    far = {}
-    for kl in (0.0, 1.0):
-        _, model, of, _ = train(tmp_path / str(kl), replace(SHORT, kl=kl, policy=replace(SHORT.policy, rounds=20)))
-        far[kl] = LanguageAggregator(model, of).weights(USERS, CATALOGUE)
-    spread = {kl: np.abs(weights - simplex(np.zeros(3))).mean() for kl, weights in far.items()}
-    assert spread[1.0] < spread[0.0]
+def test_a_larger_kl_keeps_it_nearer_to_the_start(tmp_path: Path) -> None:
+    settings, gone = replace(SHORT, policy=replace(SHORT.policy, rounds=40, eval_rounds=40)), {}
+    for kl in (0.001, 5.0):
+        _, _, _, lines = train(tmp_path / str(kl), replace(settings, kl=kl))
+        told = [line["kl"] for line in lines if "kl" in line]
+        assert told[0] == pytest.approx(0.0, abs=1e-6)
+        gone[kl] = np.mean(told[-10:])
+    assert gone[5.0] < 0.5 * gone[0.001]

@@ -207,6 +207,9 @@ def test_the_model_ends_with_the_weights_that_eval_fn_liked_best_the_first_ones_
     assert all(torch.equal(weight, before[name]) for name, weight in trainable(model).items())
 
 
+ENDS: list[tuple[list[float], int, int]] = [([3, 2, 2, 2, 1], 2, 6), ([3, 3, 2, 4], 2, 8), ([1, 2], 1, 2)]
+
+
 @pytest.mark.parametrize(("answers", "patience", "rounds"), ENDS)
 def test_a_training_ends_after_so_many_evaluations_without_a_better_one(
     tmp_path: Path, answers: list[float], patience: int, rounds: int
