@@ -1,8 +1,7 @@
-"""What a scorer's levels are worth beside those of the labels, and whether it says anything at all.
+"""A scorer's levels beside those of the labels, user by user, and whether it says anything at all.
 
-INFERRED, as S-GRec does not define them: PointAcc is the share of (example, aspect) cells whose likeliest level is the
-label's; PairAUC the share of pairs of one user state with different labels that the expected values order rightly, ties
-half.
+PointAcc and PairAUC as in `measures`, in the form that a gate can compare by user: PairAUC here is of the pairs of one
+user state alone (`pairs_in_order`), as a judge ranks the items of one user.
 """
 
 from __future__ import annotations
@@ -55,17 +54,17 @@ class Marks:
         return cls(*(np.array(column, dtype=np.float64).reshape(len(runs), len(scored)) for column in columns))
 
     def gains(self) -> Doubles:
-        """PointAcc and PairAUC of each state: [S, 2], NaN where it has nothing of the kind."""
+        """PointAcc and the share of pairs in order of each state: [S, 2], NaN where it has nothing of the kind."""
         with np.errstate(invalid="ignore"):
             columns = self.right.sum(axis=1) / self.cells.sum(axis=1), self.ordered.sum(axis=1) / self.pairs.sum(axis=1)
         return np.stack(columns, axis=1)
 
     def metrics(self, scored: Sequence[Aspect]) -> dict[str, float]:
-        """`point_acc` and `pair_auc`, of all and by aspect; NaN where nothing is labelled."""
-        found = {"point_acc": _share(self.right, self.cells), "pair_auc": _share(self.ordered, self.pairs)}
+        """`point_acc` and `pairs_in_order`, of all and by aspect; NaN where nothing is labelled."""
+        found = {"point_acc": _share(self.right, self.cells), "pairs_in_order": _share(self.ordered, self.pairs)}
         for k, aspect in enumerate(scored):
             found[f"point_acc.{aspect.name}"] = _share(self.right[:, k], self.cells[:, k])
-            found[f"pair_auc.{aspect.name}"] = _share(self.ordered[:, k], self.pairs[:, k])
+            found[f"pairs_in_order.{aspect.name}"] = _share(self.ordered[:, k], self.pairs[:, k])
         return found
 
 
