@@ -6,14 +6,20 @@ random one pair in ten is near, one in a hundred very near, one in a thousand ne
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Self
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
+from safetensors.numpy import load_file, save_file
 
-from training.semantic_judge.examples import Cases, Catalogue, Floats, Ints
+from training.core.files import write_json
+from training.semantic_judge.examples import Cases, Catalogue, Floats, Ints, Item
 
 Encode = Callable[[Sequence[str]], Floats]
 """Texts to vectors of length 1: [texts, width]."""
@@ -43,7 +49,17 @@ NAMES = (
 PLACE = {name: column for column, name in enumerate(NAMES)}
 _EVENTS_AT_ONCE = 1 << 17  # two vectors of 384 numbers for each: 400 MiB
 _DRAWN = 100_000
+_NEVER = 2.0  # no cosine is as large, and JSON can hold it
 _SHARES = (0.9, 0.99, 0.999)
+_CATALOGUE, _VECTORS, _BANDS = "items.parquet", "vectors.safetensors", "bands.json"
+_ITEMS = pa.schema(
+    [*((name, pa.string()) for name in ("item_id", "title", "brand", "category", "text")), ("price", pa.float64())]
+)
+
+
+def column(numbers: Floats, name: str) -> Floats:
+    """One column of `Evidence.numbers`: [n]."""
+    return numbers[:, PLACE[name]]
 
 
 @dataclass(frozen=True)
@@ -62,12 +78,12 @@ class Bands:
         """
         rng, told = np.random.default_rng(seed), [_told(vectors) for vectors in (left, right)]
         if not all(len(rows) for rows in told):
-            return cls(*[np.inf] * 3)
+            return cls(*[_NEVER] * 3)
         first, second = (rng.choice(rows, _DRAWN) for rows in told)
         if left is right:
             first, second = first[first != second], second[first != second]
         if not len(first):
-            return cls(*[np.inf] * 3)
+            return cls(*[_NEVER] * 3)
         cosines = np.concatenate([_cosines(left, a, right, b) for a, b in _parts(first, second)])
         return cls(*np.quantile(cosines, _SHARES).tolist())
 
@@ -95,7 +111,8 @@ class Evidence:
     @classmethod
     def of(cls, catalogue: Catalogue, contexts: Sequence[str | None], encode: Encode, seed: int) -> Self:
         """Of the items' texts and what users look for."""
-        vectors = encode([item.text for item in catalogue.items])
+        # Rounded as they are saved, so that what is counted now is what a saved judge counts.
+        vectors = encode([item.text for item in catalogue.items]).astype(np.float16).astype(np.float32)
         vectors[[not item.text for item in catalogue.items]] = 0.0
         sought = list(dict.fromkeys(context for context in contexts if context))
         asked = encode(sought) if sought else np.zeros((0, vectors.shape[1]), dtype=np.float32)
@@ -118,6 +135,20 @@ class Evidence:
     def words(self, numbers: Floats) -> list[str]:
         """The evidence [n, len(NAMES)] as a line each, for a prompt. It holds no text of users or suppliers."""
         return [self._line(dict(zip(NAMES, row, strict=True))) for row in numbers.tolist()]
+
+    def save(self, folder: Path) -> None:
+        """Write what `load` reads: the catalogue, its vectors in half precision, and the bands."""
+        pq.write_table(pa.Table.from_pylist([vars(item) for item in self.catalogue.items], _ITEMS), folder / _CATALOGUE)
+        save_file({"vectors": self.vectors.astype(np.float16)}, folder / _VECTORS)
+        write_json(folder / _BANDS, {"bands": vars(self.bands), "asked": vars(self.asked)})
+
+    @classmethod
+    def load(cls, folder: Path, encode: Encode) -> Self:
+        """Read it; `encode` is the encoder that the vectors are of."""
+        catalogue = Catalogue([Item(**row) for row in pq.read_table(folder / _CATALOGUE).to_pylist()])
+        vectors = load_file(folder / _VECTORS)["vectors"].astype(np.float32)
+        bands = {name: Bands(**found) for name, found in json.loads((folder / _BANDS).read_text()).items()}
+        return cls(catalogue, vectors, encode, bands["bands"], bands["asked"])
 
     def _of_history(self, found: Floats, cases: Cases) -> None:
         """Fill in what comes of the events of the histories: columns of `found` [cases, len(NAMES)]."""

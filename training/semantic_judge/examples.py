@@ -20,6 +20,7 @@ Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
 SUBSETS = ("train", "valid", "test")
 EPOCH = date(1970, 1, 1)
+_NOTHING = np.empty(0, dtype=np.int64)
 _DAYS = 1 << 16  # more than there are between 1970 and 2149
 
 
@@ -56,7 +57,7 @@ class Candidate:
 
     item_id: str
     mean_rating: float | None = None
-    events: int | None = None
+    events: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -214,6 +215,14 @@ class Examples:
         place = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
         return np.where((keys[place] == wanted) & (wanted >= 0), order[place], -1)
 
+    def who_and_what(self) -> Ints:
+        """One number for the user and the item of each example, whatever the day: [n]."""
+        return self._users_of_states[self.cases.state] * len(self.cases.catalogue) + self.cases.item
+
+    @cached_property
+    def _users_of_states(self) -> Ints:
+        return np.array([self._users[user] for user in self.cases.states.users], dtype=np.int64)
+
     @cached_property
     def _users(self) -> Mapping[str, int]:
         return {user: number for number, user in enumerate(dict.fromkeys(self.cases.states.users))}
@@ -222,8 +231,7 @@ class Examples:
     def _ordered(self) -> tuple[Ints, Ints]:
         """The examples in the order of their keys, and these."""
         states, state = self.cases.states, self.cases.state
-        users = np.array([self._users[user] for user in states.users], dtype=np.int64)
-        keys = self._keys(users[state], states.days[state], self.cases.item)
+        keys = self._keys(self._users_of_states[state], states.days[state], self.cases.item)
         order = np.argsort(keys, kind="stable")
         return order, keys[order]
 
@@ -255,6 +263,23 @@ class Pairs:
     def of_subset(self, subset: str) -> Pairs:
         """Those of `train`, `valid` or `test`."""
         return self.chosen(self.subset == SUBSETS.index(subset))
+
+
+def rows_to_learn(examples: Examples, pairs: Pairs, subset: str) -> Ints:
+    """The examples of a part, without those whose user and item a pair of a later part asks about.
+
+    A pair is told apart by the day on which both of its ratings were there, so a training row may hold one of them.
+    """
+    parts = [_NOTHING, *(rows for part in SUBSETS[SUBSETS.index(subset) + 1 :] for rows in _members(pairs, part))]
+    later = np.concatenate(parts)
+    keys = examples.who_and_what()
+    rows = examples.rows_of(subset)
+    return rows[~np.isin(keys[rows], keys[later])]
+
+
+def _members(pairs: Pairs, subset: str) -> tuple[Ints, Ints]:
+    own = pairs.of_subset(subset)
+    return own.preferred, own.other
 
 
 def _numbered(words: Sequence[str | None]) -> Ints:

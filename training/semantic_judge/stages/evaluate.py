@@ -1,0 +1,202 @@
+"""Stage: the judge and cheap rows beside it on held-out pairs and labels, and the judge packaged for serving.
+
+Pairs say what users preferred: stars, which are real, or what was clicked below what was not, of a simulated market.
+Labels say what the teacher would have said; agreeing with it is worth as much as the teacher is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from training.core.errors import LeftOut
+from training.core.metrics import Interval
+from training.core.stage import StageResult, StageSpec, resolve_config
+from training.next_item.comparison import VALUES_SCHEMA, metrics_table
+from training.semantic_judge.aspects import UNKNOWN, expected, overall
+from training.semantic_judge.baselines import MAJORITY, baselines
+from training.semantic_judge.evidence_judge import EvidenceJudge
+from training.semantic_judge.example_tables import EXAMPLES, read_pairs
+from training.semantic_judge.examples import EPOCH, Floats, Ints, Pairs, rows_to_learn
+from training.semantic_judge.judge import Uniform
+from training.semantic_judge.measures import (
+    Bootstrap,
+    accuracy,
+    calibration_error,
+    level_auc,
+    pair_auc,
+    right_order,
+    users_of,
+)
+from training.semantic_judge.serve import package
+from training.semantic_judge.taught import Taught, encoder_of
+
+EVIDENCE = "evidence"
+"""The name of the row of the evidence judge."""
+_EXPOSURE = "exposure"
+Lines = list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Config:
+    """`pairs`: of so many test pairs at most, drawn with the seed."""
+
+    pairs: int | None = 20_000
+    resamples: int = 1000
+
+
+def main(spec: StageSpec) -> StageResult:
+    """Measure all rows; hand on `model/`."""
+    config = resolve_config(spec, Config)
+    taught = Taught.load(spec)
+    pairs = read_pairs(spec, taught.examples)
+    judge = EvidenceJudge.load(spec.artifact("evidence") / "judge", taught.evidence)
+    held = _Held(taught, judge, _drawn(pairs.of_subset("test"), config.pairs, spec.seed))
+    by = Bootstrap(spec.seed, config.resamples)
+    values, lines = list[pa.Table](), Lines()
+    learn = rows_to_learn(taught.examples, pairs, "train")
+    rows = dict(baselines(taught.examples, pairs, taught.evidence, taught.numbers, learn, spec.seed))
+    for name, scores in (*rows.items(), (EVIDENCE, held.score)):
+        lines += held.of_pairs(name, scores, by)
+        values.append(held.pair_values(name, scores))
+    for found, table in held.of_labels(taught.levels, learn, by):
+        lines += found
+        values.append(table)
+    package(taught.evidence, judge, encoder_of(spec.artifact("teach")), spec.out_dir / "model")
+    return _written(spec, held, lines, values)
+
+
+class _Held:
+    """The judge on what is held out."""
+
+    def __init__(self, taught: Taught, judge: EvidenceJudge, pairs: Pairs) -> None:
+        if not len(pairs):
+            raise LeftOut(
+                "there is no test pair", where="judge_pairs", do="wait for more events, or move the cut dates"
+            )
+        self.taught, self.pairs, self.judge = taught, pairs, judge
+        self.chances = judge.chances_of(taught.numbers)
+        self.values = expected(self.chances, judge.aspects)
+        states = taught.examples.cases.states
+        weights = Uniform(judge.aspects).weights(states, taught.evidence.catalogue)[taught.examples.cases.state]
+        self.score = overall(self.values, weights)
+
+    def of_pairs(self, name: str, scores: Floats, by: Bootstrap) -> Lines:
+        """Pair accuracy and AUC of a row, of all pairs and by where they come from."""
+        lines = Lines()
+        for slice_, chosen in self._slices().items():
+            pairs = self.pairs.chosen(chosen)
+            users = users_of(self.taught.examples, pairs.preferred)
+            right = right_order(scores, pairs)
+            scored = int((~np.isnan(right)).sum())
+            lines.append(_line(name, "pair_accuracy", slice_, accuracy(right, users, by), scored))
+            lines.append(_line(name, "pair_auc", slice_, pair_auc(scores, pairs, users, by), scored))
+        return lines
+
+    def pair_values(self, name: str, scores: Floats) -> pa.Table:
+        """`eval_values` of a row: each pair, in the slice of its source."""
+        cases, pairs = self.taught.examples.cases, self.pairs
+        days = cases.states.days[cases.state[pairs.preferred]].tolist()
+        members = zip(days, cases.item[pairs.preferred].tolist(), cases.item[pairs.other].tolist(), strict=True)
+        ids = cases.catalogue.items
+        samples = [f"{EPOCH + timedelta(days=day)} {ids[a].item_id} {ids[b].item_id}" for day, a, b in members]
+        users = users_of(self.taught.examples, pairs.preferred)
+        slices = [[source] for source in pairs.source.tolist()]
+        return _values(name, "pair_accuracy", users, samples, slices, right_order(scores, pairs))
+
+    def of_labels(self, levels: NDArray[np.int8], learn: Ints, by: Bootstrap) -> Iterator[tuple[Lines, pa.Table]]:
+        """PointAcc of each aspect beside always saying what the training part says most, and PairAUC of the judge."""
+        examples = self.taught.examples
+        test = examples.rows_of("test")
+        for k, aspect in enumerate(self.judge.aspects):
+            rows = test[levels[test, k] != UNKNOWN]
+            if not len(rows):
+                continue
+            truth, seen = levels[rows, k], levels[learn, k]
+            usual = int(np.bincount(seen[seen != UNKNOWN]).argmax())
+            users, metric = users_of(examples, rows), f"point_accuracy.{aspect.name}"
+            samples = self._samples(rows)
+            said = {MAJORITY: np.full(len(rows), usual), EVIDENCE: self.chances[k][rows].argmax(axis=1)}
+            for name, given in said.items():
+                right = (given == truth).astype(np.float64)
+                lines = [_line(name, metric, "all", accuracy(right, users, by), len(rows))]
+                if name == EVIDENCE:
+                    lines += self._counts(k, rows, truth)
+                yield lines, _values(name, metric, users, samples, [[]] * len(rows), right)
+
+    def _counts(self, k: int, rows: Ints, truth: NDArray[np.int8]) -> Lines:
+        found = {
+            "pair_auc": level_auc(self.values[rows, k], truth),
+            "calibration_error": calibration_error(self.chances[k][rows], truth),
+        }
+        name = self.judge.aspects[k].name
+        return [
+            {**_line(EVIDENCE, f"{metric}.{name}", "all", Interval(value, 0.0, 0.0, len(rows)), len(rows)), **_NO_ENDS}
+            for metric, value in found.items()
+        ]
+
+    def _samples(self, rows: Ints) -> list[str]:
+        cases = self.taught.examples.cases
+        days = cases.states.days[cases.state[rows]].tolist()
+        items = [cases.catalogue.items[item].item_id for item in cases.item[rows].tolist()]
+        return [f"{EPOCH + timedelta(days=day)} {item}" for day, item in zip(days, items, strict=True)]
+
+    def _slices(self) -> Mapping[str, NDArray[np.bool_]]:
+        source = self.pairs.source
+        return {
+            "all": np.ones(len(source), dtype=bool),
+            **{name: source == name for name in np.unique(source).tolist()},
+        }
+
+
+_NO_ENDS = {"lo": None, "hi": None}
+
+
+def _drawn(pairs: Pairs, limit: int | None, seed: int) -> Pairs:
+    if limit is None or len(pairs) <= limit:
+        return pairs
+    return pairs.chosen(np.sort(np.random.default_rng(seed).permutation(len(pairs))[:limit]))
+
+
+def _line(model: str, metric: str, slice_: str, found: Interval, scored: int) -> dict[str, Any]:
+    ends = {"value": found.value, "lo": found.lo, "hi": found.hi, "n": found.n, "scored": scored}
+    return {"model": model, "metric": metric, "slice": slice_, **ends, "reason": None}
+
+
+def _values(
+    model: str, name: str, users: list[str], samples: list[str], slices: list[list[str]], values: NDArray[np.float64]
+) -> pa.Table:
+    size = len(users)
+    words = {"model": [model] * size, "split": ["time"] * size, "name": [name] * size}
+    columns = {**words, "unit": users, "sample": samples, "slices": slices}
+    arrays = {key: pa.array(column, VALUES_SCHEMA.field(key).type) for key, column in columns.items()}
+    return pa.table(arrays | {"value": pa.array(values, mask=np.isnan(values))}).select(VALUES_SCHEMA.names)
+
+
+def _written(spec: StageSpec, held: _Held, lines: Lines, values: list[pa.Table]) -> StageResult:
+    """The tables `model_metrics` and `eval_values`; pairs of exposures, and what they are part of, are simulated."""
+    origin, sources = spec.tables[EXAMPLES].origin, set(held.pairs.source.tolist())
+    last = EPOCH + timedelta(days=int(held.taught.examples.cases.states.days.max()))
+    simulated = {_EXPOSURE, "all"} if _EXPOSURE in sources else set[str]()
+    parts = [
+        metrics_table([line for line in lines if line["slice"] in simulated], "simulated", "time", last),
+        metrics_table([line for line in lines if line["slice"] not in simulated], origin, "time", last),
+    ]
+    tables = {"model_metrics": pa.concat_tables(parts), "eval_values": pa.concat_tables(values)}
+    files = {name: f"tables/{name}/part-0.parquet" for name in tables}
+    for name, file in files.items():
+        (spec.out_dir / file).parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(tables[name], spec.out_dir / file)
+    metrics = {"test_pairs": float(len(held.pairs))}
+    for line in lines:
+        key = f"{line['model']}.{line['metric']}" + ("" if line["slice"] == "all" else f".{line['slice']}")
+        ends = {key: line["value"], f"{key}.lo": line["lo"], f"{key}.hi": line["hi"]}
+        metrics |= {name: value for name, value in ends.items() if value is not None}
+    return StageResult(metrics, {name: (file,) for name, file in files.items()})
