@@ -48,13 +48,13 @@ class Labelled:
         order = np.random.default_rng(seed).permutation(len(states))
         own = np.flatnonzero(np.isin(self.cases.state, states[order[np.cumsum(sizes[order]) <= limit]]))
         reasons = [self.reasons[row] for row in own.tolist()]
-        return replace(
-            self, cases=self.cases.chosen(own), levels=self.levels[own], reasons=reasons
-        )._refuse_nothing()
+        return replace(self, cases=self.cases.chosen(own), levels=self.levels[own], reasons=reasons)._refuse_nothing()
 
     def _refuse_nothing(self) -> Labelled:
         if not len(self):
-            raise LeftOut("there is no labelled example to learn or to measure by", do="teach more, or draw more of them")
+            raise LeftOut(
+                "there is no labelled example to learn or to measure by", do="teach more, or draw more of them"
+            )
         return self
 
 

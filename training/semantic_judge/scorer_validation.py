@@ -13,6 +13,7 @@ import numpy as np
 from training.semantic_judge.answers import Answer
 from training.semantic_judge.aspects import UNKNOWN, expected
 from training.semantic_judge.examples import Floats
+from training.semantic_judge.hostile import moved
 from training.semantic_judge.labelled import Labelled
 from training.semantic_judge.marks import Doubles, Marks, likeliest, spread
 from training.semantic_judge.measures import level_auc
@@ -32,7 +33,9 @@ class ScorerValidation:
         ids = [self.labelled.cases.catalogue.items[item].item_id for item in self.labelled.cases.item.tolist()]
         states, days = self.labelled.cases.states, self.labelled.cases.states.days
         rows: dict[int, list[object]] = {int(state): [] for state in np.unique(self.labelled.cases.state)}
-        for state, item, levels in zip(self.labelled.cases.state.tolist(), ids, self.labelled.levels.tolist(), strict=True):
+        for state, item, levels in zip(
+            self.labelled.cases.state.tolist(), ids, self.labelled.levels.tolist(), strict=True
+        ):
             rows[state].append((item, levels))
         return [(states.users[state], (int(days[state]), own)) for state, own in rows.items()]
 
@@ -49,8 +52,9 @@ class ScorerValidation:
         """The share of free greedy answers that are answers."""
         return _share(self.scorer.free(self.labelled.cases))
 
-    def metrics(self) -> dict[str, float]:
-        """All figures: accuracy, spread, form, and contradictions of what is written freely and of what is shown."""
+    def metrics(self, seed: int) -> dict[str, float]:
+        """All figures: accuracy, spread, form, how far titles move it, and contradictions of what is shown and of what
+        is written freely."""
         chances, free = self.scorer.chances(self.labelled.cases), self.scorer.free(self.labelled.cases)
         levels = likeliest(chances)
         shown = contradictions(self.scorer.reasons(self.labelled.cases, levels), levels, self.scorer.aspects)
@@ -63,6 +67,7 @@ class ScorerValidation:
             **marks.metrics(self.scorer.aspects),
             **{f"pair_auc.{aspect.name}": self._auc(values, k) for k, aspect in enumerate(self.scorer.aspects)},
             **spread(chances, self.scorer.aspects),
+            **moved(self.scorer, self.labelled.cases, seed),
             "format_rate": _share(free),
             **shown,
             **{f"free.{name}": value for name, value in written.items()},
@@ -74,7 +79,12 @@ class ScorerValidation:
         return level_auc(values[known, k], self.labelled.levels[known, k])
 
     def _marks(self) -> Marks:
-        return Marks.of(self.scorer.chances(self.labelled.cases), self.labelled.levels, self.labelled.cases.state, self.scorer.aspects)
+        return Marks.of(
+            self.scorer.chances(self.labelled.cases),
+            self.labelled.levels,
+            self.labelled.cases.state,
+            self.scorer.aspects,
+        )
 
 
 def _share(answers: Sequence[Answer | None]) -> float:

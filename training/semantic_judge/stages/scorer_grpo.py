@@ -26,9 +26,8 @@ from training.semantic_judge.scorer_validation import ScorerValidation
 
 @dataclass(frozen=True)
 class Config:
-    """`start`: the stage whose model is trained further. `examples`: how many are used at most, `responses`: of a group.
-
-    `kl` and `clip` are of the surrogate; these four figures and the gate's are INFERRED.
+    """`start`: the stage whose model is trained further. `examples`: how many are used at most. `responses`: how many
+    answers are compared with each other. `kl`, `clip`: of the surrogate. These four and the gate's are INFERRED.
     """
 
     start: str = "scorer_sft"
@@ -60,7 +59,7 @@ def main(spec: StageSpec) -> StageResult:
     except LeftOut as refusal:
         verdict = gate.unchanged(refusal.reason, validation.format_rate())
         return gate.hand_on(verdict, scorer.save, sizes, refusal.reason, None)
-    found = validation.metrics()
+    found = validation.metrics(spec.seed)
     verdict = gate.hold(validation.gains(), found["format_rate"])
     rounds = {"rounds": float(trained.rounds), "best_round": float(trained.best_round)}
     note = _note(found, trained.best_round)
@@ -69,7 +68,10 @@ def main(spec: StageSpec) -> StageResult:
 
 def _note(found: Mapping[str, float], best: int) -> str:
     """What the gate's figures do not say of a stage, for people."""
-    facts = [f"{found['format_rate']:.1%} of the free answers are answers", f"{found['pairs_in_order']:.1%} of a user's pairs in order"]
+    facts = [
+        f"{found['format_rate']:.1%} of the free answers are answers",
+        f"{found['pairs_in_order']:.1%} of a user's pairs in order",
+    ]
     if best == 0:
         facts.append("no round scored better than the start, so it is unchanged")
     return "; ".join(facts)

@@ -57,7 +57,7 @@ def main(spec: StageSpec) -> StageResult:
     pad = int(vocabulary.tokenizer.pad_token_id)
     loop: Loop[Sample] = Loop(model, pad, config.loop, spec.seed, spec.out_dir, run=spec.hash)
     trained = loop.train(lambda _: samples, held_out, validation.loss, start_counts=False)
-    found = {**validation.metrics(), "majority": majority(valid.levels, train.levels)}
+    found = {**validation.metrics(spec.seed), "majority": majority(valid.levels, train.levels)}
     if is_main_process():
         with new_folder(spec.out_dir / "model") as scratch:
             scorer.save(scratch)

@@ -15,9 +15,11 @@ from training.core.prompts import FENCES
 from training.core.tokens import Vocabulary, train_text_tokenizer
 from training.semantic_judge.aspects import aspects
 from training.semantic_judge.evidence import Evidence
-from training.semantic_judge.examples import Candidate, Cases, Catalogue, Floats, Item, UserState
+from training.semantic_judge.examples import Candidate, Cases, Catalogue, Examples, Floats, Hindsight, Item, UserState
+from training.semantic_judge.labelled import Labelled
 from training.semantic_judge.prompts import CasePrompts, PromptConfig
 from training.semantic_judge.scorer import LanguageScorer
+from training.semantic_judge.teachers.rules import RulesConfig, RuleTeacher
 
 DAY = date(2024, 5, 1)
 WORDS = ("cable", "pen", "lamp", "chair")
@@ -98,3 +100,19 @@ def scorer(config: PromptConfig | None = None, seed: int = 0, context: bool = Fa
     """An untrained scorer."""
     asked = prompts(config, context=context)
     return LanguageScorer.of(model(asked.vocabulary, seed), asked, reason_tokens=12)
+
+
+def labelled(count: int, each: int, seed: int = 0) -> Labelled:
+    """Cases labelled by the rules, without hindsight: what the evidence says is all that there is to know.
+
+    What a user will want is what fits and is not known, as nobody knows what was taken later.
+    """
+    own, asked = evidence(), cases(count, each, seed)
+    nothing = np.zeros(len(asked) + 1, dtype=np.int64)
+    unknown = np.full(len(asked), np.nan, dtype=np.float32)
+    hindsight = Hindsight(nothing, nothing[:0], unknown, np.zeros(len(asked), dtype=bool))
+    examples = Examples(asked, hindsight, np.zeros(len(asked), dtype=np.int8))
+    scored = aspects(False)
+    said = RuleTeacher(RulesConfig(), scored, own).teach(examples, np.arange(len(asked)), own.numbers(asked))
+    said.levels[:, 1] = (said.levels[:, 0] >= 3) + (said.levels[:, 2] > 0)
+    return Labelled(asked, said.levels, said.reasons, scored, own)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 import torch
@@ -9,38 +11,57 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.training.semantic_judge import scorer_kit as kit
+from training.core.errors import LeftOut
 from training.core.policy.groups import Group, Request, Response
 from training.semantic_judge.answers import Answer, Answers
-from training.semantic_judge.aspects import UNKNOWN, aspects
+from training.semantic_judge.aspects import UNKNOWN, Levels, aspects
+from training.semantic_judge.examples import Cases
+from training.semantic_judge.labelled import Labelled
 from training.semantic_judge.lessons import agreement, requests_of, rewards_of, samples_of
 from training.semantic_judge.reasons import Claims, claims_of, contradictions, contradicts
-from training.semantic_judge.teachers.labels import Labels
 
 SCORED = aspects(False)
+
+
+def labelled(cases: Cases, levels: Levels, reasons: Sequence[str | None] | None = None) -> Labelled:
+    return Labelled(cases, levels, reasons or [None] * len(levels), SCORED, kit.evidence())
+
+
 PROMPTS = kit.prompts()
 ANSWERS = Answers(PROMPTS.vocabulary, SCORED, reason_tokens=12)
 
 
 def test_a_level_that_nobody_knows_is_passed_over_and_what_follows_is_learnt() -> None:
-    cases = kit.cases(4, 1)
-    levels = np.array([[4, 2, 0], [3, UNKNOWN, 1], [UNKNOWN] * 3, [UNKNOWN, 1, UNKNOWN]], dtype=np.int8)
-    samples = samples_of(PROMPTS, ANSWERS, cases, Labels(levels, ["blue", "red", "green", None]), seed=5)
+    cases = kit.cases(3, 1)
+    levels = np.array([[4, 2, 0], [3, UNKNOWN, 1], [UNKNOWN, 1, UNKNOWN]], dtype=np.int8)
+    samples = samples_of(PROMPTS, ANSWERS, labelled(cases, levels, ["blue", "red", None]), seed=5)
     prompts, (profile, future, novelty) = PROMPTS.whole(cases), ANSWERS.chain.tokens
     whole, first, rest, middle, last = list(samples)
     assert (whole.prompt, whole.response) == (prompts[0], ANSWERS.written((4, 2, 0), "blue"))
     assert (first.prompt, first.response) == (prompts[1], (profile[3],))
     assert rest.prompt[:-1] == (*prompts[1], profile[3]) and rest.prompt[-1] in {future[1], future[2]}  # as others are
     assert rest.response == ANSWERS.written((3, 0, 1), "red")[2:]
-    assert middle.prompt[:-1] == prompts[3] and middle.response == (future[1],)
+    assert middle.prompt[:-1] == prompts[2] and middle.response == (future[1],)
     assert last.response == (ANSWERS.end,) and last.prompt[-1] in {novelty[0], novelty[1]}
 
 
-def test_requests_are_of_the_cases_of_which_something_is_known() -> None:
-    levels = np.array([[4, 2, 0], [UNKNOWN] * 3, [UNKNOWN, 1, UNKNOWN]], dtype=np.int8)
-    cases = kit.cases(3, 1)
-    requests = requests_of(PROMPTS, cases, Labels(levels, [None] * 3))
+def test_a_request_has_the_levels_as_its_context() -> None:
+    levels = np.array([[4, 2, 0], [UNKNOWN, 1, UNKNOWN]], dtype=np.int8)
+    cases = kit.cases(2, 1)
+    requests = requests_of(PROMPTS, labelled(cases, levels))
     assert [request.context for request in requests] == [(4, 2, 0), (-1, 1, -1)]
-    assert [request.prompt for request in requests] == [PROMPTS.whole(cases)[place] for place in (0, 2)]
+    assert [request.prompt for request in requests] == PROMPTS.whole(cases)
+
+
+def test_draws_are_of_whole_user_states_and_a_larger_one_holds_a_smaller() -> None:
+    cases = kit.cases(10, 3)
+    all_of_them = labelled(cases, np.zeros((30, 3), dtype=np.int8))
+    small, large = all_of_them.drawn(7, seed=1), all_of_them.drawn(20, seed=1)
+    assert len(small) == 6 and len(large) == 18 and len(all_of_them.drawn(99, seed=1)) == 30
+    states = [set(part.cases.state.tolist()) for part in (small, large)]
+    assert states[0] < states[1] and [len(own) for own in states] == [2, 6]
+    with pytest.raises(LeftOut):
+        all_of_them.drawn(2, seed=1)
 
 
 def test_agreement_is_that_by_hand() -> None:
