@@ -38,7 +38,7 @@ class CoreEngine:
 
     def chances(self, trees: Sequence[Tree], chain: LevelChain) -> list[list[Tensor]]:
         """See `Engine`."""
-        return level_chances(self.model, trees, chain)
+        return level_chances(self.model.eval(), trees, chain)
 
 
 class VllmEngine:

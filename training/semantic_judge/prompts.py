@@ -48,6 +48,8 @@ _BRAND = Template.parse(" by {brand}", "").prompt
 _CATEGORY = Template.parse(" in {category}", "").prompt
 _PRICE, _EVIDENCE, _ASKED = " for {price:.2f}", "\nKnown: {words}", "\nLevels:"
 _UNTITLED = "?"
+TEXTS = (_TASK, _TOOK, _NOTHING, _EVIDENCE, _ASKED, *_PROFILE, *_CONTEXT, *_ITEM, *_BRAND, *_CATEGORY)
+"""What stands in every prompt: a small vocabulary should know its words."""
 
 
 @dataclass(frozen=True)

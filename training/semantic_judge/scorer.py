@@ -94,16 +94,17 @@ class LanguageScorer:
             for row in levels.tolist()
         ]
         prompts = [prompt + own for prompt, own in zip(self.prompts.whole(cases), chosen, strict=True)]
-        written = self._written(prompts, self.answers.reasons_allowed(self._model.config.vocab_size))
+        written = self._written(prompts, self.answers.reasons_allowed(self.model.config.vocab_size))
         return [self.answers.text(tokens) for tokens in written]
 
     def _written(self, prompts: Sequence[Tokens], allowed: Allowed | None) -> list[Tokens]:
         ends, choice = (self.answers.end,), Choice(0.0, allowed=allowed)
-        written = generate(self._model, prompts, max_tokens=self.answers.max_tokens, ends=ends, choice=choice)
+        written = generate(self.model.eval(), prompts, max_tokens=self.answers.max_tokens, ends=ends, choice=choice)
         return [answer for (answer,) in written]
 
     @property
-    def _model(self) -> PreTrainedModel:
+    def model(self) -> PreTrainedModel:
+        """The model in this process. DataError where another one holds it."""
         if not isinstance(self.engine, CoreEngine):
             raise DataError("this engine writes no reasons", do="set engine: core")
         return self.engine.model
@@ -111,7 +112,7 @@ class LanguageScorer:
     def save(self, folder: Path) -> None:
         """Write weights, vocabulary and how cases are put to the model into `folder`, all but the evidence."""
         config = _Stored(self.prompts.config, len(self.aspects) == len(aspects(True)), self.answers.reason_tokens)
-        save_backbone(self._model, self.prompts.vocabulary, folder)
+        save_backbone(self.model, self.prompts.vocabulary, folder)
         write_json(folder / _FILE, asdict(config))
 
     @classmethod

@@ -142,15 +142,15 @@ class RuleTeacher:
         taken = column(numbers, "taken.times") > 0
         return [
             "; ".join(
-                [_WORDS[names[part]][int(values[row, part] > 0)] for part in parts if values[row, part]]
-                + (["taken before"] if taken[row] else [])
+                [WORDS[names[part]][int(values[row, part] > 0)] for part in parts if values[row, part]]
+                + ([TAKEN] if taken[row] else [])
             )
             or "little is known"
             for row, parts in enumerate(best.tolist())
         ]
 
 
-_WORDS: Mapping[str, tuple[str, str]] = {
+WORDS: Mapping[str, tuple[str, str]] = {
     "liked": ("far from what was liked", "near to what was liked"),
     "disliked": ("near to what was disliked", "far from what was disliked"),
     "brand": ("of a brand that displeased", "of a brand that pleased"),
@@ -159,6 +159,7 @@ _WORDS: Mapping[str, tuple[str, str]] = {
     "rating": ("others rated it low", "others rated it high"),
 }
 """Of each part, what speaks against an item and what for it."""
+TAKEN = "taken before"
 
 
 def pull(cosine: Floats, bands: Bands) -> Floats:
