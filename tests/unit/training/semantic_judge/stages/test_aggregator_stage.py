@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
+from datetime import date
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tests.unit.training import judge_kit
+from tests.unit.training.judge_kit import stage_spec, write_shop
 from tests.unit.training.semantic_judge.two_tastes import ASPECTS, BACKBONE, SETTINGS, Told, shop
 from training.core.errors import LeftOut
 from training.core.stage import StageResult, StageSpec, TableRef
+from training.semantic_judge import encoder
 from training.semantic_judge.aggregator import LanguageAggregator, load_aggregator
-from training.semantic_judge.examples import Examples, Pairs
+from training.semantic_judge.examples import Candidate, Examples, Pairs, UserState
 from training.semantic_judge.judge import Uniform
+from training.semantic_judge.serve import load
+from training.semantic_judge.stages import aggregator, evaluate, evidence, teach
 from training.semantic_judge.stages.aggregator import Config, train
 
 CONFIG = Config(text_tokens=12, vocabulary=450, backbone=BACKBONE, training=SETTINGS)
@@ -63,3 +69,29 @@ def test_without_pairs_that_weights_could_order_the_stage_is_left_out(tmp_path: 
         run(tmp_path, same, examples, pairs)
     with pytest.raises(LeftOut, match="no validation pairs"):
         run(tmp_path, scorer, examples, pairs.of_subset("train"))
+
+
+@pytest.mark.parametrize("accepted", [True, False])
+def test_the_judge_is_measured_and_served_with_the_aggregator_that_was_handed_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, accepted: bool
+) -> None:
+    monkeypatch.setattr(encoder, "embed_texts", lambda texts, *_, **__: judge_kit.encode(texts))
+    monkeypatch.setenv("PLUMBLINE__HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(aggregator, "_refused", lambda rows: "" if accepted else "no better")
+    tables, made = write_shop(tmp_path, users=90), dict[str, Path]()
+    quick = {"judge": {"rounds": 20, "patience": 5, "regularisation": [0.1], "least": 20}}
+    short = replace(CONFIG, training=replace(SETTINGS, policy=replace(SETTINGS.policy, rounds=2, row_tokens=256)))
+    short = replace(short, training=replace(short.training, start=replace(SETTINGS.start, epochs=1, row_tokens=256)))
+    stages = {"teach": (teach, {}), "evidence": (evidence, quick), "aggregator": (aggregator, asdict(short))}
+    for name, (stage, config) in {**stages, "evaluate": (evaluate, {"resamples": 20})}.items():
+        result = stage.main(stage_spec(tmp_path, name, tables, made, config))
+        made[name] = tmp_path / name
+    judge = load(tmp_path / "evaluate" / "model")
+    assert isinstance(judge.aggregator, LanguageAggregator if accepted else Uniform)
+    assert ("evidence_uniform.pair_accuracy" in result.metrics) is accepted
+    user = UserState("u", date(2026, 1, 9), ("i0", "i4"), (5.0, 1.0), profile="likes pens")
+    found = judge.scores([user] * 2, [Candidate("i8"), Candidate("i5")])
+    np.testing.assert_array_equal(found.weights[0], found.weights[1])  # whatever is judged
+    np.testing.assert_allclose(found.weights.sum(axis=1), 1.0, atol=1e-6)
+    assert np.allclose(found.weights, 1 / 3, atol=1e-7) is not accepted
+    np.testing.assert_allclose(found.score, (found.aspects * found.weights).sum(axis=1), atol=1e-6)
