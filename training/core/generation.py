@@ -19,6 +19,7 @@ from transformers import Cache, PreTrainedModel
 from training.core.choice import Choice
 from training.core.decoding import REQUESTS_AT_ONCE, check_room, left_padded
 from training.core.decoding_step import DecodingStep, suits
+from training.core.heads import log_probs_of
 from training.core.hidden import last_layer_at
 from training.core.kept import Kept
 from training.core.masks import attention_mask
@@ -60,11 +61,17 @@ def generate(
 
 @torch.inference_mode()
 def write(
-    model: PreTrainedModel, prompts: Sequence[Tokens], draws: Tensor, ends: Collection[int], choice: Choice
+    model: PreTrainedModel,
+    prompts: Sequence[Tokens],
+    draws: Tensor,
+    ends: Collection[int],
+    choice: Choice,
+    told: Tensor | None = None,
 ) -> list[list[Tokens]]:
     """Answers to one batch of prompts: the t-th token of answer g to prompt b comes of `draws` [B, G, T], from [0, 1).
 
-    Raises as `generate` does.
+    To `told` [B, G], where it is given, the log-prob of each answer is added, at the temperature of the choice and
+    before its cuts. Raises as `generate` does.
     """
     _, responses, most = draws.shape
     check_room(model, prompts, responses, most - 1)
@@ -80,6 +87,8 @@ def write(
             rows, answers = batch.open_answers
             tokens = choice.tokens(head, hidden, draws[rows, answers, step], written[rows, answers, :step])
             written[rows, answers, step] = tokens
+            if told is not None:
+                told[rows, answers] += log_probs_of(head, hidden, tokens[:, None], choice.temperature)[:, 0]
             ended = torch.isin(tokens, is_end)
             lengths[rows[ended], answers[ended]] = step + 1
             batch.close(ended)

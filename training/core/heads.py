@@ -26,9 +26,14 @@ def head_parts(head: nn.Linear, hidden: Tensor, work: Callable[[Tensor, Tensor],
     return torch.cat([work(head(states).to(wide), own) for states, own in parts])
 
 
-def log_probs_of(head: nn.Linear, hidden: Tensor, tokens: Tensor) -> Tensor:
+def log_probs_of(head: nn.Linear, hidden: Tensor, tokens: Tensor, temperature: float = 1.0) -> Tensor:
     """Log-probs [n, C], over the whole vocabulary, of the `tokens` [n, C] after each of the `hidden` states [n, D]."""
-    return head_parts(head, hidden, lambda logits, own: logits.gather(1, own) - logits.logsumexp(1, True), tokens)
+
+    def work(logits: Tensor, own: Tensor) -> Tensor:
+        scaled = logits / temperature
+        return scaled.gather(1, own) - scaled.logsumexp(1, True)
+
+    return head_parts(head, hidden, work, tokens)
 
 
 def entropies(logits: Tensor) -> Tensor:

@@ -33,12 +33,14 @@ class Response:
     """Tokens that a policy wrote (the end token included), and the prompt after which they are learnt.
 
     That is the prompt they were written after, unless a replay says otherwise (a hint that is stripped). `behaviour`
-    are the log-probs of the tokens where the old policy after `prompt` is not what wrote them.
+    are the log-probs of the tokens where the old policy after `prompt` is not what wrote them. `told` is the log-prob
+    of the whole response as the rollout saw it, where it tells.
     """
 
     tokens: Tokens
     prompt: Tokens
     behaviour: tuple[float, ...] | None = None
+    told: float | None = None
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ on the other requests, their order, or the number of processes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from threading import Event
 from typing import Protocol
 
@@ -45,6 +45,9 @@ class Rollout(Protocol):
     def temperature(self) -> float:
         """What the logits are divided by; the update reads the same probabilities."""
 
+    def telling(self) -> Rollout:
+        """The same, with the log-prob of each response as it was written (`Response.told`)."""
+
     def __call__(self, model: PreTrainedModel, requests: Sequence[Request], seed: Seed) -> list[Group]:
         """One group per request, in their order."""
 
@@ -68,7 +71,8 @@ class Sampling:
     """`responses` samples per request, each until an `end` token (it is kept) or `max_tokens` tokens.
 
     `top_k`, `top_p` and `allowed` keep what is drawn among some tokens (`core.choice`). No log-prob of an update knows
-    of such a cut (as in TRL): ratio, KL and entropy are of the whole softmax at this `temperature`.
+    of such a cut (as in TRL): ratio, KL and entropy are of the whole softmax at this `temperature`. `tells`: see
+    `Rollout.telling`; it costs a second reading of the head for each token.
     """
 
     responses: int
@@ -79,6 +83,11 @@ class Sampling:
     batch_size: int = REQUESTS_AT_ONCE
     top_p: float | None = None
     allowed: Allowed | None = None
+    tells: bool = False
+
+    def telling(self) -> Sampling:
+        """See `Rollout`."""
+        return replace(self, tells=True)
 
     def __call__(self, model: PreTrainedModel, requests: Sequence[Request], seed: Seed) -> list[Group]:
         """One group per request, in their order."""
@@ -87,12 +96,15 @@ class Sampling:
         ends = (self.end,) if isinstance(self.end, int) else self.end
         choice = Choice(self.temperature, self.top_k, self.top_p, self.allowed)
         prompts = [request.prompt for request in requests]
-        answers = write(model, prompts, torch.from_numpy(np.stack(numbers)), ends, choice)
-        return [_group(request, written) for request, written in zip(requests, answers, strict=True)]
+        told = torch.zeros(len(requests), self.responses, device=model.device) if self.tells else None
+        answers = write(model, prompts, torch.from_numpy(np.stack(numbers)), ends, choice, told)
+        said = [[None] * self.responses] * len(requests) if told is None else told.tolist()
+        return [_group(*one) for one in zip(requests, answers, said, strict=True)]
 
 
-def _group(request: Request, responses: Iterable[Tokens]) -> Group:
-    return Group(request, tuple(Response(tokens, request.prompt) for tokens in responses))
+def _group(request: Request, responses: Sequence[Tokens], told: Sequence[float | None]) -> Group:
+    pairs = zip(responses, told, strict=True)
+    return Group(request, tuple(Response(tokens, request.prompt, told=own) for tokens, own in pairs))
 
 
 @dataclass(frozen=True)
@@ -114,10 +126,15 @@ class Beams:
         """Beams are ranked by the model's own probabilities."""
         return 1.0
 
+    def telling(self) -> Beams:
+        """See `Rollout`: the search has scores anyway."""
+        return self
+
     def __call__(self, model: PreTrainedModel, requests: Sequence[Request], seed: Seed) -> list[Group]:
         """One group per request, smaller where the catalogue has fewer items; nothing is drawn."""
         found = beam_search(model, self.trie, [request.prompt for request in requests], self.beams, self.batch_size)
-        return [
-            _group(request, [self.items[item] for item in row if item != NO_ITEM])
-            for request, row in zip(requests, found.items.tolist(), strict=True)
-        ]
+        groups = []
+        for request, row, scores in zip(requests, found.items.tolist(), found.log_probs.tolist(), strict=True):
+            there = [(item, score) for item, score in zip(row, scores, strict=True) if item != NO_ITEM]
+            groups.append(_group(request, [self.items[item] for item, _ in there], [score for _, score in there]))
+        return groups

@@ -24,6 +24,7 @@ from training.core.learner import Learner
 from training.core.loop import learning_rate
 from training.core.packing import plan_rows
 from training.core.policy.episodes import drafts, mark_uncertain, with_old
+from training.core.policy.first_round import refuse_another_sampler, refuse_flat_rewards
 from training.core.policy.groups import Request, Round
 from training.core.policy.reference import Reference
 from training.core.policy.rewards import log_rewards
@@ -73,27 +74,34 @@ class Training:
         """Play a round over its part of all `requests`, and log it; the mean total reward.
 
         Raises Stopped, in all processes, where one is asked to stop before all responses are there: nothing has been
-        learnt then, and the round may be played again. Diverged where a loss is not finite.
+        learnt then, and the round may be played again. Diverged where a loss is not finite. In the first round
+        DataError and LeftOut as in `first_round`.
         """
         variant, config, learner, tally = self.variant, self.config, self.learner, round.tally
         started = time.monotonic()
         process, processes = learner.accelerator.process_index, learner.accelerator.num_processes
         own = self._drawn(requests, round)[process::processes]
         actor = Actor(self.model, variant.rewards, variant.rollout, (self.seed, round.number), round, requests, stop)
+        first_round = round.number == 0
         with learner.whole():
             # Rollout: a group of responses to each request.
-            groups = actor.respond(own, attempt=0)
+            groups = actor.respond(own, attempt=0, rollout=variant.rollout.telling() if first_round else None)
             # Rewards: every term sees all groups at once.
             rewarded = actor.rewarded(groups)
             # Replay: where the policy failed it may be asked again, in other words.
             replayed = variant.replay(rewarded, actor, round)
         actor.check()
+        if first_round:
+            how = (self.pad, config.row_tokens, variant.rollout.temperature)
+            refuse_another_sampler(learner, self.model, groups, how, tally)
         log_rewards(replayed, tally)
         # Filter: groups that teach nothing are left out.
         kept = [group for group in replayed if variant.keep(group, round)]
         tally.add("kept_groups", [1.0] * len(kept) + [0.0] * (len(replayed) - len(kept)))
         # Advantage: how much better a response is than the others, for all groups together.
         advantages = variant.advantage(kept, round)
+        if first_round:
+            refuse_flat_rewards(learner, advantages)
         drafted = [
             drafts(group, advantage, config.row_tokens) for group, advantage in zip(kept, advantages, strict=True)
         ]

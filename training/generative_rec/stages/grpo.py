@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from training.core.errors import LeftOut
 from training.core.policy.groups import Request
 from training.core.policy.rollouts import Beams
 from training.core.policy.trainer import PolicyConfig, PolicyTrainer
@@ -44,7 +45,10 @@ def main(spec: StageSpec) -> StageResult:
     trainer = PolicyTrainer(stage.model, stage.pad, variant, config.policy, spec.seed, spec.out_dir, run=spec.hash)
     requests = [Request(one.prompt, items.tokens[one.item]) for one in stage.examples]
     start = -float(stage.gate.before.gains.mean())
-    trained = trainer.train(requests, eval_fn=lambda: -stage.validation.ndcg(), start_value=start)
+    try:
+        trained = trainer.train(requests, eval_fn=lambda: -stage.validation.ndcg(), start_value=start)
+    except LeftOut as refusal:
+        return stage.leave_out(refusal.reason, {"examples": float(len(stage.examples))})
     rounds = {"rounds": float(trained.rounds), "best_round": float(trained.best_round)}
     sizes = {**rounds, "examples": float(len(stage.examples))}
     return stage.end(sizes, trained.resumed_from, best=trained.best_round)

@@ -160,7 +160,7 @@ def test_a_term_is_called_once_a_round_with_all_groups_of_it_and_its_weight_may_
 
     def paid(groups: Sequence[Group]) -> list[Tensor]:
         calls.append(len(groups))
-        return [torch.ones(len(group.responses)) for group in groups]
+        return [torch.linspace(0.0, 2.0, len(group.responses)) for group in groups]
 
     variant = replace(small_batches(), rewards=[Term("paid", Linear(1.0, 0.0), paid)])
     _, lines = optimise(tmp_path, variant, replace(POLICY, rounds=4))
@@ -242,7 +242,12 @@ def test_training_on_nothing_is_refused(tmp_path: Path) -> None:
 
 def test_responses_that_do_not_fit_into_a_row_are_refused_before_any_is_paid_for(tmp_path: Path) -> None:
     asked: list[None] = []
-    variant = replace(sampled(), rewards=(Term("paid", 1.0, by_group(lambda group: asked.append(None))),))
+
+    def paid(group: Group) -> Tensor:
+        asked.append(None)
+        return many_high_tokens(group)
+
+    variant = replace(sampled(), rewards=(Term("paid", 1.0, by_group(paid)),))
     config = replace(POLICY, rounds=1, row_tokens=2 + 5)
     optimise(tmp_path / "fits", variant, config)
     assert asked
@@ -252,6 +257,26 @@ def test_responses_that_do_not_fit_into_a_row_are_refused_before_any_is_paid_for
     with pytest.raises(DataError, match="a response of up to 2 do not fit"):
         optimise(tmp_path / "beams", ranked_beams(), replace(config, row_tokens=3))
     assert not asked
+
+
+@pytest.mark.parametrize("variant", [ranked_beams(), sampled()], ids=["beams", "sampled"])
+def test_what_writes_is_what_learns_and_the_log_says_how_nearly(tmp_path: Path, variant: Variant) -> None:
+    _, lines = optimise(tmp_path, variant, replace(POLICY, rounds=2))
+    (gap,) = (line["sampler_gap"] for line in lines if "sampler_gap" in line)
+    assert 0.0 <= gap < 1e-5
+
+
+@pytest.mark.parametrize("variant", [ranked_beams(), sampled()], ids=["beams", "sampled"])
+def test_a_sampler_with_other_weights_than_the_policy_is_refused_before_anything_is_learnt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variant: Variant
+) -> None:
+    def of_another(rollout: Any, model: Any, requests: Sequence[Any], seed: Any, stop: Any) -> list[Group]:
+        return list(rollout(tiny_qwen(seed=1), requests, seed))
+
+    monkeypatch.setattr("training.core.policy.variant.roll_out", of_another)
+    with pytest.raises(DataError, match=r"(?s)sampler is not the policy.*nats a token"):
+        optimise(tmp_path, variant)
+    assert not (tmp_path / "metrics.jsonl").exists()
 
 
 def test_the_update_reads_the_probabilities_that_the_rollout_drew_from(
