@@ -66,7 +66,7 @@ class _Pair:
 
 @dataclass
 class _Example:
-    """A member of a pair, something taken, or an item drawn at random."""
+    """A member of pairs, something taken, or an item drawn at random. `known_on`: the last day on which a pair asks."""
 
     event: Event
     kinds: set[str]
@@ -123,6 +123,7 @@ class _Shop:
         def add(event: Event, as_of: date, kind: str, known_on: date) -> None:
             example = found.setdefault((event.user_id, as_of, event.item_id), _Example(event, set(), known_on))
             example.kinds.add(kind)
+            example.known_on = max(example.known_on, known_on)
 
         for pair in pairs:
             for member in (pair.preferred, pair.other):
@@ -140,7 +141,7 @@ class _Shop:
     def _row(self, as_of: date, example: _Example) -> dict[str, Any]:
         event, own = example.event, self.by_user[example.event.user_id]
         past = own[: bisect_left(own, as_of, key=lambda one: one.day)]
-        part = self._part(event.user_id, example.known_on)
+        part = self._part(event.user_id, as_of)
         later = [
             one.item_id
             for one in own[len(past) :]
@@ -158,7 +159,7 @@ class _Shop:
             "history_ratings": [one.rating for one in history],
             "later_item_ids": later[:LATER],
             "context": None,
-            "split_time": part,
+            "split_time": self._part(event.user_id, example.known_on),
             **self._known_of(event.item_id, as_of),
             PROFILE_TEXT: profile(past[-PROFILE_ITEMS:], self.items),
         }
