@@ -25,7 +25,8 @@ from training.semantic_judge.prompts import CasePrompts, PromptConfig
 from training.semantic_judge.scorer import LanguageScorer
 
 _USERS, _ITEMS, _HISTORY, _LIMIT_RATIO = 4, 20, 20, 4.0
-_WORDS = "steel whisk black cutting board set of four pens blue ink refill for office desk lamp with clamp".split()
+_TEXT = "steel whisk black cutting board set of four pens blue ink refill for office desk lamp with clamp"
+_WORDS = _TEXT.split()
 
 
 def bench_judge(runs: int = 2) -> dict[str, Any]:
@@ -44,7 +45,8 @@ def bench_judge(runs: int = 2) -> dict[str, Any]:
     held = titles["pairs_per_second"] >= _LIMIT_RATIO * titles["from_scratch"]
     return {
         "ours": titles["pairs_per_second"], "peer": titles["from_scratch"], "unit": "pairs/s", "runs": runs,
-        "origin": "simulated", "within_bars": held, "titles": titles, "titles_and_evidence": known, "float32_gap": exact,
+        "origin": "simulated", "within_bars": held, "titles": titles, "titles_and_evidence": known,
+        "float32_gap": exact,
     }  # fmt: skip
 
 
@@ -91,10 +93,7 @@ def _catalogue() -> Catalogue:
     rng = np.random.default_rng(17)
     titles = [" ".join(rng.choice(_WORDS, 12).tolist()) for _ in range(200)]
     return Catalogue(
-        [
-            Item(f"i{n}", title, _WORDS[n % 7], _WORDS[n % 5], float(5 + n % 40), title)
-            for n, title in enumerate(titles)
-        ]
+        [Item(f"i{n}", title, _WORDS[n % 7], _WORDS[n % 5], float(5 + n % 40), title) for n, title in enumerate(titles)]
     )
 
 
@@ -110,4 +109,4 @@ def _cases(users: int) -> Cases:
 
 def _encode(texts: Sequence[str]) -> Floats:
     found = np.array([[text.split().count(word) for word in dict.fromkeys(_WORDS)] for text in texts], dtype=np.float32)
-    return found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-6)
+    return np.asarray(found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-6))

@@ -20,7 +20,7 @@ _NUMBERS = 40  # characters of stars, of a price, and of what the levels are
 def mentioned(config: Any) -> set[str]:
     """The stages that a config names."""
     values = asdict(config)
-    return {values["start"]} if isinstance(values.get("start"), str) else set()
+    return {*values.get("scorers", {}).values(), *([values["start"]] if "start" in values else [])}
 
 
 def loads(configs: Mapping[str, Any], backbone: str | None = None) -> dict[str, Load]:
@@ -38,7 +38,9 @@ def _of_sft(config: scorer_sft.Config, backbone: str | None) -> Load:
     path = config.backbone.path and (backbone or config.backbone.path)
     longest = prompt_tokens(config.prompts, own=path is None) + _answer(config)
     shape = replace(config.backbone, path=path)
-    return Load(shape, len(FENCES) if path else config.text_tokens, config.loop.rows, config.loop.row_tokens, longest, longest)
+    return Load(
+        shape, len(FENCES) if path else config.text_tokens, config.loop.rows, config.loop.row_tokens, longest, longest
+    )
 
 
 def _of_grpo(config: scorer_grpo.Config, start: Load, sft: scorer_sft.Config) -> Load:
