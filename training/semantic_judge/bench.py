@@ -24,13 +24,13 @@ from training.semantic_judge.examples import Candidate, Cases, Catalogue, Floats
 from training.semantic_judge.prompts import CasePrompts, PromptConfig
 from training.semantic_judge.scorer import LanguageScorer
 
-_USERS, _ITEMS, _HISTORY, _LIMIT_RATIO = 4, 20, 20, 4.0
+_USERS, _ITEMS, _HISTORY, _LIMIT_RATIO = 2, 20, 20, 4.0
 _TEXT = "steel whisk black cutting board set of four pens blue ink refill for office desk lamp with clamp"
 _WORDS = _TEXT.split()
 
 
 def bench_judge(runs: int = 2) -> dict[str, Any]:
-    """20 items for each of 4 users with 20 items behind them, on SmolLM2, untrained; pairs/s, simulated texts.
+    """20 items for each of 2 users with 20 items behind them, on SmolLM2, untrained; pairs/s, simulated texts.
 
     The peer reads each pair from scratch, with the same engine and the same batches. Rows with and without the line of
     evidence, which no two items share. Bar: 4 times the peer's rate on titles. `gap`: the largest difference of a

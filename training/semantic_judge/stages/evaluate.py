@@ -54,8 +54,8 @@ Lines = list[dict[str, Any]]
 @dataclass(frozen=True)
 class Config:
     """`pairs`: of so many test pairs at most, drawn with the seed. `scorers`: rows of language scorers, each by the
-    stage whose model it is, read by `engine`. `routed`: the share of cases, those that the judge of evidence doubts most
-    on validation, that go to the last of them in a row of its own; null: there is no such row."""
+    stage whose model it is, read by `engine`. `routed`: the share of cases, those that the judge of evidence doubts
+    most on validation, that go to the last of them in a row of its own; null: there is no such row."""
 
     pairs: int | None = 20_000
     resamples: int = 1000
