@@ -31,11 +31,13 @@ class Query:
     """DuckDB SQL in a `file` of the system's folder over `tables`; the stage reads its rows as the table of its stem.
 
     `days`: it sees the partitions of so many days up to the day of the run; None: all up to it. `$day` is that day.
+    `optional`: those of the tables that a shop may never have filled; they have no rows then.
     """
 
     file: str
     tables: tuple[str, ...]
     days: int | None = None
+    optional: tuple[str, ...] = ()
 
     @property
     def table(self) -> str:
@@ -205,6 +207,14 @@ class Pipeline:
         """Every lake table that comes from outside the stages: what a training run pins when it starts."""
         written = {table for stage in self.stages for table in stage.writes.tables}
         return {table for stage in self.stages for table in stage.reads.lake} - written
+
+    def optional_tables(self) -> set[str]:
+        """Those of `tables` that may never have been filled: each that reads one says so."""
+        reads = [stage.reads for stage in self.stages]
+        said = {table for one in reads if one.query for table in one.query.optional}
+        needed = {table for one in reads for table in one.tables}
+        needed |= {table for one in reads if one.query for table in set(one.query.tables) - set(one.query.optional)}
+        return said - needed
 
     def foreign_models(self) -> set[str]:
         """Every registered model that a training run reads: it pins their versions as it does tables."""

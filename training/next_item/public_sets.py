@@ -90,7 +90,7 @@ def write_tables(name: Name, data: Path, out: Path, least: int = 1) -> None:
 
 
 def read_set(name: Name, data: Path) -> tuple[list[dict[str, Any]], list[Event]]:
-    """Rows of `ITEMS_SCHEMA`, and what users took, from the set's folder below `data`; DataError where it is not there."""
+    """Rows of `ITEMS_SCHEMA` and what users took, of the set's folder below `data`; DataError where it is not there."""
     folder = data / FOLDERS[name]
     if not any((folder / f"items.{kind}").is_file() for kind in ("parquet", "csv")):
         raise DataError(f"the data set {name} is not there", where=str(folder), do="name the folder of the data sets")
