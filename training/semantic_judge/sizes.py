@@ -22,7 +22,8 @@ _NUMBERS = 40  # characters of stars, of a price, and of what the levels are
 def mentioned(config: Any) -> set[str]:
     """The stages that a config names."""
     values = asdict(config)
-    return {values[key] for key in ("start", "scorer") if isinstance(values.get(key), str)}
+    named = {values[key] for key in ("start", "scorer") if isinstance(values.get(key), str)}
+    return {*values.get("scorers", {}).values(), *named}
 
 
 def loads(configs: Mapping[str, Any], backbone: str | None = None) -> dict[str, Load]:

@@ -30,6 +30,7 @@ from training.semantic_judge.examples import Candidate, Cases, Catalogue
 from training.semantic_judge.marks import likeliest
 from training.semantic_judge.prompts import CasePrompts, PromptConfig
 from training.semantic_judge.scorer import LanguageScorer
+from training.semantic_judge.sizes import prompt_tokens
 
 
 def text_of(prompts: CasePrompts, tokens: Tokens) -> str:
@@ -97,6 +98,14 @@ def test_rows_without_titles_or_without_evidence_show_none_of_them() -> None:
         PromptConfig(titles=False, evidence=False)
     with pytest.raises(DataError, match="there is none"):
         replace(titles, config=PromptConfig(), evidence=None)
+
+
+@pytest.mark.parametrize(("titles", "known"), [(True, True), (True, False), (False, True)])
+def test_no_prompt_is_longer_than_the_check_of_a_preset_says(titles: bool, known: bool) -> None:
+    config = PromptConfig(titles=titles, evidence=known)
+    prompts, cases = kit.prompts(config, context=True), kit.cases(20, 4)
+    longest = max(map(len, prompts.whole(cases)))
+    assert longest <= prompt_tokens(config, own=True)
 
 
 def test_a_user_without_history_is_judged() -> None:

@@ -22,10 +22,25 @@ from training.semantic_judge import encoder
 from training.semantic_judge.example_tables import PAIRS
 from training.semantic_judge.examples import Candidate, UserState
 from training.semantic_judge.serve import Judge, load
-from training.semantic_judge.stages import evaluate, evidence, teach
+from training.semantic_judge.stages import evaluate, evidence, scorer_sft, teach
 from training.semantic_judge.taught import LABEL_SCHEMA
 
 pytestmark = pytest.mark.unit
+TINY = {
+    "prompts": {"titles": False},
+    "examples": 60,
+    "valid_examples": 30,
+    "backbone": {
+        "hidden_size": 32,
+        "layers": 2,
+        "heads": 2,
+        "kv_heads": 2,
+        "head_size": 16,
+        "intermediate_size": 64,
+        "max_positions": 1024,
+    },
+    "loop": {"epochs": 1, "rows": 2, "row_tokens": 512},
+}
 QUICK = {"judge": {"rounds": 20, "patience": 5, "regularisation": [0.1], "least": 20}}
 
 
@@ -131,6 +146,29 @@ def test_pairs_of_a_simulated_market_are_called_simulated(tmp_path: Path) -> Non
     }
 
 
+def test_language_scorers_stand_beside_the_judge_of_evidence_on_the_same_pairs(tmp_path: Path) -> None:
+    """Trained on what `teach` has left, packed as the pipeline packs it."""
+    run(tmp_path)
+    tables = write_shop(tmp_path, users=90)
+    folders = {name: tmp_path / name for name in ("teach", "evidence")}
+    tuned = scorer_sft.main(stage_spec(tmp_path, "scorer_sft", tables, folders, TINY))
+    assert tuned.metrics["examples"] > 0 and tuned.metrics["steps"] > 0
+    both = {**folders, "scorer_sft": tmp_path / "scorer_sft"}
+    config = {"resamples": 20, "scorers": {"words": "scorer_sft"}, "routed": 0.3}
+    found = evaluate.main(stage_spec(tmp_path, "evaluate", tables, both, config))
+    metrics = found.metrics
+    assert 0 < metrics["routed"] < metrics["judged"]
+    for name in ("evidence", "words", "routed"):
+        assert 0 <= metrics[f"{name}.pair_accuracy"] <= 1
+        assert 0 <= metrics[f"{name}.point_accuracy.profile.members"] <= 1
+    assert "majority.point_accuracy.profile.members" in metrics
+    values = pq.read_table(tmp_path / "evaluate" / found.tables["eval_values"][0])
+    counts = values.filter(pc.equal(values["name"], "pair_accuracy")).group_by("model").aggregate([("value", "count")])
+    assert {row["value_count"] for row in counts.to_pylist()} == {int(metrics["test_pairs"])}
+    keys = values.select(["model", "name", "unit", "sample"]).to_pylist()
+    assert len({tuple(row.values()) for row in keys}) == len(keys)
+
+
 def test_without_test_pairs_the_evaluation_is_left_out(tmp_path: Path) -> None:
     run(tmp_path)
     tables = write_shop(tmp_path, users=90)
@@ -155,7 +193,8 @@ def test_an_endpoint_has_to_be_named(tmp_path: Path) -> None:
 
 def test_every_preset_is_declared_for_every_stage() -> None:
     declared = read_pipeline("semantic_judge")
-    names = [stage.name for stage in declared.stages]
-    assert names[:2] == ["teach", "evidence"] and names[-2:] == ["aggregator", "evaluate"]
-    assert all({"bench", "production"} <= set(stage.config) for stage in declared.stages)
+    names = ["teach", "evidence", "scorer_sft", "scorer_sft_titles", "scorer_grpo", "aggregator", "evaluate"]
+    assert [stage.name for stage in declared.stages] == names
+    assert {stage.name for stage in declared.stages if "demo" not in stage.config} == {"scorer_sft_titles"}
+    assert all(set(stage.config) >= {"bench", "production"} for stage in declared.stages)
     assert declared.dag == "align_semantic_judge"
