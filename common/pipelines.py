@@ -32,13 +32,15 @@ class Query:
 
     `days`: it sees the partitions of so many days up to the day of the run; None: all up to it. `$day` is that day.
     `features`: each row has a `user_id` of its own, and is given what the models that the stage reads take of the
-    feature store, as of the end of the day.
+    feature store, as of the end of the day. `optional`: those of the tables that a shop may never have filled; they
+    have no rows then.
     """
 
     file: str
     tables: tuple[str, ...]
     days: int | None = None
     features: bool = False
+    optional: tuple[str, ...] = ()
 
     @property
     def table(self) -> str:
@@ -208,6 +210,14 @@ class Pipeline:
         """Every lake table that comes from outside the stages: what a training run pins when it starts."""
         written = {table for stage in self.stages for table in stage.writes.tables}
         return {table for stage in self.stages for table in stage.reads.lake} - written
+
+    def optional_tables(self) -> set[str]:
+        """Those of `tables` that may never have been filled: each that reads one says so."""
+        reads = [stage.reads for stage in self.stages]
+        said = {table for one in reads if one.query for table in one.query.optional}
+        needed = {table for one in reads for table in one.tables}
+        needed |= {table for one in reads if one.query for table in set(one.query.tables) - set(one.query.optional)}
+        return said - needed
 
     def foreign_models(self) -> set[str]:
         """Every registered model that a training run reads: it pins their versions as it does tables."""

@@ -41,7 +41,7 @@ class StageGate:
 
 @dataclass(frozen=True)
 class Known:
-    """Of a model: its gains [examples], and the share of its answers that are well-formed, None where not measured."""
+    """Of a model: its gains, and the share of its answers that are well-formed, None where not measured."""
 
     gains: Floats
     valid: float | None
@@ -51,9 +51,9 @@ class Known:
 class Verdict:
     """What a gate saw; `reason` is empty where the stage is accepted.
 
-    Means of the metric: of the chain's `base`, of the model that the stage started from (`before`) and of the one that
-    it made (`after`). `difference`: after minus before; `difference_lo`: its one-sided 95 % lower bound. `goes_on` is
-    of the model that goes on, `valid` of the one that was made.
+    Means of the first metric: of the chain's `base`, of the model that the stage started from (`before`) and of the one
+    that it made (`after`). `difference`: after minus before; `difference_lo`: its one-sided 95 % lower bound. `goes_on`
+    is of the model that goes on, `valid` of the one that was made.
     """
 
     base: float
@@ -75,14 +75,15 @@ class Verdict:
 class GatedStage:
     """The model in the folder `start` on its way through a stage.
 
-    `before` is what is known of it, `base` the gains [examples] of its chain's base; gains are by `metric`. `units`
-    says of whom each example is, `examples` stands for what they are.
+    `before` is what is known of it, `base` the gains of its chain's base. Gains are [examples] by the one of `metrics`,
+    or [examples, metrics], NaN where an example has none by a metric; the stage is held by each, and the first one is
+    told of. `units` says of whom each example is, `examples` stands for what they are.
     """
 
     spec: StageSpec
     gate: StageGate
     start: Path
-    metric: str
+    metrics: Sequence[str]
     units: Sequence[str]
     examples: str
     before: Known
@@ -94,7 +95,7 @@ class GatedStage:
         spec: StageSpec,
         gate: StageGate,
         start: Path,
-        metric: str,
+        metrics: Sequence[str],
         asked: Sequence[tuple[str, object]],
         measure: Callable[[], Floats],
     ) -> GatedStage:
@@ -107,32 +108,25 @@ class GatedStage:
         units, below = [unit for unit, _ in asked], _read_gains(start.parent, examples)
         if below is None:
             now = measure()
-            return cls(spec, gate, start, metric, units, examples, Known(now, None), now)
-        before = Known(np.array(below["gains"]), below["valid"])
-        return cls(spec, gate, start, metric, units, examples, before, np.array(below["base"]))
+            return cls(spec, gate, start, metrics, units, examples, Known(now, None), now)
+        before = Known(_read(below["gains"]), below["valid"])
+        return cls(spec, gate, start, metrics, units, examples, before, _read(below["base"]))
 
     def hold(self, after: Floats, valid: float) -> Verdict:
-        """The verdict on a model with these gains [examples], of whose answers a share `valid` is well-formed."""
-        start = self.before.gains
-        # The lower end of a two-sided 90 % interval is the one-sided 95 % bound.
-        change, whole = (
-            paired_difference(after[:, None], gains[:, None], self.units, seed=self.spec.seed, level=0.9)[0]
-            for gains in (start, self.base)
-        )
-        reasons = self._too_much(change, start, after, "")
-        if not np.array_equal(start, self.base):
-            reasons += self._too_much(whole, self.base, after, " from the base of the chain")
+        """The verdict on a model with these gains, of whose answers a share `valid` is well-formed."""
+        columns = [_columns(gains) for gains in (self.base, self.before.gains, after)]
+        compared = [self._compared(name, *(own[:, m] for own in columns)) for m, name in enumerate(self.metrics)]
+        reasons = [reason for own in compared for reason in own.reasons]
         if not valid >= self.gate.valid:
             reasons.append(f"{valid:.1%} of the unconstrained answers are valid, fewer than {self.gate.valid:.0%}")
-        base, before, now = (float(gains.mean()) for gains in (self.base, start, after))
-        goes_on = self.before if reasons else Known(after, valid)
-        return Verdict(base, before, now, change.value, change.lo, valid, "; ".join(reasons), goes_on)
+        goes_on, first = self.before if reasons else Known(after, valid), compared[0]
+        change = first.change
+        return Verdict(*first.means, change.value, change.lo, valid, "; ".join(reasons), goes_on)
 
     def unchanged(self, reason: str, valid: float) -> Verdict:
         """The verdict where nothing was trained, for this reason."""
-        gains = self.before.gains
-        before = float(gains.mean())
-        return Verdict(float(self.base.mean()), before, before, 0.0, 0.0, valid, reason, Known(gains, valid))
+        base, before = (float(np.nanmean(_columns(gains)[:, 0])) for gains in (self.base, self.before.gains))
+        return Verdict(base, before, before, 0.0, 0.0, valid, reason, Known(self.before.gains, valid))
 
     def hand_on(
         self,
@@ -147,7 +141,7 @@ class GatedStage:
         `values` are metrics of the stage, `note` is for people.
         """
         record = {
-            "accepted": verdict.accepted, "reason": verdict.reason, "note": note, "metric": self.metric,
+            "accepted": verdict.accepted, "reason": verdict.reason, "note": note, "metric": self.metrics[0],
             "start": verdict.base, "before": verdict.before, "after": verdict.after, "lower": verdict.difference_lo,
             "valid": verdict.valid, **values,
         }  # fmt: skip
@@ -157,18 +151,57 @@ class GatedStage:
                     save(scratch)
                 else:
                     shutil.copytree(self.start, scratch, dirs_exist_ok=True)
-            goes_on = {"gains": verdict.goes_on.gains.tolist(), "valid": verdict.goes_on.valid}
-            known = {"examples": self.examples, "base": self.base.tolist(), **goes_on}
+            goes_on = {"gains": _written(verdict.goes_on.gains), "valid": verdict.goes_on.valid}
+            known = {"examples": self.examples, "base": _written(self.base), **goes_on}
             write_json(self.spec.out_dir / _GAINS_FILE, known)
             write_json(self.spec.out_dir / GATE_FILE, record)
         figures = {name: value for name, value in asdict(verdict).items() if name not in ("reason", "goes_on")}
         return StageResult({"accepted": float(verdict.accepted), **figures, **values}, resumed_from=resumed_from)
 
-    def _too_much(self, change: Interval, start: Floats, after: Floats, whence: str) -> list[str]:
+    def _compared(self, metric: str, base: Floats, start: Floats, after: Floats) -> _Compared:
+        """By one metric, on the examples [examples] that the base has a gain of."""
+        there = ~np.isnan(base)
+        units = [unit for unit, own in zip(self.units, there, strict=True) if own]
+        base, start, after = base[there], start[there], after[there]
+        # The lower end of a two-sided 90 % interval is the one-sided 95 % bound.
+        change, whole = (
+            paired_difference(after[:, None], gains[:, None], units, seed=self.spec.seed, level=0.9)[0]
+            for gains in (start, base)
+        )
+        reasons = self._too_much(metric, change, start, after)
+        if not np.array_equal(start, base):
+            reasons += self._too_much(f"{metric} from the base of the chain", whole, base, after)
+        return _Compared((float(base.mean()), float(start.mean()), float(after.mean())), change, reasons)
+
+    def _too_much(self, what: str, change: Interval, start: Floats, after: Floats) -> list[str]:
         if change.lo >= -self.gate.max_loss * start.mean():  # a NaN is too much
             return []
         figures = f"{start.mean():.4f} to {after.mean():.4f}, at worst {change.lo / start.mean():.1%} (95%)"
-        return [f"{self.metric}{whence} {figures}, more than {self.gate.max_loss:.0%} allowed"]
+        return [f"{what} {figures}, more than {self.gate.max_loss:.0%} allowed"]
+
+
+@dataclass(frozen=True)
+class _Compared:
+    """By one metric: the means of base, start and what was made, its change since the start, and why it is refused."""
+
+    means: tuple[float, float, float]
+    change: Interval
+    reasons: list[str]
+
+
+def _columns(gains: Floats) -> Floats:
+    return gains.reshape(len(gains), -1)
+
+
+def _written(gains: Floats) -> list[Any]:
+    """As JSON has it, null for NaN."""
+    values = gains.astype(object)
+    values[np.isnan(gains)] = None
+    return list(values.tolist())
+
+
+def _read(gains: list[Any]) -> Floats:
+    return np.array(gains, dtype=np.float64)  # None becomes NaN
 
 
 def _read_gains(folder: Path, examples: str) -> dict[str, Any] | None:

@@ -66,16 +66,17 @@ class Writer:
 
     def sample(self, template: Template, bindings: Bindings) -> Sample:
         """The sample of a template whose slots are all bound. A response that ends in text ends with the end token."""
-        response = self._side(template.response, bindings)
+        response = self.part(template.response, bindings)
         ends = template.response[-1] == "" and not isinstance(bindings[template.response[-2]], str)
         end = () if ends else (self.vocabulary.tokenizer.eos_token_id,)
         return Sample(self.prompt(template, bindings), (*response, *end))
 
     def prompt(self, template: Template, bindings: Bindings) -> Codes:
         """The token ids of the prompt alone, the begin token first."""
-        return (self.vocabulary.tokenizer.bos_token_id, *self._side(template.prompt, bindings))
+        return (self.vocabulary.tokenizer.bos_token_id, *self.part(template.prompt, bindings))
 
-    def _side(self, side: tuple[str, ...], bindings: Bindings) -> Codes:
+    def part(self, side: tuple[str, ...], bindings: Bindings) -> Codes:
+        """The token ids of one side of a template, for a prompt that is made of several."""
         tokens: list[int] = []
         for place, part in enumerate(side):
             if place % 2 == 0:

@@ -14,11 +14,10 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 
-from training.core.decoding import check_room, left_padded
+from training.core.decoding import check_room
 from training.core.heads import log_probs_of
-from training.core.hidden import last_layer_at
-from training.core.masks import attention_mask
 from training.core.precision import inference
+from training.core.prefixes import Prefixes
 from training.core.sequences import Tree
 
 TOKENS_AT_ONCE = 16_384
@@ -51,35 +50,20 @@ def _held(tree: Tree) -> int:
 
 
 def _scores(model: PreTrainedModel, trees: Sequence[Tree]) -> list[Tensor]:
-    decoder, head, device = model.get_decoder(), model.get_output_embeddings(), model.device
+    head, device = model.get_output_embeddings(), model.device
     counts = [len(tree.responses) for tree in trees]
-    ids, real = left_padded([tree.prompt for tree in trees], device)
-    with last_layer_at(model, torch.arange(1, len(ids) + 1, device=device) * ids.shape[1] - 1):
-        read = decoder(
-            input_ids=ids,
-            attention_mask=real.long(),
-            position_ids=(real.cumsum(dim=1) - 1).clamp(min=0),
-            use_cache=True,
-        )
+    read = Prefixes.read(model, [tree.prompt for tree in trees])
     first = [torch.tensor([response[0] for response in tree.responses], device=device) for tree in trees]
-    asked = pad_sequence(first, batch_first=True)
-    begun = log_probs_of(head, read.last_hidden_state[:, -1], asked)
+    begun = log_probs_of(head, read.last, pad_sequence(first, batch_first=True))
     sums = torch.cat([row[:count] for row, count in zip(begun, counts, strict=True)])
     rest = [torch.tensor(response, device=device) for tree in trees for response in tree.responses]
     tokens = pad_sequence(rest, batch_first=True, padding_value=-1)
     if (width := tokens.shape[1] - 1) > 0:
         of = torch.arange(len(trees), device=device).repeat_interleave(torch.tensor(counts, device=device))
-        read.past_key_values.batch_select_indices(of)
         earlier = torch.ones(width, width, dtype=torch.bool, device=device).tril().expand(len(of), -1, -1)
+        depth = torch.arange(width, device=device).expand(len(of), -1)
         wanted = tokens[:, 1:] >= 0
-        with last_layer_at(model, wanted.flatten().nonzero()[:, 0]):
-            hidden = decoder(
-                input_ids=tokens[:, :-1].clamp(min=0),
-                attention_mask=attention_mask(torch.cat([real[of, None].expand(-1, width, -1), earlier], 2), model),
-                position_ids=real.sum(dim=1)[of, None] + torch.arange(width, device=device),
-                past_key_values=read.past_key_values,
-                use_cache=True,
-            ).last_hidden_state[wanted]
+        hidden = read.after(of, tokens[:, :-1].clamp(min=0), earlier, depth, wanted)
         values = log_probs_of(head, hidden, tokens[:, 1:][wanted][:, None])[:, 0]
         sums = sums + values.new_zeros(wanted.shape).masked_scatter(wanted, values).sum(dim=1)
     return list(torch.split(sums.float().cpu(), counts))

@@ -71,7 +71,7 @@ class AlignmentStage:
         )
         validation = Validation(model, items, valid)
         asked = [(one.user_id, (one.prompt, one.item)) for one in valid]
-        gate = GatedStage.begin(spec, config.gate, folder, f"ndcg@{EVAL_AT}", asked, validation.gains)
+        gate = GatedStage.begin(spec, config.gate, folder, (f"ndcg@{EVAL_AT}",), asked, validation.gains)
         return cls(spec, model, vocabulary, items, samples, examples, validation, gate)
 
     @property

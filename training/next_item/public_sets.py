@@ -77,10 +77,7 @@ class Event:
 def write_tables(name: Name, data: Path, out: Path, least: int = 1) -> None:
     """Read the set from its folder below `data`, cut it to its `least`-core, write both tables into `out`; DataError
     where it is not there."""
-    folder = data / FOLDERS[name]
-    if not any((folder / f"items.{kind}").is_file() for kind in ("parquet", "csv")):
-        raise DataError(f"the data set {name} is not there", where=str(folder), do="name the folder of the data sets")
-    items, events = _READ[name](folder) if name in _READ else _amazon(name, folder)
+    items, events = read_set(name, data)
     events = core(events, least)
     make_folder(out)
     origin = {"origin": "simulated" if name in SIMULATED else "real"}
@@ -90,6 +87,14 @@ def write_tables(name: Name, data: Path, out: Path, least: int = 1) -> None:
     with pq.ParquetWriter(out / "next_item_training_set.parquet", schema) as file:
         while part := list(islice(rows, _ROWS_AT_ONCE)):
             file.write_table(pa.Table.from_pylist(part, schema=schema))
+
+
+def read_set(name: Name, data: Path) -> tuple[list[dict[str, Any]], list[Event]]:
+    """Rows of `ITEMS_SCHEMA` and what users took, of the set's folder below `data`; DataError where it is not there."""
+    folder = data / FOLDERS[name]
+    if not any((folder / f"items.{kind}").is_file() for kind in ("parquet", "csv")):
+        raise DataError(f"the data set {name} is not there", where=str(folder), do="name the folder of the data sets")
+    return _READ[name](folder) if name in _READ else _amazon(name, folder)
 
 
 def _amazon(name: Name, folder: Path) -> tuple[list[dict[str, Any]], list[Event]]:

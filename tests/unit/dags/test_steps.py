@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from common.pipelines import Pipeline
-from dags.steps import clean_airflow, export_tables, run_stage
+from dags.steps import _inputs, clean_airflow, export_tables, run_stage
 from dags.steps._folders import Run
 from dags.steps._publish import publish_rows
 from dags.steps._runs import close_run, open_run
@@ -131,6 +131,41 @@ def test_an_open_run_keeps_its_snapshots_by_a_tag_and_a_closed_one_gives_them_fr
 def test_a_table_that_was_never_published_is_an_error_before_any_training(profile: Profile, pipeline: Pipeline) -> None:
     with pytest.raises(DataError, match="Nothing was ever published to 'item_codes'"):
         open_run(profile, pipeline, "r1", DAY)
+
+
+def test_a_table_that_a_shop_may_not_have_gives_no_rows_until_a_run_pins_it(
+    profile: Profile, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "demo").mkdir()
+    (tmp_path / "demo" / "said.sql").write_text("SELECT item_id FROM item_codes")
+    monkeypatch.setattr(_inputs, "SYSTEMS", tmp_path)
+    monkeypatch.setattr(_inputs.query_rows, "__defaults__", (tmp_path,))
+    query = {"file": "said.sql", "tables": ["item_codes"], "optional": ["item_codes"]}
+    stage = {"name": "fit", "reads": {"tables": ["items"], "query": query}, "writes": {}, "retry": "transient"}
+    asking = replace(declared(stages=[{**stage, "time_limit_minutes": 5, "config": {"demo": {}}}]), system="demo")
+    put(profile, "items", items((DAY, "a")))
+
+    def rows(run: Run) -> int:
+        return sum(
+            pq.read_metadata(file).num_rows for file in spec(profile, asking, "fit", run)["tables"]["said"]["files"]
+        )
+
+    first = open_run(profile, asking, "r1", DAY)
+    assert rows(first) == 0 and "item_codes" not in first.pins
+    publish_rows(profile, "item_codes", codes((DAY, "a")))
+    assert rows(open_run(profile, asking, "r1", DAY)) == 0, "a run keeps what it began with"
+    later = open_run(profile, asking, "r2", DAY)
+    assert later.folder != first.folder and rows(later) == 1
+    needed = [
+        {
+            **stage,
+            "reads": {"tables": ["items", "user_codes"], "query": {**query, "tables": ["user_codes"]}},
+            "time_limit_minutes": 5,
+            "config": {"demo": {}},
+        }
+    ]
+    with pytest.raises(DataError, match="user_codes"):
+        open_run(profile, replace(declared(stages=needed), system="demo"), "r3", DAY)
 
 
 def test_the_same_rows_again_change_nothing_and_open_no_attempt(profile: Profile) -> None:

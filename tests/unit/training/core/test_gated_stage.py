@@ -17,7 +17,7 @@ def held(before: list[float], after: list[float], base: list[float] | None = Non
     spec = StageSpec("toy", "stage", "out", 3, {}, {}, {})
     units = [f"u{n}" for n in range(len(after))]
     gains = Known(np.array(before), None), np.array(before if base is None else base)
-    stage = GatedStage(spec, StageGate(**gate), Path("start"), "ndcg@10", units, "", *gains)
+    stage = GatedStage(spec, StageGate(**gate), Path("start"), ("ndcg@10",), units, "", *gains)
     return stage.hold(np.array(after), 1.0)
 
 
@@ -59,6 +59,41 @@ def test_losses_that_each_are_small_enough_do_not_add_up_along_a_chain() -> None
     assert verdict.base == 0.5 and sum(model) / sum(base) == pytest.approx(0.955)
     # What a stage has gained may be lost again.
     assert held([gain * 1.04 for gain in base], base, base).accepted
+
+
+def test_a_model_is_held_by_each_metric_on_the_examples_that_have_a_gain_by_it() -> None:
+    nothing = math.nan
+    before = np.array([[0.8, 0.9], [0.8, nothing]] * 100)
+    units = [f"u{n}" for n in range(len(before))]
+    spec = StageSpec("toy", "stage", "out", 3, {}, {}, {})
+    known = Known(before, None), before
+    stage = GatedStage(spec, StageGate(), Path("start"), ("point_acc", "pair_auc"), units, "", *known)
+    better = stage.hold(before + np.array([0.1, 0.0]), 1.0)
+    assert better.accepted and (better.before, better.after) == pytest.approx((0.8, 0.9))
+    worse = stage.hold(before + np.array([0.1, -0.2]), 1.0)
+    assert worse.reason == "pair_auc 0.9000 to 0.7000, at worst -22.2% (95%), more than 5% allowed"
+    # A gain that is gone is no reason to leave the example out.
+    gone = stage.hold(np.array([[0.8, nothing], [0.8, nothing]] * 100), 1.0)
+    assert not gone.accepted and gone.reason.startswith("pair_auc 0.9000 to nan")
+
+
+def test_what_is_known_of_a_model_is_read_as_it_was_written(tmp_path: Path) -> None:
+    gains = np.array([[0.8, math.nan], [0.7, 0.5]])
+    asked = [("a", 1), ("b", 2)]
+
+    def stage(name: str, start: Path) -> GatedStage:
+        spec = StageSpec("toy", name, str(tmp_path / name), 3, {}, {}, {})
+        spec.out_dir.mkdir(exist_ok=True)
+        return GatedStage.begin(spec, StageGate(), start, ("point_acc", "pair_auc"), asked, lambda: gains)
+
+    (tmp_path / "sft" / "model").mkdir(parents=True)
+    first = stage("first", tmp_path / "sft" / "model")
+    first.hand_on(first.hold(gains, 1.0), lambda folder: None, {}, "", None)
+    assert "NaN" not in (tmp_path / "first" / "gains.json").read_text()
+    second = stage("second", tmp_path / "first" / "model")
+    np.testing.assert_array_equal(second.before.gains, gains)
+    np.testing.assert_array_equal(second.base, gains)
+    assert second.before.valid == 1.0
 
 
 def test_a_gate_refuses_what_is_no_number_and_decides_the_same_again() -> None:
