@@ -30,7 +30,9 @@ class Shop:
 
     def __init__(self, profile: Profile) -> None:
         self.profile, self.lake, self.ledger = profile, Lake(profile), Ledger(profile)
-        self.rows: dict[str, dict[date, Rows]] = {table: {} for table in (*DAILY, "next_item_samples")}
+        self.rows: dict[str, dict[date, Rows]] = {
+            table: {} for table in (*DAILY, "next_item_samples", "judge_examples")
+        }
 
     def publish(self, table: str, days: Mapping[date, Rows], edition: int = 1) -> None:
         """Publish whole partitions; another `edition` is what a job does when its inputs have changed."""
@@ -102,6 +104,14 @@ def sample(user: str, item: str, day: date, random: Random) -> dict[str, Any]:
         "history_last_date": day - timedelta(days=1),
         "split_time": "train",
     }
+
+
+def judged(user: str, item: str, day: date, later: str) -> dict[str, Any]:
+    """An example of the judge, of which `later` was learnt afterwards."""
+    row = sample(user, item, day, Random(0))
+    shared = ("user_id", "item_id", "as_of", "history_item_ids", "history_ratings", "history_last_date", "split_time")
+    own = {"example_date": day, "outcome_date": day, "kinds": ["taken"], "later_item_ids": [later], "rating": 5.0}
+    return {name: row[name] for name in shared} | own
 
 
 def random_days(random: Random, days: int, step: int = 1, names: int = 9) -> dict[str, dict[date, Rows]]:

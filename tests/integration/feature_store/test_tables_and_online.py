@@ -18,7 +18,7 @@ from feature_store.materialize import Materialised, materialize
 from feature_store.online import ReconciliationError, newest_rows, online_rows, reconcile
 from feature_store.serve import application, apply_definitions
 from feature_store.sources import pin, sources_of
-from feature_store.training_sets import NEXT_ITEM, build_training_set
+from feature_store.training_sets import JUDGE, NEXT_ITEM, build_training_set
 from infra.errors import DataError
 from infra.lake.rollback import rollback
 
@@ -59,6 +59,28 @@ def test_a_training_set_is_built_once_and_again_only_where_its_inputs_changed(
     again = build_training_set(filled.profile, NEXT_ITEM, days[0], days[-1])
     assert again is not None
     assert again.recorded == tuple(days[5:]), "what a day tells is a feature of the days after it"
+
+
+def test_a_day_of_the_judge_s_training_set_is_joined_again_when_it_is_old_enough_to_have_changed(
+    filled: Any, shop_rows: Any, days: list[date]
+) -> None:
+    def publish(day: date, later: str, edition: int = 1) -> None:
+        filled.publish("judge_examples", {day: [shop_rows.judged("0", "1", day, later)]}, edition)
+
+    for day in days:
+        publish(day, "2")
+    build_training_set(filled.profile, JUDGE, days[0], days[-1])
+    tonight = days[1] + timedelta(days=30)
+    publish(tonight, "3")
+    for day in days[:3]:
+        publish(day, "4", edition=2)
+
+    redone = build_training_set(filled.profile, JUDGE, tonight, tonight)
+
+    assert redone is not None and redone.recorded == (days[1], tonight)
+    rows = ds.dataset([file.path for file in filled.lake.files(JUDGE.table)]).to_table().to_pylist()
+    told = {row["example_date"]: row["later_item_ids"][0] for row in rows}
+    assert told == {**dict.fromkeys(days, "2"), days[1]: "4", tonight: "3"}
 
 
 def test_a_training_set_of_many_parts_has_the_rows_of_one_and_is_published_once(
