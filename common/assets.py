@@ -42,6 +42,11 @@ def is_decision(written: str) -> bool:
     return written.startswith("decision(")
 
 
+def is_challenger(written: str) -> bool:
+    """Whether a declaration's word is `challenger(model)`."""
+    return written.startswith("challenger(")
+
+
 def parse(written: str) -> AssetName:
     """The asset that a declaration means. Raises DataError where it is none of the three forms."""
     match = _WRITTEN.fullmatch(written)

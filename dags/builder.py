@@ -6,6 +6,7 @@ A DAG file holds its triage notes (its docstring), names its tasks, and imports 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial, reduce
 from operator import and_, or_
@@ -24,6 +25,7 @@ from airflow.sdk import (  # type: ignore[attr-defined]  # its stub file lags be
     PartitionedAssetTimetable,
     PartitionedAtRuntime,
     SyncCallback,
+    TriggerRule,
     chain,
 )
 
@@ -201,23 +203,39 @@ def training_dag(pipeline: Pipeline) -> DAG:
 
 
 def job_dag(pipeline: Pipeline, job: Job) -> DAG:
-    """One stage outside of training runs. Its tables set off whatever waits for them, if it has a partition."""
+    """One stage outside of training runs. Its tables set off whatever waits for them, if it has a partition.
+
+    A challenger whose lists are played does not set it off: that model's promotion makes them first (`trials`).
+    """
     dag = new_dag(
         job.name,
         job.notes,
-        schedule=_schedule(job),
+        schedule=_schedule(replace(job, after=_without_trials(job))),
         owner="ml-engineering",
         tags=["registry", "nightly", DAILY_CHAIN] if job.after else ["registry"],
         deadline_minutes=job.deadline_minutes,
     )
-    day = RANGE if job.after else TODAY
     with dag:
-        task = stage_task(
-            pipeline, job.stage, "--job", job.name, "--system", pipeline.system, "--run-id", "{{ run_id }}", *day
-        )
+        task = _job_task(pipeline, job, RANGE if job.after else TODAY)
         if job.after:
             task.add_outlets([asset(table) for table in job.stage.writes.tables])
     return dag
+
+
+def _job_task(pipeline: Pipeline, job: Job, day: Sequence[str]) -> BaseOperator:
+    run = ("--job", job.name, "--system", pipeline.system, "--run-id", "{{ run_id }}", *day)
+    return stage_task(pipeline, job.stage, *run)
+
+
+def trials(model: str) -> list[tuple[Pipeline, Job]]:
+    """The jobs that make lists of a challenger of `model` for the market: they wait for it, and are played."""
+    jobs = [(pipeline, job) for pipeline in pipelines() for job in pipeline.jobs if PLAYED in job.stage.writes.tables]
+    return [(pipeline, job) for pipeline, job in jobs if f"challenger({model})" in job.after]
+
+
+def _without_trials(job: Job) -> tuple[str, ...]:
+    played = PLAYED in job.stage.writes.tables
+    return tuple(written for written in job.after if not (played and assets.is_challenger(written)))
 
 
 def _schedule(trigger: Trigger) -> PartitionedAssetTimetable | DeltaTriggerTimetable | None:
@@ -225,11 +243,23 @@ def _schedule(trigger: Trigger) -> PartitionedAssetTimetable | DeltaTriggerTimet
     if trigger.every:
         return every(trigger.minutes)
     decisions = [written for written in trigger.after if assets.is_decision(written)]
-    return after(*(decisions if decisions and PROFILE.airflow.approve_by_flag else trigger.after))
+    awaited = decisions if decisions and PROFILE.airflow.approve_by_flag else trigger.after
+    return after(*awaited) if awaited else None
+
+
+def replayed(*tables: str, outlets: Sequence[Asset]) -> RunCommand:
+    """The market's tables of the night."""
+    return heavy("replay", "spark_jobs", *tables, *LAST_DAY, minutes=60, outlets=list(outlets))
 
 
 def promotion_dag(doc: str, model: str) -> DAG:
-    """Gate report, a person's answer, and the decision, about one registered model."""
+    """Gate report, a person's answer, and the decision, about one registered model.
+
+    Where its lists are played, the challenger's are made and played first, beside those of the champion or of what
+    stands in for one. Whatever becomes of that, the gate is held: what was not played says so, and the gate file says
+    whether it stops a promotion. Where a flag approves nobody is told of these lists: those who wait for lists wait for
+    what follows the decision, and would not wait for that if they had met these.
+    """
     report, answer = "ti.xcom_pull(task_ids='gate_report')", "ti.xcom_pull(task_ids='approve')"
     version = f"{{{{ {report}['version'] or '' }}}}"
     dag = new_dag(
@@ -241,7 +271,9 @@ def promotion_dag(doc: str, model: str) -> DAG:
         deadline_minutes=720,
     )
     with dag:
-        ask = module("gate_report", "dags.steps.gate_report", "--model", model, minutes=10)
+        ask = module(
+            "gate_report", "dags.steps.gate_report", "--model", model, minutes=10, trigger_rule=TriggerRule.ALL_DONE
+        )
         approve = approval("approve", f"Promote {{{{ {report}['title'] }}}}?", f"{{{{ {report}['text'] }}}}", version)
         decide = module(
             "decide",
@@ -253,14 +285,20 @@ def promotion_dag(doc: str, model: str) -> DAG:
             minutes=10,
             outlets=[asset(f"decision({model})")],
         )
+        if made := [_job_task(pipeline, job, RANGE) for pipeline, job in trials(model)]:
+            told = [] if PROFILE.airflow.approve_by_flag else [asset(PLAYED), asset(REPLAY)]
+            chain(made, replayed(REPLAY, outlets=told), ask)
         chain(ask, approve, decide)
     return dag
 
 
 def lists_of_jobs() -> list[str]:
     """The tables of the jobs that follow an asset."""
-    jobs = [job for pipeline in pipelines() for job in pipeline.jobs if job.after]
-    return [table for job in jobs for table in job.stage.writes.tables]
+    return [table for job in _following_jobs() for table in job.stage.writes.tables]
+
+
+def _following_jobs() -> list[Job]:
+    return [job for pipeline in pipelines() for job in pipeline.jobs if job.after]
 
 
 def news() -> PartitionedAssetTimetable | None:
@@ -269,14 +307,18 @@ def news() -> PartitionedAssetTimetable | None:
     Where a person decides, the report waits neither for the answer nor for the lists: it is made before, and again
     after. None, where no system brings any.
     """
-    lists = [*lists_of_jobs(), *([REPLAY] if PLAYED in lists_of_jobs() else [])]
-    models = [model for pipeline in pipelines() for model in pipeline.models]
-    decisions = [f"decision({model})" for model in models]
-    if not (lists or models):
+    models, lists = [model for pipeline in pipelines() for model in pipeline.models], lists_of_jobs()
+    played = [job for job in _following_jobs() if PLAYED in job.stage.writes.tables]
+    awaited = [*(f"decision({model})" for model in models), *lists, *([REPLAY] if played else [])]
+    if not awaited:
         return None
-    if PROFILE.airflow.approve_by_flag:
-        return after_all(*lists, *decisions)
-    return after(*(f"challenger({model})" for model in models), *decisions, *lists)
+    if not PROFILE.airflow.approve_by_flag:
+        return after(*(f"challenger({model})" for model in models), *awaited)
+    # A replay is the last of a night: behind the lists, which are behind the decisions on what they are made with. Who
+    # waited for these as well would make the page before the replay, where one is left over of a task that was
+    # repeated, and not at all, where a single decision is made by hand.
+    before = {PLAYED, *(f"decision({model})" for job in played for model in job.stage.reads.models)}
+    return after_all(*(one for one in awaited if not (played and one in before)))
 
 
 def stage_task(pipeline: Pipeline, stage: Stage, *arguments: str) -> BaseOperator:

@@ -31,7 +31,7 @@ with new_dag(
     # One Spark process for all of it: to start and warm up another costs more than most of these tables.
     shop = ("items", "events", "judgments", "intents", "queries")
     seen = ("exposures", "hint_exposures", "searches", "bids", "chats")
-    truth = ("true_people", "true_tastes", "true_requests", "true_exposures", "true_chats")
+    truth = ("true_people", "true_tastes", "true_requests", "true_exposures", "true_hints", "true_chats")
     tables = map(asset, (*shop, *seen, *truth))
     landed = heavy("landed", "spark_jobs", "landed", "--go-on", *RANGE, minutes=90, outlets=[*tables])
     chain(landed, refused("refused", of="landed"))

@@ -13,7 +13,7 @@
 **Owner**: ml-engineering.
 """
 
-from dags.builder import DAILY_CHAIN, LAST_DAY, PLAYED, REPLAY, VALIDITY, after, asset, heavy, lists_of_jobs, new_dag
+from dags.builder import DAILY_CHAIN, PLAYED, REPLAY, VALIDITY, after, asset, lists_of_jobs, new_dag, replayed
 
 if PLAYED in lists_of_jobs():  # else there is nothing to play
     with new_dag(
@@ -26,4 +26,4 @@ if PLAYED in lists_of_jobs():  # else there is nothing to play
     ):
         # A run of many days has lists for its last one alone.
         tables = (REPLAY, VALIDITY)
-        heavy("replay", "spark_jobs", *tables, *LAST_DAY, minutes=60, outlets=[asset(table) for table in tables])
+        replayed(*tables, outlets=[asset(table) for table in tables])

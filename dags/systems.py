@@ -15,10 +15,12 @@ PROMOTION = """### Promote {model}: a person says whether the challenger becomes
 2. `approve` waits: that is its job. Answer under *Required Actions*; after a day without an answer it is a rejection.
 3. `decide` red: the registry refused and says why (for instance because the champion has changed meanwhile).
 
-A gate may ask the simulated market too. A challenger has no lists before it stands, so the question says `not played
-yet`, and these rules are held again when the answer comes.
+Where the simulated market plays the model's lists, `recommend` and `replay` come first: the challenger's lists, played
+beside the champion's. A red one stops nothing: the rules of the market are then `not played yet`, which the gate file
+lets pass or not. They are held again when the answer comes.
 
-**Rerun**: clear `gate_report` to check the present challenger again. Decisions are appended, never changed.
+**Rerun**: clear `gate_report` to check the present challenger again, `recommend` to play it again before. Decisions are
+appended, never changed.
 
 **Owner**: ml-engineering.
 """

@@ -15,13 +15,11 @@ from pyspark.sql import functions as F
 
 from infra.contracts import load_contract, spark_ddl
 from spark_jobs.engine.job import Input, Job
-from spark_jobs.market.draws import Draws
 from spark_jobs.market.known import delivered, taken
+from spark_jobs.market.night import world_of
 from spark_jobs.market.policy_tables import PolicyTable, require_same_users
 from spark_jobs.market.replay import METRICS, people_of, replay
-from spark_jobs.market.shop import Shop
 from spark_jobs.market.validity import kind_of, market_of, markets
-from spark_jobs.market.visits import Horizon, World
 
 _ROLES = ("champion", "baseline", "challenger")  # the first that there is, is what the others are held against
 CONFIG = {"days": 10, "people": 10_000, "seed": 7, "parameters": markets()}
@@ -53,7 +51,7 @@ def _of_a_night(
     known, seed = frames["events"].where(F.col("event_date") <= night), config["seed"]
     kind, _ = kind_of(known) or (None, 0)
     parameters = market_of(kind)
-    world = World(Shop.of(items, parameters, seed), parameters, Draws(seed), Horizon(0, config["days"]))
+    world = world_of(items, parameters, seed, config["days"])
     people = people_of(world, tables[0].users, taken(known, tables[0].users, parameters.people.remembers))
     played = replay(spark, world, people, tables)
     against = tables[0].version
@@ -83,7 +81,7 @@ def _of_a_night(
 
 JOB = Job(
     "market_replay",
-    version=2,
+    version=3,
     inputs=(Input("recommendations"), Input("items", latest=True), Input("events", lookback_days=None)),
     config=CONFIG,
     build=build,

@@ -17,9 +17,8 @@ from pyspark.sql import functions as F
 
 from infra.contracts import load_contract, spark_ddl
 from spark_jobs.engine.job import Input, Job
-from spark_jobs.market.draws import Draws
 from spark_jobs.market.known import delivered
-from spark_jobs.market.shop import Shop
+from spark_jobs.market.night import world_of
 from spark_jobs.market.takes import STATISTICS, NothingToMeasure, Takes, measured
 from spark_jobs.market.validity import (
     MARKET,
@@ -33,7 +32,6 @@ from spark_jobs.market.validity import (
     markets,
     read_real_logs,
 )
-from spark_jobs.market.visits import Horizon, World
 
 BASE = "base"
 _WIDTH = Width.read()
@@ -70,7 +68,7 @@ def _of_a_night(frames: Mapping[str, DataFrame], night: date, config: Mapping[st
     if len(items) < 2:
         return  # a shop of one thing is no market
     seed, logs, (values, takes) = config["seed"], logs_of(name), _figures(own, 1)
-    world = World(Shop.of(items, parameters, seed), parameters, Draws(seed), Horizon(0, kind.days))
+    world = world_of(items, parameters, seed, kind.days)
     market, lived = _figures(lived_takes(world, config["people"], kind), kind.least)
     size = {MARKET: lived, SHOP: takes, **{log: known.rows for log, known in logs.items()}}
     for row in card(market, logs, _WIDTH, parameters.hash, values):

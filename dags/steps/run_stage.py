@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from common.pipelines import Pipeline, Stage, load_pipeline
 from dags.steps._arguments import of_run as add_run
-from dags.steps._folders import Run
+from dags.steps._folders import JOBS, Run, hold
 from dags.steps._publish import publish_rows
 from dags.steps._runs import open_job, open_run
 from dags.steps._specs import write_spec
@@ -42,19 +42,26 @@ def main() -> int:
     telemetry.apply()
     profile = load_profile()
     pipeline = load_pipeline(arguments.system, profile.training_preset)
-    if arguments.job:
-        job = pipeline.job(arguments.job)
-        stage, run = job.stage, open_job(profile, pipeline, job, arguments.partition)
-    else:
-        stage = pipeline.stage(arguments.stage)
+    if not arguments.job:
         run = open_run(profile, pipeline, arguments.run_id, arguments.partition)
+        return act(arguments.action, profile, pipeline, pipeline.stage(arguments.stage), run)
+    job = pipeline.job(arguments.job)
+    # The job's own DAG and a promotion may both ask for the same day: the later one finds what the first has made.
+    with hold(profile.home / "stages" / JOBS / job.name, alone=True):
+        return act(
+            arguments.action, profile, pipeline, job.stage, open_job(profile, pipeline, job, arguments.partition)
+        )
+
+
+def act(action: str, profile: Profile, pipeline: Pipeline, stage: Stage, run: Run) -> int:
+    """Do `run`, `prepare` or `finish` of an opened stage; returns the exit code."""
     code = 0
-    if arguments.action in ("run", "prepare"):
+    if action in ("run", "prepare"):
         (run.stage(stage.name) / EXIT_CODE_FILE).unlink(missing_ok=True)
         hand_on({"spec": str(write_spec(profile, pipeline, stage, run))})
-    if arguments.action == "run":
+    if action == "run":
         code = train(profile, pipeline, stage, run)
-    if arguments.action in ("run", "finish") and code == 0:
+    if action in ("run", "finish") and code == 0:
         finish(profile, pipeline.system, stage, run)
     return code
 

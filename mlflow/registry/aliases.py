@@ -108,10 +108,10 @@ def active_versions(profile: Profile, model: str) -> dict[str, str]:
 
 
 def _views(client: MlflowClient, ledger: Promotions, model: str) -> dict[str, str | None]:
-    """A challenger is undecided and has passed its gate: what fails is not served beside the champion."""
+    """A challenger is undecided and has failed nothing: what fails is not served beside the champion."""
     candidate = newest_undecided(client, ledger, model)
     report = gate_report(client, model, candidate) if candidate else None
     return {
         CHAMPION: ledger.champion(model),
-        CHALLENGER: candidate if report is not None and report.passed else None,
+        CHALLENGER: candidate if report is not None and report.may_be_played else None,
     }

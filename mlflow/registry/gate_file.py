@@ -20,7 +20,7 @@ from registry.values import Bootstrap
 GATES = CHECKOUT / "mlflow" / "gates"
 CHAMPION = "champion"
 MARKET_METRICS: Mapping[str, Literal["higher", "lower"]] = {
-    **dict.fromkeys(("clicks", "purchases", "revenue", "bids", "satisfaction"), "higher"),
+    **dict.fromkeys(("clicks", "purchases", "revenue", "bids", "ecpm", "satisfaction"), "higher"),
     "leavers": "lower",
 }
 """Of `market_replay`, each with the way that is better."""
@@ -85,9 +85,10 @@ class Rule(BaseModel):
 class MarketRule(BaseModel):
     """Not worse than the champion in the simulated market: a demand on a metric of the table `market_replay`.
 
-    It is held when somebody decides, on the newest night that played the lists of both (`registry.market`). `margin`,
-    `share` and `counts` are those of `Rule`; which way is better follows from the metric. It belongs to the model whose
-    lists are the table `recommendations`.
+    It is held when somebody decides, on the newest night that played the lists of both; without a champion, on what
+    stood in for one (`registry.market`). `margin`, `share` and `counts` are those of `Rule`; which way is better
+    follows from the metric. `required`: what was not played fails; else it passes. It belongs to the model whose lists
+    are the table `recommendations`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -96,6 +97,7 @@ class MarketRule(BaseModel):
     margin: float | None = None
     share: float | None = None
     counts: Literal["worse_end", "mean"] = "worse_end"
+    required: bool = False
 
     @model_validator(mode="after")
     def _is_whole(self) -> MarketRule:

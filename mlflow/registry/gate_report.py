@@ -18,7 +18,7 @@ class Check:
     """One check. `value` and `threshold` are null where the check is not about a number.
 
     `in_market`: it was held on the simulated market. `played`: there was something to hold it on; what was not played
-    yet has passed.
+    yet has passed, unless the gate file requires it.
     """
 
     name: str
@@ -58,6 +58,11 @@ class GateReport:
     def passed(self) -> bool:
         """True where every check passed; a report without checks has checked nothing and does not pass."""
         return bool(self.checks) and all(check.passed for check in self.checks)
+
+    @property
+    def may_be_played(self) -> bool:
+        """True where nothing has failed but for want of lists: the version may have some, beside the champion's."""
+        return bool(self.checks) and all(check.passed or not check.played for check in self.checks)
 
     @property
     def failed(self) -> tuple[Check, ...]:

@@ -79,6 +79,7 @@ _TABLES = (
     Landed("true_tastes", "start_time", ("user_id", "item_id")),
     Landed("true_requests", "request_time", ("request_id", "user_id", "wish_item_id")),
     Landed("true_exposures", "exposure_time", ("request_id",)),
+    Landed("true_hints", "request_time", ("request_id", "user_id")),
     Landed("true_chats", "chat_time", ("chat_id",)),
 )
 TABLES = {landed.table: landed for landed in _TABLES}

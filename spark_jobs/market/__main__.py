@@ -5,11 +5,11 @@ and `hint_exposures/` (exact chances), `searches/`, `events/` and `chats/` (wher
 day, and the truth beside them, which no job that makes samples, features or models may read. `--scale`: rows of the
 log; the same seed gives the same bytes.
 `... replay --policy A.parquet --against B.parquet` plays two tables of lists (user_id, item_id, rank, and chance where
-they are drawn), or of hints (`query` in place of item_id), to the same people with the same luck. Whoever has a history
-in the lake is somebody who might have left it. `... estimate` holds what the log of one policy says of others
-(off_policy.py) against what the market does. `... validity --log FOLDER --against KIND --out FOLDER` holds a log
-against those of real shops (validity.py), and `... order --market FILE --real FILE` the order in which simple rows
-stand on both.
+they are drawn), of hints (`query` in place of item_id), or of intents that a help desk shows before anything is typed
+(`intent`), to the same people with the same luck. Whoever has a history in the lake is somebody who might have left it.
+`... estimate` holds what the log of one policy says of others (off_policy.py) against what the market does.
+`... validity --log FOLDER --against KIND --out FOLDER` holds a log against those of real shops (validity.py), and
+`... order --market FILE --real FILE` the order in which simple rows stand on both.
 
 parameters.yaml says what is assumed; every figure is simulated. Without --items the newest catalogue of the lake is it,
 with the lake's queries; beside --items those of --queries.
@@ -37,16 +37,19 @@ from spark_jobs.engine.spark import explained, spark_session
 from spark_jobs.market import off_policy_check, validity
 from spark_jobs.market.desk import Desk
 from spark_jobs.market.draws import Draws
-from spark_jobs.market.known import COLUMNS, catalogue, events, of_their_shop, queries, taken, utterances
+from spark_jobs.market.kinds import everybody_reads
+from spark_jobs.market.known import COLUMNS, catalogue, events, intents, of_their_shop, queries, taken, utterances
+from spark_jobs.market.menu import Menu
 from spark_jobs.market.order import order_of, rows_of
 from spark_jobs.market.parameters import Parameters
 from spark_jobs.market.policy_tables import PolicyTable, read_rows, require_same_users, same_thing
 from spark_jobs.market.queries import asked_in
-from spark_jobs.market.replay import everybody_reads, people_of, replay, told
+from spark_jobs.market.replay import people_of, replay, told
 from spark_jobs.market.shop import Shop
 from spark_jobs.market.simulate import Order, simulate
 from spark_jobs.market.visits import Horizon, World
 
+_PLAYED = {"item_id": "", "query": ", hints", "intent": ", intents"}
 SCALES = {"demo": 300_000, "1M": 1_000_000, "10M": 10_000_000, "100M": 100_000_000}
 
 
@@ -121,23 +124,33 @@ def _replay(args: argparse.Namespace, profile: Profile) -> str:
     thing = same_thing(rows, f"{args.policy} and {args.against}")
     shown, items = set(pd.concat(rows)[thing].dropna()), _items(args, profile)
     items = of_their_shop(items, shown) if thing == "item_id" else items
-    known = sorted(items["item_id"] if thing == "item_id" else shown)
+    desk, menu = _menu(profile, parameters) if thing == "intent" else (None, None)
+    known = menu.intents if menu else sorted(items["item_id"] if thing == "item_id" else shown)
     a, b = (PolicyTable.of(one, known, str(file)) for one, file in zip(rows, files, strict=True))
     require_same_users(a, b)
     if a.version == b.version:
         a, b = replace(a, version=f"{a.version} (1)"), replace(b, version=f"{b.version} (2)")
     hints, asked = (known, _queries(args, profile)) if thing == "query" else ((), ())
     shop = Shop.of(items, parameters, args.seed, asked)
-    world = World(shop, parameters, Draws(args.seed), Horizon(0, args.days), hints=hints)
+    world = World(shop, parameters, Draws(args.seed), Horizon(0, args.days), desk=desk, hints=hints, menu=menu)
     a, b = a.first(args.people), b.first(args.people)
     people = people_of(world, a.users, taken(events(Lake(profile)), a.users, parameters.people.remembers))
     played = replay(spark_session(profile), world, people, (a, b))
     head = (
-        f"{a.version} against {b.version}{', hints' if hints else ''}: {len(people):,} people, {args.days} days, "
+        f"{a.version} against {b.version}{_PLAYED[thing]}: {len(people):,} people, {args.days} days, "
         f"{len(items):,} items (simulated; "
         f"parameters {parameters.hash}, seed {args.seed}), {monotonic() - started:.0f} s"
     )
     return "\n".join([head, *told(played, a.version, b.version, args.seed)])
+
+
+def _menu(profile: Profile, parameters: Parameters) -> tuple[Desk, Menu]:
+    texts = intents(Lake(profile))
+    desk = Desk.of(texts[texts["kind"] == "utterance"], parameters.chats)
+    if not desk.intents:
+        why = "The lake has no text of an intent that parameters.yaml names."
+        raise DataError("Nobody opens a chat in this market.", why=why, do="Ingest `intents`, with wordings.")
+    return desk, Menu.of(texts, desk)
 
 
 def _estimate(args: argparse.Namespace, profile: Profile) -> str:

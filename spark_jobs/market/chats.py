@@ -8,7 +8,7 @@ writes down order, logistics and the intent as its agent noted it; why it was an
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -20,13 +20,18 @@ from spark_jobs.market.desk import Desk
 from spark_jobs.market.draws import Draws, Floats
 from spark_jobs.market.lists import Ints
 from spark_jobs.market.parameters import ChatParameters
-from spark_jobs.market.visits import DAY, SECOND, Visit, World
+from spark_jobs.market.visits import DAY, DECIDES, SECOND, Visit, World
 
 if TYPE_CHECKING:
     from spark_jobs.market.log import Log
 
 ORDER_STATES = ("placed", "paid", "shipped", "delivered", "returned", "cancelled")
 LOGISTICS_STATES = ("in transit", "late", "lost", "delivered")
+STATES: tuple[tuple[str | None, str | None], ...] = (
+    *((None, None), ("placed", None), ("paid", None), ("shipped", "in transit"), ("shipped", "late")),
+    *(("shipped", "lost"), ("delivered", "delivered"), ("returned", "delivered"), ("cancelled", None)),
+)
+"""Of order and logistics: all in which a chat may be opened; the first without an order."""
 PLACES = 1 << 10
 """More than any list has: the chat about a place of a visit, from 1 on (0: about none), has the number request * PLACES
 + place."""
@@ -45,26 +50,29 @@ class _Moment:
 
 
 @dataclass(frozen=True)
-class _Things:
-    """What may be asked about, [N] each: number and request of whoever did it, the place of the list from 1 on (0: of
-    none), the item (-1: none), and when it was done, microseconds since 1970."""
+class Things:
+    """What may be asked about, [N] each: the row among the visit's people, the number and the request of whoever did
+    it, the place of the list from 1 on (0: of none), the item (-1: none), and when it was done, microseconds since
+    1970."""
 
+    rows: Ints
     number: Ints
     requests: Ints
     places: Ints
     items: Ints
     time: Ints
 
-    def chosen(self, rows: Ints) -> _Things:
+    def chosen(self, rows: Ints) -> Things:
         """Some of them."""
-        return _Things(*(getattr(self, name)[rows] for name in _Things.__dataclass_fields__))
+        return Things(*(getattr(self, name)[rows] for name in Things.__dataclass_fields__))
 
 
 @dataclass(frozen=True)
-class _Chats:
-    """Numbers of causes, intents and states (-1: none), and times, [N] each: when that began of which somebody asks."""
+class Chats:
+    """Numbers of causes, intents and states (-1: none), and times, [N] each: when that began of which somebody asks,
+    and when they open the chat."""
 
-    about: _Things
+    about: Things
     cause: Ints
     begun: Ints
     time: Ints
@@ -72,29 +80,43 @@ class _Chats:
     order: Ints
     logistics: Ints
 
+    @property
+    def state(self) -> Ints:
+        """The number of each among STATES."""
+        pairs = [[state[place] for state in STATES] for place in (0, 1)]
+        orders, sent = _numbers(pairs[0], ORDER_STATES), _numbers(pairs[1], LOGISTICS_STATES)
+        return np.asarray(np.argmax((self.order[:, None] == orders) & (self.logistics[:, None] == sent), axis=1))
 
-def tell(log: Log, world: World, visit: Visit, decided: Ints) -> None:
-    """What comes of these visits, at whose places something was bought, or left in the cart, at the times `decided`
-    [U, n]: `chats` and `true_chats`. Without a desk nothing does."""
+
+def tell(log: Log, world: World, visit: Visit) -> None:
+    """What comes of these visits: `chats` and `true_chats`. Without a desk nothing does."""
+    if (desk := world.desk) is None:
+        return
+    for chats in opened(world, visit):
+        _write(log, desk, chats, world.parameters.chats, world.draws)
+
+
+def opened(world: World, visit: Visit) -> Iterator[Chats]:
+    """What comes of these visits, of what was bought, left in the cart, or of none of it; nothing where no desk is."""
     desk, own = world.desk, world.parameters.chats
     if desk is None or not desk.intents:
         return
-    orders = _at(visit, visit.done.bought, decided)
-    carts = _at(visit, visit.done.carted & ~visit.done.bought, decided)
+    orders = _at(visit, visit.done.bought)
+    carts = _at(visit, visit.done.carted & ~visit.done.bought)
     nothing = np.zeros(len(visit.number), dtype=np.int64)
-    visits = _Things(visit.number, visit.requests, nothing, nothing - 1, visit.time)
-    _ask(log, world, desk, orders, _moments_of_orders(orders, own, world.draws))
-    _ask(log, world, desk, carts, {"cart": _ever(carts)})
-    _ask(log, world, desk, visits, {"visit": _ever(visits)})
+    visits = Things(np.arange(len(nothing)), visit.number, visit.requests, nothing, nothing - 1, visit.time)
+    yield _asked(world, desk, orders, _moments_of_orders(orders, own, world.draws))
+    yield _asked(world, desk, carts, {"cart": _ever(carts)})
+    yield _asked(world, desk, visits, {"visit": _ever(visits)})
 
 
-def _at(visit: Visit, done: Mask, decided: Ints) -> _Things:
+def _at(visit: Visit, done: Mask) -> Things:
     rows, places = np.nonzero(done)
-    items, time = visit.items[rows, places], decided[rows, places]
-    return _Things(visit.number[rows], visit.requests[rows], places + 1, items, time)
+    items, time = visit.items[rows, places], visit.read[rows, places] + DECIDES
+    return Things(rows, visit.number[rows], visit.requests[rows], places + 1, items, time)
 
 
-def _moments_of_orders(things: _Things, own: ChatParameters, draws: Draws) -> dict[str, _Moment]:
+def _moments_of_orders(things: Things, own: ChatParameters, draws: Draws) -> dict[str, _Moment]:
     """All that can come of it."""
     keys = (things.requests, things.places)
     paid = own.pays * draws.exponential("chat pays", *keys)
@@ -121,12 +143,12 @@ def _moments_of_orders(things: _Things, own: ChatParameters, draws: Draws) -> di
     }
 
 
-def _ever(things: _Things) -> _Moment:
+def _ever(things: Things) -> _Moment:
     begun = np.zeros(len(things.number))
     return _Moment(begun, begun + np.inf, begun == 0)
 
 
-def _ask(log: Log, world: World, desk: Desk, things: _Things, moments: Mapping[str, _Moment]) -> None:
+def _asked(world: World, desk: Desk, things: Things, moments: Mapping[str, _Moment]) -> Chats:
     """What is asked about things in whose life there are these moments, once about each at most."""
     own, draws, every = world.parameters.chats, world.draws, list(moments.values())
     cause, moment = _caused(things, list(moments), own, draws)
@@ -138,11 +160,10 @@ def _ask(log: Log, world: World, desk: Desk, things: _Things, moments: Mapping[s
     row = row[told]
     order = _numbers([one.order for one in every], ORDER_STATES)[moment[row]]
     logistics = _numbers([one.logistics for one in every], LOGISTICS_STATES)[moment[row]]
-    chats = _Chats(things.chosen(row), cause[row], begun[told], time[told], meant[told], order, logistics)
-    _write(log, desk, chats, own, draws)
+    return Chats(things.chosen(row), cause[row], begun[told], time[told], meant[told], order, logistics)
 
 
-def _caused(things: _Things, moments: list[str], own: ChatParameters, draws: Draws) -> tuple[Ints, Ints]:
+def _caused(things: Things, moments: list[str], own: ChatParameters, draws: Draws) -> tuple[Ints, Ints]:
     """Of each thing the cause whose part of (0, 1) holds its draw, -1: none, and the cause's moment, both [N]."""
     causes = list(own.causes.values())
     mine = [number for number, cause in enumerate(causes) if cause.when in moments]
@@ -152,7 +173,7 @@ def _caused(things: _Things, moments: list[str], own: ChatParameters, draws: Dra
     return np.array([*mine, -1])[drawn], np.array([*of_mine, 0])[drawn]
 
 
-def _times(things: _Things, since: Floats, until: Floats, own: ChatParameters, draws: Draws) -> tuple[Ints, Ints]:
+def _times(things: Things, since: Floats, until: Floats, own: ChatParameters, draws: Draws) -> tuple[Ints, Ints]:
     """When the moments begin, and when in them somebody asks."""
     keys, ends = (things.requests, things.places), np.isfinite(until)
     within = np.where(ends, until - since, 0.0) * draws.uniform("chat time", *keys)
@@ -161,7 +182,7 @@ def _times(things: _Things, since: Floats, until: Floats, own: ChatParameters, d
     return begun, np.maximum(things.time + _micros(since + waits), begun + SECOND)
 
 
-def _write(log: Log, desk: Desk, chats: _Chats, own: ChatParameters, draws: Draws) -> None:
+def _write(log: Log, desk: Desk, chats: Chats, own: ChatParameters, draws: Draws) -> None:
     things, meant = chats.about, chats.meant
     keys = (things.requests, things.places)
     noisy = draws.uniform("chat note", *keys) < own.wrong_note

@@ -46,8 +46,7 @@ def choose(
     would = there & (draws.uniform("click", person, session, items) < chance_of_click(utility, own.click))
     ends = would & (draws.uniform("done", person, session, items) < own.done)
     tired = draws.uniform("patience", person, session, place) >= patience[:, None]
-    stops = ends | tired
-    looked = there & (np.cumsum(stops, axis=1) - stops == 0)
+    looked = read(there, ends | tired)
     clicked = looked & would
     carted = clicked & (draws.uniform("cart", person, session, items) < _sigmoid(utility - own.cart))
     wants = carted & (draws.uniform("purchase", person, session, items) < _sigmoid(utility - own.purchase))
@@ -56,6 +55,11 @@ def choose(
     short = np.clip(own.click - best, 0.0, 5.0)
     left = draws.uniform("leave", *visit) < _sigmoid(own.leave + own.disappointed * short)
     return Choices(looked, clicked, carted, bought, left)
+
+
+def read(there: Mask, stops: Mask) -> Mask:
+    """What is looked at of lists [U, n], from the top until something `stops` the reading; what does was looked at."""
+    return there & (np.cumsum(stops, axis=1) - stops == 0)
 
 
 def ratings(utility: Floats, visit: tuple[Ints, Ints], items: Ints, own: ChoiceParameters, draws: Draws) -> Ints:

@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from spark_jobs.market import lists
-from spark_jobs.market.choices import Mask
+from spark_jobs.market.choices import Mask, read
 from spark_jobs.market.draws import Draws, Floats
 from spark_jobs.market.lists import Ints
 from spark_jobs.market.parameters import Parameters
@@ -22,7 +22,8 @@ from spark_jobs.market.shop import Shop
 class Hints:
     """To some of the people at a visit, the `rows` [H] of them: the `queries` [H, n] (-1: none) in their search box
     with the `log_chances` that the policy gave them, what each is `worth`, what was `looked` at, and what was
-    `clicked`, at most one of each row."""
+    `clicked`, at most one of each row. `asked`: what they came with; `offered` [H, M]: what was drawn from (-1: none);
+    `loss` [H]: what every hint lost, as the last ones had been tiring."""
 
     rows: Ints
     queries: Ints
@@ -30,12 +31,16 @@ class Hints:
     worth: Floats
     looked: Mask
     clicked: Mask
+    asked: Request
+    offered: Ints
+    loss: Floats
 
     @classmethod
-    def none(cls, length: int) -> Hints:
+    def none(cls, asked: Request, length: int) -> Hints:
         """To nobody."""
         floats, mask = np.zeros((0, length)), np.zeros((0, length), dtype=bool)
-        return cls(np.zeros(0, dtype=np.int64), np.zeros((0, length), dtype=np.int64), floats, floats, mask, mask)
+        queries, rows = np.zeros((0, length), dtype=np.int64), np.zeros(0, dtype=np.int64)
+        return cls(rows, queries, floats, floats, mask, mask, asked, queries, np.zeros(0))
 
     @property
     def followed(self) -> Ints:
@@ -66,9 +71,13 @@ class SearchBox:
         noise = draws.gumbel("hints", number, session, self.queries.keys[candidates.clip(0)])
         shown = lists.drawn(scores, noise, self.parameters.hinting.length)
         queries = lists.at(candidates, shown.places, -1)
-        worth = self.worth(asked, queries)
-        looked, clicked = self._read(asked, queries, worth - self.parameters.hints.tiring * tired[:, None])
-        return Hints(rows, queries, shown.log_chances, worth, looked, clicked)
+        worth, loss = self.worth(asked, queries), self.parameters.hints.tiring * tired
+        looked, clicked = self._read(asked, queries, worth - loss[:, None])
+        return Hints(rows, queries, shown.log_chances, worth, looked, clicked, asked, candidates, loss)
+
+    def wished(self, asked: Request) -> Ints:
+        """What is searched for by those who wish the same [H, C], likeliest first, -1: none."""
+        return self.queries.near[asked.people.tastes[np.arange(len(asked.people)), asked.wish]]
 
     def worth(self, asked: Request, queries: Ints) -> Floats:
         """Of `queries` [H, M] (-1: none), in the logits of an item's utility: nearness to the wish, how catching the
@@ -89,8 +98,7 @@ class SearchBox:
         chance = 1.0 / (1.0 + np.exp(self.parameters.hints.click - worth))
         would = there & (self.draws.uniform("hint", person, asked.session, keys) < chance)
         enough = self.draws.uniform("hint patience", person, asked.session, place) >= asked.people.patience[:, None]
-        stops = would | enough
-        looked = there & (np.cumsum(stops, axis=1) - stops == 0)
+        looked = read(there, would | enough)
         return looked, looked & would
 
 
@@ -105,9 +113,8 @@ class HintOracle:
 
     def candidates(self, request: Request) -> Ints:
         """See `Policy`."""
-        taste = request.people.tastes[np.arange(len(request.people)), request.wish]
         named = [policy.candidates(request) for policy in self.beside]
-        return np.concatenate([self.box.queries.near[taste], request.bought, *named], axis=1)
+        return np.concatenate([self.box.wished(request), request.bought, *named], axis=1)
 
     def scores(self, request: Request, candidates: Ints) -> Floats:
         """See `Policy`."""

@@ -32,13 +32,18 @@ def catalogue(lake: Lake) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
-def utterances(lake: Lake) -> pd.DataFrame:
-    """`intent`, `text` of the newest delivery of `intents`; none where nothing was ever published."""
+def intents(lake: Lake) -> pd.DataFrame:
+    """`kind`, `intent`, `text` of the newest delivery; none where nothing was ever published."""
     files = lake.files("intents")
     newest = max((file.partition for file in files), default=None)
     columns = ["kind", "intent", "text"]
     parts = [pd.read_parquet(file.path, columns=columns) for file in files if file.partition == newest]
-    rows = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame({name: [] for name in columns}, dtype=str)
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame({name: [] for name in columns}, dtype=str)
+
+
+def utterances(lake: Lake) -> pd.DataFrame:
+    """`intent`, `text`: what customers say."""
+    rows = intents(lake)
     return rows[rows["kind"] == "utterance"][["intent", "text"]]
 
 

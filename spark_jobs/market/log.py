@@ -12,9 +12,8 @@ import pyarrow as pa
 from spark_jobs.market import chats, choices, truth
 from spark_jobs.market.draws import Floats
 from spark_jobs.market.lists import Ints
-from spark_jobs.market.visits import DAY, SECOND, Visit, World
+from spark_jobs.market.visits import DAY, DECIDES, SECOND, Visit, World
 
-_READS, _DECIDES = 8 * SECOND, 40 * SECOND  # a place of a list; from click to purchase
 _GLANCES, _TYPES = 1 * SECOND, 5 * SECOND  # at a hint; a query
 LISTS, HINTS = 0, 1
 """Numbers of the logging policies."""
@@ -51,7 +50,8 @@ def logged(world: World, number: Ints) -> Log:
         _show(log, world, visit)
         _act(log, world, visit)
         truth.tell_visit(log, world, visit)
-        chats.tell(log, world, visit, _read(visit) + _DECIDES)
+        truth.tell_hints(log, world, visit)
+        chats.tell(log, world, visit)
     return log
 
 
@@ -109,17 +109,12 @@ def _show(log: Log, world: World, visit: Visit) -> None:
 
 def _act(log: Log, world: World, visit: Visit) -> None:
     done, items, prices = visit.done, visit.items, visit.prices
-    at = _read(visit)
-    stages = (("click", done.clicked, 0), ("cart", done.carted, _DECIDES // 2), ("purchase", done.bought, _DECIDES))
+    at = visit.read
+    stages = (("click", done.clicked, 0), ("cart", done.carted, DECIDES // 2), ("purchase", done.bought, DECIDES))
     for kind, mask, later in stages:
         found = np.nonzero(mask)
         _event(log, kind, visit.number[found[0]], items[found], at[found] + later, prices[found])
     _rate(log, world, visit, np.nonzero(done.bought), at)
-
-
-def _read(visit: Visit) -> Ints:
-    """When each place is looked at, [U, n]."""
-    return visit.time[:, None] + _READS * (1 + np.arange(visit.items.shape[1]))[None, :]
 
 
 def _rate(log: Log, world: World, visit: Visit, bought: tuple[Ints, ...], at: Ints) -> None:

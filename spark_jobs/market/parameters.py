@@ -165,6 +165,17 @@ class ChatParameters:
 
 
 @dataclass(frozen=True)
+class OpeningParameters:
+    """What people do about intents that are shown before they type anything."""
+
+    length: int
+    overlooked: float
+    mistaken: float
+    leave: float
+    annoyed: float
+
+
+@dataclass(frozen=True)
 class Parameters:
     """All of them."""
 
@@ -179,6 +190,7 @@ class Parameters:
     bids: BidParameters
     landing: LandingParameters
     chats: ChatParameters
+    openings: OpeningParameters
 
     @classmethod
     def read(cls, file: Path = _FILE, setting: str | None = None) -> Parameters:

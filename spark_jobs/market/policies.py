@@ -30,7 +30,8 @@ class Request:
     `clicked` and `bought` [U, n]: the last ones, newest first, -1 where there are fewer, and `shown` [U, n], what stood
     in the last list and was not clicked: all that a shop knows. `wish` [U]: what each came for, which only the oracle
     may read. Who asks for hints is offered queries: then `bought` are what each searched for before, and `shown` the
-    hints of the last time.
+    hints of the last time. Who opens a chat is offered intents, about an order in the `state` [U] (`chats.STATES`):
+    `wish` is what each means, an intent of the desk's.
     """
 
     people: People
@@ -40,6 +41,7 @@ class Request:
     bought: Ints
     shown: Ints
     wish: Ints
+    state: Ints | int = 0
 
 
 class Policy(Protocol):
@@ -101,21 +103,26 @@ class Logging:
 
 @dataclass(frozen=True)
 class Tabled:
-    """Lists from a table: of the people `numbers` [N], rising, `items` [N, L] (-1: none), and `log_chances` [N, L], the
-    logarithm of the chance that each stands first."""
+    """Lists from a table: of the people `numbers` [N], rising, `items` [N * S, L] (-1: none), and `log_chances`
+    [N * S, L], the logarithm of the chance that each stands first. One person's lists of the S `states` of an order
+    stand one after the other; where a policy knows of no order, S is 1."""
 
     version: str
     numbers: Ints
     items: Ints
     log_chances: Floats
+    states: int = 1
 
     def candidates(self, request: Request) -> Ints:
         """See `Policy`."""
-        return self.items[np.searchsorted(self.numbers, request.people.number)]
+        return self.items[self._rows(request)]
 
     def scores(self, request: Request, candidates: Ints) -> Floats:
         """See `Policy`."""
-        return self.log_chances[np.searchsorted(self.numbers, request.people.number)]
+        return self.log_chances[self._rows(request)]
+
+    def _rows(self, request: Request) -> Ints:
+        return np.searchsorted(self.numbers, request.people.number) * self.states + request.state
 
 
 @dataclass(frozen=True)

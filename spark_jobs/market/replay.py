@@ -1,8 +1,8 @@
-"""Two policies of lists, or of hints, to the same people with the same luck, beside chance and the order of the truth.
+"""Two policies of lists, hints or intents, to the same people with the same luck, beside chance and the truth's order.
 
-Everybody asks for a list once a day until they leave. Where hints are played, everybody sees them first, and who
-follows none goes on as ever. A draw belongs to person, visit and item or words (`draws`), so two policies that show the
-same meet the same reactions, and a difference is theirs (common random numbers, Glasserman and Yao 1992).
+Everybody comes once a day until they leave, and meets what is played there or in a chat about it (`kinds`): who follows
+no hint goes on as ever. A draw belongs to person, visit and item or words (`draws`), so two policies that show the same
+meet the same reactions, and a difference is theirs (common random numbers, Glasserman and Yao 1992).
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from pyspark.sql import SparkSession
 
 from common.bootstrap import Interval, interval
 from common.formulas import Formula, Mean, Ratio
+from infra.errors import DataError
 from spark_jobs.market.draws import Floats
-from spark_jobs.market.hints import HintOracle
-from spark_jobs.market.parameters import Parameters
+from spark_jobs.market.kinds import KINDS, Kind, Reading
 from spark_jobs.market.people import People
 from spark_jobs.market.policies import AtRandom, Oracle, Policy
 from spark_jobs.market.policy_tables import PolicyTable, numbers
@@ -34,10 +34,12 @@ METRICS: dict[str, Formula] = {
     "purchases": Mean("purchases"),
     "revenue": Mean("revenue"),
     "bids": Mean("bids"),
+    "ecpm": Ratio("bids", "thousands"),
     "satisfaction": Ratio("satisfaction", "lists"),
     "leavers": Mean("left"),
 }
-_COUNTED = ("lists", "clicks", "purchases", "revenue", "bids", "satisfaction", "left")
+_COUNTED = ("lists", "clicks", "purchases", "revenue", "bids", "satisfaction", "left", "thousands")
+_LEFT = _COUNTED.index("left")
 
 
 @dataclass(frozen=True)
@@ -80,34 +82,23 @@ class Played:
 
 def replay(spark: SparkSession, world: World, people: People, tables: Sequence[PolicyTable]) -> Played:
     """Play the tables, which have lists for the same users, chance and the oracle to `people`: theirs, in the order of
-    `Tabled.numbers`."""
-    listed, hints = [table.policy() for table in tables], tables[0].thing == "query"
-    parameters = everybody_sees_hints(world.parameters) if hints else everybody_reads(world.parameters)
-    world = replace(world, daily=True, parameters=parameters)
-    policies = {policy.version: policy for policy in (*listed, *_beside(world, listed, hints=hints))}
+    `Tabled.numbers`.
+
+    Raises:
+        DataError: nobody met what is played: of so few people, in so few days, nobody opened a chat.
+    """
+    listed, kind = [table.policy() for table in tables], KINDS[tables[0].thing]
+    world = replace(world, daily=True, parameters=kind.met_by_all(world.parameters))
+    policies = {policy.version: policy for policy in (*listed, *kind.beside(world, listed))}
     users = [str(number) for number in people.number]
-    counted = _played(spark, world, people, list(policies.values()), hints=hints)
+    counted = _played(spark, world, people, list(policies.values()), kind)
+    if any(one[:, 0].sum() == 0 for one in counted):
+        raise DataError(
+            "Nobody met what was to be played.",
+            where=f"{len(people):,} people, {world.horizon.days} days",
+            do="Play to more people, or for more days.",
+        )
     return Played(users, dict(zip(policies, counted, strict=True)))
-
-
-def _beside(world: World, listed: Sequence[Policy], *, hints: bool) -> tuple[Policy, Policy]:
-    """Chance, and the order of the truth."""
-    if hints:
-        chance = AtRandom(len(world.queries), world.parameters.hinting.length, world.draws)
-        return chance, HintOracle(world.search_box, listed)
-    chance = AtRandom(len(world.shop.item_ids), world.parameters.logging.length, world.draws)
-    return chance, Oracle(world.shop, world.parameters.utility, listed)
-
-
-def everybody_reads(parameters: Parameters) -> Parameters:
-    """Nobody searches for themselves or follows a hint: what they found would be no list of a policy's."""
-    reads = replace(parameters.choices, directly=0.0)
-    return replace(parameters, choices=reads, hints=replace(parameters.hints, share=0.0))
-
-
-def everybody_sees_hints(parameters: Parameters) -> Parameters:
-    """At each visit."""
-    return replace(parameters, hints=replace(parameters.hints, share=1.0))
 
 
 def people_of(world: World, users: Sequence[str], taken: pd.DataFrame) -> People:
@@ -135,43 +126,41 @@ def told(played: Played, a: str, b: str, seed: int) -> list[str]:
     return lines
 
 
-def play(world: World, people: People, policy: Policy, *, hints: bool = False) -> Floats:
-    """What each person did with the lists of the policy, or with its `hints` and beside them: [U, counted]."""
-    found = np.zeros((len(people), len(_COUNTED)))
+def play(world: World, people: People, policy: Policy, kind: Kind = KINDS["item_id"]) -> Floats:
+    """What each person did with what the policy makes, and beside it: [U, counted]."""
+    found, gone = np.zeros((len(people), len(_COUNTED))), np.full(len(people), np.inf)
     order = np.argsort(people.number)
-    visits = world.visits(people, world.logging, policy) if hints else world.visits(people, policy)
-    for visit in visits:
+    for visit in kind.visits(world, people, policy):
         rows = order[np.searchsorted(people.number, visit.number, sorter=order)]
-        found[rows] += _of_a_visit(world, visit, hints=hints)
+        read = kind.read(world, visit, policy)
+        comes = visit.time < gone[rows]  # and was not driven away since the last visit
+        found[rows[comes]] += _of_a_visit(world, visit, read)[comes]
+        gone[rows[comes]] = np.minimum(gone[rows[comes]], read.gone[comes])
+    found[:, _LEFT] = np.minimum(found[:, _LEFT], 1.0)
     return found
 
 
-def _of_a_visit(world: World, visit: Visit, *, hints: bool) -> Floats:
+def _of_a_visit(world: World, visit: Visit, read: Reading) -> Floats:
     """Clicks and satisfaction are of what is played; what is bought, and who leaves, of the whole visit."""
-    done, own = visit.done, world.parameters
-    read, worth, click = (
-        (visit.hints, visit.hints.worth, own.hints.click) if hints else (done, visit.worth, own.choices.click)
-    )
-    best = np.max(np.where(read.looked, worth, -np.inf), axis=1, initial=-np.inf)
-    # The chance to click on the best that was looked at: 0 where there was nothing to look at.
-    satisfied = 1.0 / (1.0 + np.exp(click - best))
+    done = visit.done
     bids = np.where(done.clicked, world.shop.bids[visit.items.clip(0)], 0.0)
     columns = (
-        np.ones(len(visit.number)),
-        read.clicked.sum(axis=1),
+        read.lists,
+        read.clicks,
         done.bought.sum(axis=1),
         np.where(done.bought, visit.prices, 0.0).sum(axis=1),
         bids.sum(axis=1),
-        satisfied,
-        done.left,
+        read.satisfaction,
+        done.left | np.isfinite(read.gone),
+        (visit.items >= 0).sum(axis=1) / 1000.0,
     )
     return np.stack([np.asarray(column, dtype=np.float64) for column in columns], axis=1)
 
 
-def _played(spark: SparkSession, world: World, people: People, policies: Sequence[Policy], hints: bool) -> list[Floats]:
+def _played(spark: SparkSession, world: World, people: People, policies: Sequence[Policy], kind: Kind) -> list[Floats]:
     """What everybody did under each policy, [U, counted] each: blocks of people, in parallel."""
     starts = range(0, len(people), _BLOCK)
-    known = spark.sparkContext.broadcast((world, people, policies, hints, _BLOCK))
+    known = spark.sparkContext.broadcast((world, people, policies, kind, _BLOCK))
     tasks = spark.range(0, len(starts) * len(policies), 1, len(starts) * len(policies))
     try:
         rows = tasks.mapInArrow(lambda batches: _blocks(batches, *known.value), "task long, counted binary").collect()
@@ -185,12 +174,12 @@ def _played(spark: SparkSession, world: World, people: People, policies: Sequenc
 
 
 def _blocks(
-    batches: Iterable[pa.RecordBatch], world: World, people: People, policies: Sequence[Policy], hints: bool, size: int
+    batches: Iterable[pa.RecordBatch], world: World, people: People, policies: Sequence[Policy], kind: Kind, size: int
 ) -> Iterator[pa.RecordBatch]:
     blocks = -(-len(people) // size)
     for batch in batches:
         for task in batch["id"].to_pylist():
             policy, start = policies[task // blocks], task % blocks * size
             own = people.chosen(np.arange(start, min(start + size, len(people))))
-            counted = play(world, own, policy, hints=hints)
+            counted = play(world, own, policy, kind)
             yield pa.record_batch({"task": pa.array([task], pa.int64()), "counted": [counted.tobytes()]})

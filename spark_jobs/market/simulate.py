@@ -3,12 +3,16 @@
 What a person does depends on the seed and on their number alone, and a file's rows are sorted by what they are: the
 same seed gives the same bytes, however many processes take part. Between those who simulate and those who write, rows
 travel as Arrow's own bytes, one piece for each block, table and day: Spark only brings them together.
+
+The folder appears whole or not at all: it is written beside its place (`begun`), and renamed. What a killed run has
+left there goes with the next run of the same order.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -24,6 +28,7 @@ from pyspark.sql import DataFrame, SparkSession
 
 from common.truth import is_truth
 from infra.errors import DataError
+from spark_jobs.market.begun import begun
 from spark_jobs.market.chats import LOGISTICS_STATES, ORDER_STATES
 from spark_jobs.market.deliveries import delivered
 from spark_jobs.market.desk import Desk
@@ -53,7 +58,7 @@ class Simulated:
 @dataclass(frozen=True)
 class Order:
     """So many `rows` of the shop's logs, about, and the truth beside them; from the day `start` on; into the `folder`,
-    which must be new or empty. Of them the tables `logs` are written."""
+    which must be new or empty, and not begun by another order. Of them the tables `logs` are written."""
 
     rows: int
     seed: int
@@ -98,7 +103,8 @@ def simulate(
     """Write the log that was ordered; without a `desk` nobody asks anything.
 
     Raises:
-        DataError: the folder is in use, or the disk could not hold the log; nothing was done.
+        DataError: the folder is in use, or begun by another order, or the disk could not hold the log; nothing was
+            done.
     """
     order.require_room()
     world = World(shop, parameters, Draws(order.seed), order.horizon, desk=desk)
@@ -107,17 +113,32 @@ def simulate(
     starts = spark.range(0, people, BLOCK, -(-people // BLOCK))
     pieces = starts.mapInArrow(lambda batches: _lived(batches, *known.value), _PIECES)
     ordered = pieces.repartition(order.days, "log", "day").sortWithinPartitions("log", "day", "block")
-    order.folder.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{order.folder.name}.", dir=order.folder.parent))
     try:
-        rows = dict.fromkeys(order.logs, 0) | _written(ordered, Written(_words(world)), scratch)
-        if order.folder.is_dir():
-            order.folder.rmdir()
-        scratch.rename(order.folder)
+        with begun(order.folder, _told(order, shop, parameters, desk)) as scratch:
+            rows = dict.fromkeys(order.logs, 0) | _written(ordered, Written(_words(world)), scratch)
     finally:
-        shutil.rmtree(scratch, ignore_errors=True)
         known.destroy()
     return Simulated(people, rows, int(world.queries.real.sum()))
+
+
+def _told(order: Order, shop: Shop, parameters: Parameters, desk: Desk | None) -> dict[str, str | int]:
+    """All that the bytes depend on, in words that tell two orders apart."""
+    return {
+        "rows": order.rows,
+        "seed": order.seed,
+        "first day": order.start.isoformat(),
+        "days": order.days,
+        "tables": ", ".join(sorted(order.logs)),
+        "parameters": parameters.hash,
+        "catalogue": _hashed(shop.item_ids, shop.texts, shop.brands, shop.categories, shop.log_prices),
+        "queries": _hashed(shop.asked),
+        "wordings": _hashed(desk.intents, desk.wordings, desk.worded) if desk else "none",
+    }
+
+
+def _hashed(*columns: Iterable[object]) -> str:
+    text = json.dumps([[str(value) for value in column] for column in columns])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _words(world: World) -> dict[str, pa.Array]:

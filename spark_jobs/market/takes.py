@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -62,6 +63,21 @@ class Takes:
 
     def __len__(self) -> int:
         return len(self.users)
+
+    @cached_property
+    def neighbours(self) -> tuple[Ints, Ints, Floats]:
+        """Item, neighbour and how many users visited both together, by item; each pair both ways."""
+        size, found = int(self.items.max()) + 1, [np.empty(0, dtype=np.int64)]
+        for places in range(1, REACH + 1):
+            one, two = self.items[:-places], self.items[places:]
+            both = (self.users[:-places] == self.users[places:]) & (one != two)
+            low, high = np.minimum(one, two)[both], np.maximum(one, two)[both]
+            found.append((self.users[:-places][both] * size + low) * size + high)
+        once = np.unique(np.concatenate(found)) % (size * size)
+        pairs, users = np.unique(once, return_counts=True)
+        item, neighbour = np.concatenate([pairs // size, pairs % size]), np.concatenate([pairs % size, pairs // size])
+        order = np.argsort(item, kind="stable")
+        return item[order], neighbour[order], np.concatenate([users, users])[order].astype(np.float64)
 
 
 def _core(users: Ints, items: Ints, least: int) -> Ints:
@@ -149,7 +165,7 @@ def top_neighbours_share(takes: Takes) -> float | None:
     A co-visit of a with b: one user in whose history b stands at most 3 places from a. A share of a small log is
     larger, as fewer neighbours are seen: `neighbour_lift` is not so.
     """
-    item, _, count = _neighbours(takes)
+    item, _, count = takes.neighbours
     mass = np.bincount(item, count)
     order = np.lexsort((-count, item))
     place = np.arange(len(item)) - np.searchsorted(item, item)
@@ -163,7 +179,7 @@ def neighbour_lift(takes: Takes) -> float | None:
 
     Simpson's chance that two draws without replacement agree: it has no bias of size. Mean over items by co-visits.
     """
-    item, neighbour, count = _neighbours(takes)
+    item, neighbour, count = takes.neighbours
     own, other = np.bincount(item, count), np.bincount(neighbour, count)
     pairs, total = own * (own - 1), other.sum()
     both = pairs > 0
@@ -172,21 +188,6 @@ def neighbour_lift(takes: Takes) -> float | None:
         return None
     agree = np.bincount(item, count * (count - 1))[both] / pairs[both]
     return float(np.average(agree, weights=own[both]) / by_chance)
-
-
-def _neighbours(takes: Takes) -> tuple[Ints, Ints, Floats]:
-    """Item, neighbour and how many users visited both together, by item; each pair both ways."""
-    size, found = int(takes.items.max()) + 1, [np.empty(0, dtype=np.int64)]
-    for places in range(1, REACH + 1):
-        one, two = takes.items[:-places], takes.items[places:]
-        both = (takes.users[:-places] == takes.users[places:]) & (one != two)
-        low, high = np.minimum(one, two)[both], np.maximum(one, two)[both]
-        found.append((takes.users[:-places][both] * size + low) * size + high)
-    once = np.unique(np.concatenate(found)) % (size * size)
-    pairs, users = np.unique(once, return_counts=True)
-    item, neighbour = np.concatenate([pairs // size, pairs % size]), np.concatenate([pairs % size, pairs // size])
-    order = np.argsort(item, kind="stable")
-    return item[order], neighbour[order], np.concatenate([users, users])[order].astype(np.float64)
 
 
 STATISTICS: Mapping[str, Callable[[Takes], float | None]] = {

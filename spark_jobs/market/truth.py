@@ -10,6 +10,8 @@ No list of n items has more than the n items of the highest p in falling order. 
 the chance w, have w (a - b) (1 - q) more than b above a, and what is below them is reached as often: so falling order
 is the best. And with V the clicks below place k once that is reached, the derivative by p_k is w (1 - d q V), which is
 not negative, as each click ends the reading with d and so V <= 1/d: so the highest are the best.
+
+Hints are read like that, too, with d = 1: whoever clicks one looks at no other.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from spark_jobs.market import lists
 from spark_jobs.market.choices import Mask, chance_of_click
 from spark_jobs.market.draws import Floats
 from spark_jobs.market.lists import Ints
@@ -27,6 +30,8 @@ from spark_jobs.market.visits import Visit, World
 
 if TYPE_CHECKING:
     from spark_jobs.market.log import Log
+
+_ONE = 1.0  # chance that a click on a hint ends the reading
 
 
 def tell_people(log: Log, world: World, people: People) -> None:
@@ -59,13 +64,15 @@ def tell_visit(log: Log, world: World, visit: Visit) -> None:
     click = world.parameters.choices.click
     rows, places = np.nonzero(visit.listed[:, None] & (visit.items >= 0))
     worth = visit.worth[rows, places]
+    chance = chance_of_click(worth, click)
     log.add(
         "true_exposures",
         request_id=visit.requests[rows],
         position=places + 1,
         exposure_time=visit.time[rows],
         utility=worth,
-        click_chance=chance_of_click(worth, click),
+        click_chance=chance,
+        true_ecpm=1000.0 * world.shop.bids[visit.items[rows, places]] * chance,
     )
     people, request = visit.request.people, visit.request
     patience, done = people.patience, world.parameters.choices.done
@@ -83,6 +90,27 @@ def tell_visit(log: Log, world: World, visit: Visit) -> None:
         clicks_shown=expected_clicks(_chances(visit.worth, visit.items >= 0, click), patience, done),
         clicks_oracle=most_clicks(every, length, patience, done),
         clicks_random=random_clicks(offered, visit.offered >= 0, length, patience, done),
+    )
+
+
+def tell_hints(log: Log, world: World, visit: Visit) -> None:
+    """How good the hints were: `true_hints` of all visits that showed any."""
+    hints, own = visit.hints, world.parameters
+    if len(hints.rows) == 0:
+        return
+    asked, patience, length = hints.asked, hints.asked.people.patience, own.hinting.length
+    every = lists.once(np.concatenate([hints.offered, world.search_box.wished(asked)], axis=1))
+    liked = world.search_box.worth(asked, every) - hints.loss[:, None]
+    chances, there = _chances(liked, every >= 0, own.hints.click), hints.offered >= 0
+    shown = _chances(hints.worth - hints.loss[:, None], hints.queries >= 0, own.hints.click)
+    log.add(
+        "true_hints",
+        request_id=visit.requests[hints.rows],
+        user_id=visit.number[hints.rows],
+        request_time=visit.time[hints.rows],
+        clicks_shown=expected_clicks(shown, patience, _ONE),
+        clicks_oracle=most_clicks(chances, length, patience, _ONE),
+        clicks_random=random_clicks(chances[:, : there.shape[1]], there, length, patience, _ONE),
     )
 
 

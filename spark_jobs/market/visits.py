@@ -15,6 +15,7 @@ from spark_jobs.market.desk import Desk
 from spark_jobs.market.draws import Draws, Floats
 from spark_jobs.market.hints import Hints, SearchBox
 from spark_jobs.market.lists import Ints
+from spark_jobs.market.menu import Menu
 from spark_jobs.market.parameters import Parameters
 from spark_jobs.market.people import People
 from spark_jobs.market.policies import Logging, Policy, Request, known, times
@@ -24,6 +25,7 @@ from spark_jobs.market.shop import Shop
 _CLICKS = 3  # the shop looks at so many last ones of each person
 _SEARCHES = 3  # and at so many searches
 DAY, SECOND = 86_400_000_000, 1_000_000  # microseconds
+_READS, DECIDES = 8 * SECOND, 40 * SECOND  # a place of a list; from click to purchase
 _LASTS = 1.0 / 24.0  # days: a visit is over before the next one begins
 VISITS = 1 << 20
 """More than any person makes: the request at a visit has the number person * VISITS + visit."""
@@ -83,11 +85,17 @@ class Visit:
         """Their numbers [U]."""
         return self.number * VISITS + self.session
 
+    @property
+    def read(self) -> Ints:
+        """When each place is looked at, [U, n], microseconds since 1970."""
+        return self.time[:, None] + _READS * (1 + np.arange(self.items.shape[1]))[None, :]
+
 
 @dataclass(frozen=True)
 class World:
     """Everything that does not change. `daily`: everybody comes once a day, and not as often as they like. `desk`: whom
-    they may ask. `hints`: texts that policies show, each once, whether anything answers them or not: the first queries.
+    they may ask, and the `menu` of what they may be shown then. `hints`: texts that policies show, each once, whether
+    anything answers them or not: the first queries.
     """
 
     shop: Shop
@@ -97,6 +105,7 @@ class World:
     daily: bool = False
     desk: Desk | None = None
     hints: Sequence[str] = ()
+    menu: Menu | None = None
 
     @property
     def logging(self) -> Logging:
@@ -211,11 +220,11 @@ class _Visiting:
         """What the search box shows to some, and which of it they follow."""
         own, draws, state, number = self.world.parameters, self.world.draws, self.state, self.people.number
         rows = np.flatnonzero(draws.uniform("hints", number, self.session) < own.hints.share)
-        if len(rows) == 0:
-            return Hints.none(own.hinting.length)
         day, clicked, wish = request.day[rows], request.clicked[rows], request.wish[rows]
         searched, hinted, tired = state.searched[self.rows[rows]], state.hinted[self.rows[rows]], state.tired
         asked = Request(self.people.chosen(rows), self.session, day, clicked, searched, hinted, wish)
+        if len(rows) == 0:
+            return Hints.none(asked, own.hinting.length)
         policy = self.world.hinting if self.hinting is None else self.hinting
         return self.world.search_box.hints(policy, asked, tired[self.rows[rows]], rows)
 

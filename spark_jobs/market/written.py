@@ -19,7 +19,7 @@ from spark_jobs.market.visits import VISITS
 
 LOGS = (
     *("exposures", "events", "hint_exposures", "searches", "bids", "chats"),
-    *("true_people", "true_tastes", "true_exposures", "true_requests", "true_chats"),
+    *("true_people", "true_tastes", "true_exposures", "true_requests", "true_hints", "true_chats"),
 )
 """The tables that a market writes."""
 _EPOCH = date(1970, 1, 1).toordinal()

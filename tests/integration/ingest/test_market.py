@@ -18,7 +18,8 @@ from infra.errors import DataError
 from infra.lake import Lake
 from spark_jobs.market import simulate as simulation
 from spark_jobs.market.desk import Desk
-from spark_jobs.market.known import queries, utterances
+from spark_jobs.market.known import intents, queries, utterances
+from spark_jobs.market.menu import Menu
 from spark_jobs.market.shop import Shop
 from spark_jobs.market.simulate import Order, simulate
 from spark_jobs.market.written import LOGS
@@ -113,6 +114,7 @@ def test_people_ask_in_the_wordings_of_the_newest_delivery(new_shop: Landing) ->
     desk = Desk.of(utterances(lake), own)
     assert (desk.intents, desk.wordings) == (("track_order",), ("where is it?",))
     assert "get_refund" in desk.unknown and "track_order" not in desk.unknown
+    assert Menu.of(intents(lake), desk).intents == ("get_refund", "track_order")  # guidelines may be shown, too
 
 
 def test_a_list_of_impossible_chances_is_refused_row_by_row(new_shop: Landing) -> None:

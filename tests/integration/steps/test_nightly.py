@@ -16,9 +16,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
+from pyspark.sql import SparkSession
 
 from common.pipelines import Pipeline, load_pipeline
-from dags.steps import _models, run_stage
+from dags.steps import _models, decide, gate_report, run_stage
 from dags.steps._publish import publish_rows
 from infra.contracts import UNDATED, arrow_schema, load_contract
 from infra.errors import DataError
@@ -28,10 +30,13 @@ from infra.profile import Profile
 from infra.results import RESULT_FILE
 from infra.systems import stages_of
 from registry import decisions, packaging, runs
+from registry.promotions import Decision, Promotions
 from registry.store import connect
+from spark_jobs import market_replay
+from spark_jobs.engine.job import run as job_run
 from tests.lake_kit import put
 from tests.recommender_kit import ITEMS, package_recommender
-from tests.registry_kit import MODEL, finish_stage, publish_day
+from tests.registry_kit import GATE, MODEL, finish_stage, publish_day
 from tests.unit.training.sample_kit import write_rows
 from training.core.stage import StageSpec, TableRef
 from training.next_item.samples import read_samples
@@ -298,3 +303,88 @@ def test_a_registered_file_that_has_changed_is_refused(profile: Profile, tmp_pat
     weights.write_bytes(weights.read_bytes()[:-1] + b"x")
     with pytest.raises(DataError, match="have changed"):
         packaging.unpack(profile, MODEL, version, tmp_path / "elsewhere")
+
+
+class Promotion:
+    """The DAG `promote_<model>` for one challenger, by flag: its lists, the replay, the gate, the decision."""
+
+    def __init__(self, profile: Profile, folder: Path, patch: pytest.MonkeyPatch) -> None:
+        self.profile, self.folder, self.patch = profile, folder, patch
+
+    def by_flag(self, *, replayed: bool = True, **rule: Any) -> tuple[str, Decision]:
+        """What the person would have read, and what the flag decided; `replayed`: whether the replay succeeds."""
+        self.ask_market({"metric": "clicks", "margin": -100.0, **rule})
+        run(self.patch, self.folder)
+        if replayed:
+            assert job_run(market_replay.JOB, DAY, DAY, self.profile).exit_code == 0
+        asked = self._step(gate_report, "--model", MODEL)
+        answer = ("--answer", "Approve", "--form", "{}", "--who", "flag")
+        self._step(decide, "--model", MODEL, "--version", asked["version"], *answer)
+        self.ask_market()
+        return asked["text"], Promotions(self.profile).history(MODEL)[-1]
+
+    def ask_market(self, *rules: dict[str, Any]) -> None:
+        """From now on the gate has these rules of the market."""
+        (self.folder / "gates" / f"{MODEL}.yaml").write_text(yaml.safe_dump({**GATE, "market": list(rules)}))
+
+    def _step(self, step: Any, *arguments: str) -> Any:
+        result = self.folder / "handed-on.json"
+        result.unlink(missing_ok=True)
+        self.patch.setattr(sys, "argv", [step.__name__, *arguments])
+        assert step.main() == 0
+        return json.loads(result.read_text()) if result.exists() else None
+
+
+@pytest.fixture
+def promotion(
+    profile: Profile, lake: Lake, pipeline: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Promotion:
+    folder = stages_of(profile, pipeline.system) / f"{DAY}-1"
+    rows = [(f"u{n}", DAY, datetime(2018, 1, 5, tzinfo=UTC), f"i{n % 3}", [], "train") for n in range(7)]
+    write_shop_baseline(folder / "evaluate" / "baseline", rows, "popularity")
+    (folder / "pins.json").write_text(json.dumps({"last": DAY.isoformat(), "pins": {}, "models": {}}))
+    return Promotion(profile, tmp_path, monkeypatch)
+
+
+def test_a_flag_decides_on_lists_that_were_played_from_the_first_promotion_on(
+    profile: Profile, promotion: Promotion, tmp_path: Path, spark: SparkSession
+) -> None:
+    register(profile, tmp_path / "one", seed=1, hits=20)
+    text, made = promotion.by_flag()
+    assert "popularity, which stood in for a champion" in text and "simulated: 2 people, 10 days" in text
+    assert (made.decision, made.to_version, made.who) == ("promote", "1", "flag")
+    assert made.report is not None and made.report.market == "passed"
+
+    register(profile, tmp_path / "two", seed=2, hits=40)
+    text, made = promotion.by_flag(margin=100.0)
+    assert "difference to version 1 " in text and "Gate failed" in text
+    assert (made.decision, made.to_version) == ("reject", "2")
+    assert (
+        made.report is not None and made.report.market == "failed" and "clicks in the simulated market" in made.reason
+    )
+
+
+def test_without_a_replay_the_gate_file_says_whether_the_flag_may_promote(
+    profile: Profile, promotion: Promotion, tmp_path: Path
+) -> None:
+    register(profile, tmp_path / "one", seed=1, hits=20)
+    text, made = promotion.by_flag(replayed=False, required=True)
+    assert (
+        "| **no** | simulated: not played yet, and the gate file requires it: no night has lists of version 1" in text
+    )
+    assert (made.decision, made.report and made.report.market) == ("reject", "failed")
+    register(profile, tmp_path / "two", seed=2, hits=40)
+    text, made = promotion.by_flag(replayed=False)
+    assert "| not played yet | simulated: no night has lists of version 2" in text
+    assert (made.decision, made.report and made.report.market) == ("promote", "not played yet")
+
+
+def test_a_version_that_a_gate_file_requires_to_be_played_gets_lists_for_it(
+    profile: Profile, promotion: Promotion, tmp_path: Path, spark: SparkSession
+) -> None:
+    """Its gate is held once at registration, when it cannot have been played."""
+    version = register(profile, tmp_path / "one", seed=1, hits=20)
+    promotion.ask_market({"metric": "clicks", "margin": -100.0, "required": True})
+    assert not decisions.hold_gate(profile, MODEL, version).passed
+    text, made = promotion.by_flag(required=True)
+    assert "Gate passed" in text and (made.decision, made.to_version) == ("promote", version)

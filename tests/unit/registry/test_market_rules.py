@@ -23,7 +23,7 @@ def row(version: str, value: float, against: str | None = None, **other: Any) ->
     difference = {"difference": None, "lo": None, "hi": None}
     return {
         **{"run_date": MONDAY, "metric": "clicks", "people": 100, "days": 10, "model_version": version},
-        **{"value": value, "against": against},
+        **{"value": value, "against": against, "role": "champion" if against is None else "challenger"},
         **difference,
         **other,
     }
@@ -34,6 +34,12 @@ def night(lo: float, hi: float, **other: Any) -> list[dict[str, Any]]:
     middle = (lo + hi) / 2
     change = {"difference": middle, "lo": lo, "hi": hi}
     return [row("7", 2.0, **other), row("8", 2.0 + middle, "7", **change, **other)]
+
+
+def first_night(lo: float, hi: float) -> list[dict[str, Any]]:
+    """The ranker stands in for a champion that there is not."""
+    stand_in, challenger = night(lo, hi)
+    return [{**stand_in, "model_version": "ranker", "role": "baseline"}, {**challenger, "against": "ranker"}]
 
 
 def one(rule: MarketRule, rows: list[dict[str, Any]], champion: str | None = "7") -> Check:
@@ -76,7 +82,10 @@ def test_the_newest_night_that_played_both_counts() -> None:
         ([row("7", 2.0)], "7", "no night has lists of version 8"),
         (night(-1.0, -0.9), "6", "beside those of champion 6"),  # it was played against another one
         (night(-1.0, -0.9, metric="bids"), "7", "no night"),
-        (night(-1.0, -0.9), None, "no other champion"),
+        (night(-1.0, -0.9), "8", "it is the champion"),
+        (night(-1.0, -0.9), None, "nothing stood in for a champion"),
+        ([row("ranker", 2.0, role="baseline")], None, "beside those of what stands in for a champion"),
+        ([], None, "beside those of what stands in for a champion"),
     ],
 )
 def test_what_was_not_played_stops_nothing_and_says_so(
@@ -84,6 +93,35 @@ def test_what_was_not_played_stops_nothing_and_says_so(
 ) -> None:
     found = one(CLICKS, rows, champion)
     assert found.passed and found.verdict == "not played yet" and why in found.reason
+
+
+@pytest.mark.parametrize(("lo", "passes"), [(-0.2, True), (-0.21, False)])
+def test_before_the_first_promotion_what_stands_in_for_a_champion_is_the_other(lo: float, passes: bool) -> None:
+    found = one(CLICKS, first_night(lo, 0.3), None)
+    assert (found.passed, found.played, found.threshold) == (passes, True, -0.2)
+    assert "ranker, which stood in for a champion" in found.reason
+    assert not one(CLICKS, first_night(lo, 0.3)).played  # there is a champion now, and it was not in that night
+
+
+def test_a_gate_file_may_require_that_a_version_was_played_but_never_against_nobody() -> None:
+    required = MarketRule(metric="clicks", share=-0.1, required=True)
+    for champion in ("7", None):
+        found = one(required, [], champion)
+        assert (found.passed, found.verdict, found.played) == (False, "failed", False)
+        assert "not played yet, and the gate file requires it: no night has lists of version 8" in found.reason
+    assert one(required, night(0.0, 0.1)).verdict == "passed"
+    assert one(required, [row("8", 2.0)], None).verdict == "not played yet"
+
+
+def test_a_version_that_only_lacks_lists_may_have_some_and_one_that_failed_may_not() -> None:
+    evaluated = Check("mrr", True, "by hand", 0.5, 0.4)
+    report = GateReport("m", "8", "7", "time", "real", 10, 10, "user", 10, "2026-01-05", (evaluated,))
+    required = MarketRule(metric="clicks", share=-0.1, required=True)
+    waiting = report.with_market(held([required], [], "8", "7"))
+    assert waiting.may_be_played and not waiting.passed
+    refused = report.with_market(held([required], night(-1.0, -0.9), "8", "7"))
+    assert not refused.may_be_played and not refused.passed
+    assert not GateReport("m", "8", "7", "time", "real", 10, 10, "user", 10, "2026-01-05", ()).may_be_played
 
 
 def test_a_report_says_what_the_market_says_and_takes_its_newest_word() -> None:

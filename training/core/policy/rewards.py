@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 
 from training.core.errors import DataError
@@ -38,6 +39,19 @@ class Term:
 def by_group(function: Callable[[Group], Tensor | None]) -> RewardFunction:
     """A term's function from one that looks at a single group: for rewards that cost nothing."""
     return lambda groups: [function(group) for group in groups]
+
+
+def pooled(name: str, terms: Sequence[Term]) -> list[Term]:
+    """The `terms`, now only watched, and behind them the one term `name`: their sum, by the weights they begin with.
+
+    For an advantage that standardises each term by itself, where several terms make one objective.
+    """
+    weights = {term.name: value_at(term.weight, 0.0) for term in terms}
+
+    def total(group: Group) -> Tensor:
+        return torch.stack([weight * group.rewards[own].value for own, weight in weights.items()]).sum(dim=0)
+
+    return [*(replace(term, weight=0.0) for term in terms), Term(name, 1.0, by_group(total))]
 
 
 def rewarded(groups: Sequence[Group], terms: Sequence[Term], progress: float) -> list[Group]:

@@ -11,10 +11,10 @@ import pytest
 
 from spark_jobs.market import lists
 from spark_jobs.market.draws import Floats
+from spark_jobs.market.kinds import everybody_reads
 from spark_jobs.market.lists import Ints
 from spark_jobs.market.people import People
 from spark_jobs.market.policies import Policy, Request, Tabled, ordered
-from spark_jobs.market.replay import everybody_reads
 from spark_jobs.market.visits import VISITS, Visit, World
 from tests.unit.spark_jobs.market.kit import items, parameters, tables, world
 

@@ -11,15 +11,16 @@ import pytest
 
 from common.bootstrap import Interval
 from spark_jobs.market.hints import HintOracle
+from spark_jobs.market.kinds import HintsShown, everybody_sees_hints
 from spark_jobs.market.people import People
 from spark_jobs.market.policies import AtRandom, Oracle, Policy, Request, Tabled, ordered
 from spark_jobs.market.policy_tables import numbers
-from spark_jobs.market.replay import Level, Played, everybody_sees_hints, people_of, play, told
+from spark_jobs.market.replay import Level, Played, people_of, play, told
 from spark_jobs.market.visits import World
 from tests.unit.spark_jobs.market.kit import items, parameters, world
 
-LENGTH = 10
-CLICKS, PURCHASES, LEFT = 1, 2, 6
+LENGTH, HINTS = 10, HintsShown()
+CLICKS, PURCHASES, LEFT, THOUSANDS = 1, 2, 6, 7
 
 
 def daily(**changes: Any) -> World:
@@ -134,8 +135,8 @@ def test_what_people_took_before_is_known_to_their_habit() -> None:
 
 def test_a_difference_is_paired_and_the_way_from_chance_to_the_oracle_is_told() -> None:
     """Two clicks more for each of three people is two clicks more for certain."""
-    before = np.zeros((3, 7))
-    before[:, 0], before[:, CLICKS] = 2, [0, 1, 8]
+    before = np.zeros((3, 8))
+    before[:, 0], before[:, CLICKS], before[:, THOUSANDS] = 2, [0, 1, 8], 0.02
     after, best = before.copy(), before.copy()
     after[:, CLICKS] += 2
     best[:, CLICKS] += 8
@@ -144,7 +145,7 @@ def test_a_difference_is_paired_and_the_way_from_chance_to_the_oracle_is_told() 
     assert played.difference("clicks", "a", "b", seed=1) == pytest.approx(Interval(2.0, 2.0, 2.0))
     assert played.level("bids", "a").closed is None
     lines = told(played, "a", "b", seed=1)
-    assert "+2.0000 [+2.0000, +2.0000]  (25% and 0% of the way" in lines[1] and "way" not in lines[4]
+    assert "+2.0000 [+2.0000, +2.0000]  (25% and 0% of the way" in lines[1] and "way" not in lines[4] + lines[5]
 
 
 @pytest.mark.parametrize("count", [2, 3])
@@ -152,7 +153,7 @@ def test_a_shop_of_hardly_any_items_can_be_played(count: int) -> None:
     market = replace(world(items(count)), daily=True)
     people = market.people(np.arange(20))
     oracle = Oracle(market.shop, market.parameters.utility, (AtRandom(count, LENGTH, market.draws),))
-    assert play(market, people, oracle).shape == (20, 7)
+    assert play(market, people, oracle).shape == (20, 8)
 
 
 def test_hints_are_played_as_lists_are() -> None:
@@ -176,19 +177,19 @@ def test_hints_are_played_as_lists_are() -> None:
         "random": chance,
         "oracle": oracle,
     }
-    found = {name: play(market, people, policy, hints=True) for name, policy in policies.items()}
+    found = {name: play(market, people, policy, HINTS) for name, policy in policies.items()}
     clicks = {name: counted[:, CLICKS].sum() / counted[:, 0].sum() for name, counted in found.items()}
     assert clicks["oracle"] > clicks["wished"] > clicks["others"] > 0 < clicks["random"] < clicks["oracle"]
     assert clicks["strange"] < clicks["wished"]
-    assert np.array_equal(found["wished"], play(market, people, wished, hints=True))
-    assert np.array_equal(found["wished"][7:8], play(market, people.chosen(np.array([7])), wished, hints=True))
+    assert np.array_equal(found["wished"], play(market, people, wished, HINTS))
+    assert np.array_equal(found["wished"][7:8], play(market, people.chosen(np.array([7])), wished, HINTS))
 
 
 def test_who_follows_no_hint_buys_as_without_any() -> None:
     market = replace(world(hints__click=100.0, hints__share=1.0), daily=True)
     people = market.people(np.arange(60))
     policy = AtRandom(len(market.queries), 3, market.draws)
-    hinted = play(market, people, policy, hints=True)
+    hinted = play(market, people, policy, HINTS)
     plain = play(replace(market, parameters=parameters(hints__share=0.0)), people, market.logging)
     assert hinted[:, CLICKS].sum() == 0 < hinted[:, PURCHASES].sum()
     assert np.array_equal(hinted[:, PURCHASES:5], plain[:, PURCHASES:5]) and np.array_equal(

@@ -71,7 +71,7 @@ def test_who_has_left() -> None:
 
 def test_neighbours_are_counted_by_users_within_three_places(monkeypatch: pytest.MonkeyPatch) -> None:
     """abcda: a has b, c, d, each once, though d stands at both ends of it; aa is none. bx: b has x."""
-    item, neighbour, users = takes._neighbours(of_orders("abcda", "bx", "aab"))
+    item, neighbour, users = of_orders("abcda", "bx", "aab").neighbours
     names = "abcdx"
     found = {(names[i], names[n]): count for i, n, count in zip(item, neighbour, users, strict=True)}
     expected = {("a", "b"): 2.0, ("a", "c"): 1.0, ("a", "d"): 1.0, ("b", "c"): 1.0, ("b", "d"): 1.0, ("c", "d"): 1.0}

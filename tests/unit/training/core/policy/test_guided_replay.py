@@ -112,6 +112,9 @@ class Scripted:
 
     batch_size, max_tokens, temperature = 64, 2, 1.0
 
+    def telling(self) -> "Scripted":
+        return self
+
     def __call__(self, model: object, requests: Sequence[Request], seed: tuple[int, ...]) -> list[Group]:
         groups = []
         for request in requests:
