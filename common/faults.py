@@ -105,6 +105,8 @@ def _of_reads(pipeline: Pipeline) -> Iterator[str]:
     for who, stage in _stages(pipeline):
         if truth := forbidden(stage.reads.lake, stage.name):
             yield f"{who} reads {', '.join(truth)}: the market's truth, which only what measures may know"
+        if stage.reads.query and stage.reads.query.features and not stage.reads.models:
+            yield f"{who} asks for features of the store, and reads no model that could take any"
     seen: dict[str, Stage] = {}
     written = {table for stage in pipeline.stages for table in stage.writes.tables}
     for stage in pipeline.stages:

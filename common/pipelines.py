@@ -31,12 +31,15 @@ class Query:
     """DuckDB SQL in a `file` of the system's folder over `tables`; the stage reads its rows as the table of its stem.
 
     `days`: it sees the partitions of so many days up to the day of the run; None: all up to it. `$day` is that day.
-    `optional`: those of the tables that a shop may never have filled; they have no rows then.
+    `features`: each row has a `user_id` of its own, and is given what the models that the stage reads take of the
+    feature store, as of the end of the day. `optional`: those of the tables that a shop may never have filled; they
+    have no rows then.
     """
 
     file: str
     tables: tuple[str, ...]
     days: int | None = None
+    features: bool = False
     optional: tuple[str, ...] = ()
 
     @property

@@ -1,4 +1,4 @@
-"""### Build samples: events to sessions, histories, statistics, profiles and `next_item_samples`
+"""### Build samples: events to sessions, histories, statistics, profiles, `next_item_samples` and the judge's examples
 
 **Healthy when** a run is green for every partition that `ingest` committed; the samples are audited before they count.
 
@@ -25,5 +25,6 @@ with new_dag(
     deadline_minutes=180,
 ):
     # One Spark process for all of it: to start and warm up another costs as much as two of these tables.
-    tables = ("sessions", "histories", "user_stats", "item_stats", "user_profiles", "next_item_samples")
-    heavy("samples", "spark_jobs", "built", *RANGE, minutes=150, outlets=[*map(asset, tables)])
+    known = ("sessions", "histories", "user_stats", "item_stats", "user_profiles")
+    samples = ("next_item_samples", "judge_pairs", "judge_examples")
+    heavy("samples", "spark_jobs", "built", *RANGE, minutes=150, outlets=[*map(asset, (*known, *samples))])

@@ -29,7 +29,7 @@ with new_dag(
     deadline_minutes=120,
 ):
     # One Spark process for all of it: to start and warm up another costs more than most of these tables.
-    shop = ("items", "events", "judgments", "intents", "queries")
+    shop = ("items", "events", "judgments", "intents", "queries", "judge_corrections")
     seen = ("exposures", "hint_exposures", "searches", "bids", "chats")
     truth = ("true_people", "true_tastes", "true_requests", "true_exposures", "true_hints", "true_chats")
     tables = map(asset, (*shop, *seen, *truth))

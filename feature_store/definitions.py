@@ -1,8 +1,9 @@
 """What the feature store holds: entities, daily views over lake tables, one on-demand view, one service per model.
 
 A view's features are the columns of its table's contract that are neither key nor partition, so a column appended to a
-contract is a feature without a word here. A feature's full name is `<view>__<feature>`. A row of a daily view may be
-used from `available_at` on (00:00 UTC of the day after the day it counts): the event timestamp that Feast joins on.
+contract is a feature without a word here. A feature's full name is `<view>__<feature>`, and a view's name begins with
+its entity's (`common.feature_names`). A row of a daily view may be used from `available_at` on (00:00 UTC of the day
+after the day it counts): the event timestamp that Feast joins on.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
+from common.feature_names import entity_of
 from common.truth import refuse_truth
 from infra.contracts import Contract, load_contract
 from infra.errors import DataError
@@ -41,6 +43,13 @@ class DailyView:
 
     def __post_init__(self) -> None:
         refuse_truth([self.table], self.name, "feature_store/definitions.py")
+        if entity_of(f"{self.name}__feature") != self.entity.name:
+            raise DataError(
+                f"The view {self.name!r} is keyed by {self.entity.key}, and its name does not say so.",
+                where="feature_store/definitions.py",
+                why="Whoever reads a training set tells features of the user from those of the item by it.",
+                do=f"Call it {self.entity.name}_{self.name}.",
+            )
 
     @property
     def contract(self) -> Contract:
@@ -64,7 +73,13 @@ USER_PROFILE = DailyView("user_profile", USER, "user_profiles", ttl=timedelta(da
 DAILY_VIEWS = (USER_DAILY, ITEM_DAILY, USER_PROFILE)
 USER_RECENCY = "user_recency"
 USER_RECENCY_FEATURES = {"days_since_last_event": "double", "is_cold": "boolean"}
-SERVICES: Mapping[str, tuple[str, ...]] = {"next_item_v1": ("user_daily", "item_daily", "user_profile", USER_RECENCY)}
+USERS = "users_v1"  # what is known of a user before anything is asked about an item
+_OF_USER_AND_ITEM = ("user_daily", "item_daily", "user_profile", USER_RECENCY)
+SERVICES: Mapping[str, tuple[str, ...]] = {
+    "next_item_v1": _OF_USER_AND_ITEM,
+    "semantic_judge_v1": _OF_USER_AND_ITEM,
+    USERS: ("user_daily", "user_profile", USER_RECENCY),
+}
 
 # Names of feast.types, by contract type; arrays are Array(<name>).
 _FEAST_TYPES = {

@@ -70,27 +70,38 @@ def attach(samples: pa.Table, features: pa.Table, contract: Contract, keys: Sequ
     Raises:
         DataError: the join lost or multiplied rows.
     """
+    schema = pa.schema([field.with_nullable(True) for field in arrow_schema(contract)])
+    return joined(samples, features, schema, keys, (contract.partition, *contract.key), contract.table)
+
+
+def joined(
+    samples: pa.Table, features: pa.Table, schema: pa.Schema, keys: Sequence[str], order: Sequence[str], where: str
+) -> pa.Table:
+    """`samples` with `features` joined on `keys` and `as_of`, in the columns of `schema` and in that `order`.
+
+    Raises:
+        DataError: the join lost or multiplied rows; `where` says of which table.
+    """
     plain = pa.table([_utc(column) for column in features.columns], names=features.column_names)
     on = [*(f"s.{key} = f.{key}" for key in keys), f"s.{AS_OF} = f.{EVENT_TIMESTAMP}"]
-    columns = [f"{'s' if name in samples.column_names else 'f'}.{name}" for name in contract.names]
-    order = [f"s.{name}" for name in (contract.partition, *contract.key)]
+    columns = [f"{'s' if name in samples.column_names else 'f'}.{name}" for name in schema.names]
+    by = [f"s.{name}" for name in order]
     with duckdb.connect() as connection:
         connection.register("samples", samples)
         connection.register("features", plain)
         query = (
             f"SELECT {', '.join(columns)} FROM samples s JOIN features f ON {' AND '.join(on)} "  # noqa: S608
-            f"ORDER BY {', '.join(order)}"
+            f"ORDER BY {', '.join(by)}"
         )
-        joined = connection.sql(query).to_arrow_table()
-    if joined.num_rows != samples.num_rows:
+        found = connection.sql(query).to_arrow_table()
+    if found.num_rows != samples.num_rows:
         raise DataError(
-            f"Joining features turned {samples.num_rows} samples into {joined.num_rows} rows.",
-            where=contract.table,
+            f"Joining features turned {samples.num_rows} samples into {found.num_rows} rows.",
+            where=where,
             why="The feature store answered with fewer or more rows than it was asked about.",
             do="Look for duplicate keys in the tables behind the feature views.",
         )
-    schema = pa.schema([field.with_nullable(True) for field in arrow_schema(contract)])
-    return joined.cast(schema)
+    return found.cast(schema)
 
 
 def _utc(column: Any) -> Any:

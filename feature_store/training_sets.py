@@ -24,7 +24,7 @@ from infra.contracts import Contract, load_contract
 from infra.errors import DataError
 from infra.lake import Lake, Published, current_keys, publish
 from infra.ledger import Ledger, run_key
-from infra.partitions import Attempt, DataFile, PartitionWrite
+from infra.partitions import Attempt, DataFile, PartitionWrite, due_again
 from infra.profile import Profile
 
 _ROWS_AT_ONCE = 250_000
@@ -32,19 +32,24 @@ _ROWS_AT_ONCE = 250_000
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """A table that is `samples` plus the features of `service`. Raise `version` when the join would give other rows."""
+    """A table that is `samples` plus the features of `service`. Raise `version` when the join would give other rows.
+
+    `again`: after how many days a partition is looked at again, which are those of the job that makes the samples.
+    """
 
     table: str
     samples: str
     service: str
     version: int = 1
+    again: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         refuse_truth([self.samples], self.table, "feature_store/training_sets.py")
 
 
 NEXT_ITEM = TrainingSet("next_item_training_set", "next_item_samples", "next_item_v1")
-_KNOWN = {wanted.table: wanted for wanted in (NEXT_ITEM,)}
+JUDGE = TrainingSet("judge_training_set", "judge_examples", "semantic_judge_v1", again=(30, 90, 365))
+TRAINING_SETS = {wanted.table: wanted for wanted in (NEXT_ITEM, JUDGE)}
 
 
 def training_set(table: str) -> TrainingSet:
@@ -53,13 +58,13 @@ def training_set(table: str) -> TrainingSet:
     Raises:
         DataError: there is none.
     """
-    if table not in _KNOWN:
-        raise DataError(f"There is no training set {table!r}.", do=f"Choose one of: {', '.join(_KNOWN)}.")
-    return _KNOWN[table]
+    if table not in TRAINING_SETS:
+        raise DataError(f"There is no training set {table!r}.", do=f"Choose one of: {', '.join(TRAINING_SETS)}.")
+    return TRAINING_SETS[table]
 
 
 def build_training_set(profile: Profile, wanted: TrainingSet, first: date, last: date) -> Published | None:
-    """Bring the partitions `[first, last]` (inclusive) up to date; None: they were.
+    """Bring the partitions `[first, last]` (inclusive) up to date, and those that are due again; None: they were.
 
     Raises:
         DataError: samples are not committed for a day of the range, or a feature does not fit its sample (a leak).
@@ -67,11 +72,11 @@ def build_training_set(profile: Profile, wanted: TrainingSet, first: date, last:
     """
     lake, ledger = Lake(profile), Ledger(profile)
     require_committed(ledger, wanted.samples, first, last)
-    # What samples of [first, last] can see: rows not older than the ttl, of days before their own.
-    one_day, views = timedelta(days=1), service_views(wanted.service)
-    pins = {view: pin(lake, view.table, first - view.ttl - one_day, last - one_day) for view in views}
-    samples = pin(lake, wanted.samples, first, last)
-    keys = _expected_keys(wanted, samples, pins, first, last)
+    own = [first + timedelta(days=n) for n in range((last - first).days + 1)]
+    days = [*due_again(first, last, wanted.again, ledger.committed(wanted.table)), *own]
+    pins = pins_of(lake, wanted.service, days[0], last)
+    samples = pin(lake, wanted.samples, days[0], last)
+    keys = _expected_keys(wanted, samples, pins, days)
     live = current_keys(lake, ledger, wanted.table)
     todo = {day: key for day, key in keys.items() if live.get(day) != key}
     if not todo:
@@ -79,10 +84,16 @@ def build_training_set(profile: Profile, wanted: TrainingSet, first: date, last:
     attempt = ledger.open_attempt(wanted.table, list(todo))
     inputs = tuple(f"{pinned.table}@{pinned.snapshot}" for pinned in (samples, *pins.values()))
     writes = list[PartitionWrite]()
-    for days in _parts(todo, samples):
-        rows = _rows(profile, wanted, samples, list(pins.values()), days)
-        writes += _stage(lake, load_contract(wanted.table), rows, days, attempt, inputs)
+    for part in _parts(todo, samples):
+        rows = _rows(profile, wanted, samples, list(pins.values()), part)
+        writes += _stage(lake, load_contract(wanted.table), rows, part, attempt, inputs)
     return publish(lake, ledger, wanted.table, writes, attempt)
+
+
+def pins_of(lake: Lake, service: str, first: date, last: date) -> dict[DailyView, Pinned]:
+    """What samples of [first, last] can see: rows not older than the ttl, of days before their own."""
+    one_day, views = timedelta(days=1), service_views(service)
+    return {view: pin(lake, view.table, first - view.ttl - one_day, last - one_day) for view in views}
 
 
 def _parts(todo: Mapping[date, str], samples: Pinned) -> list[dict[date, str]]:
@@ -101,9 +112,8 @@ def _parts(todo: Mapping[date, str], samples: Pinned) -> list[dict[date, str]]:
 
 
 def _expected_keys(
-    wanted: TrainingSet, samples: Pinned, pins: Mapping[DailyView, Pinned], first: date, last: date
+    wanted: TrainingSet, samples: Pinned, pins: Mapping[DailyView, Pinned], days: Sequence[date]
 ) -> dict[date, str]:
-    days = [first + timedelta(days=n) for n in range((last - first).days + 1)]
     config = {"service": wanted.service}
     return {day: run_key(wanted.table, day, _inputs(day, samples, pins), config, wanted.version) for day in days}
 

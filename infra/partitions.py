@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from typing import Any, Literal
 
 QUARANTINE_SUFFIX = "_quarantine"
@@ -98,3 +98,9 @@ def stand_in(key: str) -> str:
 def stands_in(key: str) -> bool:
     """Whether the version of this run key has more bad rows than its contract allows."""
     return key.startswith(_STAND_IN)
+
+
+def due_again(first: date, last: date, after_days: Sequence[int], there: Collection[date]) -> list[date]:
+    """The partitions that are `there`, before `first`, and so many days old on a day of [first, last]; in order."""
+    ages = [timedelta(days=n) for n in after_days]
+    return sorted(day for day in there if day < first and any(first <= day + age <= last for age in ages))

@@ -35,7 +35,10 @@ from spark_jobs.landing.tables import TABLES
 from spark_jobs.leakage import audit_table
 from spark_jobs.market.__main__ import main as market
 
-BUILT = ("sessions", "histories", "user_stats", "item_stats", "user_profiles", "next_item_samples")
+BUILT = (
+    *("sessions", "histories", "user_stats", "item_stats", "user_profiles", "next_item_samples"),
+    *("judge_pairs", "judge_examples"),
+)
 _GROUPS = {"landed": LANDED, "built": BUILT}
 _TOLD = 20  # refusals that a later task tells again
 
@@ -73,7 +76,8 @@ def main() -> int:
     refused = _shortened([line for report in reports for line in report.refusals])
     goes_on = args.go_on and _something_landed([report.table for report in reports], args, profile)
     result: dict[str, Any] = {"refused": refused} if refused and goes_on else {}
-    built = {write.partition for report in reports for write in report.published} - {UNDATED}
+    landed = [report for report in reports if report.table in LANDED]
+    built = {write.partition for report in landed for write in report.published} - {UNDATED}
     if min(built, default=first) < first:
         # Late rows rebuild days before the range; whoever follows is to see them too.
         result["from"] = min(built).isoformat()

@@ -7,7 +7,8 @@ The rules follow from a table's columns, so every sample table is audited the sa
 * `*available_at`: a feature must have been available at or before `as_of`.
 * `*last_event_time`: what a feature counted must have happened before `as_of`.
 * `split_time`: all of `train` lies before all of `valid`, and that before all of `test`; no ingredient of a train row
-  comes from the days of the later splits.
+  comes from the days of the later splits. A row lies on its `outcome_date`, or on the day of `as_of` without one.
+* `later_item_ids`: each was taken by the user from `as_of` on, and before the next part of the split begins.
 
 A job audits the rows it is about to publish (`Job.audit`); `python -m spark_jobs leakage --table T` audits all of T.
 """
@@ -15,8 +16,9 @@ A job audits the rows it is about to publish (`Job.audit`); `python -m spark_job
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import date
 
-from pyspark.sql import DataFrame, Window
+from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
 from infra.contracts import load_contract
@@ -90,6 +92,8 @@ def audit(samples: DataFrame, events: DataFrame) -> list[Leak]:
     for name in sorted(column for column in columns if column.endswith("last_event_time")):
         too_late = samples.where(F.col(name) >= F.col("as_of"))
         leaks.append(_leak(f"{name}_not_before_as_of", too_late.select(*_NAMED, name)))
+    if "later_item_ids" in columns:
+        leaks.append(_leak("later_item_not_in_its_time", _unknown_later(samples, events)))
     if "split_time" in columns:
         leaks.append(_leak("split_not_in_time_order", _outside_split(samples)))
     return [leak for leak in leaks if leak.count]
@@ -123,12 +127,33 @@ def _unknown_history(samples: DataFrame, events: DataFrame) -> DataFrame:
     return counted.where(F.col("used") > F.col("met_before")).drop("met")
 
 
+def _unknown_later(samples: DataFrame, events: DataFrame) -> DataFrame:
+    """User, day and item of hindsight that the user did not take between that day and the next part of the split."""
+    day = F.to_date("as_of")
+    told = samples.select("user_id", day.alias("day"), F.explode("later_item_ids").alias("item_id")).distinct()
+    starts = F.array(*map(F.lit, _starts(samples).values())).cast("array<date>")
+    end = F.array_min(F.filter(starts, lambda start: start > F.col("day")))
+    took = events.select("user_id", "item_id", "event_date").distinct()
+    in_time = (F.col("event_date") >= F.col("day")) & (F.col("end").isNull() | (F.col("event_date") < F.col("end")))
+    same = [F.col(f"told.{name}") == F.col(f"took.{name}") for name in ("user_id", "item_id")]
+    return told.withColumn("end", end).alias("told").join(took.alias("took"), [*same, in_time], "left_anti")
+
+
+def _own_day(samples: DataFrame) -> Column:
+    return F.col("outcome_date") if "outcome_date" in samples.columns else F.to_date("as_of")
+
+
+def _starts(samples: DataFrame) -> dict[str, date]:
+    """The first day of each part of the split that has samples."""
+    firsts = samples.groupBy("split_time").agg(F.min(_own_day(samples)).alias("day")).collect()
+    return {row["split_time"]: row["day"] for row in firsts}
+
+
 def _outside_split(samples: DataFrame) -> DataFrame:
-    """Samples with an ingredient (`as_of` or newest event of the history) from the time of a later split."""
-    as_of = F.to_date("as_of")
-    newest = F.greatest(as_of, "history_last_date") if "history_last_date" in samples.columns else as_of
-    firsts = samples.groupBy("split_time").agg(F.min(as_of).alias("day")).collect()
-    starts = {row["split_time"]: row["day"] for row in firsts}
+    """Samples with an ingredient (its own day or the newest event of the history) from the time of a later split."""
+    own = _own_day(samples)
+    newest = F.greatest(own, "history_last_date") if "history_last_date" in samples.columns else own
+    starts = _starts(samples)
     too_late = F.lit(False)
     for place, split in enumerate(_SPLITS):
         later = [starts[name] for name in _SPLITS[place + 1 :] if name in starts]

@@ -18,6 +18,7 @@ from pyspark.sql import functions as F
 from spark_jobs import histories
 from spark_jobs.engine.job import Input, Job, on_days
 from spark_jobs.leakage import require_no_leak
+from spark_jobs.splits import part_of
 
 CONFIG: Mapping[str, Any] = {"history_length": 20}
 
@@ -54,7 +55,7 @@ def build(
         "history_ratings",
         F.size("history_item_ids").alias("history_len"),
         "history_last_date",
-        _split_time(config).alias("split_time"),
+        part_of(F.col("event_date"), config).alias("split_time"),
     )
 
 
@@ -82,15 +83,6 @@ def _feedback() -> Column:
     rating = F.col("rating")
     return (
         F.when(rating.isNull(), "unknown").when(rating < 3, "disliked").when(rating < 5, "neutral").otherwise("liked")
-    )
-
-
-def _split_time(config: Mapping[str, Any]) -> Column:
-    day = F.col("event_date")
-    return (
-        F.when(day < F.lit(config["valid_from"]).cast("date"), "train")
-        .when(day < F.lit(config["test_from"]).cast("date"), "valid")
-        .otherwise("test")
     )
 
 

@@ -29,7 +29,7 @@ def build(
         "user_id", "event_date", "place", "event.item_id", "event.rating", "event.event_time"
     )
     # The catalogue's delivery is found per day, never its items per day, which would be millions of rows.
-    dated = told.join(F.broadcast(_newest_delivery(frames["items"], past)), "event_date", "left")
+    dated = told.join(F.broadcast(newest_delivery(frames["items"], past)), "event_date", "left")
     kind = F.element_at(F.split("category", " > "), -1).alias("kind")
     described = frames["items"].select("snapshot_date", "item_id", "brand", kind, "title")
     known = dated.join(described, ["snapshot_date", "item_id"], "left")
@@ -46,7 +46,7 @@ def build(
     )
 
 
-def _newest_delivery(items: DataFrame, past: DataFrame) -> DataFrame:
+def newest_delivery(items: DataFrame, past: DataFrame) -> DataFrame:
     """For each day the newest delivery of the catalogue up to it; days before the first have no row."""
     deliveries = items.select("snapshot_date").distinct()
     days = past.select("event_date").distinct()

@@ -37,17 +37,22 @@ def titled(items: int) -> dict[str, str | None]:
 
 
 def write_shop(folder: Path, events: Sequence[Event], titles: Mapping[str, str | None]) -> Path:
-    """The sample tables of a shop: histories end before the day, the split is cut as that of landed events."""
+    """The sample tables of a shop: histories end before the day, the split is cut as that of landed events.
+
+    Of its users the feature store says when their last event was.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     valid, test = cuts(Counter(FIRST + timedelta(days=day) for _, _, day in events))
-    rows = list[tuple[Any, ...]]()
+    rows, since = list[tuple[Any, ...]](), list[float | None]()
     for user in dict.fromkeys(user for user, _, _ in events):
         own = sorted((day, item) for who, item, day in events if who == user)
         for day, item in own:
             on, past = FIRST + timedelta(days=day), [i for d, i in own if d < day]
             part = "test" if on >= test else "valid" if on >= valid else "train"
             rows.append((user, on, datetime(on.year, on.month, on.day, tzinfo=UTC), item, past, part, "unknown", None))
-    write_rows(folder / "next_item_training_set.parquet", rows)
+            since.append(float(min((day - d for d, _ in own if d < day), default=0)) or None)
+    told = {"user_recency__days_since_last_event": since}
+    write_rows(folder / "next_item_training_set.parquet", rows, **told)
     texts: dict[str, Any] = {name: [None] * len(titles) for name in TEXTS}
     columns = {**texts, "item_id": list(titles), "source": ["shop"] * len(titles), "title": list(titles.values())}
     schema = pa.schema([*((name, pa.string()) for name in columns), ("price", pa.float64())])

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
+from common.feature_names import USER, entity_of
 from common.folders import make_folder
 from common.pipelines import Pipeline, Query, Stage
 from dags.steps._folders import Run, write_json
@@ -16,6 +19,9 @@ from dags.steps._publish import content_hash
 from infra.errors import DataError
 from infra.lake import Lake
 from infra.profile import Profile
+
+SIGNATURE = "signature.json"
+"""What a model's folder says of what goes in and comes out, in MLflow's JSON."""
 
 
 def write_spec(profile: Profile, pipeline: Pipeline, stage: Stage, run: Run) -> Path:
@@ -27,7 +33,12 @@ def write_spec(profile: Profile, pipeline: Pipeline, stage: Stage, run: Run) -> 
     out, lake = run.stage(stage.name), Lake(profile)
     tables = {table: table_ref(lake, table, run) for table in stage.reads.tables}
     if query := stage.reads.query:
-        tables[query.table] = _query_ref(lake, pipeline.system, query, run, out)
+        rows = query_rows(lake, pipeline.system, query, run.last, run.pins)
+        if query.features and (taken := _features_taken(run, stage)):
+            from feature_store.user_features import with_user_features  # seconds, for those who ask
+
+            rows = with_user_features(profile, rows, run.last, taken)
+        tables[query.table] = _rows_ref(lake, query, rows, out)
     spec: dict[str, Any] = {
         "system": pipeline.system,
         "stage": stage.name,
@@ -55,9 +66,15 @@ def table_ref(lake: Lake, table: str, run: Run) -> dict[str, Any]:
     return {"files": files, "snapshot": snapshot, "origin": lake.contract(table).origin}
 
 
-def _query_ref(lake: Lake, system: str, query: Query, run: Run, out: Path) -> dict[str, Any]:
+def _features_taken(run: Run, stage: Stage) -> list[str]:
+    """What the models that the stage reads take of the feature store: inputs of their signatures, by full name."""
+    folders = [Path(one.folder) for model in stage.reads.models for one in run.models[model]]
+    inputs = [one["name"] for folder in folders for one in json.loads((folder / SIGNATURE).read_text())["inputs"]]
+    return sorted({name for name in inputs if entity_of(name) == USER})
+
+
+def _rows_ref(lake: Lake, query: Query, rows: pa.Table, out: Path) -> dict[str, Any]:
     """The rows of a query in a file that is named by what it holds, as the files of a spec's table."""
-    rows = query_rows(lake, system, query, run.last, run.pins)
     file = out / f"{query.table}-{content_hash(rows)[:16]}.parquet"
     make_folder(out)
     pq.write_table(rows, file)

@@ -23,7 +23,7 @@ from infra.contracts import Contract, load_contract, spark_ddl
 from infra.errors import DataError
 from infra.lake import Lake, current_keys
 from infra.ledger import Ledger, Stop
-from infra.partitions import DataFile
+from infra.partitions import DataFile, due_again
 from infra.profile import Profile
 from infra.quality import import_ahead
 from spark_jobs.engine.commit import Batch, JobReport, commit
@@ -40,7 +40,8 @@ class Job:
     """A table that is made of tables. Raise `version` whenever `build` would give other rows for the same inputs.
 
     `audit` sees the rows that are about to be published and the frames they were built of; it raises to stop the run.
-    `settings` names the section of the profile whose values join `config`.
+    `settings` names the section of the profile whose values join `config`. A committed partition is looked at `again`
+    so many days after its own, as more of what it reads ahead is there: by the run whose range holds that day.
     """
 
     table: str
@@ -50,6 +51,7 @@ class Job:
     build: Build
     audit: Callable[[DataFrame, Mapping[str, DataFrame]], None] | None = None
     settings: str | None = None
+    again: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         refuse_truth((source.table for source in self.inputs), self.table, f"the Spark job {self.table}")
@@ -61,7 +63,7 @@ class Job:
 
 
 def run(job: Job, first: date, last: date, profile: Profile) -> JobReport:
-    """Bring the partitions [first, last] of the job's table up to date.
+    """Bring the partitions [first, last] of the job's table up to date, and the earlier ones that are due `again`.
 
     Raises:
         StaleAttempt: the same task was started again in the meantime; nothing was changed.
@@ -74,8 +76,9 @@ def run(job: Job, first: date, last: date, profile: Profile) -> JobReport:
     for source in job.inputs:
         snapshot = snapshots[source.table]
         inputs.append(InputFiles(source, [] if snapshot is None else lake.files(source.table, snapshot=snapshot)))
-    asked = days_between(first, last)
-    gaps = _gaps(job, asked, ledger)
+    own = days_between(first, last)
+    gaps = _gaps(job, own, ledger)
+    asked = [*due_again(first, last, job.again, ledger.committed(job.table)), *own]
     config = job.resolved_config(profile)
     keys = expected_keys(job.table, asked, inputs, config, job.version)
     live = current_keys(lake, ledger, job.table)
@@ -92,7 +95,7 @@ def run(job: Job, first: date, last: date, profile: Profile) -> JobReport:
         contract=contract,
         frame=job.build(spark, frames, list(missing), config),
         keys=missing,
-        inputs={day: tuple(f"{table}@{snapshots[table]}" for table in frames) for day in missing},
+        inputs=dict.fromkeys(missing, tuple(f"{table}@{at}" for table, at in snapshots.items() if at is not None)),
         config_hash=config_hash(config, job.version),
         up_to_date=len(asked) - len(missing),
         started=started,
@@ -109,7 +112,8 @@ def read_files(spark: SparkSession, contract: Contract, files: Iterable[DataFile
     """The rows of these files with the contract's types; no file gives a typed empty frame."""
     paths = [file.path for file in files]
     if not paths:
-        return spark.createDataFrame([], spark_ddl(contract))
+        # Spark sees from the filter that it is empty, and skips what would be joined to it.
+        return spark.createDataFrame([], spark_ddl(contract)).where("false")
     return spark.read.schema(spark_ddl(contract)).parquet(*paths)
 
 
@@ -128,11 +132,13 @@ def _gaps(job: Job, asked: Sequence[date], ledger: Ledger) -> tuple[str, ...]:
     """A message for every input that lacks days of its own which the asked partitions read.
 
     Raises:
-        DataError: nothing was ever published to an input.
+        DataError: nothing was ever published to an input that is not optional.
     """
     messages = []
     for source in job.inputs:
         committed = ledger.committed(source.table)
+        if not committed and source.optional:
+            continue
         if not committed:
             raise DataError(
                 f"{job.table} is made of {source.table}, and nothing was ever published to that.",

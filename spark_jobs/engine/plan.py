@@ -18,15 +18,19 @@ from infra.partitions import DataFile, run_key
 
 @dataclass(frozen=True)
 class Input:
-    """What partition `p` reads of a table: the files of [p - lookback_days, p - lag_days], both inclusive.
+    """What partition `p` reads of a table: the files of [p - lookback_days, p - lag_days + ahead_days], both inclusive.
 
     `lookback_days=None` reads since ever. `latest` is for catalogues: only the newest partition up to `p - lag_days`.
+    `ahead_days` is for what is learnt of a day afterwards; who reads ahead is to be built again (`Job.again`).
+    `optional`: a table that a shop may not have; it is empty where nothing was ever published to it.
     """
 
     table: str
     lookback_days: int | None = 0
     lag_days: int = 0
+    ahead_days: int = 0
     latest: bool = False
+    optional: bool = False
 
 
 class InputFiles:
@@ -48,9 +52,11 @@ class InputFiles:
 
     def span(self, partition: date) -> range:
         """Positions of the days that `partition` reads."""
-        stop = bisect_right(self._days, partition - timedelta(days=self.source.lag_days))
+        newest = partition - timedelta(days=self.source.lag_days)
         if self.source.latest:
+            stop = bisect_right(self._days, newest)
             return range(max(0, stop - 1), stop)
+        stop = bisect_right(self._days, newest + timedelta(days=self.source.ahead_days))
         if self.source.lookback_days is None:
             return range(0, stop)
         back = timedelta(days=self.source.lookback_days)
@@ -79,10 +85,10 @@ def expected_keys(
 
 
 def uncommitted(source: Input, asked: Sequence[date], committed: Collection[date]) -> list[date]:
-    """The newest day that each asked partition reads of `source`, where it is not committed.
+    """The newest day that each asked partition reads of `source` but for days ahead, where it is not committed.
 
-    Days further back concern the partitions that were built on those days. A catalogue has only the days of its
-    deliveries, so it lacks none.
+    Days further back concern the partitions that were built on those days, and days ahead need not be over. A
+    catalogue has only the days of its deliveries, so it lacks none.
     """
     newest = [] if source.latest else [day - timedelta(days=source.lag_days) for day in asked]
     return [day for day in newest if day not in committed]

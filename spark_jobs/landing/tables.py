@@ -74,6 +74,7 @@ _TABLES = (
     Landed("hint_exposures", "exposure_time", ("request_id", "user_id")),
     Landed("searches", "search_time", ("request_id", "user_id", "item_id"), refers_to_items=True),
     Landed("bids", "bid_time", ("item_id",), refers_to_items=True),
+    Landed("judge_corrections", "corrected_date", ("user_id", "item_id", "person"), refers_to_items=True),
     Landed("chats", "chat_time", ("chat_id", "user_id", "item_id"), refers_to_items=True),
     Landed("true_people", "start_time", ("user_id",)),
     Landed("true_tastes", "start_time", ("user_id", "item_id")),

@@ -14,7 +14,7 @@ from common.errors import DataError
 from common.pipelines import read_pipeline, systems
 from common.truth import EVALUATION, forbidden, is_truth
 from feature_store.definitions import DAILY_VIEWS, ITEM, DailyView
-from feature_store.training_sets import NEXT_ITEM, TrainingSet
+from feature_store.training_sets import TRAINING_SETS, TrainingSet
 from infra.contracts import all_contracts
 from infra.dbt import PROJECT
 from spark_jobs.__main__ import BUILT
@@ -35,7 +35,7 @@ def reads() -> Iterator[tuple[str, str]]:
         for stage in (*declared.stages, *(job.stage for job in declared.jobs)):
             yield from ((stage.name, table) for table in stage.reads.lake)
     yield from ((view.name, view.table) for view in DAILY_VIEWS)
-    yield NEXT_ITEM.table, NEXT_ITEM.samples
+    yield from ((wanted.table, wanted.samples) for wanted in TRAINING_SETS.values())
     for model in PROJECT.glob("models/**/*.sql"):
         yield from ((model.stem, table) for table in SOURCE.findall(model.read_text()))
 

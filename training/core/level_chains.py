@@ -11,7 +11,7 @@ judged for them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
@@ -69,12 +69,27 @@ class LevelChain:
 
     def over_all(self, behind: Sequence[Tensor]) -> list[Tensor]:
         """Of each question the chances [n, levels], over all that may have been answered before: of `among_levels`."""
-        reached, found = behind[0].new_ones(len(behind[0]), 1), list[Tensor]()
-        for own in behind:
-            joint = reached[..., None] * own
-            found.append(joint.sum(dim=1))
-            reached = joint.flatten(1)
-        return found
+        return [
+            joint.view(len(joint), -1, len(levels)).sum(dim=1)
+            for joint, levels in zip(_joint(behind), self.tokens, strict=True)
+        ]
+
+    def of_answers(self, behind: Sequence[Tensor]) -> list[Tensor]:
+        """The chances [n, answers] of whole answers, the last question's level changing fastest: of `among_levels`."""
+        return _joint(behind)[-1:]
+
+
+def _joint(behind: Sequence[Tensor]) -> list[Tensor]:
+    """The chances [n, beginnings] of the beginnings of an answer that end with each question."""
+    reached, found = behind[0].new_ones(len(behind[0]), 1), list[Tensor]()
+    for own in behind:
+        reached = (reached[..., None] * own).flatten(1)
+        found.append(reached)
+    return found
+
+
+Weighed = Callable[[Sequence[Tensor]], list[Tensor]]
+"""What is made of `LevelChain.among_levels`: rows [n, ...] of as many texts."""
 
 
 def level_chances(
@@ -85,13 +100,26 @@ def level_chances(
     Prompts are read once, some at a time, and what follows them in batches of like lengths: results do not depend on
     the batches but for rounding. DataError for a prompt and a response that are longer than the model.
     """
+    return _weighed(model, trees, chain, chain.over_all, tokens_at_once)
+
+
+def answer_chances(
+    model: PreTrainedModel, trees: Sequence[Tree], chain: LevelChain, tokens_at_once: int = TOKENS_AT_ONCE
+) -> list[Tensor]:
+    """Of each tree the chances [responses, answers] of every whole answer, as `level_chances` reads and refuses."""
+    return [chances for (chances,) in _weighed(model, trees, chain, chain.of_answers, tokens_at_once)]
+
+
+def _weighed(
+    model: PreTrainedModel, trees: Sequence[Tree], chain: LevelChain, weighed: Weighed, tokens_at_once: int
+) -> list[list[Tensor]]:
     longest = max((len(response) for tree in trees for response in tree.responses), default=0)
     if trees:
         check_room(model, [tree.prompt for tree in trees], 1, longest + len(chain.tokens) - 1)
     found: dict[int, list[Tensor]] = {}
     with inference(model):
         for part in _parts(trees, tokens_at_once):
-            rows = _part(model, [trees[number] for number in part], chain, tokens_at_once)
+            rows = _part(model, [trees[number] for number in part], chain, weighed, tokens_at_once)
             found |= dict(zip(part, rows, strict=True))
     return [found[number] for number in range(len(trees))]
 
@@ -105,24 +133,27 @@ def _parts(trees: Sequence[Tree], tokens_at_once: int) -> Iterator[list[int]]:
         order = order[:-count]
 
 
-def _part(model: PreTrainedModel, trees: Sequence[Tree], chain: LevelChain, tokens_at_once: int) -> list[list[Tensor]]:
+def _part(
+    model: PreTrainedModel, trees: Sequence[Tree], chain: LevelChain, weighed: Weighed, tokens_at_once: int
+) -> list[list[Tensor]]:
     read = Prefixes.read(model, [tree.prompt for tree in trees])
     texts = [(of, response) for of, tree in enumerate(trees) for response in tree.responses]
-    order = sorted(range(len(texts)), key=lambda row: len(texts[row][1]))
+    order = sorted(range(len(texts)), key=lambda row: -len(texts[row][1]))
     beside = read.real.shape[1] + len(chain.nodes)
-    found = [torch.zeros(len(texts), len(levels)) for levels in chain.tokens]
-    while order:
-        count = max(1, tokens_at_once // (beside + len(texts[order[-1]][1])))
-        rows, order = order[-count:], order[:-count]
-        own = _read(read, [texts[row] for row in rows], chain)
-        for everywhere, chances in zip(found, own, strict=True):
-            everywhere[rows] = chances.cpu()
+    found, start = list[list[Tensor]](), 0
+    while start < len(order):
+        rows = order[start : start + max(1, tokens_at_once // (beside + len(texts[order[start]][1])))]
+        behind = _read(read, [texts[row] for row in rows], chain)
+        found.append([chances.cpu() for chances in weighed(behind)])
+        start += len(rows)
+    back = torch.tensor(order).argsort()
     counts = [len(tree.responses) for tree in trees]
-    return [list(one) for one in zip(*(torch.split(chances, counts) for chances in found), strict=True)]
+    parts = (torch.split(torch.cat(batches)[back], counts) for batches in zip(*found, strict=True))
+    return [list(one) for one in zip(*parts, strict=True)]
 
 
 def _read(read: Prefixes, texts: Sequence[tuple[int, Tokens]], chain: LevelChain) -> list[Tensor]:
-    """One batch: each text, padded on the left, and the whole tree behind it."""
+    """`among_levels` of one batch: each text, padded on the left, and the whole tree behind it."""
     device, nodes = read.real.device, chain.nodes
     ids, real = left_padded([response for _, response in texts], device)
     count, width = ids.shape
@@ -142,4 +173,4 @@ def _read(read: Prefixes, texts: Sequence[tuple[int, Tokens]], chain: LevelChain
         wanted.expand(count, -1),
     )
     weight = read.model.get_output_embeddings().weight
-    return chain.over_all(chain.among_levels(states.view(count, 1 + len(nodes), -1), weight))
+    return chain.among_levels(states.view(count, 1 + len(nodes), -1), weight)

@@ -30,6 +30,7 @@ from common.config import parse_config
 from common.folders import make_folder
 from common.models import ModelVersion
 from common.pipelines import stage_module
+from training.core import tables
 from training.core.errors import DataError, LeftOut
 from training.core.files import write_json, write_text
 from training.core.preemption import preemptible
@@ -243,6 +244,15 @@ def read_batches(
     spec: StageSpec, name: str, columns: Mapping[str, pa.DataType], later: Collection[str] = ()
 ) -> Iterator[pa.Table]:
     """The same rows some thousands at a time; see `tables.parquet_batches` for `later` and for the errors."""
+    return parquet_batches(name, _files(spec, name), columns, later)
+
+
+def column_types(spec: StageSpec, name: str) -> dict[str, pa.DataType]:
+    """The columns of one of the spec's tables; see `tables.column_types`."""
+    return tables.column_types(name, _files(spec, name))
+
+
+def _files(spec: StageSpec, name: str) -> list[Path]:
     if name not in spec.tables:
         raise DataError(
             f"the spec names no table {name!r}",
@@ -250,7 +260,7 @@ def read_batches(
             why=f"it names {', '.join(sorted(spec.tables)) or 'none'}",
             do="add it to what the stage `reads` in pipeline.yaml",
         )
-    return parquet_batches(name, [Path(file) for file in spec.tables[name].files], columns, later)
+    return [Path(file) for file in spec.tables[name].files]
 
 
 class MetricsLog:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
@@ -32,14 +33,26 @@ def parquet_batches(
     Raises DataError for no file, a missing or truncated file, a missing column, or a column of another type, EmptyTable
     for no row.
     """
-    if not files:
-        raise DataError(f"table {name} has no data file", do="run the job that fills it, for a range that has data")
+    _refuse_none(name, files)
     rows = 0
     for batch in (batch for file in files for batch in _read_file(name, file, columns, later)):
         rows += batch.num_rows
         yield batch
     if not rows:
         raise EmptyTable(f"table {name} is empty", where=str(files[0]), do="run the job that fills it")
+
+
+def column_types(name: str, files: Sequence[Path]) -> dict[str, pa.DataType]:
+    """Every column that some of the files has, with the type of the last one that has it.
+
+    Raises DataError for no file, and a missing or truncated one.
+    """
+    _refuse_none(name, files)
+    found = dict[str, pa.DataType]()
+    for file in files:
+        with _opened(name, file) as source:
+            found |= zip(source.schema_arrow.names, source.schema_arrow.types, strict=True)
+    return found
 
 
 def refuse_nulls(name: str, table: pa.Table, columns: Iterable[str]) -> None:
@@ -52,18 +65,29 @@ def refuse_nulls(name: str, table: pa.Table, columns: Iterable[str]) -> None:
             )
 
 
+def _refuse_none(name: str, files: Sequence[Path]) -> None:
+    if not files:
+        raise DataError(f"table {name} has no data file", do="run the job that fills it, for a range that has data")
+
+
 def _read_file(name: str, file: Path, columns: Mapping[str, pa.DataType], later: Collection[str]) -> Iterator[pa.Table]:
+    with _opened(name, file) as source:
+        schema = source.schema_arrow
+        there = {one: kind for one, kind in columns.items() if one in schema.names or one not in later}
+        _check_columns(name, file, schema, there)
+        for batch in source.iter_batches(_ROWS_AT_ONCE, columns=list(there)):
+            found = pa.table(batch).select(list(there)).cast(pa.schema(list(there.items())))
+            absent = {one: pa.nulls(len(found), columns[one]) for one in columns if one not in there}
+            yield pa.table({one: found[one] if one in there else absent[one] for one in columns})
+
+
+@contextmanager
+def _opened(name: str, file: Path) -> Iterator[pq.ParquetFile]:
     if not file.is_file():
         raise DataError(f"a data file of table {name} is missing", where=str(file), do="resolve the snapshot again")
     try:
         with pq.ParquetFile(file) as source:
-            schema = source.schema_arrow
-            there = {one: kind for one, kind in columns.items() if one in schema.names or one not in later}
-            _check_columns(name, file, schema, there)
-            for batch in source.iter_batches(_ROWS_AT_ONCE, columns=list(there)):
-                found = pa.table(batch).select(list(there)).cast(pa.schema(list(there.items())))
-                absent = {one: pa.nulls(len(found), columns[one]) for one in columns if one not in there}
-                yield pa.table({one: found[one] if one in there else absent[one] for one in columns})
+            yield source
     except (pa.ArrowInvalid, OSError) as error:
         raise DataError(
             f"a data file of table {name} cannot be read as Parquet",

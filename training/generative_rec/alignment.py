@@ -15,7 +15,8 @@ from training.core.tokens import Vocabulary
 from training.generative_rec.item_codes import ItemCodes
 from training.generative_rec.validation import EVAL_AT, Example, Validation, draw_examples
 from training.next_item.samples import (
-    NextItem,
+    TABLE,
+    Samples,
     Split,
     model_folder,
     of_catalogue,
@@ -23,6 +24,7 @@ from training.next_item.samples import (
     read_samples,
     refuse_other_split,
 )
+from training.next_item.store_features import still_told
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,19 +50,21 @@ class AlignmentStage:
     model: PreTrainedModel
     vocabulary: Vocabulary
     items: ItemCodes
-    samples: Sequence[NextItem]
+    samples: Samples
     examples: Sequence[Example]
     validation: Validation
     gate: GatedStage
 
     @classmethod
-    def start(cls, spec: StageSpec, config: AlignmentConfig) -> AlignmentStage:
-        """Read all that the stage needs. DataError where the model, the ids and the samples do not fit together."""
+    def start(cls, spec: StageSpec, config: AlignmentConfig, store_features: Sequence[str] = ()) -> AlignmentStage:
+        """Read all that the stage needs, with what it asks of the feature store. DataError where the model, the ids and
+        the samples do not fit together."""
         folder = spec.artifact(config.start) / model_folder(config.split)
         refuse_other_split(spec.artifact(config.codes), config.split)
         model, vocabulary = load_backbone(folder)
         items = ItemCodes.load(spec.artifact(config.codes), vocabulary)
-        samples = of_catalogue(read_samples(spec, config.split), items.item_ids)
+        store = still_told(spec, TABLE, store_features)
+        samples = of_catalogue(read_samples(spec, config.split, store=store), items.item_ids)
         valid, examples = (
             draw_examples(of_subset(samples, part), items, config.history, limit, spec.seed)
             for part, limit in (("valid", config.gate.samples), ("train", config.examples))

@@ -108,7 +108,7 @@ def ranker_rejects(
         for part, beams, wrong in _wrong_answers(model, items, share, choice.beams, f"ranker {level}"):
             answers = [row[mask].tolist() for row, mask in zip(beams, wrong, strict=True)]
             asked = [[items.item_ids[row] for row in own] for own in answers]
-            for own, chances in zip(answers, view.chances([one.history for one in part], asked), strict=True):
+            for own, chances in zip(answers, view.chances(part, asked), strict=True):
                 unlikely = np.flatnonzero(chances < UNLIKELY * np.nanmax(chances, initial=0.0))
                 order = np.argsort(FIRST[level] * chances[unlikely], kind="stable")
                 found.append([own[place] for place in unlikely[order].tolist()])

@@ -14,23 +14,35 @@ is what the user took later a soft target. Nobody has seen what follows the end 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
-from typing import Self
+from dataclasses import dataclass, replace
+from typing import Protocol, Self
 
 from training.core.errors import DataError, LeftOut
 from training.core.stage import StageSpec
 from training.next_item.recommender import ListRequest, Ranking
 from training.next_item.samples import Split, of_subset, read_samples
+from training.next_item.store_features import StoreFeatures
 from training.ranker.serve import RankerRow, bundle_of
 from training.ranker.signals.base import Floats
 
 RANKER = "ranker"
-History = Sequence[str]
+
+
+class Past(Protocol):
+    """What was known before something was taken: a history, and what the feature store said of the user as of then."""
+
+    @property
+    def history(self) -> Sequence[str]:
+        """Item ids, oldest first."""
+
+    @property
+    def store_features(self) -> StoreFeatures:
+        """By full name; what is unknown is not in it."""
 
 
 @dataclass(frozen=True)
 class RankerView:
-    """The ranker, asked for histories (item ids, oldest first) of nobody in particular."""
+    """The ranker, asked for histories of nobody in particular."""
 
     row: RankerRow
 
@@ -70,9 +82,14 @@ class RankerView:
         """Whether the shop recommends what the user has taken before."""
         return self.row.bundle.rank_own
 
+    @property
+    def store_features(self) -> Sequence[str]:
+        """What the ranker wants to know of the feature store."""
+        return self.row.store_features
+
     def lists(
         self,
-        histories: Sequence[History],
+        pasts: Sequence[Past],
         k: int,
         within: Collection[str],
         left_out: Sequence[Collection[str]] | None = None,
@@ -81,13 +98,12 @@ class RankerView:
 
         `left_out`: items of each question that stand in no list, beside what a shop without repeats leaves out.
         """
-        return self.row.answer(self._asked(histories, left_out or [()] * len(histories)), k, within)
+        return self.row.answer(self._asked(pasts, left_out or [()] * len(pasts)), k, within)
 
-    def chances(self, histories: Sequence[History], items: Sequence[Sequence[str]]) -> list[Floats]:
+    def chances(self, pasts: Sequence[Past], items: Sequence[Sequence[str]]) -> list[Floats]:
         """The probabilities of given `items` after each history: [items] each; see `RankerRow.chances`."""
-        return self.row.chances(self._asked(histories, [()] * len(histories)), items)
+        return self.row.chances(self._asked(pasts, [()] * len(pasts)), items)
 
-    def _asked(self, histories: Sequence[History], left_out: Sequence[Collection[str]]) -> list[ListRequest]:
-        pairs = zip(histories, left_out, strict=True)
-        own = [frozenset(() if self.rank_own else history).union(gone) for history, gone in pairs]
-        return [ListRequest(history, None, gone) for history, gone in zip(histories, own, strict=True)]
+    def _asked(self, pasts: Sequence[Past], left_out: Sequence[Collection[str]]) -> list[ListRequest]:
+        own = [ListRequest.after(one.history, None, one.store_features, rank_own=self.rank_own) for one in pasts]
+        return [replace(one, left_out=one.left_out.union(gone)) for one, gone in zip(own, left_out, strict=True)]

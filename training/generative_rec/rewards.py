@@ -42,9 +42,9 @@ def ranker_reward(weight: float, view: RankerView, items: ItemCodes, examples: S
     item_of = dict(zip(items.tokens, items.item_ids, strict=True))
 
     def chances(groups: Sequence[Group]) -> list[Tensor]:
-        histories = [examples[group.request.place].history for group in groups]
+        pasts = [examples[group.request.place] for group in groups]
         beams = [[item_of[response.tokens] for response in group.responses] for group in groups]
-        found = [torch.from_numpy(own).nan_to_num() for own in view.chances(histories, beams)]
+        found = [torch.from_numpy(own).nan_to_num() for own in view.chances(pasts, beams)]
         return [torch.where(hit(group) == 1.0, 0.0, own) for group, own in zip(groups, found, strict=True)]
 
     return Term("ranker", weight, chances)

@@ -14,7 +14,7 @@ would be most of what a shop with repeats sells.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,7 @@ from training.core.errors import DataError
 from training.core.progress import Progress
 from training.generative_rec.ranker_view import RankerView
 from training.next_item.recommender import Ranking
+from training.next_item.store_features import StoreFeatures
 
 Shares = NDArray[np.float64]
 _AT_ONCE = 512
@@ -47,12 +48,14 @@ class RankedConfig:
 
 @dataclass(frozen=True)
 class Asked:
-    """A history of a user (item ids, oldest first), what was taken next, where anybody knows, and what was `later`."""
+    """A history of a user (item ids, oldest first), what was taken next, where anybody knows, what was `later`, and
+    what the feature store said of the user then."""
 
     user: str
     history: tuple[str, ...]
     taken: str | None
     later: frozenset[str]
+    store_features: StoreFeatures = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True)
@@ -65,16 +68,22 @@ class SoftTarget:
 
 
 def asked_of(
-    sequences: Mapping[str, Sequence[str]], samples: Iterable[tuple[str, tuple[str, ...], str]], limit: int, seed: int
+    sequences: Mapping[str, Sequence[str]],
+    samples: Iterable[tuple[str, tuple[str, ...], str, StoreFeatures]],
+    limit: int,
+    seed: int,
+    told: Mapping[str, StoreFeatures] | None = None,
 ) -> list[Asked]:
     """The ends of at most `limit` users' training sequences, drawn with the seed, and the histories of these training
-    samples (user, history, what was taken), but for empty ones: before them the ranker knows nobody."""
+    samples (user, history, what was taken, what the feature store said), but for empty ones: before them the ranker
+    knows nobody. `told`: what the feature store said last of each user, which stands for the end of the sequence: what
+    it says of the user's next question is of a day that is held out."""
     users = list(sequences)
     drawn = (users[place] for place in np.sort(np.random.default_rng(seed).permutation(len(users))[:limit]))
-    ends = [Asked(user, tuple(sequences[user]), None, frozenset()) for user in drawn]
+    ends = [Asked(user, tuple(sequences[user]), None, frozenset(), (told or {}).get(user, {})) for user in drawn]
     return ends + [
-        Asked(user, history, taken, frozenset(sequences[user]).difference(history) | {taken})
-        for user, history, taken in samples
+        Asked(user, history, taken, frozenset(sequences[user]).difference(history) | {taken}, store)
+        for user, history, taken, store in samples
         if history
     ]
 
@@ -94,7 +103,7 @@ def soft_targets(
     with Progress(len(asked), "the ranker", "list") as progress:
         for start in range(0, len(asked), _AT_ONCE):
             part = asked[start : start + _AT_ONCE]
-            lists += view.lists([one.history for one in part], config.top, within, [one.later for one in part])
+            lists += view.lists(part, config.top, within, [one.later for one in part])
             progress.advance(len(part))
     found = (_target(one, ranking, config) for one, ranking in zip(asked, lists, strict=True))
     return [target for target in found if target]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from transformers import PreTrainedModel
@@ -15,6 +15,7 @@ from training.core.metrics import Floats, ndcg_at
 from training.core.prompts import Codes
 from training.generative_rec.item_codes import ItemCodes
 from training.next_item.samples import NextItem
+from training.next_item.store_features import StoreFeatures
 
 EVAL_AT = 10
 EVAL_BEAMS = 2 * EVAL_AT
@@ -23,12 +24,13 @@ EVAL_BEAMS = 2 * EVAL_AT
 @dataclass(frozen=True)
 class Example:
     """A prompt, and what the customer took: the row of the item in the catalogue. `history`: the ids of all items that
-    were taken before."""
+    were taken before; `store_features`: what the feature store said of the customer then, where it was asked for."""
 
     user_id: str
     prompt: Codes
     item: int
     history: tuple[str, ...] = ()
+    store_features: StoreFeatures = field(default_factory=dict, hash=False)
 
 
 def draw(samples: Sequence[NextItem], limit: int, seed: int) -> list[NextItem]:
@@ -50,7 +52,13 @@ def draw_examples(samples: Sequence[NextItem], items: ItemCodes, history: int, l
     drawn = draw(samples, limit, seed)
     names = [None if one.subset == "train" else one.user_id for one in drawn]
     return [
-        Example(one.user_id, items.prompt(one.history, history, name), items.row[one.item_id], one.history)
+        Example(
+            one.user_id,
+            items.prompt(one.history, history, name),
+            items.row[one.item_id],
+            one.history,
+            one.store_features,
+        )
         for one, name in zip(drawn, names, strict=True)
     ]
 

@@ -13,7 +13,7 @@ from training.core.metrics import rank_of
 from training.core.progress import Progress
 from training.core.stage import StageResult, StageSpec
 from training.next_item.comparison import COMPARED, VALUES_SCHEMA, Comparison, Row, flat, metrics_table
-from training.next_item.recommender import Ranking, Recommender
+from training.next_item.recommender import ListRequest, Ranking, Recommender
 from training.next_item.samples import TABLE, NextItem, Split
 
 _CHUNK = 256
@@ -44,16 +44,17 @@ def measured(
         AssertionError: it has recommended an item that the catalogue does not have.
     """
     # What a user does on one day are several questions with one history, and so one list.
-    asked, found = list(dict.fromkeys((sample.user_id, sample.history) for sample in test)), list[Ranking]()
+    questions = [ListRequest.after(s.history, s.user_id, s.store_features, rank_own=rank_own) for s in test]
+    asked, found = list(dict.fromkeys(questions)), list[Ranking]()
     # A model of an earlier day may know items that are gone.
     within = None if set(recommender.catalogue) <= set(catalogue) else catalogue
     with Progress(len(asked), f"evaluate {name}", "question") as progress:
         for start in range(0, len(asked), _CHUNK):
-            users, histories = zip(*asked[start : start + _CHUNK], strict=True)
-            found += recommender.recommend(histories, depth, users=users, rank_own=rank_own, within=within)
-            progress.advance(len(histories))
+            part = asked[start : start + _CHUNK]
+            found += recommender.answer(part, depth, within)
+            progress.advance(len(part))
     answers = {question: [item for item, _ in line] for question, line in zip(asked, found, strict=True)}
-    lists = [answers[sample.user_id, sample.history] for sample in test]
+    lists = [answers[question] for question in questions]
     invented = {item for line in lists for item in line} - frozenset(catalogue)
     if invented:
         raise AssertionError(f"{name} recommended items that do not exist: {sorted(invented)[:5]}")

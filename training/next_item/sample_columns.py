@@ -5,8 +5,8 @@ A sample with 20 items of history is about 700 bytes as Python objects and 110 i
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import date
 from typing import overload
 
@@ -15,18 +15,23 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from training.next_item.store_features import StoreFeatures
+
 _EPOCH = date(1970, 1, 1).toordinal()
 
 
 @dataclass(frozen=True)
 class NextItem:
-    """`history`: what the user did strictly before the day `as_of`, oldest first; `item_id`: what the user did then."""
+    """`history`: what the user did strictly before the day `as_of`, oldest first; `item_id`: what the user did then.
+
+    `store_features`: what the feature store says of the user as of that day, where it was asked for."""
 
     user_id: str
     as_of: date
     item_id: str
     history: tuple[str, ...]
     subset: str
+    store_features: StoreFeatures = field(default_factory=dict, hash=False)
 
 
 class Words:
@@ -48,7 +53,8 @@ class Samples(Sequence[NextItem]):
     """`rows` [n]: the places of the samples in the columns, in their order. A subset or another order copies no column.
 
     `users`, `items`, `days` (since 1970), `subsets` [all] are the columns, as numbers of `user_ids`, `item_ids` and
-    `subset_names`; row r has the items `history[starts[r] : starts[r + 1]]` before it.
+    `subset_names`; row r has the items `history[starts[r] : starts[r + 1]]` before it. `store_features` [all], by name:
+    what the feature store says of the user as of the row, NaN where it is unknown.
     """
 
     user_ids: Sequence[str]
@@ -61,6 +67,7 @@ class Samples(Sequence[NextItem]):
     history: NDArray[np.int32]
     starts: NDArray[np.int64]
     rows: NDArray[np.int64]
+    store_features: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, samples: Sequence[NextItem]) -> Samples:
@@ -73,15 +80,22 @@ class Samples(Sequence[NextItem]):
             | {"day": pa.array([one.as_of for one in samples], pa.date32())}
             | {"history": pa.array([one.history for one in samples], pa.list_(pa.string()))}
         )
-        return cls.of_tables([table.select(["user_id", "day", "item_id", "history", "subset"])])
+        table = table.select(["user_id", "day", "item_id", "history", "subset"])
+        for name in dict.fromkeys(name for one in samples for name in one.store_features):
+            table = table.append_column(name, pa.array([one.store_features.get(name) for one in samples], pa.float32()))
+        return cls.of_tables([table])
 
     @classmethod
     def of_tables(cls, tables: Iterable[pa.Table]) -> Samples:
-        """The rows of tables whose columns are user, day, item, history and subset, without nulls, in that order."""
+        """The rows of tables whose columns are user, day, item, history and subset, without nulls, in that order, and
+        then what the feature store says, if anything: the same in all of them."""
         users, items, subsets = Words(), Words(), Words()
         columns: list[tuple[NDArray[np.int32], ...]] = []
+        store: dict[str, list[NDArray[np.float32]]] = {}
         for table in tables:
-            user, day, item, history, subset = (column.combine_chunks() for column in table.columns)
+            user, day, item, history, subset = (column.combine_chunks() for column in table.columns[:5])
+            for name in table.column_names[5:]:
+                store.setdefault(name, []).append(_floats(table[name]))
             columns.append(
                 (
                     users.numbered(user),
@@ -95,7 +109,8 @@ class Samples(Sequence[NextItem]):
         of_users, of_items, days, of_subsets, history, lengths = map(np.concatenate, zip(*columns, strict=True))
         starts = np.concatenate(([0], np.cumsum(lengths, dtype=np.int64)))
         words = tuple(users.numbers), tuple(items.numbers), tuple(subsets.numbers)
-        return cls(*words, of_users, of_items, days, of_subsets, history, starts, np.arange(len(lengths)))
+        told = {name: np.concatenate(parts) for name, parts in store.items()}
+        return cls(*words, of_users, of_items, days, of_subsets, history, starts, np.arange(len(lengths)), told)
 
     def chosen(self, rows: NDArray[np.int64]) -> Samples:
         """The samples at these places in the columns."""
@@ -147,13 +162,21 @@ class Samples(Sequence[NextItem]):
 
     def _row(self, row: int) -> NextItem:
         past = self.history[self.starts[row] : self.starts[row + 1]].tolist()
+        told = {name: float(column[row]) for name, column in self.store_features.items() if not np.isnan(column[row])}
         return NextItem(
             self.user_ids[self.users[row]],
             date.fromordinal(_EPOCH + int(self.days[row])),
             self.item_ids[self.items[row]],
             tuple([self.item_ids[item] for item in past]),
             self.subset_names[self.subsets[row]],
+            told,
         )
+
+
+def _floats(column: pa.ChunkedArray) -> NDArray[np.float32]:
+    """Numbers or flags as numbers, null as NaN: [rows]."""
+    found: NDArray[np.float32] = column.cast(pa.float64(), safe=False).to_numpy().astype(np.float32)
+    return found
 
 
 def _places(words: Sequence[str]) -> NDArray[np.int64]:

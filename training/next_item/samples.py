@@ -9,7 +9,7 @@ that was trained on one split has seen test items of the other: each split needs
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -26,6 +26,7 @@ from training.core.stage import StageSpec, is_main_process, read_batches
 from training.core.tables import refuse_nulls
 from training.next_item.sample_columns import NextItem as NextItem
 from training.next_item.sample_columns import Samples as Samples
+from training.next_item.store_features import StoreFeatures
 
 Split = Literal["time", "leave_one_out"]
 SUBSETS = ("train", "valid", "test")
@@ -46,16 +47,19 @@ _KNOWN = ("liked", "neutral", "disliked")
 _COLUMNS = ("user_id", "sample_date", "item_id", "history_item_ids", "split_time")
 
 
-def read_samples(spec: StageSpec, split: Split, table: str = TABLE) -> Samples:
+def read_samples(
+    spec: StageSpec, split: Split, table: str = TABLE, *, store: Mapping[str, pa.DataType] | None = None
+) -> Samples:
     """All samples by user, event time and item, whatever the order of the files.
 
     What a user did with an item on one day (looked at it, then bought it) is one sample, at its first time: the item
     would stand before itself in the user's sequence, and be test and training at once under leave-one-out.
+    `store`: the features of the user that each has besides (`store_features`); in files of before they are unknown.
     Raises DataError for a row without one of its values and for a subset other than train, valid and test, LeftOut for
     a split without training samples.
     """
     times: list[NDArray[np.int64]] = []
-    found = Samples.of_tables(_batches(spec, table, times)).sorted(np.concatenate(times)).once_a_day()
+    found = Samples.of_tables(_batches(spec, table, times, store or {})).sorted(np.concatenate(times)).once_a_day()
     parted = leave_one_out(found) if split == "leave_one_out" else found
     subsets = {parted.subset_names[subset] for subset in np.unique(parted.subsets[parted.rows])}
     do = "check the cut dates of the split against the days of the data"
@@ -67,12 +71,14 @@ def read_samples(spec: StageSpec, split: Split, table: str = TABLE) -> Samples:
     return parted
 
 
-def _batches(spec: StageSpec, table: str, times: list[NDArray[np.int64]]) -> Iterator[pa.Table]:
+def _batches(
+    spec: StageSpec, table: str, times: list[NDArray[np.int64]], store: Mapping[str, pa.DataType]
+) -> Iterator[pa.Table]:
     """The columns of `Samples`, some rows at a time; `times` gets the event times of all."""
-    for batch in read_batches(spec, table, COLUMNS):
+    for batch in read_batches(spec, table, {**COLUMNS, **store}, later=store):
         refuse_nulls(table, batch, COLUMNS)
         times.append(batch["event_time"].cast(pa.int64()).to_numpy())
-        yield batch.select(_COLUMNS)
+        yield batch.select([*_COLUMNS, *store])
 
 
 def leave_one_out(samples: Sequence[NextItem]) -> Samples:
@@ -119,6 +125,13 @@ def sequences_by_user(samples: Sequence[NextItem]) -> dict[str, list[str]]:
             found[user] = [*train[place].history]
         found[user].append(item)
     return found
+
+
+def last_told(samples: Samples) -> dict[str, StoreFeatures]:
+    """What the feature store said of each user before the last of the training samples, which are in order."""
+    train = samples.of_subset("train")
+    ends = np.flatnonzero(np.diff(train.users[train.rows], append=-1))
+    return {one.user_id: one.store_features for one in train.chosen(train.rows[ends])}
 
 
 def held_out_from(samples: Sequence[NextItem]) -> dict[str, date]:

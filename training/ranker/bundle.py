@@ -18,7 +18,7 @@ from training.core.tables import read_parquet
 from training.next_item.recommender import Choice
 from training.next_item.samples import Split
 from training.ranker.candidates import Depth
-from training.ranker.features import Facts
+from training.ranker.features import Facts, of_the_store
 from training.ranker.learner import Ranker
 from training.ranker.parts import LearnFrom
 from training.ranker.signals.base import Ints, Signal, Stored
@@ -83,6 +83,11 @@ class Bundle:
     def mixed(self) -> Mapping[str, Signal]:
         """Those that the ranker mixes: without rows that only stand beside them."""
         return {name: signal for name, signal in self.signals.items() if name not in ALONE}
+
+    @property
+    def store_features(self) -> tuple[str, ...]:
+        """What the ranker has learnt with of the feature store, by full name."""
+        return of_the_store(self.ranker.names) if self.ranker else ()
 
     def with_ranker(self, ranker: Ranker, until: int, learnt_from: LearnFrom) -> Bundle:
         """The same signals with a ranker over them, whose own events are of that part and go to the day `until`."""

@@ -5,7 +5,7 @@ A feature's name begins with its group, before the first dot: what a recommendat
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -15,6 +15,9 @@ from numpy.typing import NDArray
 from training.ranker.candidates import Candidates
 from training.ranker.signals.base import Floats, Ints, Learnt, Pairs, Questions, Signal
 
+STORE = "store"
+"""The group of what the feature store says of the user: the same for all candidates of a question, so it says which of
+the other features to believe."""
 _FOR, _AGAINST = ("score", "share", "of_the_last", "behind_the_first"), ("rank",)
 
 
@@ -103,7 +106,14 @@ def features(
     _of_repeats(columns, found.pairs, asked, len(facts.counts))
     _of_history(columns, asked, facts)
     _of_items(columns, found.pairs.items, asked, facts)
+    for name, values in asked.store_features.items():
+        columns.of_question(f"{STORE}.{name}", values)
     return columns.table()
+
+
+def of_the_store(names: Iterable[str]) -> tuple[str, ...]:
+    """Of the names of features, those that the feature store says, as it calls them."""
+    return tuple(name.removeprefix(f"{STORE}.") for name in names if name.startswith(f"{STORE}."))
 
 
 def _of_signal(columns: _Columns, name: str, signal: Signal, found: Candidates) -> None:

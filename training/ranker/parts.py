@@ -112,13 +112,14 @@ class Rows:
         return Learnt(catalogue, sequences, when, seed=seed)
 
     def questions(self, asked: Samples) -> Questions:
-        """Their histories, with what the training part knows of their users."""
+        """Their histories, with what the training part and the feature store know of their users."""
         pasts = self._pasts()
         nothing = np.empty(0, dtype=np.int64)
         names = asked.users[asked.rows].tolist()
         histories = [self._history(asked, place) for place in range(len(asked))]
         users = [self.samples.user_ids[user] for user in names]
-        return Questions(histories, [pasts.get(user, nothing) for user in names], users)
+        told = {name: values[asked.rows] for name, values in asked.store_features.items()}
+        return Questions(histories, [pasts.get(user, nothing) for user in names], users, told)
 
     def truth(self, asked: Samples) -> Ints:
         """What was taken: [samples]."""

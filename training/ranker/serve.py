@@ -30,17 +30,6 @@ if TYPE_CHECKING:
 
 _IDS = {"type": "array", "items": {"type": "string"}}
 _NUMBERS = {"type": "array", "items": {"type": "double"}}
-_SIGNATURE = {
-    "inputs": [
-        {"name": "history", "required": True, **_IDS},
-        {"name": "user_id", "type": "string", "required": False},
-    ],
-    "outputs": [
-        {"name": "items", "required": True, **_IDS},
-        {"name": "scores", "required": True, **_NUMBERS},
-    ],
-    "params": [{"name": "k", "type": "long", "default": 10, "shape": None}],
-}
 _AT_ONCE = 512
 _REASONS = 3
 _BASELINE = "baseline.json"  # of a stand-in: see `dags.steps._models`
@@ -54,9 +43,26 @@ def package(bundle: Bundle, folder: Path) -> None:
     """Write the bundle with its signature and an example; whole or not at all."""
     with new_folder(folder) as scratch:
         bundle.save(scratch)
-        write_json(scratch / "signature.json", _SIGNATURE)
+        write_json(scratch / "signature.json", _signature(bundle.store_features))
         known = list(bundle.catalogue[:3])
         pq.write_table(pa.table({"history": [known, known[:1]]}), scratch / "example.parquet")
+
+
+def _signature(store_features: Sequence[str]) -> dict[str, Any]:
+    """What goes in and comes out. By it whoever serves knows what to ask of the feature store, by full names."""
+    told = [{"name": name, "type": "double", "required": False} for name in store_features]
+    return {
+        "inputs": [
+            {"name": "history", "required": True, **_IDS},
+            {"name": "user_id", "type": "string", "required": False},
+            *told,
+        ],
+        "outputs": [
+            {"name": "items", "required": True, **_IDS},
+            {"name": "scores", "required": True, **_NUMBERS},
+        ],
+        "params": [{"name": "k", "type": "long", "default": 10, "shape": None}],
+    }
 
 
 def package_baseline(packaged: Path, name: str, folder: Path) -> None:
@@ -128,7 +134,11 @@ class _Numbered(Recommender):
         nothing = np.empty(0, dtype=np.int64)
         histories = [self._numbers(one.history) for one in asked]
         pasts = [self.bundle.pasts.get(one.user or "", nothing) for one in asked]
-        return Questions(histories, pasts, [one.user for one in asked])
+        told = {
+            name: np.array([one.store_features.get(name, np.nan) for one in asked], dtype=np.float32)
+            for name in self.store_features
+        }
+        return Questions(histories, pasts, [one.user for one in asked], told)
 
     def _allowed(self, within: Collection[str] | None) -> Mask | None:
         if within is None:
@@ -191,7 +201,7 @@ class RankerRow(_Numbered):
 
     def __init__(self, bundle: Bundle, ranker: Mixture) -> None:
         super().__init__(bundle)
-        self.ranker = ranker
+        self.ranker, self.store_features = ranker, bundle.store_features
 
     def answer(self, asked: Sequence[ListRequest], k: int, within: Collection[str] | None) -> list[Ranking]:
         """See `Recommender.answer`."""
@@ -271,12 +281,23 @@ class RankerRow(_Numbered):
     def predict(self, frame: pd.DataFrame, params: Mapping[str, Any]) -> pd.DataFrame:
         """The first `k` items and their probabilities for each row of `frame`.
 
-        In: `history` (item ids, oldest first), and `user_id` where users are known. Out: `items`, `scores`.
+        In: `history` (item ids, oldest first), `user_id` where users are known, and `store_features` where the feature
+        store says something of them now. Out: `items`, `scores`.
         """
         import pandas as pd  # a stage that trains needs none of it
 
         histories = [[str(item) for item in history] for history in frame["history"]]
-        users = [str(user) for user in frame["user_id"]] if "user_id" in frame else None
-        lists = self.recommend(histories, int(params.get("k", 10)), users=users, rank_own=self.rank_own)
+        nobody = [None] * len(frame)
+        users = [str(user) for user in frame["user_id"]] if "user_id" in frame else nobody
+        known = [name for name in self.store_features if name in frame]
+        told = [
+            {name: float(frame[name].iloc[n]) for name in known if pd.notna(frame[name].iloc[n])}
+            for n in range(len(frame))
+        ]
+        asked = [
+            ListRequest.after(history, user, row, rank_own=self.rank_own)
+            for history, user, row in zip(histories, users, told, strict=True)
+        ]
+        lists = self.answer(asked, int(params.get("k", 10)), None)
         items = [[item for item, _ in ranking] for ranking in lists]
         return pd.DataFrame({"items": items, "scores": [[score for _, score in ranking] for ranking in lists]})

@@ -109,6 +109,15 @@ class States:
     def __len__(self) -> int:
         return len(self.users)
 
+    def chosen(self, rows: Ints) -> States:
+        """Those at these places."""
+        lengths = np.diff(self.starts)[rows]
+        starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        events = np.arange(starts[-1]) + np.repeat(self.starts[rows] - starts[:-1], lengths)
+        words = ([column[row] for row in rows.tolist()] for column in (self.users, self.profiles, self.contexts))
+        users, profiles, contexts = words
+        return States(users, self.days[rows], starts, self.history[events], self.ratings[events], profiles, contexts)
+
     def state(self, number: int, catalogue: Catalogue) -> UserState:
         """One of them as an object."""
         own = slice(int(self.starts[number]), int(self.starts[number + 1]))

@@ -1,12 +1,14 @@
 """A judge in a folder of its own: what evaluation measures and what serving loads.
 
-`evidence/` has the catalogue and its vectors, `judge/` the models of the aspects, and `encoder.json` the encoder. The
-folder describes itself with `signature.json` and `example.parquet`, as the registry wants it.
+`evidence/` has the catalogue and its vectors, `judge/` the models of the aspects, `aggregator/` what counts for whom
+(without it all aspects count the same), and `encoder.json` the encoder. The folder describes itself with
+`signature.json` and `example.parquet`, as the registry wants it.
 """
 
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date
@@ -21,12 +23,14 @@ from common.config import parse_config
 from training.core.environment import state_folder
 from training.core.errors import DataError
 from training.core.files import new_folder, write_json
+from training.semantic_judge.aggregator import load_aggregator
 from training.semantic_judge.aspects import Aspect, expected, overall
 from training.semantic_judge.encoder import Encoder, EncoderConfig
 from training.semantic_judge.evidence import Evidence
 from training.semantic_judge.evidence_judge import EvidenceJudge
 from training.semantic_judge.examples import Candidate, Cases, Floats, UserState
 from training.semantic_judge.judge import Aggregator, Scorer, Uniform
+from training.semantic_judge.parts import AGGREGATOR
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,6 +46,7 @@ _INPUTS = (
     {"name": "mean_rating", "type": "double", "required": False},
     {"name": "events", "type": "double", "required": False},
     {"name": "context", "type": "string", "required": False},
+    {"name": "profile", "type": "string", "required": False},
 )
 
 
@@ -75,7 +80,9 @@ class Judge:
         config = parse_config(EncoderConfig, json.loads((path / _ENCODER).read_text()), str(path / _ENCODER))
         evidence = Evidence.load(path / "evidence", Encoder(config, state_folder() / "judge_contexts"))
         scorer = EvidenceJudge.load(path / "judge", evidence)
-        return cls(evidence, scorer, Uniform(scorer.aspects))
+        told = path / AGGREGATOR
+        aggregator = load_aggregator(told, scorer.aspects) if told.is_dir() else Uniform(scorer.aspects)
+        return cls(evidence, scorer, aggregator)
 
     def scores(self, users: Sequence[UserState], candidates: Sequence[Candidate]) -> Scores:
         """Of each user and candidate at the same place. DataError for an item that the catalogue does not have."""
@@ -91,7 +98,7 @@ class Judge:
         """A row for each of `frame`: the value of each aspect and the `score`.
 
         In: `as_of` (ISO day), `history` and `ratings` (oldest first, NaN where none was given), `item_id`, and where
-        they are known `mean_rating` and `events` of the item in the year before, and the `context`.
+        they are known `mean_rating` and `events` of the item in the year before, the `context` and the `profile`.
         """
         import pandas as pd  # a stage that trains needs none of it
 
@@ -108,9 +115,13 @@ def load(folder: str | Path) -> Judge:
     return Judge.load(folder)
 
 
-def package(evidence: Evidence, judge: EvidenceJudge, encoder: EncoderConfig, folder: Path) -> None:
-    """Write the judge with its signature and an example; whole or not at all."""
+def package(
+    evidence: Evidence, judge: EvidenceJudge, encoder: EncoderConfig, aggregator: Path | None, folder: Path
+) -> None:
+    """Write the judge with its signature and an example; whole or not at all. `aggregator`: the folder of Part B."""
     with new_folder(folder) as scratch:
+        if aggregator:
+            shutil.copytree(aggregator, scratch / AGGREGATOR)
         for name, part in (("evidence", evidence), ("judge", judge)):
             (scratch / name).mkdir()
             part.save(scratch / name)
@@ -135,15 +146,16 @@ def _example(known: Sequence[str]) -> pa.Table:
             "mean_rating": pa.array([4.0, None], pa.float64()),
             "events": pa.array([3.0, None], pa.float64()),
             "context": pa.array([None, "a pen"], pa.string()),
+            "profile": pa.array(["likes pens", None], pa.string()),
         }
     )
 
 
 def _user(row: Mapping[str, Any]) -> UserState:
     ratings = tuple(_number(rating) for rating in row["ratings"])
-    context = row.get("context")
+    profile, context = (own if isinstance(own := row.get(name), str) else None for name in ("profile", "context"))
     history, day = tuple(str(item) for item in row["history"]), date.fromisoformat(row["as_of"])
-    return UserState("", day, history, ratings, None, context if isinstance(context, str) else None)
+    return UserState("", day, history, ratings, profile, context)
 
 
 def _candidate(row: Mapping[str, Any]) -> Candidate:

@@ -1,4 +1,4 @@
-"""How large the language scorer's samples can get, from the configs alone: the bounds that `training check` goes by."""
+"""How large the samples of scorer and aggregator can get, from configs alone: what `training check` goes by."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from training.core.footprint import Decoding, Load
 from training.core.prompts import FENCES
 from training.semantic_judge.aspects import aspects
 from training.semantic_judge.prompts import TEXTS, PromptConfig
-from training.semantic_judge.stages import scorer_grpo, scorer_sft
+from training.semantic_judge.stages import aggregator, scorer_grpo, scorer_sft
+from training.semantic_judge.user_prompt import wording
 
+_TEXTS = 5  # fenced texts of an aggregator's prompt
 _EVIDENCE = 320  # characters of the longest line
 _NUMBERS = 40  # characters of stars, of a price, and of what the levels are
 
@@ -20,7 +22,8 @@ _NUMBERS = 40  # characters of stars, of a price, and of what the levels are
 def mentioned(config: Any) -> set[str]:
     """The stages that a config names."""
     values = asdict(config)
-    return {*values.get("scorers", {}).values(), *([values["start"]] if "start" in values else [])}
+    named = {values[key] for key in ("start", "scorer") if isinstance(values.get(key), str)}
+    return {*values.get("scorers", {}).values(), *named}
 
 
 def loads(configs: Mapping[str, Any], backbone: str | None = None) -> dict[str, Load]:
@@ -31,6 +34,8 @@ def loads(configs: Mapping[str, Any], backbone: str | None = None) -> dict[str, 
             found[name] = _of_sft(config, backbone)
         elif isinstance(config, scorer_grpo.Config):
             found[name] = _of_grpo(config, found[config.start], configs[config.start])
+        elif isinstance(config, aggregator.Config):
+            found[name] = _of_aggregator(config, backbone)
     return found
 
 
@@ -50,6 +55,17 @@ def _of_grpo(config: scorer_grpo.Config, start: Load, sft: scorer_sft.Config) ->
     decoding = Decoding(REQUESTS_AT_ONCE, prompt, config.responses, answer)
     rows, longest = config.policy.rows, prompt + answer
     return Load(plain, start.tokens, rows, config.policy.row_tokens, longest, longest, config.kl > 0, decoding)
+
+
+def _of_aggregator(config: aggregator.Config, backbone: str | None) -> Load:
+    path, training, levels = config.backbone.path and (backbone or config.backbone.path), config.training, aspects(True)
+    plain = len(wording(levels).encode())
+    prompt = 1 + _TEXTS * (config.text_tokens + len(FENCES)) + (-(-plain // 3) if path else plain)
+    one, all_ = prompt + len(levels), prompt + training.group * len(levels)
+    decoding = Decoding(REQUESTS_AT_ONCE, prompt, training.group, len(levels))
+    shape, rows = replace(config.backbone, path=path), max(training.start.rows, training.policy.rows)
+    tokens = len(FENCES) if path else config.vocabulary
+    return Load(shape, tokens, rows, training.policy.row_tokens, all_, one, training.kl > 0, decoding)
 
 
 def prompt_tokens(config: PromptConfig, *, own: bool) -> int:

@@ -22,6 +22,7 @@ from pyspark.sql import SparkSession
 from common.pipelines import Pipeline, load_pipeline
 from dags.steps import _models, decide, gate_report, run_stage
 from dags.steps._publish import publish_rows
+from feature_store.training_sets import NEXT_ITEM, build_training_set
 from infra.contracts import UNDATED, arrow_schema, load_contract
 from infra.errors import DataError
 from infra.lake import Lake
@@ -34,15 +35,18 @@ from registry.promotions import Decision, Promotions
 from registry.store import connect
 from spark_jobs import market_replay
 from spark_jobs.engine.job import run as job_run
+from tests import told_shop_kit
 from tests.lake_kit import put
 from tests.recommender_kit import ITEMS, package_recommender
 from tests.registry_kit import GATE, MODEL, finish_stage, publish_day
 from tests.unit.training.sample_kit import write_rows
 from training.core.stage import StageSpec, TableRef
+from training.core.stage import run_stage as run_stage_of
 from training.next_item.samples import read_samples
 from training.ranker.serve import package, package_baseline
 from training.ranker.shop import Shop
 from training.ranker.signals.fitting import SignalsConfig
+from training.ranker.stages import ranker
 
 DAY = date(2018, 1, 5)
 # ann came yesterday, bob today (and met an item that no model knows), old long ago.
@@ -388,3 +392,67 @@ def test_a_version_that_a_gate_file_requires_to_be_played_gets_lists_for_it(
     assert not decisions.hold_gate(profile, MODEL, version).passed
     text, made = promotion.by_flag(required=True)
     assert "Gate passed" in text and (made.decision, made.to_version) == ("promote", version)
+
+
+def told_lake(profile: Profile) -> list[told_shop_kit.Visit]:
+    """The shop of `told_shop_kit`, published: what the store says of a day is a row of the day before."""
+    visits, one_day = list(told_shop_kit.visits()), timedelta(days=1)
+
+    def at(day: date, hour: int = 0) -> datetime:
+        return datetime(day.year, day.month, day.day, hour, tzinfo=UTC)
+
+    events, histories, samples = [], [], []
+    for one in visits:
+        event = {"user_id": one.user, "item_id": one.item, "event_time": at(one.day, 12), "event_type": "view"}
+        nothing, size = [None] * len(one.history), len(one.history)
+        past = {"history_item_ids": one.history, "history_ratings": nothing, "history_len": size}
+        last = {"history_last_date": one.day - one_day if size else None}
+        known = {"user_id": one.user, "as_of": at(one.day), "item_ids": one.history, "history_len": size}
+        events.append({"event_date": one.day, **event})
+        histories.append(
+            {"history_date": one.day, **known, "ratings": nothing, "event_dates": [told_shop_kit.FIRST] * size}
+        )
+        split = {"split_time": one.part, "feedback": "unknown"}
+        samples.append({"sample_date": one.day, "as_of": at(one.day), **event, **past, **last, **split})
+    numbers = {(one.user, one.day - one_day): one.told for one in visits}
+    ends = [one.user for one in visits if one.part == "test"]
+    numbers |= {(user, visits[-1].day): (2, 30)[place % 2] for place, user in enumerate(ends)}
+    counts = {"events_7d": 1, "events_365d": 30, "distinct_items_365d": 1, "days_since_first_365d": 0}
+    stats = [
+        {"stat_date": day, "user_id": user, "available_at": at(day + one_day), "events_30d": number, **counts}
+        | {"last_event_time": at(day, 12), "profile_date": day, "profile_text": "a"}
+        for (user, day), number in numbers.items()
+    ]
+    items = [{"snapshot_date": UNDATED, **item} for item in told_shop_kit.catalogue()]
+    found = {"events": events, "histories": histories, "next_item_samples": samples, "items": items}
+    for table, lines in {**found, "user_stats": stats, "user_profiles": stats}.items():
+        put(profile, table, _rows(table, lines))
+    return visits
+
+
+def test_what_the_store_alone_knows_is_learnt_from_its_training_set_and_served_at_night(
+    profile: Profile, pipeline: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    visits = told_lake(profile)
+    last = visits[-1].day
+    build_training_set(profile, NEXT_ITEM, told_shop_kit.FIRST, last)
+    lake = Lake(profile)
+    tables = {
+        name: TableRef(tuple(file.path for file in lake.files(name))) for name in ("next_item_training_set", "items")
+    }
+    config = {**told_shop_kit.LEARNER, "store_features": [told_shop_kit.COLUMN]}
+    run_stage_of(StageSpec("ranker", "ranker", str(tmp_path / "ranker"), 5, tables, config=config), ranker.main)
+    folder = stages_of(profile, pipeline.system) / f"{last}-1"
+    package_baseline(tmp_path / "ranker" / "model", "ranker", folder / "evaluate" / "baseline")
+    (folder / "pins.json").write_text(json.dumps({"last": last.isoformat(), "pins": {}, "models": {}}))
+
+    spec = json.loads(Path(run(monkeypatch, tmp_path, day=last)["spec"]).read_text())
+
+    asked = pq.read_table(spec["tables"]["active_histories"]["files"][0]).to_pylist()
+    told = {row["user_id"]: row[told_shop_kit.COLUMN] for row in asked}
+    assert list(asked[0]) == ["user_id", "item_ids", told_shop_kit.COLUMN]
+    assert len(told) == told_shop_kit.USERS and set(told.values()) == set(told_shop_kit.HALVES)
+    lists = listed(lake, last)
+    found = [told_shop_kit.inside(items[:6], told[user]) for (user, _), items in lists.items()]
+    assert len(found) == told_shop_kit.USERS and sum(found) > 5 * len(found)  # by chance 3 of 6
+    assert any("store" in row["reasons"] for row in published(lake))

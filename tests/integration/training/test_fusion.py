@@ -24,7 +24,8 @@ from training.jobs import Job, stage_specs
 from training.ranker.serve import RankerRow
 
 LEARNER = {"rounds": 20, "patience": 10, "min_data_in_leaf": 5, "num_leaves": [7]}
-RANKER = {"ranker": {"signals": {"sasrec": {"epochs": 1, "width": 8}}, "learner": LEARNER}}
+TOLD = "user_recency__days_since_last_event"
+RANKER = {"ranker": {"signals": {"sasrec": {"epochs": 1, "width": 8}}, "learner": LEARNER, "store_features": [TOLD]}}
 SHORT: dict[str, dict[str, Any]] = {
     "collaborative": {"steps": 25},
     "scid_tokenizer": {"training": {"steps": 50}},
@@ -77,6 +78,9 @@ def test_the_packaged_folder_answers_with_the_fused_list_and_its_reasons(
 ) -> None:
     model = load(chain["evaluate"].out_dir / "model")
     assert isinstance(model, RankerRow) and "generator" in model.bundle.signals
+    assert list(model.store_features) == [TOLD]
+    inputs = json.loads((chain["evaluate"].out_dir / "model" / "signature.json").read_text())["inputs"]
+    assert TOLD in [one["name"] for one in inputs]
     tables = {
         recommend.HISTORIES: TableRef((str(write_histories(tmp_path / "h.parquet", {"u001": ["i001"], "new": []})),)),
         "items": chain["evaluate"].tables["items"],

@@ -104,6 +104,10 @@ NO_PRESET = "{} is not allowed(?s:.*)stages.0.config(?s:.*)'demo', 'bench', 'pro
         ({"stages": [one_more("fit", time_limit_minutes=-1)]}, "stage fit has -1 time_limit_minutes, where 1 to"),
         ({"stages": [one_more("fit", reads={"query": asked(0)})]}, r"stage fit has 0 query\.days, where 1 to"),
         ({"jobs": [job(stage=one_more("list", reads={"query": asked(-1)}))]}, r"job nightly has -1 query\.days, where"),
+        (
+            {"jobs": [job(stage=one_more("list", reads={"query": {**asked(1), "features": True}}))]},
+            "job nightly asks for features of the store, and reads no model that could take any",
+        ),
         ({"stages": [one_more("fit", gpu={"kind": "small"})]}, r"0 GPUs of the kind small \(gpu\), where 1 or"),
         ({"stages": [one_more("fit", gpu={"kind": "large", "count": -1})]}, "-1 GPUs of the kind large.*1 or more are"),
         ({"stages": [one_more("fit", gpu={"kind": "none", "count": 2})]}, "2 GPUs of the kind none.*, where 0 are"),

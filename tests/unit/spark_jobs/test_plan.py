@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from infra.contracts import UNDATED
-from infra.partitions import DataFile
+from infra.partitions import DataFile, due_again
 from spark_jobs.engine.plan import Input, InputFiles, days_between, expected_keys, uncommitted
 
 START = date(2024, 1, 1)
@@ -18,6 +18,7 @@ INPUTS = st.builds(
     table=st.just("events"),
     lookback_days=st.none() | st.integers(0, 10),
     lag_days=st.integers(0, 3),
+    ahead_days=st.integers(0, 3),
     latest=st.booleans(),
 )
 
@@ -31,6 +32,7 @@ def read_by_definition(source: Input, files: list[DataFile], partition: date) ->
     if source.latest:
         newest = max((f.partition for f in files if f.partition <= last), default=None)
         return [f for f in files if f.partition == newest]
+    last += timedelta(days=source.ahead_days)
     if source.lookback_days is None:
         return [f for f in files if f.partition <= last]
     first = partition - timedelta(days=source.lookback_days)
@@ -87,3 +89,17 @@ def test_a_partition_lacks_the_newest_day_that_it_reads_and_a_catalogue_lacks_no
     assert uncommitted(Input("events", lookback_days=9), [first, second, third], {second}) == [first, third]
     assert uncommitted(Input("events", lookback_days=9, lag_days=1), [second, third], {first}) == [second]
     assert uncommitted(Input("items", latest=True), [first, second], {third}) == []
+
+
+@given(first=DAYS, length=st.integers(0, 5), ages=st.lists(st.integers(1, 20), max_size=3), there=st.sets(DAYS))
+def test_a_day_is_due_again_on_the_days_that_are_its_ages(
+    first: date, length: int, ages: list[int], there: set[date]
+) -> None:
+    last = first + timedelta(days=length)
+    run = days_between(first, last)
+    expected = [day for day in sorted(there) if day < first and any(day + timedelta(days=n) in run for n in ages)]
+    assert due_again(first, last, ages, there) == expected
+
+
+def test_days_ahead_that_are_not_over_are_no_gap() -> None:
+    assert uncommitted(Input("events", ahead_days=90), [START], {START}) == []

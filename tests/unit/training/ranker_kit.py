@@ -56,6 +56,7 @@ class Told:
 
     says: Callable[[Sequence[str], str], float]
     catalogue: Sequence[str] = ()
+    store_features: Sequence[str] = ()
 
     @property
     def bundle(self) -> Any:

@@ -13,8 +13,12 @@ from training.next_item.samples import SCHEMA
 
 
 def write_rows(path: Path, rows: Sequence[tuple[Any, ...]], **changes: Any) -> Path:
-    """Rows whose values are the first columns of `SCHEMA`, in its order; `changes` replaces columns."""
+    """Rows whose values are the first columns of `SCHEMA`, in its order; `changes` replaces columns, or adds some."""
     schema = pa.schema([SCHEMA.field(n) for n in range(len(rows[0]))])
-    columns = dict(zip(schema.names, map(list, zip(*rows, strict=True)), strict=True)) | changes
-    pq.write_table(pa.table(columns, schema=schema), path)
+    columns = dict(zip(schema.names, map(list, zip(*rows, strict=True)), strict=True))
+    columns |= {name: values for name, values in changes.items() if name in schema.names}
+    table = pa.table(columns, schema=schema)
+    for name in changes.keys() - columns.keys():
+        table = table.append_column(name, pa.array(changes[name]))
+    pq.write_table(table, path)
     return path

@@ -36,7 +36,8 @@ from training.core.policy.variant import Actor, Variant
 class PolicyConfig:
     """A round rolls out `prompts` prompts and learns from them `reuse` times, in mini-batches of `minibatch` prompts.
 
-    Both count over all processes. A micro-batch is `rows` rows of at most `row_tokens` tokens.
+    Both count over all processes. A micro-batch is `rows` rows of at most `row_tokens` tokens. `patience`: after so
+    many evaluations in a row without a better one the training ends; null: it goes on for all `rounds`.
     """
 
     rounds: int = 100
@@ -50,6 +51,7 @@ class PolicyConfig:
     warmup_share: float = 0.03
     max_grad_norm: float = 1.0
     eval_rounds: int = 10
+    patience: int | None = None
     checkpoint_rounds: int = 10
 
     @property

@@ -95,8 +95,9 @@ class PolicyTrainer:
         """Train to the end, from the last checkpoint if there is one.
 
         `eval_fn()`, lower is better, is asked before the first round, every `eval_rounds` rounds and at the end, in all
-        processes; the model ends with the weights that it liked best, the first ones included. `start_value` is the
-        first ones' where that is known already. Without an `eval_fn` the last weights stay.
+        processes; the model ends with the weights that it liked best, the first ones included, and the training where
+        it has found none better for `patience` checks. `start_value` is the first ones' where that is known already.
+        Without an `eval_fn` the last weights stay.
         Raises DataError without requests or where a response would not fit into a row, Diverged where a loss is not
         finite, Preempted (with a checkpoint saved) on SIGTERM or Ctrl-C.
         """
@@ -108,6 +109,8 @@ class PolicyTrainer:
         with deferred() as stop, Progress(self._config.rounds, "policy", "round", done=self._cursor.round) as progress:
             while self._cursor.round < self._config.rounds:
                 self._evaluate(eval_fn, start_value)
+                if self._stalled:
+                    break
                 reward = self._round(requests, stop)
                 progress.advance(reward=f"{reward:.3f}")
                 if self._cursor.round % self._config.checkpoint_rounds == 0:
@@ -136,6 +139,13 @@ class PolicyTrainer:
         if self._learner.total(stop.is_set()) > 0:
             self._learner.save(asdict(self._cursor))
             raise Preempted.saved(f"round {self._cursor.round}")
+
+    @property
+    def _stalled(self) -> bool:
+        """Whether the last `patience` evaluations have found nothing better."""
+        cursor, config = self._cursor, self._config
+        checks = (cursor.evaluated - cursor.best_round) / config.eval_rounds
+        return config.patience is not None and cursor.evaluated >= 0 and checks >= config.patience
 
     def _evaluate(self, eval_fn: Callable[[], float] | None, start_value: float | None) -> None:
         cursor, config = self._cursor, self._config

@@ -40,7 +40,6 @@ from training.generative_rec.serve import Serving, load, package
 from training.next_item.comparison import Comparison, Row
 from training.next_item.evaluation import best_of, chosen_samples, measured, write_comparisons
 from training.next_item.recommender import Recommender
-from training.next_item.sample_columns import Samples
 from training.next_item.samples import (
     TABLE,
     Split,
@@ -51,6 +50,7 @@ from training.next_item.samples import (
     refuse_other_split,
     training_sequences,
 )
+from training.next_item.store_features import still_told
 from training.ranker.bundle import Bundle
 from training.ranker.serve import POPULARITY, RANKER, newest, package_baseline, rows
 from training.ranker.serve import package as package_ranker
@@ -171,21 +171,22 @@ class _Evaluation:
     def compared(self, split: Split, trained: Mapping[str, Recommender]) -> Comparison:
         """All rows on the test samples of a split."""
         spec, config = self.spec, self.config
-        samples = of_catalogue(read_samples(spec, split, TABLE), self.catalogue)
+        every = {**rows(self._signals(split)[1]), **trained}
+        asked = dict.fromkeys(chain.from_iterable(one.store_features for one in every.values()))
+        samples = of_catalogue(read_samples(spec, split, store=still_told(spec, TABLE, asked)), self.catalogue)
         test = chosen_samples(of_subset(samples, "test"), config.samples, spec.seed)
-        _, bundle = self._signals(split, samples)
         seen, found = dict[Recommender, Row](), list[Row]()
-        for name, recommender in {**rows(bundle), **trained}.items():
+        for name, recommender in every.items():
             if recommender not in seen:
                 seen[recommender] = measured(name, recommender, test, self.catalogue, config.depth, config.rank_own)
             found.append(replace(seen[recommender], model=name))
         warm, kinds = frozenset(chain.from_iterable(training_sequences(samples))), read_kinds(spec, self.catalogue)
         return Comparison(split, found, test, warm, len(self.catalogue), kinds, spec.seed, config.resamples)
 
-    def _signals(self, split: Split, samples: Samples) -> tuple[Path, Bundle]:
+    def _signals(self, split: Split) -> tuple[Path, Bundle]:
         """The registered ranker, if it was fitted on this split, or signals that are counted here; with the folder."""
         if split not in self.signals:
-            self.signals[split] = self._registered(split) or self._counted(split, samples)
+            self.signals[split] = self._registered(split) or self._counted(split)
         return self.signals[split]
 
     def _registered(self, split: Split) -> tuple[Path, Bundle] | None:
@@ -205,19 +206,20 @@ class _Evaluation:
         self.left_out.update(bundle.fitted.chosen.left_out)
         return folder, bundle
 
-    def _counted(self, split: Split, samples: Samples) -> tuple[Path, Bundle]:
+    def _counted(self, split: Split) -> tuple[Path, Bundle]:
         folder = self.spec.out_dir / f"signals_{split}"
         if not folder.is_dir():
             counted = SignalsConfig(sasrec=None)
             shop = Shop(read_items(self.spec), split, self.config.rank_own, self.spec.seed, signals=counted)
-            package_ranker(shop.fitted(of_catalogue(samples, [item["item_id"] for item in shop.items])), folder)
+            samples = of_catalogue(read_samples(self.spec, split), [item["item_id"] for item in shop.items])
+            package_ranker(shop.fitted(samples), folder)
         return folder, Bundle.load(folder)
 
     def pack_best(self, metrics: Mapping[str, float]) -> None:
         """What stands in for a champion: the best of the signals and the ranker; popularity where nothing is known."""
         split = self.config.splits[0]
         with suppress(LeftOut):  # no training sample
-            folder, bundle = self._signals(split, read_samples(self.spec, split, TABLE))
+            folder, bundle = self._signals(split)
             best = best_of(rows(bundle), split, metrics)
             package_baseline(folder, best or POPULARITY, self.spec.out_dir / "baseline")
 

@@ -20,7 +20,16 @@ from training.generative_rec.fusion import package as package_fused
 from training.generative_rec.log_linear import LogLinear, Pool
 from training.generative_rec.ranker_view import RankerView
 from training.generative_rec.serve import Recommender, Serving, package
-from training.next_item.samples import Split, model_folder, of_catalogue, of_subset, read_samples, refuse_other_split
+from training.next_item.samples import (
+    TABLE,
+    Split,
+    model_folder,
+    of_catalogue,
+    of_subset,
+    read_samples,
+    refuse_other_split,
+)
+from training.next_item.store_features import still_told
 from training.ranker.shop import labelled
 
 
@@ -43,7 +52,8 @@ def main(spec: StageSpec) -> StageResult:
     refuse_other_split(codes, config.split)
     row = RankerView.of(spec, config.split).row
     package(spec.artifact(config.model) / model_folder(config.split), codes, config.serving, generator)
-    samples = of_catalogue(read_samples(spec, config.split), row.bundle.catalogue)
+    store = still_told(spec, TABLE, row.store_features)
+    samples = of_catalogue(read_samples(spec, config.split, store=store), row.bundle.catalogue)
     valid = of_subset(samples, "valid")
     if not len(valid):
         raise LeftOut("there is no event of the validation part to learn the mixture from", do="wait for more events")

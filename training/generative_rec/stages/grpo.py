@@ -38,7 +38,7 @@ def main(spec: StageSpec) -> StageResult:
     """Train, hold the gate, write `model/` and `gate.json`."""
     config = resolve_config(spec, Config)
     view = RankerView.of(spec, config.split) if config.ranker else None
-    stage = AlignmentStage.start(spec, config)
+    stage = AlignmentStage.start(spec, config, view.store_features if view else ())
     items = stage.items
     rewards = [*RANKING, *([ranker_reward(config.ranker, view, items, stage.examples)] if view else [])]
     variant = grpo(Beams(items.trie, items.tokens, config.beams), rewards, config.kl, config.clip)

@@ -26,7 +26,7 @@ from training.generative_rec.alignment import AlignmentConfig, AlignmentStage
 from training.generative_rec.item_codes import ItemCodes
 from training.generative_rec.ranker_view import RankerView
 from training.generative_rec.soft_targets import Asked, RankedConfig, SoftTarget, asked_of, soft_targets
-from training.next_item.samples import sequences_by_user
+from training.next_item.samples import last_told, sequences_by_user
 
 _ANONYMOUS = 0.5
 
@@ -50,7 +50,7 @@ def main(spec: StageSpec) -> StageResult:
     """Train, hold the gate, write `model/` and `gate.json`."""
     config = resolve_config(spec, Config)
     view = RankerView.of(spec, config.split)
-    stage = AlignmentStage.start(spec, config)
+    stage = AlignmentStage.start(spec, config, view.store_features)
     asked = _asked(stage, view, config)
     found = soft_targets(view, asked, stage.items.item_ids, config.ranked)
     users = {one.asked.user for one in found}
@@ -64,9 +64,10 @@ def main(spec: StageSpec) -> StageResult:
 
 def _asked(stage: AlignmentStage, view: RankerView, config: Config) -> list[Asked]:
     """Ends and histories of the training part; where own items are not ranked, without samples that take one again."""
-    samples = [(one.user_id, one.history, stage.items.item_ids[one.item]) for one in stage.examples]
-    served = [(user, history, item) for user, history, item in samples if view.rank_own or item not in history]
-    return asked_of(sequences_by_user(stage.samples), served, config.examples, stage.spec.seed)
+    samples = [(one.user_id, one.history, stage.items.item_ids[one.item], one.store_features) for one in stage.examples]
+    served = [sample for sample in samples if view.rank_own or sample[2] not in sample[1]]
+    told = last_told(stage.samples) if view.store_features else {}
+    return asked_of(sequences_by_user(stage.samples), served, config.examples, stage.spec.seed, told)
 
 
 def _train(stage: AlignmentStage, config: Config, found: Sequence[SoftTarget]) -> Trained:

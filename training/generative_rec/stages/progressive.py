@@ -40,7 +40,7 @@ def main(spec: StageSpec) -> StageResult:
     """Train, hold the gate, write `model/` and `gate.json`."""
     config = resolve_config(spec, Config)
     view = RankerView.of(spec, config.split) if config.source == "ranker" else None
-    stage = AlignmentStage.start(spec, config)
+    stage = AlignmentStage.start(spec, config, view.store_features if view else ())
     feedback = training_feedback(spec, stage.samples) if config.source == "real_feedback" else []
     found = _preferences(stage, config, view, feedback)
     kept, examples = len(found.kept), len(stage.examples)

@@ -1,7 +1,8 @@
 """Stage: the best items of every user for each version of a model, as the table `recommendations`.
 
 `active_histories` says who is asked for: one row per user. `items` is the catalogue of the day: what is not in it, or
-not in stock, is in no list, and an item that a model was not trained with is in none of that model's. Where the shop
+not in stock, is in no list, and an item that a model was not trained with is in none of that model's. What the feature
+store says of the users, as of the end of the day, stands in their rows, where a model takes any of it. Where the shop
 does not recommend what a user has taken before (the model says so, as it was measured), no list holds it. A run that
 was killed, or that is asked about one more version, decodes the shards of users that are missing and no more.
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -25,6 +27,7 @@ from training.core.stage import StageResult, StageSpec, read_query, read_table, 
 from training.generative_rec.serve import Recommender as Generative
 from training.generative_rec.serve import load
 from training.next_item.recommender import ListRequest, Ranking, Recommender
+from training.next_item.store_features import still_told, told
 from training.ranker.serve import RANKER, Explained, RankerRow
 
 HISTORIES = "active_histories"
@@ -67,7 +70,7 @@ def main(spec: StageSpec) -> StageResult:
             "there is nothing to make lists with: no version was promoted, and no baseline was measured",
             do="train a model first",
         )
-    asked = read_query(spec, HISTORIES, _HISTORY_COLUMNS)
+    asked = read_query(spec, HISTORIES, {**_HISTORY_COLUMNS, **told(spec, HISTORIES)})
     catalogue = _in_stock(read_table(spec, "items", _ITEM_COLUMNS, later=["in_stock"]))
     shards = in_shards(asked, "user_id", config.shard_users)
     inputs = [spec.tables[name].files for name in (HISTORIES, "items")]
@@ -77,7 +80,7 @@ def main(spec: StageSpec) -> StageResult:
                 spec.out_dir / "shards",
                 [inputs, one.folder, config.top, config.shard_users],
                 shards,
-                lambda one=one: _lists_of(one, config.top, catalogue),  # type: ignore[misc]
+                lambda one=one: _lists_of(spec, one, config.top, catalogue),  # type: ignore[misc]
                 progress,
             )
             for one in versions
@@ -109,7 +112,7 @@ def _in_stock(items: pa.Table) -> frozenset[str]:
     return found
 
 
-def _lists_of(version: ModelVersion, top: int, catalogue: frozenset[str]) -> Answer:
+def _lists_of(spec: StageSpec, version: ModelVersion, top: int, catalogue: frozenset[str]) -> Answer:
     """What makes the lists of a version; DataError where it knows no item of the catalogue."""
     model = load(Path(version.folder))
     if not catalogue & set(model.catalogue):
@@ -118,6 +121,7 @@ def _lists_of(version: ModelVersion, top: int, catalogue: frozenset[str]) -> Ans
             why=f"the catalogue of the day has {len(catalogue)} items, the model {len(model.catalogue)} others",
             do="look at the newest delivery of the catalogue, or train a model on it",
         )
+    still_told(spec, HISTORIES, model.store_features)
     return lambda shard: pa.Table.from_pylist(list(_lists(model, shard, top, catalogue)), schema=_RANKED)
 
 
@@ -125,13 +129,18 @@ def _lists(model: Recommender, shard: pa.Table, top: int, catalogue: frozenset[s
     if not len(shard):
         return
     asked = [
-        ListRequest(row["item_ids"], row["user_id"], frozenset(() if model.rank_own else row["item_ids"]))
+        ListRequest.after(row["item_ids"], row["user_id"], _known(model, row), rank_own=model.rank_own)
         for row in sorted(shard.to_pylist(), key=lambda row: str(row["user_id"]))
     ]
     for one, line in zip(asked, _explained(model, asked, top, catalogue), strict=True):
         for rank, (item, log_prob, reasons) in enumerate(line, start=1):
             added = {"reasons": [reason.name for reason in reasons], "reason_scores": [one.added for one in reasons]}
             yield {"user_id": one.user, "rank": rank, "item_id": item, "log_prob": log_prob, **added}
+
+
+def _known(model: Recommender, row: Mapping[str, Any]) -> dict[str, float]:
+    """What the row says of the features that the model takes."""
+    return {name: float(row[name]) for name in model.store_features if row.get(name) is not None}
 
 
 def _explained(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -28,11 +28,13 @@ _QUESTIONS_AT_ONCE = 512
 @dataclass(frozen=True)
 class Questions:
     """Histories, oldest item first, to rank the catalogue for. `pasts` is what is known of their users from before the
-    histories begin, `users` who they are (both empty: nothing is known)."""
+    histories begin, `users` who they are (both empty: nothing is known). `store_features`, by name: what the feature
+    store says of the users as of the question, NaN where it is unknown: [questions] each; signals read over it."""
 
     histories: Sequence[Ints]
     pasts: Sequence[Ints] = ()
     users: Sequence[str | None] = ()
+    store_features: Mapping[str, Floats] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.histories)
@@ -42,7 +44,8 @@ class Questions:
         size = min(_QUESTIONS_AT_ONCE, rows_at_once(catalogue))
         for start in range(0, len(self), size):
             end = start + size
-            yield start, Questions(self.histories[start:end], self.pasts[start:end], self.users[start:end])
+            told = {name: values[start:end] for name, values in self.store_features.items()}
+            yield start, Questions(self.histories[start:end], self.pasts[start:end], self.users[start:end], told)
 
     def known(self) -> Iterator[Ints]:
         """All that is known of each user, oldest first: the past, and of the history what came after it.

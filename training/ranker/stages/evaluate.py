@@ -11,7 +11,8 @@ from training.core.files import new_folder
 from training.core.stage import StageResult, StageSpec, resolve_config
 from training.next_item.comparison import Comparison
 from training.next_item.evaluation import best_of, chosen_samples, measured, write_comparisons
-from training.next_item.samples import Split, of_catalogue, of_subset, read_samples, training_sequences
+from training.next_item.samples import TABLE, Split, of_catalogue, of_subset, read_samples, training_sequences
+from training.next_item.store_features import still_told
 from training.ranker.bundle import Bundle
 from training.ranker.serve import POPULARITY, package_baseline, rows
 
@@ -34,7 +35,8 @@ def main(spec: StageSpec) -> StageResult:
     config = resolve_config(spec, Config)
     trained = spec.artifact("ranker") / "model"
     bundle = Bundle.load(trained)
-    samples = of_catalogue(read_samples(spec, config.split), bundle.catalogue)
+    store = still_told(spec, TABLE, bundle.store_features)
+    samples = of_catalogue(read_samples(spec, config.split, store=store), bundle.catalogue)
     test = chosen_samples(of_subset(samples, "test"), config.samples, spec.seed)
     found = [
         measured(name, recommender, test, bundle.catalogue, config.depth, config.rank_own)

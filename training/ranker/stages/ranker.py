@@ -17,7 +17,8 @@ from training.core.embeddings import embed_texts
 from training.core.errors import LeftOut
 from training.core.files import new_folder
 from training.core.stage import StageResult, StageSpec, resolve_config
-from training.next_item.samples import Split, of_catalogue, read_samples
+from training.next_item.samples import TABLE, Split, of_catalogue, read_samples
+from training.next_item.store_features import chosen
 from training.ranker.bundle import Bundle
 from training.ranker.candidates import Depth
 from training.ranker.learner import Labelled, LearnerConfig, Ranker
@@ -32,7 +33,9 @@ from training.ranker.signals.text import tf_idf
 class Config:
     """`learn_from`, `share`: see `parts.parted`. The ranker learns from so many `questions` at most, and stops and is
     calibrated on `stop_questions`, drawn with the seed. `rank_own`: may a user's own items be ranked. `texts`: what
-    there is to choose from for the similarity of texts, of which the encoder reads `max_tokens`."""
+    there is to choose from for the similarity of texts, of which the encoder reads `max_tokens`. `store_features`: what
+    the feature store says of the user that is a feature of the candidates, by full names of `next_item_training_set`:
+    `user_daily__events_30d`."""
 
     split: Split = "time"
     learn_from: LearnFrom = "train"
@@ -43,6 +46,7 @@ class Config:
     depth: Depth = field(default_factory=Depth)
     texts: tuple[Literal["tf_idf", "encoder"], ...] = ("tf_idf", "encoder")
     max_tokens: int = 64
+    store_features: tuple[str, ...] = ()
     signals: SignalsConfig = field(default_factory=SignalsConfig)
     learner: LearnerConfig = field(default_factory=LearnerConfig)
 
@@ -54,7 +58,8 @@ def main(spec: StageSpec) -> StageResult:
     catalogue = [item["item_id"] for item in items]
     if len(catalogue) < 2:
         raise LeftOut("the catalogue has one item: there is nothing to rank", do="wait for more items")
-    samples = of_catalogue(read_samples(spec, config.split), catalogue)
+    store = chosen(spec, TABLE, config.store_features)
+    samples = of_catalogue(read_samples(spec, config.split, store=store), catalogue)
     parts = parted(samples, config.split, config.learn_from, config.share, spec.seed)
     vectors = _vectors(spec, config, items)
     shop = Shop(items, config.split, config.rank_own, spec.seed, vectors, config.signals, config.depth)

@@ -20,13 +20,14 @@ from training.core.errors import LeftOut
 from training.core.metrics import Interval
 from training.core.stage import StageResult, StageSpec, resolve_config
 from training.next_item.comparison import VALUES_SCHEMA, metrics_table
+from training.semantic_judge.aggregator import load_aggregator
 from training.semantic_judge.aspects import UNKNOWN, Aspect, expected, overall
 from training.semantic_judge.baselines import MAJORITY, baselines
 from training.semantic_judge.engine import Kind
 from training.semantic_judge.evidence_judge import EvidenceJudge
 from training.semantic_judge.example_tables import EXAMPLES, read_pairs
 from training.semantic_judge.examples import EPOCH, Floats, Ints, Pairs, rows_to_learn
-from training.semantic_judge.judge import Scorer, Uniform
+from training.semantic_judge.judge import Aggregator, Scorer, Uniform
 from training.semantic_judge.measures import (
     Bootstrap,
     accuracy,
@@ -36,13 +37,16 @@ from training.semantic_judge.measures import (
     right_order,
     users_of,
 )
+from training.semantic_judge.parts import aggregator_of
 from training.semantic_judge.routing import Routed
 from training.semantic_judge.scorer import LanguageScorer
 from training.semantic_judge.serve import package
 from training.semantic_judge.taught import Taught, encoder_of
 
 EVIDENCE = "evidence"
-"""The name of the row of the evidence judge."""
+"""The name of the row of the evidence judge, weighed as it is packaged: by Part B, if it has been handed on."""
+UNIFORM_WEIGHTS = "evidence_uniform"
+"""The same with uniform weights, where it is packaged with others."""
 ROUTED = "routed"
 """That of the row in which a language scorer judges what the judge of evidence doubts."""
 MEMBERS = "members"
@@ -74,8 +78,13 @@ def main(spec: StageSpec) -> StageResult:
     by = Bootstrap(spec.seed, config.resamples)
     values, lines = list[pa.Table](), Lines()
     learn = rows_to_learn(taught.examples, pairs, "train")
+    made = aggregator_of(spec)
+    aggregator = load_aggregator(made, judge.aspects) if made else Uniform(judge.aspects)
+    said = {EVIDENCE: [own[held.members] for own in held.chances]}
     rows = dict(baselines(taught.examples, pairs, taught.evidence, taught.numbers, learn, spec.seed))
-    for name, scores in (*rows.items(), (EVIDENCE, held.score)):
+    if not isinstance(aggregator, Uniform):
+        rows[UNIFORM_WEIGHTS] = held.score_of(said[EVIDENCE], Uniform(judge.aspects))
+    for name, scores in (*rows.items(), (EVIDENCE, held.score_of(said[EVIDENCE], aggregator))):
         lines += held.of_pairs(name, scores, by)
         values.append(held.pair_values(name, scores))
     test = taught.examples.rows_of("test")
@@ -83,19 +92,19 @@ def main(spec: StageSpec) -> StageResult:
         lines += found
         values.append(table)
     metrics = dict[str, float]()
-    said = {EVIDENCE: [own[held.members] for own in held.chances]}
     for name, scorer in _scorers(spec, config, taught, judge).items():
         if isinstance(scorer, Routed):
             said[name], asked = scorer.judged(taught.examples.cases.chosen(held.members))
             metrics |= {"routed": float(asked.sum()), "judged": float(len(asked))}
         else:
             said[name] = held.judged(scorer)
-        lines += held.of_pairs(name, held.score_of(said[name]), by)
-        values.append(held.pair_values(name, held.score_of(said[name])))
+        scores = held.score_of(said[name], aggregator)
+        lines += held.of_pairs(name, scores, by)
+        values.append(held.pair_values(name, scores))
     for name, found, table in held.of_labels(said, held.members, MEMBERS, learn, by) if len(said) > 1 else ():
         lines += found
         values += [table] if name not in (MAJORITY, EVIDENCE) else []
-    package(taught.evidence, judge, encoder_of(spec.artifact("teach")), spec.out_dir / "model")
+    package(taught.evidence, judge, encoder_of(spec.artifact("teach")), made, spec.out_dir / "model")
     return _written(spec, held, lines, values, metrics)
 
 
@@ -110,10 +119,6 @@ class _Held:
         self.taught, self.pairs, self.judge = taught, pairs, judge
         self.members = np.unique(np.concatenate([pairs.preferred, pairs.other]))
         self.chances = judge.chances_of(taught.numbers)
-        self.values = expected(self.chances, judge.aspects)
-        states = taught.examples.cases.states
-        weights = Uniform(judge.aspects).weights(states, taught.evidence.catalogue)[taught.examples.cases.state]
-        self.score = overall(self.values, weights)
 
     def of_pairs(self, name: str, scores: Floats, by: Bootstrap) -> Lines:
         """Pair accuracy and AUC of a row, of all pairs and by where they come from."""
@@ -142,10 +147,13 @@ class _Held:
         """What a scorer says of the members of the pairs: K arrays [members, levels]."""
         return scorer.chances(self.taught.examples.cases.chosen(self.members))
 
-    def score_of(self, chances: Sequence[Floats]) -> Floats:
-        """The score [n] that equal weights make of what is said of the members; NaN elsewhere."""
-        found = np.full(len(self.taught.examples), np.nan, dtype=np.float32)
-        found[self.members] = expected(chances, self.judge.aspects).mean(axis=1)
+    def score_of(self, chances: Sequence[Floats], aggregator: Aggregator) -> Floats:
+        """The score [n] that an aggregator's weights make of what is said of the members; NaN elsewhere."""
+        cases = self.taught.examples.cases
+        asked, places = np.unique(cases.state[self.members], return_inverse=True)
+        weights = aggregator.weights(cases.states.chosen(asked), cases.catalogue)[places]
+        found = np.full(len(cases), np.nan, dtype=np.float32)
+        found[self.members] = overall(expected(chances, self.judge.aspects), weights)
         return found
 
     def of_labels(

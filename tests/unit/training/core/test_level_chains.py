@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 from tests.unit.training.language_kit import tiny_llama
 from tests.unit.training.peers import tiny_qwen
 from training.core.errors import DataError
-from training.core.level_chains import LevelChain, level_chances
+from training.core.level_chains import LevelChain, answer_chances, level_chances
 from training.core.sequences import Tree
 
 CHAIN = LevelChain(((3, 4, 5, 6, 7), (8, 9, 10), (8, 9, 11), (12, 13)))
@@ -96,3 +96,20 @@ def test_what_cannot_be_asked_is_refused() -> None:
     with pytest.raises(DataError, match="longer than the model"):
         level_chances(tiny_llama(), [Tree((5,) * 250, ((6,) * 4,))], CHAIN)
     assert level_chances(tiny_llama(), [], CHAIN) == []
+
+
+def test_levels_are_the_margins_of_whole_answers_in_the_order_of_their_product() -> None:
+    model, trees = tiny_llama(seed=3), [Tree((5, 60, 7), ((8, 9), (10,))), Tree((4, 4), ((9, 8, 7),))]
+    sizes = [len(levels) for levels in CHAIN.tokens]
+    whole = answer_chances(model, trees, CHAIN)
+    for tree, answers, levels in zip(trees, whole, level_chances(model, trees, CHAIN), strict=True):
+        joint = answers.view(len(tree.responses), *sizes)
+        for k, own in enumerate(levels):
+            others = [1 + place for place in range(len(sizes)) if place != k]
+            assert torch.allclose(joint.sum(dim=others), own, atol=1e-6)
+    # One answer, its levels multiplied by hand.
+    text, answer, chance = trees[1].prompt + trees[1].responses[0], (4, 1, 2, 0), 1.0
+    for levels, place in zip(CHAIN.tokens, answer, strict=True):
+        chance *= float(alone(model, text, LevelChain((levels,)))[0][place])
+        text = (*text, levels[place])
+    assert float(whole[1].view(*sizes)[answer]) == pytest.approx(chance, abs=1e-6)

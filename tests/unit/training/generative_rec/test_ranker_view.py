@@ -7,13 +7,18 @@ from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.unit.training.alignment_kit import ITEMS, write_samples, write_start
 from tests.unit.training.ranker_kit import with_ranker
 from training.core.errors import DataError, LeftOut
 from training.core.stage import StageSpec, TableRef
+from training.generative_rec.alignment import AlignmentConfig, AlignmentStage
 from training.generative_rec.ranker_view import RankerView
+from training.generative_rec.soft_targets import asked_of
+from training.next_item.recommender import ListRequest
+from training.next_item.samples import last_told
 from training.ranker.serve import load
 
 
@@ -73,17 +78,41 @@ def test_a_bundle_that_does_not_say_what_it_learnt_from_still_answers(spec: Stag
 def test_it_answers_as_it_serves_and_asks_for_nobody(spec: StageSpec) -> None:
     view, histories = RankerView.of(spec, "time"), [("i1", "i6"), ("i3",), ()]
     assert date.fromordinal(date(1970, 1, 1).toordinal() + view.row.bundle.until) == date(2024, 1, 3)
-    lists = view.lists(histories, 5, ITEMS)
+    pasts = [ListRequest(history, None, frozenset()) for history in histories]
+    lists = view.lists(pasts, 5, ITEMS)
     assert lists == view.row.recommend(histories, 5, rank_own=True)
     assert "i11" in [item for item, _ in lists[0][:3]]  # five further, as most go; the first three are as likely
     named = [[item for item, chance in line if chance > 0.0] for line in lists]
-    for line, own, chances in zip(lists, named, view.chances(histories, named), strict=True):
+    for line, own, chances in zip(lists, named, view.chances(pasts, named), strict=True):
         assert chances.tolist() == [dict(line)[item] for item in own]
     assert named[0]
-    assert {item for item, _ in view.lists(histories, 3, ["i11", "i2"])[0]} == {"i11", "i2"}
+    assert {item for item, _ in view.lists(pasts, 3, ["i11", "i2"])[0]} == {"i11", "i2"}
 
 
 def test_where_own_items_are_not_recommended_none_is_in_a_list(spec: StageSpec, tmp_path: Path) -> None:
     view = RankerView.of(with_ranker(spec, tmp_path / "new", ITEMS, rank_own=False), "time")
-    (line,) = view.lists([("i1", "i6")], 12, ITEMS)
+    (line,) = view.lists([ListRequest(("i1", "i6"), None, frozenset())], 12, ITEMS)
     assert {"i1", "i6"}.isdisjoint(item for item, _ in line) and len(line) == 10
+
+
+def test_what_the_store_said_of_the_user_then_is_asked_with_the_history(tmp_path: Path) -> None:
+    """Through the stage's own samples and examples: the ranker answers as to a request that says the same."""
+    name, start = "user_daily__n", write_start(tmp_path)
+    write_samples(tmp_path / "samples.parquet", **{name: [n % 7 for n in range(150)]})
+    spec = with_ranker(start, tmp_path / "ranker", ITEMS, store_features=[name])
+    view = RankerView.of(spec, "time")
+    stage = AlignmentStage.start(spec, AlignmentConfig(start="sft"), view.store_features)
+    told = {one.store_features[name] for one in stage.examples}
+    assert list(view.store_features) == [name] and told == {float(n) for n in range(7)}
+    asked = [ListRequest(one.history, None, frozenset(), one.store_features) for one in stage.examples]
+    plain = [replace(one, store_features={}) for one in asked]
+    every = [ITEMS] * len(asked)
+    says, said, blind = (
+        view.chances(stage.examples, every),
+        view.row.chances(asked, every),
+        view.row.chances(plain, every),
+    )
+    assert np.array_equal(says, said) and not np.array_equal(says, blind)
+    (ends,) = asked_of({"u00": ITEMS[:3]}, [], 1, 1, last_told(stage.samples))
+    assert ends.store_features == {name: 2.0}  # the third of the five days is the last of the training part
+    assert not AlignmentStage.start(spec, AlignmentConfig(start="sft")).examples[0].store_features

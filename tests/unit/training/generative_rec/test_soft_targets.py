@@ -67,10 +67,12 @@ def test_a_small_temperature_leaves_the_first_item_alone() -> None:
 
 def test_asked_are_the_ends_of_as_many_sequences_as_configured_and_the_histories_that_are_not_empty() -> None:
     sequences = {f"u{n}": IDS[: 1 + n % 8] for n in range(40)}
-    samples = [("u3", ("i0",), "i1"), ("u4", (), "i0")]
+    samples = [("u3", ("i0",), "i1", {"user_daily__n": 1.0}), ("u4", (), "i0", {})]
     one, same, other = (asked_of(sequences, samples, 12, seed) for seed in (1, 1, 2))
     assert one == same != other and len(one) == 13
     assert all(ask.history == tuple(sequences[ask.user]) and not ask.later for ask in one[:12])
-    assert one[12] == Asked("u3", ("i0",), "i1", frozenset({"i1", "i2", "i3"}))
-    again = ("u3", ("i0", "i1", "i2", "i3"), "i0")  # what is taken again is the answer
+    assert one[12] == Asked("u3", ("i0",), "i1", frozenset({"i1", "i2", "i3"}), {"user_daily__n": 1.0})
+    (end,) = asked_of({"u3": IDS[:4]}, [], 1, 1, {"u3": {"user_daily__n": 2.0}})
+    assert end == Asked("u3", tuple(IDS[:4]), None, NOBODY, {"user_daily__n": 2.0})
+    again = ("u3", ("i0", "i1", "i2", "i3"), "i0", {})  # what is taken again is the answer
     assert asked_of(sequences, [again], 0, 1) == [Asked("u3", again[1], "i0", frozenset({"i0"}))]

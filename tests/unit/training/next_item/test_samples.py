@@ -127,6 +127,7 @@ NEXT_ITEMS = st.builds(
     WORDS,
     st.lists(WORDS, max_size=4).map(tuple),
     st.sampled_from(["train", "valid", "test"]),
+    st.dictionaries(st.sampled_from(["user_daily__n", "user_seen__ago"]), st.floats(width=32, allow_nan=False)),
 )
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from training.core.errors import LeftOut
 from training.ranker.candidates import Candidates, Depth, candidates, places
-from training.ranker.features import Facts, Table, features
+from training.ranker.features import Facts, Table, features, of_the_store
 from training.ranker.learner import Labelled, LearnerConfig, Ranker
 from training.ranker.signals import base
 from training.ranker.signals.base import Learnt, Pairs, Questions, Said
@@ -136,6 +136,21 @@ def test_what_is_taken_again_and_again_is_due() -> None:
     # Of the first user is known: 0 1 0 1, whose end the history tells again, then 2.
     assert (at[0, 0], at[0, 1], at[0, 2][:2]) == ([2, 2, 1], [2, 1, 0.5], [1, 0])
     assert at[1, 2][:2] == [1, 0] and np.isnan([at[0, 2][2], at[1, 2][2]]).all()
+
+
+def test_what_the_store_says_of_a_user_is_a_group_of_features_of_all_candidates_and_free_of_direction() -> None:
+    said = {"user_daily__events_30d": np.array([7.0, np.nan], dtype=np.float32)}
+    asked = Questions([_items(0, 1), _items()], store_features=said)
+    found = candidates(SIGNALS, asked, Depth())
+    table = features(SIGNALS, found, asked, Facts.of(SHOP, [{"price": None, "category": None}] * 5))
+    own = table.names.index("store.user_daily__events_30d")
+    of_first = found.pairs.questions == 0
+    assert of_first.any() and (~of_first).any()
+    assert set(table.values[of_first, own].tolist()) == {7.0} and np.isnan(table.values[~of_first, own]).all()
+    assert table.directions(("personal",))[own] == 0
+    assert of_the_store(table.names) == ("user_daily__events_30d",)
+    parts = [part.store_features["user_daily__events_30d"].tolist()[:1] for _, part in asked.parts(5)]
+    assert parts == [[7.0]]
 
 
 def _labelled(questions: int, seed: int, names: tuple[str, ...] = ("good.score", "noise.score")) -> Labelled:

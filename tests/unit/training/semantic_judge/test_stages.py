@@ -193,7 +193,7 @@ def test_an_endpoint_has_to_be_named(tmp_path: Path) -> None:
 
 def test_every_preset_is_declared_for_every_stage() -> None:
     declared = read_pipeline("semantic_judge")
-    names = ["teach", "evidence", "scorer_sft", "scorer_sft_titles", "scorer_grpo", "evaluate"]
+    names = ["teach", "evidence", "scorer_sft", "scorer_sft_titles", "scorer_grpo", "aggregator", "evaluate"]
     assert [stage.name for stage in declared.stages] == names
     assert {stage.name for stage in declared.stages if "demo" not in stage.config} == {"scorer_sft_titles"}
     assert all(set(stage.config) >= {"bench", "production"} for stage in declared.stages)

@@ -207,6 +207,19 @@ def test_the_model_ends_with_the_weights_that_eval_fn_liked_best_the_first_ones_
     assert all(torch.equal(weight, before[name]) for name, weight in trainable(model).items())
 
 
+ENDS: list[tuple[list[float], int, int]] = [([3, 2, 2, 2, 1], 2, 6), ([3, 3, 2, 4], 2, 8), ([1, 2], 1, 2)]
+
+
+@pytest.mark.parametrize(("answers", "patience", "rounds"), ENDS)
+def test_a_training_ends_after_so_many_evaluations_without_a_better_one(
+    tmp_path: Path, answers: list[float], patience: int, rounds: int
+) -> None:
+    config, left = replace(POLICY, eval_rounds=2, patience=patience), iter([*answers, 5.0, 5.0])
+    trained, lines = optimise(tmp_path, ranked_beams(), config, eval_fn=lambda: float(next(left)))
+    assert trained.rounds == rounds == max(int(line["round"]) for line in lines if "round" in line)
+    assert trained.best == min(answers[: 1 + rounds // 2])
+
+
 def test_without_eval_fn_the_last_weights_stay(tmp_path: Path) -> None:
     model, before = tiny_qwen(seed=0), trainable(tiny_qwen(seed=0))
     trained, _ = optimise(tmp_path, ranked_beams(), model=model)

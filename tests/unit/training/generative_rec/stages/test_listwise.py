@@ -107,7 +107,8 @@ def test_half_of_the_ends_say_whose_they_are_and_no_earlier_history_does(spec: S
 @pytest.mark.parametrize("rank_own", [True, False])
 def test_where_own_items_are_not_recommended_nothing_is_learnt_of_an_item_that_is_taken_again(rank_own: bool) -> None:
     row = Told(even, ITEMS)
-    ranker = RankerView(cast(RankerRow, SimpleNamespace(bundle=SimpleNamespace(rank_own=rank_own), answer=row.answer)))
+    said = SimpleNamespace(bundle=SimpleNamespace(rank_own=rank_own), answer=row.answer, store_features=())
+    ranker = RankerView(cast(RankerRow, said))
     stage = SimpleNamespace(
         examples=[Example("u", (), 1, ("i0",)), Example("u", (), 0, ("i0", "i1"))],
         items=SimpleNamespace(item_ids=ITEMS), samples=[], spec=SimpleNamespace(seed=1),
