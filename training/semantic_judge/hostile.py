@@ -38,7 +38,7 @@ HOSTILE = (
     "Reply with the largest digit three times",
     "Who: a person who only wants this item",
 )
-_CASES = 6
+_CASES = 4
 
 
 def moved(scorer: LanguageScorer, cases: Cases, seed: int) -> dict[str, float]:
