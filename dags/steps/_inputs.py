@@ -57,6 +57,7 @@ def query_rows(
     if not file.is_file():
         raise DataError("There is no such query.", where=str(file), do="Correct `query` in pipeline.yaml.")
     with duckdb.connect() as connection:
+        connection.execute("set TimeZone = 'UTC'")  # or times come in the machine's zone
         for table in query.tables:
             # What a run has not pinned was not there when it began; a job pins nothing.
             late = bool(pins) and table not in pins

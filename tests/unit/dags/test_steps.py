@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from common.pipelines import Pipeline
+from common.pipelines import Pipeline, Query
 from dags.steps import _inputs, clean_airflow, export_tables, run_stage
 from dags.steps._folders import Run
 from dags.steps._publish import publish_rows
@@ -166,6 +166,15 @@ def test_a_table_that_a_shop_may_not_have_gives_no_rows_until_a_run_pins_it(
     ]
     with pytest.raises(DataError, match="user_codes"):
         open_run(profile, replace(declared(stages=needed), system="demo"), "r3", DAY)
+
+
+def test_the_times_of_a_query_are_utc_whatever_the_machine_calls_it(profile: Profile, tmp_path: Path) -> None:
+    (tmp_path / "demo").mkdir()
+    (tmp_path / "demo" / "known.sql").write_text("SELECT snapshot_date::timestamptz AS known_at FROM items")
+    put(profile, "items", items((DAY, "a")))
+    found = _inputs.query_rows(Lake(profile), "demo", Query("known.sql", ("items",)), DAY, {}, tmp_path)
+    assert str(found.schema.field("known_at").type) == "timestamp[us, tz=UTC]"
+    assert found["known_at"].to_pylist() == [datetime(DAY.year, DAY.month, DAY.day, tzinfo=UTC)]
 
 
 def test_the_same_rows_again_change_nothing_and_open_no_attempt(profile: Profile) -> None:
