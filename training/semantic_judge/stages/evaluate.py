@@ -101,9 +101,12 @@ def main(spec: StageSpec) -> StageResult:
         scores = held.score_of(said[name], aggregator)
         lines += held.of_pairs(name, scores, by)
         values.append(held.pair_values(name, scores))
-    for name, found, table in held.of_labels(said, held.members, MEMBERS, learn, by) if len(said) > 1 else ():
-        lines += found
-        values += [table] if name not in (MAJORITY, EVIDENCE) else []
+    if len(said) > 1:
+        for name, found, table in held.of_labels(said, held.members, MEMBERS, learn, by):
+            lines += found
+            values += [table] if name not in (MAJORITY, EVIDENCE) else []
+        # A pair is of the day of its later event: a member may be no test example, and is one of all rows or of none.
+        values += held.values_beside(said[EVIDENCE], test, learn, by)
     package(taught.evidence, judge, encoder_of(spec.artifact("teach")), made, spec.out_dir / "model")
     return _written(spec, held, lines, values, metrics)
 
@@ -182,6 +185,12 @@ class _Held:
                     lines += _counts(name, aspect, slice_, one, truth)
                 slices = [[]] * len(own) if slice_ == "all" else [[slice_]] * len(own)
                 yield name, lines, _values(name, metric, users, samples, slices, right)
+
+    def values_beside(self, said: Sequence[Floats], rows: Ints, learn: Ints, by: Bootstrap) -> list[pa.Table]:
+        """`eval_values` of what the judge of evidence says of the members, `said`, that are not among `rows`."""
+        beside = ~np.isin(self.members, rows)
+        own = {EVIDENCE: [one[beside] for one in said]}
+        return [table for _, _, table in self.of_labels(own, self.members[beside], MEMBERS, learn, by)]
 
     def _samples(self, rows: Ints) -> list[str]:
         cases = self.taught.examples.cases

@@ -153,6 +153,12 @@ def test_language_scorers_stand_beside_the_judge_of_evidence_on_the_same_pairs(t
     folders = {name: tmp_path / name for name in ("teach", "evidence")}
     tuned = scorer_sft.main(stage_spec(tmp_path, "scorer_sft", tables, folders, TINY))
     assert tuned.metrics["examples"] > 0 and tuned.metrics["steps"] > 0
+    pairs = pq.read_table(tables[PAIRS].files[0])
+    late = [
+        {**row, "split_time": "test" if row["split_time"] == "valid" else row["split_time"]}
+        for row in pairs.to_pylist()
+    ]
+    pq.write_table(pairs.from_pylist(late, schema=pairs.schema), tables[PAIRS].files[0])  # members of earlier days
     both = {**folders, "scorer_sft": tmp_path / "scorer_sft"}
     config = {"resamples": 20, "scorers": {"words": "scorer_sft"}, "routed": 0.3}
     found = evaluate.main(stage_spec(tmp_path, "evaluate", tables, both, config))
@@ -167,6 +173,10 @@ def test_language_scorers_stand_beside_the_judge_of_evidence_on_the_same_pairs(t
     assert {row["value_count"] for row in counts.to_pylist()} == {int(metrics["test_pairs"])}
     keys = values.select(["model", "name", "unit", "sample"]).to_pylist()
     assert len({tuple(row.values()) for row in keys}) == len(keys)
+    of = {
+        name: {(row["name"], row["sample"]) for row in keys if row["model"] == name} for name in ("evidence", "words")
+    }
+    assert of["words"] <= of["evidence"], "what others are measured on the judge that is registered is measured on"
 
 
 def test_without_test_pairs_the_evaluation_is_left_out(tmp_path: Path) -> None:
