@@ -43,8 +43,9 @@ def main() -> int:
     profile = load_profile()
     pipeline = load_pipeline(arguments.system, profile.training_preset)
     if not arguments.job:
+        stage = pipeline.stage(arguments.stage)
         run = open_run(profile, pipeline, arguments.run_id, arguments.partition)
-        return act(arguments.action, profile, pipeline, pipeline.stage(arguments.stage), run)
+        return act(arguments.action, profile, pipeline, stage, run)
     job = pipeline.job(arguments.job)
     # The job's own DAG and a promotion may both ask for the same day: the later one finds what the first has made.
     with hold(profile.home / "stages" / JOBS / job.name, alone=True):

@@ -43,8 +43,8 @@ PREFERENCE = {
     "gate": {"max_loss": 9.0, "valid": 0.0, "samples": 10},
 }  # fmt: skip
 POLICY = {
-    "examples": 30, "beams": 4, "gate": PREFERENCE["gate"],
-    "policy": {"rounds": 2, "prompts": 8, "minibatch": 4, "rows": 2},
+    "examples": 30, "beams": 16, "gate": PREFERENCE["gate"],
+    "policy": {"rounds": 2, "prompts": 16, "minibatch": 8, "rows": 2},
 }  # fmt: skip
 WIDTHS = {"hidden_size": 16, "layers": 2, "heads": 2, "kv_heads": 1, "head_size": 8, "intermediate_size": 24}
 SIZES: dict[str, dict[str, Any]] = {

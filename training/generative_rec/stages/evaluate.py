@@ -209,10 +209,10 @@ class _Evaluation:
     def _counted(self, split: Split) -> tuple[Path, Bundle]:
         folder = self.spec.out_dir / f"signals_{split}"
         if not folder.is_dir():
+            samples = of_catalogue(read_samples(self.spec, split), self.catalogue)
             counted = SignalsConfig(sasrec=None)
             shop = Shop(read_items(self.spec), split, self.config.rank_own, self.spec.seed, signals=counted)
-            samples = of_catalogue(read_samples(self.spec, split), [item["item_id"] for item in shop.items])
-            package_ranker(shop.fitted(samples), folder)
+            package_ranker(shop.fitted(of_catalogue(samples, [item["item_id"] for item in shop.items])), folder)
         return folder, Bundle.load(folder)
 
     def pack_best(self, metrics: Mapping[str, float]) -> None:

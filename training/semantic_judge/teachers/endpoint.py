@@ -95,8 +95,11 @@ class EndpointTeacher:
                     async with asyncio.TaskGroup() as workers:
                         for _ in range(self.config.concurrency):
                             workers.create_task(work())
-                except* DataError as several:
-                    raise several.exceptions[0] from None
+                except BaseExceptionGroup as several:
+                    refused = several.subgroup(DataError)
+                    if refused is None:
+                        raise
+                    raise refused.exceptions[0] from None
         return failures
 
     def _room(self, part: Sequence[str]) -> int:
