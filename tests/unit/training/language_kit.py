@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from functools import cache
 from pathlib import Path
 
@@ -23,9 +24,13 @@ TEMPLATE = (
 )
 
 
-@cache
 def llama_tokenizer() -> PreTrainedTokenizerBase:
-    """Byte-level BPE in which " high" and " low" are one token each, with the blank."""
+    """Byte-level BPE in which " high" and " low" are one token each, with the blank; its own, as a test may add to it."""
+    return deepcopy(_trained())
+
+
+@cache
+def _trained() -> PreTrainedTokenizerBase:
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
