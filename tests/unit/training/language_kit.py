@@ -25,7 +25,7 @@ TEMPLATE = (
 
 
 def llama_tokenizer() -> PreTrainedTokenizerBase:
-    """Byte-level BPE in which " high" and " low" are one token each, with the blank; its own, as a test may add to it."""
+    """Byte-level BPE in which " high" and " low" are one token each, with the blank; a copy: a test may add to it."""
     return deepcopy(_trained())
 
 
