@@ -33,6 +33,9 @@ def spark() -> Iterator[SparkSession]:
         SparkSession.builder.master("local[2]")
         .appName("plumbline-tests")
         .config("spark.driver.memory", "1g")
+        # Each join by broadcast and each aggregation takes a page; the default is up to 64 MB, for tables of six rows.
+        .config("spark.buffer.pageSize", "1m")
+        .config("spark.sql.ui.retainedExecutions", "10")
         .config("spark.driver.host", "127.0.0.1")
         .config("spark.driver.bindAddress", "127.0.0.1")
         .config("spark.ui.enabled", "false")
