@@ -17,7 +17,7 @@ from training.core.prompts import Bindings, Codes, Template, Writer
 from training.core.sequences import Tree
 from training.core.tokens import Vocabulary
 from training.semantic_judge.aspects import Aspect
-from training.semantic_judge.evidence import Evidence
+from training.semantic_judge.evidence import LEGEND, Evidence, history_words
 from training.semantic_judge.examples import Cases, Ints, Item, States
 
 
@@ -46,9 +46,10 @@ _EVENT = Template.parse("\n{title}", "").prompt
 _ITEM = Template.parse("\nThe item: {title}", "").prompt
 _BRAND = Template.parse(" by {brand}", "").prompt
 _CATEGORY = Template.parse(" in {category}", "").prompt
-_PRICE, _EVIDENCE, _ASKED = " for {price:.2f}", "\nKnown: {words}", "\nLevels:"
+_PRICE, _ASKED = " for {price:.2f}", "\nLevels:"
+_COUNTED, _EVIDENCE = "\nHistory: {words}.\nKnown of an item: {legend}.", "\nKnown: {words}"
 _UNTITLED = "?"
-TEXTS = (_TASK, _TOOK, _NOTHING, _EVIDENCE, _ASKED, *_PROFILE, *_CONTEXT, *_ITEM, *_BRAND, *_CATEGORY)
+TEXTS = (_TASK, _TOOK, _NOTHING, _COUNTED, LEGEND, _EVIDENCE, _ASKED, *_PROFILE, *_CONTEXT, *_ITEM, *_BRAND, *_CATEGORY)
 """What stands in every prompt: a small vocabulary should know its words."""
 
 
@@ -97,12 +98,13 @@ class CasePrompts:
             tokens += self._words.part(_PROFILE, {"profile": profile})
         if context := states.contexts[number]:
             tokens += self._words.part(_CONTEXT, {"context": context})
-        if not self.config.titles:
-            return tuple(tokens)
-        tokens += self._plain(_TOOK if len(items) else _NOTHING)
-        for item, rating in zip(items.tolist(), ratings.tolist(), strict=True):
-            tokens += self._titles.part(_EVENT, _title(cases.catalogue.items[item]))
-            tokens += () if np.isnan(rating) else self._plain(f" {rating:.0f}")
+        if self.config.titles:
+            tokens += self._plain(_TOOK if len(items) else _NOTHING)
+            for item, rating in zip(items.tolist(), ratings.tolist(), strict=True):
+                tokens += self._titles.part(_EVENT, _title(cases.catalogue.items[item]))
+                tokens += () if np.isnan(rating) else self._plain(f" {rating:.0f}")
+        if self.config.evidence:
+            tokens += self._plain(_COUNTED.format(words=history_words(states.ratings[own]), legend=LEGEND))
         return tuple(tokens)
 
     def _asked(self, cases: Cases) -> list[Codes]:
