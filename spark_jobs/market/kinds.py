@@ -15,6 +15,7 @@ from spark_jobs.market.chats import Chats, opened
 from spark_jobs.market.choices import Mask, chance_of_click
 from spark_jobs.market.draws import Floats
 from spark_jobs.market.hints import HintOracle
+from spark_jobs.market.income import IncomeOracle
 from spark_jobs.market.lists import Ints
 from spark_jobs.market.menu import IntentOracle, Shown
 from spark_jobs.market.parameters import Parameters
@@ -42,8 +43,8 @@ class Kind(Protocol):
     def met_by_all(self, parameters: Parameters) -> Parameters:
         """A market in which everybody meets it who can."""
 
-    def beside(self, world: World, listed: Sequence[Policy]) -> tuple[Policy, Policy]:
-        """Chance, and the order of the truth."""
+    def beside(self, world: World, listed: Sequence[Policy]) -> Sequence[Policy]:
+        """Chance, the order of the truth, and where places are paid for, the one that earns most."""
 
     def visits(self, world: World, people: People, policy: Policy) -> Iterator[Visit]:
         """All that these people would make, but for what drives them away between two visits."""
@@ -59,10 +60,11 @@ class Lists:
         """See `Kind`."""
         return everybody_reads(parameters)
 
-    def beside(self, world: World, listed: Sequence[Policy]) -> tuple[Policy, Policy]:
+    def beside(self, world: World, listed: Sequence[Policy]) -> Sequence[Policy]:
         """See `Kind`."""
         chance = AtRandom(len(world.shop.item_ids), world.parameters.logging.length, world.draws)
-        return chance, Oracle(world.shop, world.parameters.utility, listed)
+        preference = Oracle(world.shop, world.parameters.utility, listed)
+        return chance, preference, IncomeOracle(preference, world.shop, world.parameters)
 
     def visits(self, world: World, people: People, policy: Policy) -> Iterator[Visit]:
         """See `Kind`."""
@@ -81,7 +83,7 @@ class HintsShown:
         """See `Kind`."""
         return everybody_sees_hints(parameters)
 
-    def beside(self, world: World, listed: Sequence[Policy]) -> tuple[Policy, Policy]:
+    def beside(self, world: World, listed: Sequence[Policy]) -> Sequence[Policy]:
         """See `Kind`."""
         chance = AtRandom(len(world.queries), world.parameters.hinting.length, world.draws)
         return chance, HintOracle(world.search_box, listed)
@@ -103,7 +105,7 @@ class Intents:
         """See `Kind`."""
         return parameters
 
-    def beside(self, world: World, listed: Sequence[Policy]) -> tuple[Policy, Policy]:
+    def beside(self, world: World, listed: Sequence[Policy]) -> Sequence[Policy]:
         """See `Kind`. Of a world with a menu."""
         assert world.menu is not None
         chance = AtRandom(len(world.menu.intents), world.parameters.openings.length, world.draws)

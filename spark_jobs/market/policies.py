@@ -168,10 +168,14 @@ class Oracle:
 
     def scores(self, request: Request, candidates: Ints) -> Floats:
         """See `Policy`."""
+        order = np.argsort(-self.worth(request, candidates), axis=1, kind="stable")
+        return ordered(np.argsort(order, axis=1))
+
+    def worth(self, request: Request, candidates: Ints) -> Floats:
+        """What each of the candidates [U, M] would be worth to who asks."""
         taken = times(candidates, request.bought)
         utility = request.people.utility(self.shop, request.day, request.wish, candidates, taken, self.own)
-        worth = utility - self.own.seen * known(candidates, request.shown)
-        return ordered(np.argsort(np.argsort(-worth, axis=1, kind="stable"), axis=1))
+        return np.asarray(utility - self.own.seen * known(candidates, request.shown))
 
 
 def ordered(places: Ints) -> Floats:

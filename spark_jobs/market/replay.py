@@ -19,13 +19,14 @@ from common.bootstrap import Interval, interval
 from common.formulas import Formula, Mean, Ratio
 from infra.errors import DataError
 from spark_jobs.market.draws import Floats
+from spark_jobs.market.income import IncomeOracle
 from spark_jobs.market.kinds import KINDS, Kind, Reading
 from spark_jobs.market.people import People
 from spark_jobs.market.policies import AtRandom, Oracle, Policy
 from spark_jobs.market.policy_tables import PolicyTable, numbers
 from spark_jobs.market.visits import Visit, World
 
-RANDOM, ORACLE = AtRandom.version, Oracle.version
+RANDOM, ORACLE, INCOME = AtRandom.version, Oracle.version, IncomeOracle.version
 _BLOCK = 1_000  # people at a time
 _RESAMPLES = 1_000
 _NO_GAP = 1e-9
@@ -38,13 +39,14 @@ METRICS: dict[str, Formula] = {
     "satisfaction": Ratio("satisfaction", "lists"),
     "leavers": Mean("left"),
 }
+_PAID = ("bids", "ecpm")
 _COUNTED = ("lists", "clicks", "purchases", "revenue", "bids", "satisfaction", "left", "thousands")
 _LEFT = _COUNTED.index("left")
 
 
 @dataclass(frozen=True)
 class Level:
-    """A metric by person: of a policy, of chance, and of the order of the truth."""
+    """A metric by person: of a policy, of chance, and of the order of the truth, or of the most that can be earned."""
 
     value: float
     random: float
@@ -66,8 +68,8 @@ class Played:
 
     def level(self, metric: str, version: str) -> Level:
         """Of one of the METRICS."""
-        formula = METRICS[metric]
-        found = (self._terms(formula, name).sum(axis=0) for name in (version, RANDOM, ORACLE))
+        formula, best = METRICS[metric], self._best(metric)
+        found = (self._terms(formula, name).sum(axis=0) for name in (version, RANDOM, best))
         return Level(*(float(formula.of(sums)) for sums in found))
 
     def difference(self, metric: str, version: str, against: str, seed: int) -> Interval:
@@ -76,12 +78,15 @@ class Played:
         terms = [self._terms(formula, name) for name in (version, against)]
         return interval(formula, terms, self.users, seed=seed, resamples=_RESAMPLES)
 
+    def _best(self, metric: str) -> str:
+        return INCOME if metric in _PAID and INCOME in self.counted else ORACLE
+
     def _terms(self, formula: Formula, version: str) -> Floats:
         return formula.terms(dict(zip(_COUNTED, self.counted[version].T, strict=True)))
 
 
 def replay(spark: SparkSession, world: World, people: People, tables: Sequence[PolicyTable]) -> Played:
-    """Play the tables, which have lists for the same users, chance and the oracle to `people`: theirs, in the order of
+    """Play the tables, which have lists for the same users, chance and the oracles to `people`: theirs, in the order of
     `Tabled.numbers`.
 
     Raises:
