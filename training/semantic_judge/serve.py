@@ -1,7 +1,8 @@
 """A judge in a folder of its own: what evaluation measures and what serving loads.
 
-`evidence/` has the catalogue and its vectors, `judge/` the models of the aspects, `aggregator/` what counts for whom
-(without it all aspects count the same), and `encoder.json` the encoder. The folder describes itself with
+`evidence/` has the catalogue and its vectors, `judge/` the models of the aspects, `language/` a language scorer where
+one judges, or is asked where the first doubts by `routing.json`, `aggregator/` what counts for whom (without it all
+aspects count the same), and `encoder.json` the encoder. The folder describes itself with
 `signature.json` and `example.parquet`, as the registry wants it.
 """
 
@@ -26,16 +27,19 @@ from training.core.files import new_folder, write_json
 from training.semantic_judge.aggregator import load_aggregator
 from training.semantic_judge.aspects import Aspect, expected, overall
 from training.semantic_judge.encoder import Encoder, EncoderConfig
+from training.semantic_judge.engine import Kind
 from training.semantic_judge.evidence import Evidence
 from training.semantic_judge.evidence_judge import EvidenceJudge
 from training.semantic_judge.examples import Candidate, Cases, Floats, UserState
 from training.semantic_judge.judge import Aggregator, Scorer, Uniform
 from training.semantic_judge.parts import AGGREGATOR
+from training.semantic_judge.routing import Routed
+from training.semantic_judge.scorer import LanguageScorer
 
 if TYPE_CHECKING:
     import pandas as pd
 
-_ENCODER = "encoder.json"
+_ENCODER, _LANGUAGE, _ROUTING = "encoder.json", "language", "routing.json"
 _STRINGS = {"type": "array", "items": {"type": "string"}}
 _NUMBERS = {"type": "array", "items": {"type": "double"}}
 _INPUTS = (
@@ -72,14 +76,14 @@ class Judge:
         return self.scorer.aspects
 
     @classmethod
-    def load(cls, folder: str | Path) -> Judge:
-        """Read what `package` wrote; DataError for a folder that is none."""
+    def load(cls, folder: str | Path, engine: Kind = "core") -> Judge:
+        """Read what `package` wrote; a language scorer is read by `engine`. DataError for a folder that is none."""
         path = Path(folder)
         if not (path / _ENCODER).is_file():
             raise DataError("the folder is no packaged judge", where=str(path), do="use the `model/` of evaluate")
         config = parse_config(EncoderConfig, json.loads((path / _ENCODER).read_text()), str(path / _ENCODER))
         evidence = Evidence.load(path / "evidence", Encoder(config, state_folder() / "judge_contexts"))
-        scorer = EvidenceJudge.load(path / "judge", evidence)
+        scorer = _scorer(path, evidence, engine)
         told = path / AGGREGATOR
         aggregator = load_aggregator(told, scorer.aspects) if told.is_dir() else Uniform(scorer.aspects)
         return cls(evidence, scorer, aggregator)
@@ -115,13 +119,30 @@ def load(folder: str | Path) -> Judge:
     return Judge.load(folder)
 
 
+@dataclass(frozen=True)
+class Language:
+    """The language scorer of a package: the `model` folder of its stage; `threshold`: it is asked about what the judge
+    of evidence doubts so much (`routing`), None: about everything."""
+
+    folder: Path
+    threshold: float | None
+
+
 def package(
-    evidence: Evidence, judge: EvidenceJudge, encoder: EncoderConfig, aggregator: Path | None, folder: Path
+    evidence: Evidence,
+    judge: EvidenceJudge,
+    encoder: EncoderConfig,
+    aggregator: Path | None,
+    folder: Path,
+    language: Language | None = None,
 ) -> None:
     """Write the judge with its signature and an example; whole or not at all. `aggregator`: the folder of Part B."""
     with new_folder(folder) as scratch:
         if aggregator:
             shutil.copytree(aggregator, scratch / AGGREGATOR)
+        if language:
+            shutil.copytree(language.folder, scratch / _LANGUAGE)
+            write_json(scratch / _ROUTING, {"threshold": language.threshold})
         for name, part in (("evidence", evidence), ("judge", judge)):
             (scratch / name).mkdir()
             part.save(scratch / name)
@@ -130,6 +151,16 @@ def package(
         write_json(scratch / "signature.json", {"inputs": list(_INPUTS), "outputs": outputs, "params": []})
         known = [item.item_id for item in evidence.catalogue.items[:2]]
         pq.write_table(_example(known), scratch / "example.parquet")
+
+
+def _scorer(path: Path, evidence: Evidence, engine: Kind) -> Scorer:
+    """Part A of the package."""
+    first = EvidenceJudge.load(path / "judge", evidence)
+    if not (path / _ROUTING).is_file():
+        return first
+    threshold = json.loads((path / _ROUTING).read_text())["threshold"]
+    language = LanguageScorer.load(path / _LANGUAGE, evidence, engine)
+    return language if threshold is None else Routed(first, language, float(threshold))
 
 
 def _columns(aspects: Sequence[Aspect]) -> list[str]:

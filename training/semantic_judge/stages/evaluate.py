@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from training.core.errors import LeftOut
+from training.core.errors import DataError, LeftOut
 from training.core.metrics import Interval
 from training.core.stage import StageResult, StageSpec, resolve_config
 from training.next_item.comparison import VALUES_SCHEMA, metrics_table
@@ -40,13 +40,15 @@ from training.semantic_judge.measures import (
 from training.semantic_judge.parts import aggregator_of
 from training.semantic_judge.routing import Routed
 from training.semantic_judge.scorer import LanguageScorer
-from training.semantic_judge.serve import package
+from training.semantic_judge.serve import Language, package
 from training.semantic_judge.taught import Taught, encoder_of
 
+JUDGE = "judge"
+"""The name of the row that is packaged, which is what the gate holds and what scores at night."""
 EVIDENCE = "evidence"
-"""The name of the row of the evidence judge, weighed as it is packaged: by Part B, if it has been handed on."""
+"""That of the row of the evidence judge, where another one is packaged."""
 UNIFORM_WEIGHTS = "evidence_uniform"
-"""The same with uniform weights, where it is packaged with others."""
+"""That of the evidence judge with uniform weights, where Part B hands on others, by which all rows are weighed."""
 ROUTED = "routed"
 """That of the row in which a language scorer judges what the judge of evidence doubts."""
 MEMBERS = "members"
@@ -59,13 +61,16 @@ Lines = list[dict[str, Any]]
 class Config:
     """`pairs`: of so many test pairs at most, drawn with the seed. `scorers`: rows of language scorers, each by the
     stage whose model it is, read by `engine`. `routed`: the share of cases, those that the judge of evidence doubts
-    most on validation, that go to the last of them in a row of its own; null: there is no such row."""
+    most on validation, that go to the last of them in a row of its own; null: there is no such row. `serves`: which
+    row is packaged, and called the judge: `evidence`, one of `scorers`, or `routed`; where its stage was left out it is
+    `evidence`."""
 
     pairs: int | None = 20_000
     resamples: int = 1000
     scorers: Mapping[str, str] = field(default_factory=dict)
     routed: float | None = None
     engine: Kind = "core"
+    serves: str = EVIDENCE
 
 
 def main(spec: StageSpec) -> StageResult:
@@ -80,19 +85,22 @@ def main(spec: StageSpec) -> StageResult:
     learn = rows_to_learn(taught.examples, pairs, "train")
     made = aggregator_of(spec)
     aggregator = load_aggregator(made, judge.aspects) if made else Uniform(judge.aspects)
-    said = {EVIDENCE: [own[held.members] for own in held.chances]}
+    scorers = _scorers(spec, config, taught, judge)
+    first, language = (JUDGE, None) if config.serves not in scorers else (EVIDENCE, _language(spec, config, scorers))
+    said = {first: [own[held.members] for own in held.chances]}
     rows = dict(baselines(taught.examples, pairs, taught.evidence, taught.numbers, learn, spec.seed))
     if not isinstance(aggregator, Uniform):
-        rows[UNIFORM_WEIGHTS] = held.score_of(said[EVIDENCE], Uniform(judge.aspects))
-    for name, scores in (*rows.items(), (EVIDENCE, held.score_of(said[EVIDENCE], aggregator))):
+        rows[UNIFORM_WEIGHTS] = held.score_of(said[first], Uniform(judge.aspects))
+    for name, scores in (*rows.items(), (first, held.score_of(said[first], aggregator))):
         lines += held.of_pairs(name, scores, by)
         values.append(held.pair_values(name, scores))
     test = taught.examples.rows_of("test")
-    for _, found, table in held.of_labels({EVIDENCE: [own[test] for own in held.chances]}, test, "all", learn, by):
+    for _, found, table in held.of_labels({first: [own[test] for own in held.chances]}, test, "all", learn, by):
         lines += found
         values.append(table)
     metrics = dict[str, float]()
-    for name, scorer in _scorers(spec, config, taught, judge).items():
+    for row, scorer in scorers.items():
+        name = JUDGE if row == config.serves else row
         if isinstance(scorer, Routed):
             said[name], asked = scorer.judged(taught.examples.cases.chosen(held.members))
             metrics |= {"routed": float(asked.sum()), "judged": float(len(asked))}
@@ -104,10 +112,10 @@ def main(spec: StageSpec) -> StageResult:
     if len(said) > 1:
         for name, found, table in held.of_labels(said, held.members, MEMBERS, learn, by):
             lines += found
-            values += [table] if name not in (MAJORITY, EVIDENCE) else []
+            values += [table] if name not in (MAJORITY, first) else []
         # A pair is of the day of its later event: a member may be no test example, and is one of all rows or of none.
-        values += held.values_beside(said[EVIDENCE], test, learn, by)
-    package(taught.evidence, judge, encoder_of(spec.artifact("teach")), made, spec.out_dir / "model")
+        values += held.values_beside(first, said[first], test, learn, by)
+    package(taught.evidence, judge, encoder_of(spec.artifact("teach")), made, spec.out_dir / "model", language)
     return _written(spec, held, lines, values, metrics)
 
 
@@ -186,10 +194,12 @@ class _Held:
                 slices = [[]] * len(own) if slice_ == "all" else [[slice_]] * len(own)
                 yield name, lines, _values(name, metric, users, samples, slices, right)
 
-    def values_beside(self, said: Sequence[Floats], rows: Ints, learn: Ints, by: Bootstrap) -> list[pa.Table]:
-        """`eval_values` of what the judge of evidence says of the members, `said`, that are not among `rows`."""
+    def values_beside(
+        self, name: str, said: Sequence[Floats], rows: Ints, learn: Ints, by: Bootstrap
+    ) -> list[pa.Table]:
+        """`eval_values` of what the row `name` says of the members, `said`, that are not among `rows`."""
         beside = ~np.isin(self.members, rows)
-        own = {EVIDENCE: [one[beside] for one in said]}
+        own = {name: [one[beside] for one in said]}
         return [table for _, _, table in self.of_labels(own, self.members[beside], MEMBERS, learn, by)]
 
     def _samples(self, rows: Ints) -> list[str]:
@@ -220,7 +230,14 @@ def _counts(name: str, aspect: Aspect, slice_: str, chances: Floats, truth: NDAr
 
 
 def _scorers(spec: StageSpec, config: Config, taught: Taught, judge: EvidenceJudge) -> dict[str, Scorer]:
-    """The language scorers whose stages were not left out, and what is routed to the last of them."""
+    """The language scorers whose stages were not left out, and what is routed to the last of them. DataError where
+    what is to be served is the row of none."""
+    if config.serves not in (EVIDENCE, ROUTED, *config.scorers) or (config.serves == ROUTED and config.routed is None):
+        raise DataError(
+            f"there is no row {config.serves} to serve",
+            why=f"the rows that can be are {EVIDENCE}, {', '.join(config.scorers)} and, with `routed`, {ROUTED}",
+            do="set `serves` of the stage evaluate to one of them",
+        )
     found: dict[str, Scorer] = {
         name: LanguageScorer.load(spec.artifact(stage) / "model", taught.evidence, config.engine)
         for name, stage in config.scorers.items()
@@ -230,6 +247,15 @@ def _scorers(spec: StageSpec, config: Config, taught: Taught, judge: EvidenceJud
         valid = taught.examples.cases.chosen(taught.examples.rows_of("valid"))
         found[ROUTED] = Routed.of(judge, list(found.values())[-1], valid, config.routed)
     return found
+
+
+def _language(spec: StageSpec, config: Config, scorers: Mapping[str, Scorer]) -> Language | None:
+    """What the package has of a language scorer; None where nothing is routed to it."""
+    served = scorers[config.serves]
+    name = [row for row in scorers if row != ROUTED][-1] if isinstance(served, Routed) else config.serves
+    threshold = served.threshold if isinstance(served, Routed) else None
+    asked = threshold is None or np.isfinite(threshold)
+    return Language(spec.artifact(config.scorers[name]) / "model", threshold) if asked else None
 
 
 def _drawn(pairs: Pairs, limit: int | None, seed: int) -> Pairs:

@@ -19,11 +19,15 @@ from tests.unit.training.judge_kit import stage_spec, write_shop
 from training.core.errors import DataError, LeftOut
 from training.core.stage import StageResult
 from training.semantic_judge import encoder
+from training.semantic_judge.aspects import expected
+from training.semantic_judge.evidence_judge import EvidenceJudge
 from training.semantic_judge.example_tables import PAIRS
 from training.semantic_judge.examples import Candidate, UserState
+from training.semantic_judge.routing import Routed, doubt
+from training.semantic_judge.scorer import LanguageScorer
 from training.semantic_judge.serve import Judge, load
 from training.semantic_judge.stages import evaluate, evidence, scorer_sft, teach
-from training.semantic_judge.taught import LABEL_SCHEMA
+from training.semantic_judge.taught import LABEL_SCHEMA, Taught
 
 pytestmark = pytest.mark.unit
 TINY = {
@@ -64,9 +68,9 @@ def run(folder: Path, *, context: bool = False, **changes: Any) -> dict[str, Sta
 def test_the_judge_learns_what_users_like_and_stands_above_chance(tmp_path: Path) -> None:
     metrics = run(tmp_path)["evaluate"].metrics
     assert metrics["majority.pair_accuracy"] == 0.5
-    assert metrics["evidence.pair_accuracy.lo"] > 0.6
+    assert metrics["judge.pair_accuracy.lo"] > 0.6
     assert metrics["pairs_direct.pair_accuracy"] > 0.8
-    assert metrics["evidence.point_accuracy.profile"] > metrics["majority.point_accuracy.profile"]
+    assert metrics["judge.point_accuracy.profile"] > metrics["majority.point_accuracy.profile"]
     assert {"popularity", "item_rating", "item_mean", "nearness", "text_liked"} <= {
         name.split(".")[0] for name in metrics
     }
@@ -164,7 +168,7 @@ def test_language_scorers_stand_beside_the_judge_of_evidence_on_the_same_pairs(t
     found = evaluate.main(stage_spec(tmp_path, "evaluate", tables, both, config))
     metrics = found.metrics
     assert 0 < metrics["routed"] < metrics["judged"]
-    for name in ("evidence", "words", "routed"):
+    for name in ("judge", "words", "routed"):
         assert 0 <= metrics[f"{name}.pair_accuracy"] <= 1
         assert 0 <= metrics[f"{name}.point_accuracy.profile.members"] <= 1
     assert "majority.point_accuracy.profile.members" in metrics
@@ -173,10 +177,26 @@ def test_language_scorers_stand_beside_the_judge_of_evidence_on_the_same_pairs(t
     assert {row["value_count"] for row in counts.to_pylist()} == {int(metrics["test_pairs"])}
     keys = values.select(["model", "name", "unit", "sample"]).to_pylist()
     assert len({tuple(row.values()) for row in keys}) == len(keys)
-    of = {
-        name: {(row["name"], row["sample"]) for row in keys if row["model"] == name} for name in ("evidence", "words")
-    }
-    assert of["words"] <= of["evidence"], "what others are measured on the judge that is registered is measured on"
+    of = {name: {(row["name"], row["sample"]) for row in keys if row["model"] == name} for name in ("judge", "words")}
+    assert of["words"] <= of["judge"], "what others are measured on the judge that is registered is measured on"
+
+    taught = Taught.load(stage_spec(tmp_path, "evaluate", tables, both))
+    cases = taught.examples.cases.chosen(taught.examples.rows_of("test"))
+    first = EvidenceJudge.load(tmp_path / "evidence" / "judge", taught.evidence)
+    second = LanguageScorer.load(tmp_path / "scorer_sft" / "model", taught.evidence)
+    doubted = doubt(first.chances(cases))
+    for serves in ("words", "routed"):
+        again = evaluate.main(stage_spec(tmp_path, serves, tables, both, {**config, "serves": serves}))
+        assert again.metrics["judge.pair_accuracy"] == metrics[f"{serves}.pair_accuracy"]
+        assert again.metrics["evidence.pair_accuracy"] == metrics["judge.pair_accuracy"]
+        served = Judge.load(tmp_path / serves / "model")
+        threshold = served.scorer.threshold if isinstance(served.scorer, Routed) else 0.0
+        own, others = expected(second.chances(cases), served.aspects), expected(first.chances(cases), served.aspects)
+        said = np.where((doubted >= threshold)[:, None], own, others)
+        assert np.allclose(served.scores_of(cases).aspects, said, atol=1e-5)
+        assert serves == "words" or 0 < (doubted >= threshold).mean() < 1
+    with pytest.raises(DataError, match="no row sentences to serve"):
+        evaluate.main(stage_spec(tmp_path, "evaluate", tables, both, {**config, "serves": "sentences"}))
 
 
 def test_without_test_pairs_the_evaluation_is_left_out(tmp_path: Path) -> None:
