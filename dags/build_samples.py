@@ -1,4 +1,4 @@
-"""### Build samples: events to sessions, histories, statistics, profiles, `next_item_samples` and the judge's examples
+"""### Build samples: events to sessions, histories, statistics, profiles, and the samples of all systems
 
 **Healthy when** a run is green for every partition that `ingest` committed; the samples are audited before they count.
 
@@ -26,5 +26,5 @@ with new_dag(
 ):
     # One Spark process for all of it: to start and warm up another costs as much as two of these tables.
     known = ("sessions", "histories", "user_stats", "item_stats", "user_profiles")
-    samples = ("next_item_samples", "judge_pairs", "judge_examples")
+    samples = ("next_item_samples", "judge_pairs", "judge_examples", "query_samples")
     heavy("samples", "spark_jobs", "built", *RANGE, minutes=150, outlets=[*map(asset, (*known, *samples))])

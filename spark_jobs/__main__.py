@@ -37,7 +37,7 @@ from spark_jobs.market.__main__ import main as market
 
 BUILT = (
     *("sessions", "histories", "user_stats", "item_stats", "user_profiles", "next_item_samples"),
-    *("judge_pairs", "judge_examples"),
+    *("judge_pairs", "judge_examples", "query_samples"),
 )
 _GROUPS = {"landed": LANDED, "built": BUILT}
 _TOLD = 20  # refusals that a later task tells again
