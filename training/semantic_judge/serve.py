@@ -1,8 +1,8 @@
 """A judge in a folder of its own: what evaluation measures and what serving loads.
 
 `evidence/` has the catalogue and its vectors, `judge/` the models of the aspects, `aggregator/` what counts for whom
-(without it all aspects count the same), and `encoder.json` the encoder. The folder describes itself with
-`signature.json` and `example.parquet`, as the registry wants it.
+(without it all aspects count the same), `encoder.json` the encoder, and `learnt.json` what it has learnt of. The folder
+describes itself with `signature.json` and `example.parquet`, as the registry wants it.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ import json
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import pyarrow as pa
@@ -28,14 +28,14 @@ from training.semantic_judge.aspects import Aspect, expected, overall
 from training.semantic_judge.encoder import Encoder, EncoderConfig
 from training.semantic_judge.evidence import Evidence
 from training.semantic_judge.evidence_judge import EvidenceJudge
-from training.semantic_judge.examples import Candidate, Cases, Floats, UserState
+from training.semantic_judge.examples import EPOCH, Candidate, Cases, Examples, Floats, UserState
 from training.semantic_judge.judge import Aggregator, Scorer, Uniform
 from training.semantic_judge.parts import AGGREGATOR
 
 if TYPE_CHECKING:
     import pandas as pd
 
-_ENCODER = "encoder.json"
+_ENCODER, _LEARNT = "encoder.json", "learnt.json"
 _STRINGS = {"type": "array", "items": {"type": "string"}}
 _NUMBERS = {"type": "array", "items": {"type": "double"}}
 _INPUTS = (
@@ -60,11 +60,37 @@ class Scores:
     score: Floats
 
 
-class Judge:
-    """Part A and Part B over one catalogue."""
+@dataclass(frozen=True)
+class Learnt:
+    """What a judge has learnt of: training examples as of days up to `until` (ISO), whose teachers know no day of
+    another part, and histories of at most `history` items.
 
-    def __init__(self, evidence: Evidence, scorer: Scorer, aggregator: Aggregator) -> None:
-        self.evidence, self.scorer, self.aggregator = evidence, scorer, aggregator
+    Where users are parted, not days, the last day is the data's, and no later one is held out of the judge.
+    """
+
+    until: str
+    history: int
+
+    @property
+    def until_day(self) -> int:
+        """Days since 1970."""
+        return (date.fromisoformat(self.until) - EPOCH).days
+
+    @classmethod
+    def of(cls, examples: Examples) -> Self:
+        """Of the training part."""
+        states = examples.cases.states.chosen(np.unique(examples.cases.state[examples.rows_of("train")]))
+        until = EPOCH + timedelta(days=int(states.days.max()))
+        return cls(until.isoformat(), int(np.diff(states.starts).max()))
+
+
+class Judge:
+    """Part A and Part B over one catalogue. `learnt`: None where the folder is of before it was noted."""
+
+    def __init__(
+        self, evidence: Evidence, scorer: Scorer, aggregator: Aggregator, learnt: Learnt | None = None
+    ) -> None:
+        self.evidence, self.scorer, self.aggregator, self.learnt = evidence, scorer, aggregator, learnt
 
     @property
     def aspects(self) -> Sequence[Aspect]:
@@ -82,7 +108,9 @@ class Judge:
         scorer = EvidenceJudge.load(path / "judge", evidence)
         told = path / AGGREGATOR
         aggregator = load_aggregator(told, scorer.aspects) if told.is_dir() else Uniform(scorer.aspects)
-        return cls(evidence, scorer, aggregator)
+        noted = path / _LEARNT
+        learnt = parse_config(Learnt, json.loads(noted.read_text()), str(noted)) if noted.is_file() else None
+        return cls(evidence, scorer, aggregator, learnt)
 
     def scores(self, users: Sequence[UserState], candidates: Sequence[Candidate]) -> Scores:
         """Of each user and candidate at the same place. DataError for an item that the catalogue does not have."""
@@ -116,7 +144,12 @@ def load(folder: str | Path) -> Judge:
 
 
 def package(
-    evidence: Evidence, judge: EvidenceJudge, encoder: EncoderConfig, aggregator: Path | None, folder: Path
+    evidence: Evidence,
+    judge: EvidenceJudge,
+    encoder: EncoderConfig,
+    aggregator: Path | None,
+    learnt: Learnt,
+    folder: Path,
 ) -> None:
     """Write the judge with its signature and an example; whole or not at all. `aggregator`: the folder of Part B."""
     with new_folder(folder) as scratch:
@@ -126,6 +159,7 @@ def package(
             (scratch / name).mkdir()
             part.save(scratch / name)
         write_json(scratch / _ENCODER, asdict(encoder))
+        write_json(scratch / _LEARNT, asdict(learnt))
         outputs = [{"name": name, "type": "double", "required": True} for name in _columns(judge.aspects)]
         write_json(scratch / "signature.json", {"inputs": list(_INPUTS), "outputs": outputs, "params": []})
         known = [item.item_id for item in evidence.catalogue.items[:2]]

@@ -40,7 +40,7 @@ from training.semantic_judge.measures import (
 from training.semantic_judge.parts import aggregator_of
 from training.semantic_judge.routing import Routed
 from training.semantic_judge.scorer import LanguageScorer
-from training.semantic_judge.serve import package
+from training.semantic_judge.serve import Learnt, package
 from training.semantic_judge.taught import Taught, encoder_of
 
 EVIDENCE = "evidence"
@@ -107,7 +107,8 @@ def main(spec: StageSpec) -> StageResult:
             values += [table] if name not in (MAJORITY, EVIDENCE) else []
         # A pair is of the day of its later event: a member may be no test example, and is one of all rows or of none.
         values += held.values_beside(said[EVIDENCE], test, learn, by)
-    package(taught.evidence, judge, encoder_of(spec.artifact("teach")), made, spec.out_dir / "model")
+    learnt = Learnt.of(taught.examples)
+    package(taught.evidence, judge, encoder_of(spec.artifact("teach")), made, learnt, spec.out_dir / "model")
     return _written(spec, held, lines, values, metrics)
 
 
