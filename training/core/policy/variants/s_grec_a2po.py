@@ -33,7 +33,8 @@ def fused(business: Tensor, semantic: Tensor, eps: float) -> tuple[Tensor, Tenso
     return business + share * semantic, share
 
 
-def _out_of_bounds(business: Tensor, advantage: Tensor) -> Tensor:
+def out_of_bounds(business: Tensor, advantage: Tensor) -> Tensor:
+    """Which advantages have another sign than the business's, or are more than twice as large: never, under `fused`."""
     return (advantage.sign() != business.sign()) | (advantage.abs() > 2.0 * business.abs())
 
 
@@ -63,7 +64,7 @@ class AsymmetricAdvantage:
                 business = advantage
                 advantage, share = fused(business, semantic, self.eps)
                 round.tally.add("a2po/lambda", share)
-                round.tally.add("a2po/bound_violations", _out_of_bounds(business, advantage).float())
+                round.tally.add("a2po/bound_violations", out_of_bounds(business, advantage).float())
             found.append(advantage)
         return found
 
