@@ -11,9 +11,9 @@ import json
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import date, timedelta
+from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -28,7 +28,7 @@ from training.semantic_judge.aspects import Aspect, expected, overall
 from training.semantic_judge.encoder import Encoder, EncoderConfig
 from training.semantic_judge.evidence import Evidence
 from training.semantic_judge.evidence_judge import EvidenceJudge
-from training.semantic_judge.examples import EPOCH, Candidate, Cases, Examples, Floats, UserState
+from training.semantic_judge.examples import EPOCH, Candidate, Cases, Floats, UserState
 from training.semantic_judge.judge import Aggregator, Scorer, Uniform
 from training.semantic_judge.parts import AGGREGATOR
 
@@ -75,13 +75,6 @@ class Learnt:
     def until_day(self) -> int:
         """Days since 1970."""
         return (date.fromisoformat(self.until) - EPOCH).days
-
-    @classmethod
-    def of(cls, examples: Examples) -> Self:
-        """Of the training part."""
-        states = examples.cases.states.chosen(np.unique(examples.cases.state[examples.rows_of("train")]))
-        until = EPOCH + timedelta(days=int(states.days.max()))
-        return cls(until.isoformat(), int(np.diff(states.starts).max()))
 
 
 class Judge:

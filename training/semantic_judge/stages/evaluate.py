@@ -26,7 +26,7 @@ from training.semantic_judge.baselines import MAJORITY, baselines
 from training.semantic_judge.engine import Kind
 from training.semantic_judge.evidence_judge import EvidenceJudge
 from training.semantic_judge.example_tables import EXAMPLES, read_pairs
-from training.semantic_judge.examples import EPOCH, Floats, Ints, Pairs, rows_to_learn
+from training.semantic_judge.examples import EPOCH, Examples, Floats, Ints, Pairs, rows_to_learn
 from training.semantic_judge.judge import Aggregator, Scorer, Uniform
 from training.semantic_judge.measures import (
     Bootstrap,
@@ -107,9 +107,16 @@ def main(spec: StageSpec) -> StageResult:
             values += [table] if name not in (MAJORITY, EVIDENCE) else []
         # A pair is of the day of its later event: a member may be no test example, and is one of all rows or of none.
         values += held.values_beside(said[EVIDENCE], test, learn, by)
-    learnt = Learnt.of(taught.examples)
-    package(taught.evidence, judge, encoder_of(spec.artifact("teach")), made, learnt, spec.out_dir / "model")
+    encoder = encoder_of(spec.artifact("teach"))
+    package(taught.evidence, judge, encoder, made, learnt(taught.examples), spec.out_dir / "model")
     return _written(spec, held, lines, values, metrics)
+
+
+def learnt(examples: Examples) -> Learnt:
+    """What a judge has learnt of that learnt from the training part."""
+    states = examples.cases.states.chosen(np.unique(examples.cases.state[examples.rows_of("train")]))
+    until = EPOCH + timedelta(days=int(states.days.max()))
+    return Learnt(until.isoformat(), int(np.diff(states.starts).max()))
 
 
 class _Held:
