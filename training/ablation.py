@@ -2,8 +2,9 @@
 
 A run is the folder of a job (see `jobs`); all have the same stages and another seed. What a sample adds to a metric is
 the mean over the runs, intervals are 95 % of a bootstrap over units, and each row stands beside its difference to the
-row above, paired by sample. The metrics are those that the system's gate file shows, by its formulas; without one, all
-that were measured, as means. The result is Markdown in `FILE`, and the same figures as `FILE` with the ending .json.
+row above, or to the one that `--beside` names, paired by sample. The metrics are those that the system's gate file
+shows, by its formulas; without one, all that were measured, as means. The result is Markdown in `FILE`, and the same
+figures as `FILE` with the ending .json.
 `--published` sets what papers report beside it, from a system's `published.yaml`, with how their protocols differ.
 """
 
@@ -82,7 +83,8 @@ class Published:
 
 @dataclass(frozen=True)
 class Line:
-    """A row of the table. `by_seed`: its first metric in each run. `above`: itself minus the row above, by metric.
+    """A row of the table. `by_seed`: its first metric in each run. `above`: itself minus the row above, or the one that
+    all rows stand beside, by metric.
 
     `choice`: what it has chosen on validation, of each run that chose otherwise. `scored`: of its samples and runs.
     """
@@ -180,13 +182,15 @@ def read_published(name: str, root: Path = _ROOT) -> list[Published]:
     ]
 
 
-def compare(runs: Sequence[Run], rows: Sequence[str] = (), resamples: int = 2000) -> list[Line]:
-    """These `rows` in their order, all in the order of the first run if none are named.
+def compare(
+    runs: Sequence[Run], rows: Sequence[str] = (), resamples: int = 2000, beside: str | None = None
+) -> list[Line]:
+    """These `rows` in their order, all in the order of the first run if none are named; `beside`: see `Line.above`.
 
     DataError where the runs did not measure the same, or not these rows.
     """
     first, shown = runs[0], runs[0].shown
-    if unknown := set(rows) - set(first.terms):
+    if unknown := {*rows, *([beside] if beside else [])} - set(first.terms):
         raise DataError(
             f"the runs have no row {min(unknown)!r}", where="--rows", do=f"choose from {', '.join(first.terms)}"
         )
@@ -206,10 +210,15 @@ def compare(runs: Sequence[Run], rows: Sequence[str] = (), resamples: int = 2000
             )
     units = [unit for unit, _ in first.samples]
     lines: list[Line] = []
-    before: dict[str, Floats] = {}
+
+    def means(model: str) -> tuple[dict[str, Floats], dict[str, Floats]]:
+        stacked = {name: np.stack([run.terms[model][name] for run in runs]) for name in shown.formulas}
+        return stacked, {name: terms.mean(axis=0) for name, terms in stacked.items()}
+
+    before = means(beside)[1] if beside else {}
     for model in rows or first.terms:
-        by_run = {name: np.stack([run.terms[model][name] for run in runs]) for name in shown.formulas}
-        mean = {name: terms.mean(axis=0) for name, terms in by_run.items()}
+        by_run, mean = means(model)
+        other = {} if model == beside else before
 
         def measured(name: str, *terms: Floats) -> Interval:
             found = interval(shown.formulas[name], terms, units, seed=first.seed, resamples=resamples)
@@ -225,23 +234,23 @@ def compare(runs: Sequence[Run], rows: Sequence[str] = (), resamples: int = 2000
                 {name: measured(name, terms) for name, terms in mean.items()},
                 {name: float(np.mean(figures)) for name, figures in found.items() if figures},
                 tuple(shown.formulas[headline].of(by_run[headline].sum(axis=1)).tolist()),
-                {name: measured(name, terms, before[name]) for name, terms in mean.items() if before},
+                {name: measured(name, mean[name], terms) for name, terms in other.items()},
                 float(np.mean([run.scored[model] for run in runs])),
                 "; ".join(sorted({run.choices[model] for run in runs if model in run.choices})),
             )
         )
-        before = mean
+        before = before if beside else mean
     return lines
 
 
-def markdown(runs: Sequence[Run], lines: Sequence[Line], split: str) -> str:
+def markdown(runs: Sequence[Run], lines: Sequence[Line], split: str, beside: str | None = None) -> str:
     """The table as a page of its own."""
     first, shown = runs[0], runs[0].shown
     seeds, units = ", ".join(str(run.seed) for run in runs), len({unit for unit, _ in first.samples})
     figures = [name for name in shown.figures if name in lines[0].figures]
     compared = list(shown.formulas)[:_DIFFERENCES]
     head = ["model", *shown.formulas, *figures, f"{compared[0]} by seed"]
-    head += [f"{name} minus the row above" for name in compared]
+    head += [f"{name} minus {beside or 'the row above'}" for name in compared]
     rows = [head, ["---"] * len(head)]
     for line in lines:
         name = f"{line.model} ({line.choice})" if line.choice else line.model
@@ -284,6 +293,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--runs", type=Path, nargs="+", required=True, help="folders of a job, one per seed")
     parser.add_argument("--split", default="time", choices=("time", "leave_one_out"))
     parser.add_argument("--rows", nargs="+", default=(), help="the rows in their order; all of them without it")
+    parser.add_argument("--beside", metavar="ROW", help="the row that each one's difference is to; else the one above")
     parser.add_argument("--published", help="a data set of which papers report figures")
     parser.add_argument("--out", type=Path, required=True, help="a .md file")
     options = parser.parse_args(arguments)
@@ -292,9 +302,9 @@ def main(arguments: Sequence[str]) -> int:
 
 def _write(options: argparse.Namespace) -> None:
     runs = [read_run(folder, options.split) for folder in options.runs]
-    lines = compare(runs, options.rows)
-    beside = published_markdown(read_published(options.published)) if options.published else ""
+    lines = compare(runs, options.rows, beside=options.beside)
+    published = published_markdown(read_published(options.published)) if options.published else ""
     make_folder(options.out.parent)
-    write_text(options.out, markdown(runs, lines, options.split) + beside)
+    write_text(options.out, markdown(runs, lines, options.split, options.beside) + published)
     write_json(options.out.with_suffix(".json"), {"seeds": [r.seed for r in runs], "rows": [asdict(x) for x in lines]})
     sys.stdout.write(f"{options.out}\n")

@@ -132,6 +132,11 @@ class ItemCodes:
         """The row number of an item id."""
         return {item: row for row, item in enumerate(self.item_ids)}
 
+    @cached_property
+    def item_of(self) -> dict[tuple[int, ...], str]:
+        """The item id of the tokens of an item."""
+        return dict(zip(self.tokens, self.item_ids, strict=True))
+
     def of(self, item: str) -> tuple[int, ...]:
         """The token ids of an item; DataError if it has no semantic id."""
         if item not in self.row:

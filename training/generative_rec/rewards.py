@@ -1,4 +1,5 @@
-"""Rewards of a next item: MiniOneRec's ranking reward over the beams of a group, and what the shop's ranker says."""
+"""Rewards of a next item: MiniOneRec's ranking reward over the beams of a group, what the shop's ranker says, what an
+advertiser would pay, and what the shop's judge says."""
 
 from __future__ import annotations
 
@@ -9,7 +10,9 @@ from torch import Tensor
 
 from training.core.policy.groups import Group
 from training.core.policy.rewards import Term, by_group
+from training.generative_rec.bids import Bids
 from training.generative_rec.item_codes import ItemCodes
+from training.generative_rec.judge_view import JudgeView
 from training.generative_rec.ranker_view import RankerView
 from training.generative_rec.validation import Example
 
@@ -39,12 +42,48 @@ def ranker_reward(weight: float, view: RankerView, items: ItemCodes, examples: S
     hit. The ranker is not asked about the true item, which it has seen (`ranker_view`); an item that it does not know
     earns 0. `examples`: those of the training's requests, in their order.
     """
-    item_of = dict(zip(items.tokens, items.item_ids, strict=True))
 
     def chances(groups: Sequence[Group]) -> list[Tensor]:
-        pasts = [examples[group.request.place] for group in groups]
-        beams = [[item_of[response.tokens] for response in group.responses] for group in groups]
-        found = [torch.from_numpy(own).nan_to_num() for own in view.chances(pasts, beams)]
+        found = _chances(view, items, examples, groups)
         return [torch.where(hit(group) == 1.0, 0.0, own) for group, own in zip(groups, found, strict=True)]
 
     return Term("ranker", weight, chances)
+
+
+def ecpm(view: RankerView, bids: Bids, items: ItemCodes, examples: Sequence[Example]) -> Term:
+    """The term `ecpm`: 1000 times the bid that held on the day of the sample, times the chance: of the hit 1, as what
+    was clicked has paid, of a miss the ranker's. [G], 0 or more
+
+    An item that the ranker does not know, or nobody pays for, earns 0. `examples` as in `ranker_reward`.
+    """
+
+    def paid(groups: Sequence[Group]) -> list[Tensor]:
+        found, beams = _chances(view, items, examples, groups), _items(items, groups)
+        days = [examples[group.request.place].as_of for group in groups]
+        bid = [torch.tensor([bids.of(item, day) for item in own]) for own, day in zip(beams, days, strict=True)]
+        chance = [torch.where(hit(group) == 1.0, 1.0, own) for group, own in zip(groups, found, strict=True)]
+        return [1000.0 * price * likely for price, likely in zip(bid, chance, strict=True)]
+
+    return Term("ecpm", 1.0, paid)
+
+
+def judge_reward(weight: float, view: JudgeView, items: ItemCodes) -> Term:
+    """The term `judge`: the judge's score of each item; a group may be None (`JudgeView.scores`). [G]
+
+    `view`: of the examples of the training's requests, in their order.
+    """
+
+    def said(groups: Sequence[Group]) -> list[Tensor | None]:
+        found = view.scores([group.request.place for group in groups], _items(items, groups))
+        return [None if own is None else torch.from_numpy(own) for own in found]
+
+    return Term("judge", weight, said)
+
+
+def _chances(view: RankerView, items: ItemCodes, examples: Sequence[Example], groups: Sequence[Group]) -> list[Tensor]:
+    pasts = [examples[group.request.place] for group in groups]
+    return [torch.from_numpy(own).nan_to_num() for own in view.chances(pasts, _items(items, groups))]
+
+
+def _items(items: ItemCodes, groups: Sequence[Group]) -> list[list[str]]:
+    return [[items.item_of[response.tokens] for response in group.responses] for group in groups]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import date
 
 import numpy as np
 from transformers import PreTrainedModel
@@ -24,13 +25,15 @@ EVAL_BEAMS = 2 * EVAL_AT
 @dataclass(frozen=True)
 class Example:
     """A prompt, and what the customer took: the row of the item in the catalogue. `history`: the ids of all items that
-    were taken before; `store_features`: what the feature store said of the customer then, where it was asked for."""
+    were taken before; `store_features`: what the feature store said of the customer then, where it was asked for;
+    `as_of`: the day before which all that was."""
 
     user_id: str
     prompt: Codes
     item: int
     history: tuple[str, ...] = ()
     store_features: StoreFeatures = field(default_factory=dict, hash=False)
+    as_of: date = date.max
 
 
 def draw(samples: Sequence[NextItem], limit: int, seed: int) -> list[NextItem]:
@@ -58,6 +61,7 @@ def draw_examples(samples: Sequence[NextItem], items: ItemCodes, history: int, l
             items.row[one.item_id],
             one.history,
             one.store_features,
+            one.as_of,
         )
         for one, name in zip(drawn, names, strict=True)
     ]

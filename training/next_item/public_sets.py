@@ -1,9 +1,10 @@
 """Public data sets as the tables that the stages read, for evaluations on a machine without Spark or a lake.
 
-`python -m training.next_item.public_sets beauty --data DIR --out DIR` writes `items.parquet` and
-`next_item_training_set.parquet`, with the same meaning as the lake's: what a user did on one day is not history of that
-day. Beauty and Instruments tell only the order of a user's items: each place in it is made a day of its own, from
-2000-01-01 on, and the leave-one-out split is the only one that means anything. Ratings are known for Office alone.
+`python -m training.next_item.public_sets beauty --data DIR --out DIR` writes `items.parquet`,
+`next_item_training_set.parquet` and `item_stats.parquet`, with the same meaning as the lake's: what a user did on one
+day is not history of that day. Beauty and Instruments tell only the order of a user's items: each place in it is made a
+day of its own, from 2000-01-01 on, and the leave-one-out split is the only one that means anything. Ratings are known
+for Office alone.
 Where the LETTER authors published semantic ids, they are the items' column `letter_codes`.
 
 `grocery` is a small grocer: all purchases of the first 200 households of the landing folder that
@@ -19,7 +20,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -34,7 +35,7 @@ from pyarrow.csv import ConvertOptions, read_csv
 
 from common.folders import make_folder
 from training.core.errors import DataError, exit_code_of
-from training.next_item.samples import PROFILE, SCHEMA
+from training.next_item.samples import PROFILE, RATINGS, SCHEMA
 
 Name = Literal["beauty", "instruments", "office", "grocery", "grocery_year", "market"]
 FOLDERS: Mapping[Name, str] = {
@@ -62,6 +63,15 @@ _WORDS = ("item_id", "source", "title", "brand", "category", "description", "fea
 ITEMS_SCHEMA = pa.schema(
     [*((name, pa.string()) for name in _WORDS), ("price", pa.float64()), ("letter_codes", pa.list_(pa.int32()))]
 )
+_STATS_SCHEMA = pa.schema(
+    {
+        "item_id": pa.string(),
+        "available_at": pa.timestamp("us", "UTC"),
+        "events_365d": pa.int64(),
+        "mean_rating_365d": pa.float64(),
+    }
+)
+_YEAR = timedelta(days=365)
 
 
 @dataclass(frozen=True)
@@ -75,13 +85,14 @@ class Event:
 
 
 def write_tables(name: Name, data: Path, out: Path, least: int = 1) -> None:
-    """Read the set from its folder below `data`, cut it to its `least`-core, write both tables into `out`; DataError
-    where it is not there."""
+    """Read the set from its folder below `data`, cut it to its `least`-core, write the tables into `out`;
+    DataError where it is not there."""
     items, events = read_set(name, data)
     events = core(events, least)
     make_folder(out)
     origin = {"origin": "simulated" if name in SIMULATED else "real"}
     pq.write_table(pa.Table.from_pylist(items, schema=ITEMS_SCHEMA.with_metadata(origin)), out / "items.parquet")
+    pq.write_table(item_stats(events).replace_schema_metadata(origin), out / "item_stats.parquet")
     cuts = _last_days(events) if name == "market" else CUTS.get(name)
     rows, schema = samples(events, {str(item["item_id"]): item for item in items}, cuts), SCHEMA.with_metadata(origin)
     with pq.ParquetWriter(out / "next_item_training_set.parquet", schema) as file:
@@ -162,7 +173,7 @@ def samples(
         past: list[Event] = []
         for day, of_day in groupby(own, key=lambda event: event.day):
             today = list(of_day)
-            known = [event.item_id for event in past[-HISTORY:]]
+            known, rated = ([getattr(event, of) for event in past[-HISTORY:]] for of in ("item_id", "rating"))
             text = profile(past[-PROFILE_ITEMS:], items)
             part = "train" if day < valid_from else "valid" if day < test_from else "test"
             for event in today:
@@ -175,8 +186,28 @@ def samples(
                     "split_time": part,
                     "feedback": feedback(event.rating),
                     PROFILE: text,
+                    RATINGS: rated,
                 }
             past += today
+
+
+def item_stats(events: Sequence[Event]) -> pa.Table:
+    """A row per item and day of activity: events and mean rating of the year that ends with that day, which may be used
+    from the next day on."""
+    rows: dict[str, list[Any]] = {name: [] for name in _STATS_SCHEMA.names}
+    ordered = sorted(events, key=lambda event: (event.item_id, event.day))
+    for item, own in groupby(ordered, key=lambda event: event.item_id):
+        year: deque[Event] = deque()
+        for day, of_day in groupby(own, key=lambda event: event.day):
+            year.extend(of_day)
+            while year[0].day <= day - _YEAR:
+                year.popleft()
+            given = [event.rating for event in year if event.rating is not None]
+            mean = sum(given) / len(given) if given else None
+            free = datetime(day.year, day.month, day.day, tzinfo=UTC) + timedelta(days=1)
+            for column, value in zip(rows.values(), (item, free, len(year), mean), strict=True):
+                column.append(value)
+    return pa.table(rows, schema=_STATS_SCHEMA)
 
 
 def feedback(rating: float | None) -> str:

@@ -39,9 +39,9 @@ COLUMNS = {
     "history_item_ids": pa.list_(pa.string()),
     "split_time": pa.string(),
 }
-PROFILE = "user_profile__profile_text"
+PROFILE, RATINGS = "user_profile__profile_text", "history_ratings"
 # With what some stages ask for besides.
-SCHEMA = pa.schema({**COLUMNS, "feedback": pa.string(), PROFILE: pa.string()})
+SCHEMA = pa.schema({**COLUMNS, "feedback": pa.string(), PROFILE: pa.string(), RATINGS: pa.list_(pa.float64())})
 _WORDS = ("user_id", "sample_date", "item_id", "feedback")
 _KNOWN = ("liked", "neutral", "disliked")
 _COLUMNS = ("user_id", "sample_date", "item_id", "history_item_ids", "split_time")

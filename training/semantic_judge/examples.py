@@ -109,6 +109,22 @@ class States:
     def __len__(self) -> int:
         return len(self.users)
 
+    @classmethod
+    def of(cls, catalogue: Catalogue, users: Sequence[UserState]) -> States:
+        """Each of these, in their order; items of histories that the catalogue does not have are passed over."""
+        known = [_known(user, catalogue) for user in users]
+        lengths = np.array([len(own) for own in known], dtype=np.int64)
+        flat = [event for own in known for event in own]
+        return cls(
+            [user.user_id for user in users],
+            np.array([(user.as_of - EPOCH).days for user in users], dtype=np.int64),
+            np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+            np.array([item for item, _ in flat], dtype=np.int64),
+            np.array([rating for _, rating in flat], dtype=np.float32),
+            [user.profile for user in users],
+            [user.context for user in users],
+        )
+
     def chosen(self, rows: Ints) -> States:
         """Those at these places."""
         lengths = np.diff(self.starts)[rows]
@@ -165,21 +181,9 @@ class Cases:
             raise DataError(f"{len(gone)} items are not in the judge's catalogue", where=f"items {gone[:5]}", do=do)
         places = dict.fromkeys(users)
         numbers = {user: number for number, user in enumerate(places)}
-        known = [_known(user, catalogue) for user in places]
-        lengths = np.array([len(own) for own in known], dtype=np.int64)
-        flat = [event for own in known for event in own]
-        states = States(
-            [user.user_id for user in places],
-            np.array([(user.as_of - EPOCH).days for user in places], dtype=np.int64),
-            np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
-            np.array([item for item, _ in flat], dtype=np.int64),
-            np.array([rating for _, rating in flat], dtype=np.float32),
-            [user.profile for user in places],
-            [user.context for user in places],
-        )
         return cls(
             catalogue,
-            states,
+            States.of(catalogue, list(places)),
             np.array([numbers[user] for user in users], dtype=np.int64),
             np.array([catalogue.numbers[one.item_id] for one in candidates], dtype=np.int64),
             _column([one.mean_rating for one in candidates]),

@@ -2,8 +2,8 @@
 
 `evidence/` has the catalogue and its vectors, `judge/` the models of the aspects, `language/` a language scorer where
 one judges, or is asked where the first doubts by `routing.json`, `aggregator/` what counts for whom (without it all
-aspects count the same), and `encoder.json` the encoder. The folder describes itself with
-`signature.json` and `example.parquet`, as the registry wants it.
+aspects count the same), `encoder.json` the encoder, and `learnt.json` what it has learnt of. The folder describes
+itself with `signature.json` and `example.parquet`, as the registry wants it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from training.semantic_judge.encoder import Encoder, EncoderConfig
 from training.semantic_judge.engine import Kind
 from training.semantic_judge.evidence import Evidence
 from training.semantic_judge.evidence_judge import EvidenceJudge
-from training.semantic_judge.examples import Candidate, Cases, Floats, UserState
+from training.semantic_judge.examples import EPOCH, Candidate, Cases, Floats, UserState
 from training.semantic_judge.judge import Aggregator, Scorer, Uniform
 from training.semantic_judge.parts import AGGREGATOR
 from training.semantic_judge.routing import Routed
@@ -39,7 +39,7 @@ from training.semantic_judge.scorer import LanguageScorer
 if TYPE_CHECKING:
     import pandas as pd
 
-_ENCODER, _LANGUAGE, _ROUTING = "encoder.json", "language", "routing.json"
+_ENCODER, _LANGUAGE, _ROUTING, _LEARNT = "encoder.json", "language", "routing.json", "learnt.json"
 _STRINGS = {"type": "array", "items": {"type": "string"}}
 _NUMBERS = {"type": "array", "items": {"type": "double"}}
 _INPUTS = (
@@ -64,11 +64,30 @@ class Scores:
     score: Floats
 
 
-class Judge:
-    """Part A and Part B over one catalogue."""
+@dataclass(frozen=True)
+class Learnt:
+    """What a judge has learnt of: training examples as of days up to `until` (ISO), whose teachers know no day of
+    another part, and histories of at most `history` items.
 
-    def __init__(self, evidence: Evidence, scorer: Scorer, aggregator: Aggregator) -> None:
-        self.evidence, self.scorer, self.aggregator = evidence, scorer, aggregator
+    Where users are parted, not days, the last day is the data's, and no later one is held out of the judge.
+    """
+
+    until: str
+    history: int
+
+    @property
+    def until_day(self) -> int:
+        """Days since 1970."""
+        return (date.fromisoformat(self.until) - EPOCH).days
+
+
+class Judge:
+    """Part A and Part B over one catalogue. `learnt`: None where the folder is of before it was noted."""
+
+    def __init__(
+        self, evidence: Evidence, scorer: Scorer, aggregator: Aggregator, learnt: Learnt | None = None
+    ) -> None:
+        self.evidence, self.scorer, self.aggregator, self.learnt = evidence, scorer, aggregator, learnt
 
     @property
     def aspects(self) -> Sequence[Aspect]:
@@ -86,7 +105,9 @@ class Judge:
         scorer = _scorer(path, evidence, engine)
         told = path / AGGREGATOR
         aggregator = load_aggregator(told, scorer.aspects) if told.is_dir() else Uniform(scorer.aspects)
-        return cls(evidence, scorer, aggregator)
+        noted = path / _LEARNT
+        learnt = parse_config(Learnt, json.loads(noted.read_text()), str(noted)) if noted.is_file() else None
+        return cls(evidence, scorer, aggregator, learnt)
 
     def scores(self, users: Sequence[UserState], candidates: Sequence[Candidate]) -> Scores:
         """Of each user and candidate at the same place. DataError for an item that the catalogue does not have."""
@@ -133,6 +154,7 @@ def package(
     judge: EvidenceJudge,
     encoder: EncoderConfig,
     aggregator: Path | None,
+    learnt: Learnt,
     folder: Path,
     language: Language | None = None,
 ) -> None:
@@ -147,6 +169,7 @@ def package(
             (scratch / name).mkdir()
             part.save(scratch / name)
         write_json(scratch / _ENCODER, asdict(encoder))
+        write_json(scratch / _LEARNT, asdict(learnt))
         outputs = [{"name": name, "type": "double", "required": True} for name in _columns(judge.aspects)]
         write_json(scratch / "signature.json", {"inputs": list(_INPUTS), "outputs": outputs, "params": []})
         known = [item.item_id for item in evidence.catalogue.items[:2]]

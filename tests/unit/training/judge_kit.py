@@ -13,9 +13,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from common.models import ModelVersion
 from training.core.stage import StageSpec, TableRef
 from training.next_item.public_sets import ITEMS_SCHEMA
-from training.semantic_judge.evidence import Evidence
+from training.semantic_judge.aspects import aspects
+from training.semantic_judge.encoder import EncoderConfig
+from training.semantic_judge.evidence import PLACE, Evidence
+from training.semantic_judge.evidence_judge import EvidenceJudge, EvidenceJudgeConfig
 from training.semantic_judge.example_tables import (
     EVENTS,
     EXAMPLE_COLUMNS,
@@ -26,6 +30,7 @@ from training.semantic_judge.example_tables import (
     PROFILE_TEXT,
 )
 from training.semantic_judge.examples import Candidate, Cases, Catalogue, Floats, Item, UserState
+from training.semantic_judge.serve import Learnt, package
 
 FIRST = datetime(2026, 1, 1, tzinfo=UTC)
 KINDS = ("pen", "desk", "lamp", "paper")
@@ -154,3 +159,22 @@ def stage_spec(
     out.mkdir(parents=True, exist_ok=True)
     named = {name: str(path) for name, path in (artifacts or {}).items()}
     return StageSpec("semantic_judge", stage, str(out), 17, dict(tables), named, json.loads(json.dumps(config or {})))
+
+
+def packaged_judge(folder: Path, items: Sequence[str], until: str = "2024-01-03") -> ModelVersion:
+    """A judge in `folder` that likes what is near to the history, of made-up levels, as a version."""
+    evidence = evidence_of(
+        [Item(item, f"{KINDS[n % 4]} {item}", None, KINDS[n % 4], 1.0, KINDS[n % 4]) for n, item in enumerate(items)]
+    )
+    rng, day = np.random.default_rng(0), FIRST.date()
+    users = [UserState(f"u{n}", day, tuple(rng.choice(items, 3).tolist()), (5.0,) * 3) for n in range(120)]
+    cases = cases_of(evidence, [(user, Candidate(str(rng.choice(items)), 4.0, 3)) for user in users])
+    numbers = evidence.numbers(cases)
+    near = np.argsort(np.argsort(numbers[:, PLACE["near.mean"]])) / len(users)
+    scored = aspects(False)
+    levels = np.stack([(near * len(one.values)).astype(np.int8) for one in scored], axis=1)
+    config = EvidenceJudgeConfig(rounds=10, patience=5, regularisation=(0.1,), least=10, min_data_in_leaf=5)
+    parts = np.arange(80), np.arange(80, 120)
+    judge = EvidenceJudge.fit(evidence, scored, numbers, levels, parts, config, 1)
+    package(evidence, judge, EncoderConfig(), None, Learnt(until, 20), folder)
+    return ModelVersion("1", "challenger", str(folder))

@@ -95,6 +95,20 @@ def test_rows_are_chosen_and_ordered(tmp_path: Path) -> None:
         compare([found], ("dpo",))
 
 
+def test_every_row_may_stand_beside_the_same_one(tmp_path: Path) -> None:
+    folder = run(tmp_path / "1", 1, {"a2po": [1], "business": [2], "gdpo": [3]})
+    a2po, business, gdpo = compare([read_run(folder, "time")], beside="business")
+    gain = {rank: 1 / math.log2(rank + 1) for rank in (1, 2, 3)}
+    assert a2po.above["ndcg@10"].value == pytest.approx(gain[1] - gain[2])
+    assert gdpo.above["ndcg@10"].value == pytest.approx(gain[3] - gain[2])
+    assert business.above == {}
+    with pytest.raises(DataError, match="no row 'dpo'"):
+        compare([read_run(folder, "time")], beside="dpo")
+    out = tmp_path / "office.md"
+    assert main(["ablation", "--runs", str(folder), "--beside", "business", "--out", str(out)]) == 0
+    assert "recall@10 minus business |" in out.read_text() and "row above" not in out.read_text()
+
+
 @pytest.mark.parametrize("other", [{"sp": [1, 2]}, {"sft": [1, 2, 3]}], ids=["other rows", "other samples"])
 def test_runs_of_other_rows_or_samples_are_not_compared(tmp_path: Path, other: Ranks) -> None:
     runs = [read_run(run(tmp_path / "1", 1, {"sft": [1, 2]}), "time"), read_run(run(tmp_path / "2", 2, other), "time")]

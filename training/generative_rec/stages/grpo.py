@@ -9,12 +9,14 @@ last checkpoint.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from training.core.errors import LeftOut
 from training.core.policy.groups import Request
 from training.core.policy.rollouts import Beams
 from training.core.policy.trainer import PolicyConfig, PolicyTrainer
+from training.core.policy.variant import Variant
 from training.core.policy.variants.grpo import grpo
 from training.core.stage import StageResult, StageSpec, resolve_config
 from training.generative_rec.alignment import AlignmentConfig, AlignmentStage
@@ -42,13 +44,30 @@ def main(spec: StageSpec) -> StageResult:
     items = stage.items
     rewards = [*RANKING, *([ranker_reward(config.ranker, view, items, stage.examples)] if view else [])]
     variant = grpo(Beams(items.trie, items.tokens, config.beams), rewards, config.kl, config.clip)
-    trainer = PolicyTrainer(stage.model, stage.pad, variant, config.policy, spec.seed, spec.out_dir, run=spec.hash)
+    return optimised(stage, variant, config.policy)
+
+
+def optimised(
+    stage: AlignmentStage,
+    variant: Variant,
+    policy: PolicyConfig,
+    *,
+    choose: bool = True,
+    health: Callable[[], Mapping[str, float]] = dict,
+) -> StageResult:
+    """Train the stage's model with a variant on its examples, hold the gate, and hand on what it says.
+
+    `choose`: the weights of the best validation NDCG@10, else the last. `health`: figures of the run, asked at its end.
+    """
+    items, spec = stage.items, stage.spec
+    trainer = PolicyTrainer(stage.model, stage.pad, variant, policy, spec.seed, spec.out_dir, run=spec.hash)
     requests = [Request(one.prompt, items.tokens[one.item]) for one in stage.examples]
     start = -float(stage.gate.before.gains.mean())
+    sizes = {"examples": float(len(stage.examples))}
     try:
-        trained = trainer.train(requests, eval_fn=lambda: -stage.validation.ndcg(), start_value=start)
+        trained = trainer.train(requests, (lambda: -stage.validation.ndcg()) if choose else None, start)
     except LeftOut as refusal:
-        return stage.leave_out(refusal.reason, {"examples": float(len(stage.examples))})
-    rounds = {"rounds": float(trained.rounds), "best_round": float(trained.best_round)}
-    sizes = {**rounds, "examples": float(len(stage.examples))}
-    return stage.end(sizes, trained.resumed_from, best=trained.best_round)
+        return stage.leave_out(refusal.reason, sizes)
+    best = trained.best_round if choose else trained.rounds
+    rounds = {"rounds": float(trained.rounds), "best_round": float(best)}
+    return stage.end({**rounds, **sizes, **health()}, trained.resumed_from, best=best)

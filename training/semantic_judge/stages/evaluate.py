@@ -26,7 +26,7 @@ from training.semantic_judge.baselines import MAJORITY, baselines
 from training.semantic_judge.engine import Kind
 from training.semantic_judge.evidence_judge import EvidenceJudge
 from training.semantic_judge.example_tables import EXAMPLES, read_pairs
-from training.semantic_judge.examples import EPOCH, Floats, Ints, Pairs, rows_to_learn
+from training.semantic_judge.examples import EPOCH, Examples, Floats, Ints, Pairs, rows_to_learn
 from training.semantic_judge.judge import Aggregator, Scorer, Uniform
 from training.semantic_judge.measures import (
     Bootstrap,
@@ -40,7 +40,7 @@ from training.semantic_judge.measures import (
 from training.semantic_judge.parts import aggregator_of
 from training.semantic_judge.routing import Routed
 from training.semantic_judge.scorer import LanguageScorer
-from training.semantic_judge.serve import Language, package
+from training.semantic_judge.serve import Language, Learnt, package
 from training.semantic_judge.taught import Taught, encoder_of
 
 JUDGE = "judge"
@@ -115,8 +115,16 @@ def main(spec: StageSpec) -> StageResult:
             values += [table] if name not in (MAJORITY, first) else []
         # A pair is of the day of its later event: a member may be no test example, and is one of all rows or of none.
         values += held.values_beside(first, said[first], test, learn, by)
-    package(taught.evidence, judge, encoder_of(spec.artifact("teach")), made, spec.out_dir / "model", language)
+    encoder = encoder_of(spec.artifact("teach"))
+    package(taught.evidence, judge, encoder, made, learnt(taught.examples), spec.out_dir / "model", language)
     return _written(spec, held, lines, values, metrics)
+
+
+def learnt(examples: Examples) -> Learnt:
+    """What a judge has learnt of that learnt from the training part."""
+    states = examples.cases.states.chosen(np.unique(examples.cases.state[examples.rows_of("train")]))
+    until = EPOCH + timedelta(days=int(states.days.max()))
+    return Learnt(until.isoformat(), int(np.diff(states.starts).max()))
 
 
 class _Held:

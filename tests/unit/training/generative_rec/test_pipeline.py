@@ -62,7 +62,7 @@ def test_a_stage_reads_only_what_stages_of_its_preset_wrote_before_it(preset: Pr
 
 def specs_of(job: str, folder: Path) -> list[StageSpec]:
     """The stages of a job on tables without rows."""
-    for table in ("items", "next_item_training_set"):
+    for table in sorted({table for pipeline in ALL.values() for one in pipeline.stages for table in one.reads.tables}):
         pq.write_table(pa.table({"item_id": pa.array([], pa.string())}), folder / f"{table}.parquet")
     return stage_specs(load_job(job), folder, folder / "out", seed=1)
 
@@ -80,6 +80,7 @@ def test_every_bench_job_is_made_of_configs_that_its_stages_take(job: str, tmp_p
 
 BESIDE = {"grpo_ranked": "grpo", "rank_easy": "sp"}
 OF_THE_RANKER = {"ranker", "source", "level"}
+OF_TWO_REWARDS = {"fusion", "judged_share"}
 
 
 def aligned_with_the_ranker(configs: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -102,6 +103,20 @@ def test_a_row_that_is_aligned_with_the_ranker_differs_from_its_neighbour_in_tha
     assert not any(found.values()), found
     if job in ("office_cpu", "office_cpu_leave_one_out", "beauty_cpu", "office_bench"):
         assert found.keys() == BESIDE.keys()
+
+
+@pytest.mark.parametrize("job", [*JOBS, None])
+def test_rows_of_two_rewards_differ_in_how_they_are_learnt_from_alone(job: str | None, tmp_path: Path) -> None:
+    if job:
+        configs = [spec.config for spec in specs_of(job, tmp_path) if (spec.module or spec.stage) == "a2po"]
+    else:
+        configs = [one.config["bench"] for one in ALL["generative_rec"].stages if one.code == "a2po"]
+    shared = [{name: value for name, value in one.items() if name not in OF_TWO_REWARDS} for one in configs]
+    assert all(one == shared[0] for one in shared)
+    own = [tuple(one.get(name) for name in sorted(OF_TWO_REWARDS)) for one in configs]
+    assert len(set(own)) == len(own)
+    if job in (None, "a2po_office"):
+        assert len(own) == 8
 
 
 def test_the_check_of_neighbours_can_fail() -> None:

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from datetime import date
+from typing import Any
+
+import numpy as np
 import pytest
 
 from tests.unit.training.generative_rec.test_negatives import BOS, ITEMS
@@ -9,7 +14,8 @@ from tests.unit.training.ranker_kit import view
 from training.core.policy.advantages import GroupAdvantage
 from training.core.policy.groups import Group, Request, Response, Round
 from training.core.policy.rewards import rewarded
-from training.generative_rec.rewards import RANKING, ranker_reward
+from training.generative_rec.bids import Bids
+from training.generative_rec.rewards import RANKING, ecpm, judge_reward, ranker_reward
 from training.generative_rec.validation import Example
 
 
@@ -56,3 +62,31 @@ def test_a_group_without_a_hit_teaches_what_the_ranker_prefers_and_nothing_witho
         assert bool(advantage.any()) == learns
     assert advantage[1] > 0.0 > advantage[0]
     assert term.function([]) == []
+
+
+def test_the_ecpm_is_a_thousand_times_bid_and_chance_and_what_was_taken_was_clicked() -> None:
+    day = date(1970, 1, 2)
+    asked = [Example("u0", (BOS,), 4, ("i1",), as_of=day), Example("u1", (BOS,), 3, ("i2",), as_of=day)]
+    hours = np.array([0, 23, 25]) * 3_600_000_000
+    bids = Bids({"i3": (hours, np.array([9.0, 2.0, 50.0])), "i4": (hours[:1], np.array([0.5]))})
+    term = ecpm(view(lambda history, item: CHANCES[history[-1], item]), bids, ITEMS, asked)
+    request = Request((BOS,), ITEMS.tokens[4], place=0)
+    other = Request((BOS,), ITEMS.tokens[3], place=1)
+    groups = [
+        Group(one, tuple(Response(ITEMS.tokens[item], (BOS,)) for item in items))
+        for one, items in ((request, (3, 4)), (other, (5, 3)))
+    ]
+    first, second = (one.total().tolist() for one in rewarded(groups, [term], 0.0))
+    assert first == [1000 * 2.0 * 0.5, 1000 * 0.5]  # the bid of the second day comes an hour after it has begun
+    assert second == [0.0, 2000.0]  # nobody pays for i5, which the ranker does not know either
+
+
+def test_the_judge_is_asked_about_the_items_of_the_request_that_they_answer() -> None:
+    class Said:
+        def scores(self, places: Sequence[int], items: Sequence[Sequence[str]]) -> list[Any]:
+            assert (list(places), [list(own) for own in items]) == ([1, 0], [["i5", "i3"], ["i3", "i4"]])
+            return [None, np.array([0.25, 0.75], dtype=np.float32)]
+
+    semantic: Any = Said()
+    second, first = rewarded([beams(1, 5, 3), beams(0, 3, 4)], [judge_reward(2.0, semantic, ITEMS)], 0.0)
+    assert first.total().tolist() == [0.5, 1.5] and not second.rewards

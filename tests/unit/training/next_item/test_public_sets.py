@@ -21,6 +21,7 @@ from training.next_item.public_sets import (
     Event,
     core,
     feedback,
+    item_stats,
     profile,
     samples,
     write_tables,
@@ -111,10 +112,12 @@ def test_office_keeps_its_times_and_ratings(tmp_path: Path) -> None:
     pq.write_table(pa.table(items), folder / "items.parquet")
     write_tables("office", tmp_path, tmp_path)
     made = pq.read_table(tmp_path / "next_item_training_set.parquet").to_pylist()
-    assert [(row["split_time"], row["feedback"], row["history_item_ids"]) for row in made] == [
-        ("train", "disliked", []),
-        ("valid", "liked", ["0"]),
+    assert [(row["split_time"], row["feedback"], row["history_item_ids"], row["history_ratings"]) for row in made] == [
+        ("train", "disliked", [], []),
+        ("valid", "liked", ["0"], [1.0]),
     ]
+    (first, second) = pq.read_table(tmp_path / "item_stats.parquet").to_pylist()
+    assert (first["available_at"].date(), second["mean_rating_365d"]) == (date(2018, 4, 11), 3.0)
 
 
 def test_a_set_that_is_not_there_is_named(tmp_path: Path) -> None:
@@ -178,3 +181,29 @@ def test_a_core_by_hand() -> None:
     pairs = ["ua", "ub", "va", "vb", "wb", "wc", "xc"]  # x has one; without it c has one, and then w
     kept = core([Event(user, START, item, None) for user, item in pairs], 2)
     assert [event.user_id + event.item_id for event in kept] == ["ua", "ub", "va", "vb"]
+
+
+rated = st.lists(
+    st.builds(
+        Event,
+        st.sampled_from(["u", "v", "w"]),
+        st.integers(0, 380).map(lambda n: START + timedelta(days=n)),
+        st.sampled_from(["i0", "i1"]),
+        st.none() | st.integers(1, 5).map(float),
+    ),
+    max_size=12,
+)
+
+
+@given(rated)
+def test_statistics_of_an_item_are_of_the_year_that_ends_with_a_day_of_its_own(drawn: list[Event]) -> None:
+    rows = item_stats(drawn).to_pylist()
+    assert [(row["item_id"], row["available_at"].date()) for row in rows] == sorted(
+        {(event.item_id, event.day + timedelta(days=1)) for event in drawn}
+    )
+    for row in rows:
+        last = row["available_at"].date() - timedelta(days=1)
+        year = [one for one in drawn if one.item_id == row["item_id"] and 0 <= (last - one.day).days < 365]
+        given_ = [one.rating for one in year if one.rating is not None]
+        assert row["events_365d"] == len(year)
+        assert row["mean_rating_365d"] == (pytest.approx(sum(given_) / len(given_)) if given_ else None)

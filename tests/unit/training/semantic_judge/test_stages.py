@@ -25,7 +25,7 @@ from training.semantic_judge.example_tables import PAIRS
 from training.semantic_judge.examples import Candidate, UserState
 from training.semantic_judge.routing import Routed, doubt
 from training.semantic_judge.scorer import LanguageScorer
-from training.semantic_judge.serve import Judge, load
+from training.semantic_judge.serve import Judge, Learnt, load
 from training.semantic_judge.stages import evaluate, evidence, scorer_sft, teach
 from training.semantic_judge.taught import LABEL_SCHEMA, Taught
 
@@ -228,3 +228,9 @@ def test_every_preset_is_declared_for_every_stage() -> None:
     assert {stage.name for stage in declared.stages if "demo" not in stage.config} == {"scorer_sft_titles"}
     assert all(set(stage.config) >= {"bench", "production"} for stage in declared.stages)
     assert declared.dag == "align_semantic_judge"
+
+
+def test_a_packaged_judge_says_what_it_has_learnt_of(tmp_path: Path) -> None:
+    """The twelfth day is the last of each user; four days before the first example something was taken."""
+    run(tmp_path)
+    assert load(tmp_path / "evaluate" / "model").learnt == Learnt("2026-01-12", 11)

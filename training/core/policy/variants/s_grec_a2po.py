@@ -33,6 +33,11 @@ def fused(business: Tensor, semantic: Tensor, eps: float) -> tuple[Tensor, Tenso
     return business + share * semantic, share
 
 
+def out_of_bounds(business: Tensor, advantage: Tensor) -> Tensor:
+    """Which advantages have another sign than the business's, or are more than twice as large: never, under `fused`."""
+    return (advantage.sign() != business.sign()) | (advantage.abs() > 2.0 * business.abs())
+
+
 @dataclass(frozen=True)
 class AsymmetricAdvantage:
     """The total reward is the business's; that of the term `semantic`, of weight 0, is fused in where there is one.
@@ -46,7 +51,8 @@ class AsymmetricAdvantage:
     eps: float = 1e-8
 
     def __call__(self, groups: Sequence[Group], round: Round) -> list[Tensor]:
-        """The advantages [G] of each group. Logs, over what the judge has seen, how often it agrees, and lambda."""
+        """The advantages [G] of each group. Logs, over what the judge has seen, how often it agrees, lambda, and how
+        many advantages have another sign than the business's or are more than twice as large: none."""
         found = []
         for group in groups:
             advantage = standardise(group.total(), ddof=self.ddof, eps=self.eps)
@@ -55,8 +61,10 @@ class AsymmetricAdvantage:
             if judged is not None:
                 semantic = standardise(judged.value, ddof=self.ddof, eps=self.eps)
                 round.tally.add("a2po/agreement", (advantage * semantic > 0).float())
-                advantage, share = fused(advantage, semantic, self.eps)
+                business = advantage
+                advantage, share = fused(business, semantic, self.eps)
                 round.tally.add("a2po/lambda", share)
+                round.tally.add("a2po/bound_violations", out_of_bounds(business, advantage).float())
             found.append(advantage)
         return found
 

@@ -27,7 +27,7 @@ from training.core.policy.variant import Variant
 from training.core.policy.variants.gdpo import DecoupledAdvantage, gdpo
 from training.core.policy.variants.grpo import grpo
 from training.core.policy.variants.il_grpo import NO_SLOT, SlotAdvantage, il_grpo, query_reward
-from training.core.policy.variants.s_grec_a2po import AsymmetricAdvantage, fused, s_grec_a2po
+from training.core.policy.variants.s_grec_a2po import AsymmetricAdvantage, fused, out_of_bounds, s_grec_a2po
 from training.core.sequences import Tokens
 
 SEPARATOR, RATIONALE, TRIGGER = 31, 30, 29
@@ -132,6 +132,13 @@ def test_semantics_strengthen_what_business_agrees_with_and_leave_the_rest() -> 
     means = round.tally.means()
     assert means["a2po/agreement"] == pytest.approx(2 / 3)
     assert means["a2po/lambda"] == pytest.approx((0.654654 + 0 + 0.509175) / 3, abs=1e-5)
+    assert means["a2po/bound_violations"] == 0.0
+
+
+def test_an_advantage_that_is_turned_around_or_more_than_doubled_is_out_of_bounds() -> None:
+    business = torch.tensor([1.0, 1.0, -1.0, -1.0, 0.0, 0.0])
+    advantage = torch.tensor([2.0, 2.01, -2.5, 0.5, 0.0, 0.01])
+    assert out_of_bounds(business, advantage).tolist() == [False, True, True, True, False, True]
 
 
 def test_a_group_that_the_judge_has_not_seen_learns_from_business_alone() -> None:
