@@ -1,0 +1,79 @@
+"""Rewards of lists against figures worked out by hand, and what they do in an advantage."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from tests.unit.training.query_rec.test_query_lists import LISTS, tokens
+from training.core.policy.groups import Group, Request, Response, Round
+from training.core.policy.rewards import rewarded
+from training.core.policy.variants.il_grpo import SlotAdvantage
+from training.query_rec.rewards import RewardConfig, length_reward, list_terms, query_terms, repeated, rouge_l
+
+CHANCES = {"red pen": 0.1, "lamp": 0.3, "pen": 0.02, "desk": 0.9}
+CONFIG = RewardConfig(scale=2.0, cap=1.0, shortest=4, longest=6)
+WORDS = st.lists(st.sampled_from(["red", "pen", "lamp"]), max_size=5).map(" ".join)
+
+
+def chances(place: int, queries: Sequence[str]) -> NDArray[np.float32]:
+    assert place == 7
+    return np.array([CHANCES[query] for query in queries], dtype=np.float32)
+
+
+def group(*answers: Sequence[str] | None) -> Group:
+    """Of someone who searched for a red pen and then for a lamp; None answers what is no list."""
+    broken = (*tokens("pen"), LISTS.next, LISTS.end)
+    written = [broken if answer is None else LISTS.written(answer) for answer in answers]
+    request = Request((), ("red pen", "Lamp"), place=7)
+    return Group(request, tuple(Response(one, ()) for one in written))
+
+
+def test_by_hand() -> None:
+    terms = [*query_terms(LISTS, chances, CONFIG), *list_terms(LISTS)]
+    (found,) = rewarded([group(["red pen", "lamp"], ["pen"], None, ["desk", "pen", "pen"])], terms, 0.0)
+    nan, value = float("nan"), {name: reward.value for name, reward in found.rewards.items()}
+    expected = {
+        "ctr": [[0.2, 0.6, nan], [0.04, nan, nan], [nan] * 3, [1.0, 0.04, 0.04]],  # 2 p, at most 1
+        "rouge": [[1.0, 1.0, nan], [2 / 3, nan, nan], [nan] * 3, [0.0, 0.0, 0.0]],
+        "length": [[5 / 6, 1.0, nan], [0.75, nan, nan], [nan] * 3, [1.0, 0.75, 0.75]],  # 7, 4 and 3 letters
+        "format": [0.0, 0.0, -1.0, 0.0],
+        "repetition": [0.0, 0.0, 0.0, -1 / 3],
+        "found": [1.0, 0.0, 0.0, 0.0],
+    }
+    for name, rows in expected.items():
+        assert torch.allclose(value[name], torch.tensor(rows), atol=1e-6, equal_nan=True), name
+
+
+def test_what_is_no_list_learns_that_it_was_none_and_no_list_loses_its_group() -> None:
+    terms = [*query_terms(LISTS, chances, CONFIG), *list_terms(LISTS)]
+    rewards = rewarded([group(["red pen", "lamp"], ["pen", "desk"], None)], terms, 0.0)
+    (advantages,) = SlotAdvantage(LISTS.slots)(rewards, Round(0, 0.0))
+    lengths = [len(response.tokens) for response in rewards[0].responses]
+    broken = advantages[2, : lengths[2]]
+    assert (broken < 0).all() and len(set(broken.tolist())) == 1
+    first = len(tokens("red pen")) + 1
+    assert advantages[0, 0] > advantages[1, 0] and torch.allclose(advantages[0, :first], advantages[0, 0])
+
+
+@given(WORDS, WORDS)
+def test_rouge_is_symmetric_and_1_for_the_same_words_alone(one: str, other: str) -> None:
+    assert rouge_l(one, other) == rouge_l(other, one)
+    assert (rouge_l(one, other) == 1.0) == (one == other and one != "")
+
+
+def test_rouge_and_repetition_by_hand() -> None:
+    assert rouge_l("red desk lamp", "Red pen lamp") == pytest.approx(2 / 3)
+    assert rouge_l("lamp red", "red lamp") == 0.5  # the order counts
+    assert repeated(["red pen", "Red Pen", "red pens", "lamp"]) == 0.5  # 6 of 7 pairs of letters are .86
+    assert repeated([]) == 0.0 and repeated(["a", "a"]) == 0.5 and repeated(["a", "b"]) == 0.0
+
+
+def test_length_falls_outside_what_people_type() -> None:
+    assert [length_reward(length, 4, 20) for length in (0, 2, 4, 20, 30, 40, 90)] == [0.0, 0.5, 1.0, 1.0, 0.5, 0.0, 0.0]
