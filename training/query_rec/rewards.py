@@ -24,6 +24,8 @@ from training.query_rec.query_lists import QueryLists
 
 ClickChances = Callable[[int, Sequence[str]], NDArray[np.float32]]
 """How likely a click on each query is, for who stands at this place among the requests: [queries], 0 to 1."""
+QueryValues = Callable[[Group, Sequence[str]], Sequence[float]]
+"""A value of each query of one list of a group."""
 _ALIKE = 0.8  # Jaccard of letter pairs from which on two queries are nearly the same (INFERRED)
 
 
@@ -47,7 +49,7 @@ class RewardConfig:
 def query_terms(lists: QueryLists, chances: ClickChances, config: RewardConfig) -> tuple[Term, ...]:
     """The terms with a value [G, slots] for each query, NaN where a list has no such query. A request's `context` are
     its reference queries, in order."""
-    named = {
+    named: dict[str, tuple[float, QueryValues]] = {
         "ctr": (config.ctr, partial(_clicks, chances=chances, config=config)),
         "rouge": (config.rouge, _rouge),
         "length": (config.length, partial(_length, config=config)),
@@ -99,7 +101,7 @@ def length_reward(length: int, shortest: int, longest: int) -> float:
     return 1.0 if length <= longest else max(0.0, 2.0 - length / longest)
 
 
-def _by_query(group: Group, lists: QueryLists, values: Callable[[Group, Sequence[str]], Sequence[float]]) -> Tensor:
+def _by_query(group: Group, lists: QueryLists, values: QueryValues) -> Tensor:
     rows = [lists.read(response.tokens) or () for response in group.responses]
     found = torch.full((len(rows), max(map(len, rows), default=0)), torch.nan)
     for row, queries in enumerate(rows):
@@ -113,7 +115,7 @@ def _by_list(group: Group, lists: QueryLists, value: Callable[[Group, Sequence[s
 
 def _clicks(group: Group, queries: Sequence[str], chances: ClickChances, config: RewardConfig) -> Sequence[float]:
     told = chances(group.request.place, queries) if queries else np.zeros(0, dtype=np.float32)
-    return np.clip(config.scale * told, 0.0, config.cap).tolist()
+    return [float(value) for value in np.clip(config.scale * told, 0.0, config.cap)]
 
 
 def _rouge(group: Group, queries: Sequence[str]) -> Sequence[float]:
