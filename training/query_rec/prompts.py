@@ -2,8 +2,8 @@
 
 What comes from a small set (the number of a behaviour, how many days ago, what was done) is one special token each,
 which starts as the mean of the rows of the words that it stands for; the instruction is one line, as what the fields
-mean is learnt. An item is a short phrase (`item_phrases`), not an id. `spelt` is the same without any of that, in words:
-what the compression is measured against.
+mean is learnt. An item is a short phrase (`item_phrases`), not an id. `spelt` is the same without any of that, in
+words: what the compression is measured against.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ _WHO = Template.parse("Who: {profile}\n", "").prompt
 _EVENT = Template.parse("{content}", "").prompt
 _ASKED = "Next queries:"
 _SPELT = (
-    "You are given what a person did in a shop, oldest first, each line with its number, how many days ago it was, what "
-    "was done, and the words that were searched for or the item. Write the queries that the person will search for "
-    "next, the likeliest first, with a line for each.\n"
+    "You are given what a person did in a shop, oldest first, each line with its number, how many days ago it was, "
+    "what was done, and the words that were searched for or the item. Write the queries that the person will search "
+    "for next, the likeliest first, with a line for each.\n"
 )
 
 
 @dataclass(frozen=True)
 class Behaviours:
-    """What a person did before a moment, oldest first: lists of one length, as `query_samples` has them; an item is told
-    by its phrase. `profile`: who they are, in words."""
+    """What a person did before a moment, oldest first: lists of one length, as `query_samples` has them; an item is
+    told by its phrase. `profile`: who they are, in words."""
 
     days_ago: Sequence[int]
     actions: Sequence[str]

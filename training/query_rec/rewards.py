@@ -1,7 +1,7 @@
 """Rewards of a list of queries (AIGQ, arXiv 2603.19710, section 2.6), as terms of IL-GRPO.
 
-Terms with a value for each query: `ctr`, what the hint ranker says of it; `rouge`, how near it is to the reference
-query at its place; `length`. Of the whole list: `format` and `repetition`. What is no list has no queries: its `format` alone
+Terms with a value for each query: `ctr`, what the hint ranker says of it; `rouge`, how near it is to the reference at
+its place; `length`. Of the whole list: `format` and `repetition`. What is no list has no queries: its `format` alone
 tells, by all its tokens.
 
 Position matching punishes a right query at a wrong place: `found` is watched beside it, whatever the place.
