@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, Self
 
@@ -196,6 +196,10 @@ class EvidenceJudge:
     def chances(self, cases: Cases) -> list[Floats]:
         """See `Scorer.chances`."""
         return self.chances_of(self.evidence.numbers(cases))
+
+    def over(self, evidence: Evidence) -> Self:
+        """See `Scorer`."""
+        return replace(self, evidence=evidence)
 
     def chances_of(self, numbers: Floats) -> list[Floats]:
         """The same of evidence that is there already: [n, columns] to K times [n, levels]."""

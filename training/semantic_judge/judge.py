@@ -6,11 +6,12 @@ Part A scores a candidate by aspect (`Scorer`), Part B says how much each aspect
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, Self
 
 import numpy as np
 
 from training.semantic_judge.aspects import Aspect
+from training.semantic_judge.evidence import Evidence
 from training.semantic_judge.examples import Cases, Catalogue, Floats, States
 
 
@@ -23,6 +24,9 @@ class Scorer(Protocol):
 
     def chances(self, cases: Cases) -> list[Floats]:
         """How likely each level of each aspect is: K arrays [n, levels] whose rows add up to 1."""
+
+    def over(self, evidence: Evidence) -> Self:
+        """The same scorer of cases of another catalogue, that of the evidence."""
 
 
 class Aggregator(Protocol):

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import torch
@@ -76,6 +77,10 @@ class LanguageScorer:
                     own[rows] = read
                 progress.advance(len(rows))
         return found
+
+    def over(self, evidence: Evidence) -> Self:
+        """See `Scorer`."""
+        return replace(self, prompts=self.prompts.over(evidence))
 
     def _read(self, cases: Cases, chain: LevelChain) -> list[Floats]:
         trees, order = self.prompts.trees(cases)
