@@ -6,8 +6,10 @@
     gdpo           A = (A_biz + w A_sem) over the batch's deviation (Liu et al. 2026, arXiv 2601.05242)
     a2po           A = A_biz + lambda A_sem                         S-GRec (arXiv 2602.10606): helps where it agrees
 
-S-GRec compares with the first three and `reward_sum`; a request that the judge does not see has A = A_biz in each. KL
-and clip are the same for all, so that two rows differ in the advantage alone.
+S-GRec compares with the first three and `reward_sum`; a request that the judge does not see has A = A_biz in each. KL,
+clip and how a reward is standardised are the same for all, so that two rows differ in how the rewards are put together
+alone. Standardised is as A2PO does: with GRPO's eps of 1e-4, groups whose rewards lie as close together as a ranker's
+chances of misses would count for less in the other rows than in A2PO's (docs/LOG.md).
 """
 
 from __future__ import annotations
@@ -19,13 +21,14 @@ from typing import Literal
 import numpy as np
 from torch import Tensor
 
+from training.core.policy.advantages import GroupAdvantage
 from training.core.policy.groups import Group
 from training.core.policy.rewards import RewardFunction, Term, pooled
 from training.core.policy.rollouts import Rollout
 from training.core.policy.variant import Variant
 from training.core.policy.variants.gdpo import DecoupledAdvantage
 from training.core.policy.variants.grpo import grpo
-from training.core.policy.variants.s_grec_a2po import s_grec_a2po
+from training.core.policy.variants.s_grec_a2po import AsymmetricAdvantage, s_grec_a2po
 
 Fusion = Literal["business", "reward_sum", "advantage_sum", "gdpo", "a2po"]
 
@@ -40,11 +43,12 @@ def two_rewards(
     terms = pooled("business", business)
     if fusion == "a2po":
         return s_grec_a2po(rollout, terms, semantic, kl, clip)
+    same = AsymmetricAdvantage(semantic.name)
     watched = replace(semantic, weight=0.0)
     plain = grpo(rollout, [*terms, watched if fusion == "business" else semantic], kl, clip)
     if fusion in ("business", "reward_sum"):
-        return plain
-    return replace(plain, advantage=DecoupledAdvantage(over_batch=fusion == "gdpo"))
+        return replace(plain, advantage=GroupAdvantage(same.ddof, same.eps))
+    return replace(plain, advantage=DecoupledAdvantage(same.ddof, same.eps, over_batch=fusion == "gdpo"))
 
 
 def judged(function: RewardFunction, share: float, seed: int) -> RewardFunction:
