@@ -32,8 +32,8 @@ class Query:
 
     `days`: it sees the partitions of so many days up to the day of the run; None: all up to it. `$day` is that day.
     `features`: each row has a `user_id` of its own, and is given what the models that the stage reads take of the
-    feature store, as of the end of the day. `optional`: those of the tables that a shop may never have filled; they
-    have no rows then.
+    feature store, as of the end of the day. `optional`: those of the tables that a shop may never have filled, or not
+    for the day; what is not there has no rows.
     """
 
     file: str

@@ -29,8 +29,13 @@ _SAMPLES_AT_ONCE = 20_000
 
 def read_rows(files: Sequence[str], contract: Contract) -> pa.Table:
     """The rows of the files with the contract's columns; a column appended since is null, no file is an empty table."""
+    return scan_rows(files, contract).to_table()
+
+
+def scan_rows(files: Sequence[str], contract: Contract) -> ds.Dataset:
+    """The same rows unread: whoever asks for some columns of some rows reads no others."""
     schema = pa.schema([field.with_nullable(True) for field in arrow_schema(contract)])
-    return ds.dataset(list(files), schema=schema).to_table() if files else schema.empty_table()
+    return ds.dataset(list(files), schema=schema) if files else ds.dataset(schema.empty_table())
 
 
 def entity_keys(service: str) -> tuple[str, ...]:

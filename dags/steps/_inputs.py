@@ -10,7 +10,7 @@ import duckdb
 import pyarrow as pa
 
 from common.pipelines import SYSTEMS, Query
-from feature_store.point_in_time import read_rows
+from feature_store.point_in_time import scan_rows
 from infra.contracts import load_contract
 from infra.errors import DataError
 from infra.lake import DataFile, Lake
@@ -62,7 +62,7 @@ def query_rows(
             # What a run has not pinned was not there when it began; a job pins nothing.
             late = bool(pins) and table not in pins
             files = [] if late else [found.path for found in read_files(lake, table, day, pins.get(table), query.days)]
-            connection.register(table, read_rows(files, load_contract(table)))
+            connection.register(table, scan_rows(files, load_contract(table)))
         try:
             text = file.read_text()
             return connection.sql(text, params={"day": day} if "$day" in text else None).to_arrow_table()

@@ -49,11 +49,12 @@ def open_job(profile: Profile, pipeline: Pipeline, job: Job, day: date) -> Run:
     """The folder of a job of `day`, with the models as they stand now; it pins nothing.
 
     Raises:
-        DataError: what its query reads is not committed for the day; a job that follows the clock takes what there is.
+        DataError: what its query needs is not committed for the day; a job that follows the clock takes what there is.
     """
     if job.after and job.stage.reads.query:
         lake, ledger = Lake(profile), Ledger(profile)
-        for table in job.stage.reads.query.tables:
+        query = job.stage.reads.query
+        for table in set(query.tables) - set(query.optional):
             if not is_state(lake, table):
                 require_committed(ledger, table, day, day)
     models = active(profile, job.stage.reads.models)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
@@ -123,12 +123,28 @@ class Evidence:
     @classmethod
     def of(cls, catalogue: Catalogue, contexts: Sequence[str | None], encode: Encode, seed: int) -> Self:
         """Of the items' texts and what users look for."""
-        # Rounded as they are saved, so that what is counted now is what a saved judge counts.
-        vectors = encode([item.text for item in catalogue.items]).astype(np.float16).astype(np.float32)
+        vectors = _rounded(encode([item.text for item in catalogue.items]))
         vectors[[not item.text for item in catalogue.items]] = 0.0
         sought = list(dict.fromkeys(context for context in contexts if context))
         asked = encode(sought) if sought else np.zeros((0, vectors.shape[1]), dtype=np.float32)
         return cls(catalogue, vectors, encode, Bands.of(vectors, vectors, seed), Bands.of(asked, vectors, seed))
+
+    def over(self, items: Sequence[Item]) -> Self:
+        """On the catalogue of another day: `items`, and behind them those that are not among them any more, as
+        histories may hold them. A text that is known keeps its vector; the bands stay."""
+        numbers, there = self.catalogue.numbers, {item.item_id for item in items}
+        catalogue = Catalogue([*items, *(item for item in self.catalogue.items if item.item_id not in there)])
+        vectors = np.zeros((len(catalogue), self.vectors.shape[1]), dtype=np.float32)
+        fresh = list[int]()
+        for place, item in enumerate(catalogue.items):
+            before = numbers.get(item.item_id)
+            if before is not None and self.catalogue.items[before].text == item.text:
+                vectors[place] = self.vectors[before]
+            elif item.text:
+                fresh.append(place)
+        if fresh:
+            vectors[fresh] = _rounded(self.encode([catalogue.items[place].text for place in fresh]))
+        return replace(self, catalogue=catalogue, vectors=vectors)
 
     def numbers(self, cases: Cases) -> Floats:
         """The evidence of each case, in the order of `NAMES`: [n, len(NAMES)].
@@ -259,6 +275,11 @@ class _Events:
         count = np.bincount(self.case[known], minlength=self.cases)
         total = np.bincount(self.case[known], weights=values[known], minlength=self.cases)
         return np.where(count > 0, total / np.maximum(count, 1), np.nan).astype(np.float32)
+
+
+def _rounded(vectors: Floats) -> Floats:
+    """As they are saved, so that what is counted now is what a saved judge counts."""
+    return vectors.astype(np.float16).astype(np.float32)
 
 
 def _cosines(left: Floats, rows: Ints, right: Floats, others: Ints) -> Floats:

@@ -7,8 +7,9 @@ Labels say what the teacher would have said; agreeing with it is worth as much a
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ from training.semantic_judge.engine import Kind
 from training.semantic_judge.evidence_judge import EvidenceJudge
 from training.semantic_judge.example_tables import EXAMPLES, read_pairs
 from training.semantic_judge.examples import EPOCH, Examples, Floats, Ints, Pairs, rows_to_learn
+from training.semantic_judge.gold import GoldConfig, GoldSet
 from training.semantic_judge.judge import Aggregator, Scorer, Uniform
 from training.semantic_judge.measures import (
     Bootstrap,
@@ -40,7 +42,7 @@ from training.semantic_judge.measures import (
 from training.semantic_judge.parts import aggregator_of
 from training.semantic_judge.routing import Routed
 from training.semantic_judge.scorer import LanguageScorer
-from training.semantic_judge.serve import Language, Learnt, package
+from training.semantic_judge.serve import Judge, Language, Learnt, package
 from training.semantic_judge.taught import Taught, encoder_of
 
 JUDGE = "judge"
@@ -63,7 +65,7 @@ class Config:
     stage whose model it is, read by `engine`. `routed`: the share of cases, those that the judge of evidence doubts
     most on validation, that go to the last of them in a row of its own; null: there is no such row. `serves`: which
     row is packaged, and called the judge: `evidence`, one of `scorers`, or `routed`; where its stage was left out it is
-    `evidence`."""
+    `evidence`. `gold`: what is frozen into the package for the checks of each night."""
 
     pairs: int | None = 20_000
     resamples: int = 1000
@@ -71,6 +73,7 @@ class Config:
     routed: float | None = None
     engine: Kind = "core"
     serves: str = EVIDENCE
+    gold: GoldConfig = field(default_factory=GoldConfig)
 
 
 def main(spec: StageSpec) -> StageResult:
@@ -117,7 +120,17 @@ def main(spec: StageSpec) -> StageResult:
         values += held.values_beside(first, said[first], test, learn, by)
     encoder = encoder_of(spec.artifact("teach"))
     package(taught.evidence, judge, encoder, made, learnt(taught.examples), spec.out_dir / "model", language)
+    metrics |= _frozen(taught, pairs, spec.out_dir / "model", config, spec.seed)
     return _written(spec, held, lines, values, metrics)
+
+
+def _frozen(taught: Taught, pairs: Pairs, folder: Path, config: Config, seed: int) -> dict[str, float]:
+    """Put the gold set into the package, with what the packaged judge itself says of it."""
+    gold = GoldSet.drawn(taught.examples, taught.levels, pairs, config.gold, seed)
+    bands = gold.bands(Judge.load(folder, config.engine).scores_of(gold.cases), config.gold, seed)
+    gold.save(folder, bands)
+    sizes = {"gold.pairs": float(len(gold.preferred)), "gold.labelled": float(len(gold.labelled))}
+    return sizes | {f"gold.{name}": value for name, value in asdict(bands).items()}
 
 
 def learnt(examples: Examples) -> Learnt:
