@@ -239,12 +239,15 @@ def _without_trials(job: Job) -> tuple[str, ...]:
 
 
 def _schedule(trigger: Trigger) -> PartitionedAssetTimetable | DeltaTriggerTimetable | None:
-    """Where a flag approves, each challenger is decided on at once: who waits for decisions waits for these alone."""
+    """Where a flag approves, each challenger is decided on at once: who waits for decisions waits for these alone, and
+    for the lists of other jobs, which follow decisions of their own: for all of them, so that it comes once."""
     if trigger.every:
         return every(trigger.minutes)
     decisions = [written for written in trigger.after if assets.is_decision(written)]
-    awaited = decisions if decisions and PROFILE.airflow.approve_by_flag else trigger.after
-    return after(*awaited) if awaited else None
+    if decisions and PROFILE.airflow.approve_by_flag:
+        lists = [written for written in trigger.after if written in lists_of_jobs()]
+        return after_all(*lists, *decisions) if lists else after(*decisions)
+    return after(*trigger.after) if trigger.after else None
 
 
 def replayed(*tables: str, outlets: Sequence[Asset]) -> RunCommand:
@@ -307,18 +310,25 @@ def news() -> PartitionedAssetTimetable | None:
     Where a person decides, the report waits neither for the answer nor for the lists: it is made before, and again
     after. None, where no system brings any.
     """
-    models, lists = [model for pipeline in pipelines() for model in pipeline.models], lists_of_jobs()
-    played = [job for job in _following_jobs() if PLAYED in job.stage.writes.tables]
+    models, jobs, lists = (
+        [one for pipeline in pipelines() for one in pipeline.models],
+        _following_jobs(),
+        lists_of_jobs(),
+    )
+    played = PLAYED in lists
     awaited = [*(f"decision({model})" for model in models), *lists, *([REPLAY] if played else [])]
     if not awaited:
         return None
     if not PROFILE.airflow.approve_by_flag:
         return after(*(f"challenger({model})" for model in models), *awaited)
-    # A replay is the last of a night: behind the lists, which are behind the decisions on what they are made with. Who
-    # waited for these as well would make the page before the replay, where one is left over of a task that was
+    # The last of a night are the replay and what jobs make: behind the lists and the decisions that these are made with.
+    # Who waited for those as well would make the page before the last, where one is left over of a task that was
     # repeated, and not at all, where a single decision is made by hand.
-    before = {PLAYED, *(f"decision({model})" for job in played for model in job.stage.reads.models)}
-    return after_all(*(one for one in awaited if not (played and one in before)))
+    before = {written for job in jobs for written in job.after}
+    before |= {f"decision({model})" for job in jobs for model in job.stage.reads.models} | (
+        {PLAYED} if played else set()
+    )
+    return after_all(*(one for one in awaited if one not in before))
 
 
 def stage_task(pipeline: Pipeline, stage: Stage, *arguments: str) -> BaseOperator:

@@ -19,7 +19,7 @@ from infra.airflow_env import DAILY_CHAIN, FIRST_DAG
 from infra.profile import CHECKOUT
 
 DAGS = CHECKOUT / "dags"
-BESIDE = ("train_ranker", "promote_ranker", "align_semantic_judge", "promote_semantic_judge")
+BESIDE = ("train_ranker", "promote_ranker", "align_semantic_judge", "promote_semantic_judge", "nightly_judge_scoring")
 MADE = ("align_generative_rec", "promote_generative_rec", "nightly_recommend", *BESIDE)  # of the declarations
 CHAIN = ("ingest", "build_samples", "features", *MADE, "market", "quality_report")
 FILES = {"systems", "declarations", "maintenance", *CHAIN} - set(MADE)
@@ -79,6 +79,7 @@ def test_each_dag_of_the_chain_is_set_off_by_the_one_before(bag: Any) -> None:
         "promote_semantic_judge": {"align_semantic_judge"},
         "promote_generative_rec": {"align_generative_rec"},
         "nightly_recommend": {"build_samples", "promote_generative_rec"},
+        "nightly_judge_scoring": {"nightly_recommend", "promote_generative_rec", "promote_semantic_judge"},
         "market": {"nightly_recommend", "promote_generative_rec"},
         "quality_report": {
             "align_generative_rec",
@@ -89,6 +90,7 @@ def test_each_dag_of_the_chain_is_set_off_by_the_one_before(bag: Any) -> None:
             "promote_ranker",
             "align_semantic_judge",
             "promote_semantic_judge",
+            "nightly_judge_scoring",
         },
     }
 
@@ -140,7 +142,8 @@ def test_no_decision_leads_to_another_one(by_flag: bool, bag: Any, monkeypatch: 
             found |= behind
             behind = {dag_id for dag_id, causes in before.items() if causes & found}
         assert not behind & {"train_ranker", "align_generative_rec"}
-        assert behind == ({"nightly_recommend", "market"} if model == "generative_rec" else set())
+        scored = {"nightly_judge_scoring"} if model in ("generative_rec", "semantic_judge") else set()
+        assert behind == scored | ({"nightly_recommend", "market"} if model == "generative_rec" else set())
 
 
 def test_where_a_flag_approves_nobody_is_told_of_lists_before_the_decision(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -204,11 +207,24 @@ def test_where_a_flag_approves_lists_follow_the_decision_and_the_report_comes_on
     from dags import builder
 
     _approve(monkeypatch, by_flag=True)
-    (pipeline,) = (one for one in builder.pipelines() if one.jobs)
     schedule = _graph()._schedule
-    assert schedule(builder.job_dag(pipeline, pipeline.jobs[0]).timetable) == "generative_rec_decision"
-    # The replay is behind the lists and the decisions that lead to it; the judge's leads to none.
-    assert schedule(builder.news()) == "semantic_judge_decision & market_replay"
+    jobs = {job.name: builder.job_dag(one, job).timetable for one in builder.pipelines() for job in one.jobs}
+    assert schedule(jobs["nightly_recommend"]) == "generative_rec_decision"
+    assert schedule(jobs["nightly_judge_scoring"]) == "recommendations & semantic_judge_decision"
+    # Behind the lists and the decisions that lead to them.
+    assert schedule(builder.news()) == "judge_scores & judge_checks & judge_means & market_replay"
+
+
+def test_a_judge_without_lists_to_score_follows_its_decision_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing that it waited for would come, and the report would wait for it."""
+    from dags import builder
+
+    _approve(monkeypatch, by_flag=True)
+    alone = [pipeline for pipeline in builder.pipelines() if pipeline.system == "semantic_judge"]
+    monkeypatch.setattr(builder, "pipelines", lambda: alone)
+    (job,) = alone[0].jobs
+    assert _graph()._schedule(builder.job_dag(alone[0], job).timetable) == "semantic_judge_decision"
+    assert _graph()._schedule(builder.news()) == "judge_scores & judge_checks & judge_means"
 
 
 @pytest.mark.parametrize(
