@@ -310,24 +310,18 @@ def news() -> PartitionedAssetTimetable | None:
     Where a person decides, the report waits neither for the answer nor for the lists: it is made before, and again
     after. None, where no system brings any.
     """
-    models, jobs, lists = (
-        [one for pipeline in pipelines() for one in pipeline.models],
-        _following_jobs(),
-        lists_of_jobs(),
-    )
-    played = PLAYED in lists
+    models, lists = [model for pipeline in pipelines() for model in pipeline.models], lists_of_jobs()
+    jobs, played = _following_jobs(), PLAYED in lists
     awaited = [*(f"decision({model})" for model in models), *lists, *([REPLAY] if played else [])]
     if not awaited:
         return None
     if not PROFILE.airflow.approve_by_flag:
         return after(*(f"challenger({model})" for model in models), *awaited)
-    # The last of a night are the replay and what jobs make: behind the lists and the decisions that these are made with.
-    # Who waited for those as well would make the page before the last, where one is left over of a task that was
-    # repeated, and not at all, where a single decision is made by hand.
-    before = {written for job in jobs for written in job.after}
-    before |= {f"decision({model})" for job in jobs for model in job.stage.reads.models} | (
-        {PLAYED} if played else set()
-    )
+    # The last of a night are the replay and what jobs make: behind the lists and the decisions that lead to them. Who
+    # waited for those as well would make the page before the last, where one is left over of a task that was repeated,
+    # and not at all, where a single decision is made by hand.
+    before = {written for job in jobs for written in job.after} | ({PLAYED} if played else set())
+    before |= {f"decision({model})" for job in jobs for model in job.stage.reads.models}
     return after_all(*(one for one in awaited if one not in before))
 
 
