@@ -1,10 +1,17 @@
-"""Benchmark of the judge's engine: pairs a second where a user's items share what is read of the user."""
+"""Benchmarks of the judge: its engine, where a user's items share what is read of the user, and a night of lists."""
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
+import time
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -17,14 +24,18 @@ from training.core.embedded import SMOLLM2, local_folder
 from training.core.errors import DataError
 from training.core.prompts import FENCES
 from training.core.sequences import Tree
+from training.core.stage import StageSpec
 from training.core.tokens import Vocabulary
+from training.semantic_judge import bench_shop
 from training.semantic_judge.aspects import aspects
 from training.semantic_judge.evidence import Evidence
+from training.semantic_judge.evidence_judge import EvidenceJudgeConfig
 from training.semantic_judge.examples import Candidate, Cases, Catalogue, Floats, Item, UserState
 from training.semantic_judge.prompts import CasePrompts, PromptConfig
 from training.semantic_judge.scorer import LanguageScorer
 
 _USERS, _ITEMS, _HISTORY, _LIMIT_RATIO = 2, 20, 20, 4.0
+_LIMIT_SECONDS = 900
 _TEXT = "steel whisk black cutting board set of four pens blue ink refill for office desk lamp with clamp"
 _WORDS = _TEXT.split()
 
@@ -48,6 +59,35 @@ def bench_judge(runs: int = 2) -> dict[str, Any]:
         "origin": "simulated", "within_bars": held, "titles": titles, "titles_and_evidence": known,
         "float32_gap": exact,
     }  # fmt: skip
+
+
+def bench_night(users: int = 10_000, top: int = 20) -> dict[str, Any]:
+    """A night of 10,000 users x 20 items by the judge of evidence of the demo's sizes, simulated: rows/s of the whole
+    stage in a process of its own, and its peak memory. Once with all to judge, and once more on the next night with
+    nothing changed. Bar: 15 minutes, and a repeated night judges nothing."""
+    config = EvidenceJudgeConfig(rounds=60, patience=10, regularisation=(0.1,))
+    with TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        spec = bench_shop.night(folder, users, top, config)
+        first = _scored(spec, folder / "home")
+        again = _scored(replace(spec, out=str(folder / "again")), folder / "home")
+    held = first["seconds"] <= _LIMIT_SECONDS and again["reused"] == users * top == first["scored"]
+    return {
+        "ours": users * top / first["seconds"], "unit": "rows/s", "runs": 1, "origin": "simulated",
+        "within_bars": held, "users": users, "top": top, "first": first, "again": again,
+    }  # fmt: skip
+
+
+def _scored(spec: StageSpec, home: Path) -> dict[str, float]:
+    command = [sys.executable, "-m", "training", "semantic_judge.score", "--spec", str(bench_shop.written(spec))]
+    began = time.monotonic()
+    process = subprocess.Popen(command, env={**os.environ, "PLUMBLINE__HOME": str(home)})
+    _, status, used = os.wait4(process.pid, 0)
+    if status:
+        raise DataError("the night was not scored", where=spec.out, do="look at what the stage has said above")
+    metrics = json.loads((spec.out_dir / "result.json").read_text())["metrics"]
+    figures = {name: metrics[name] for name in ("submitted", "scored", "reused")}
+    return {"seconds": time.monotonic() - began, "peak_gib": used.ru_maxrss / 2**20, **figures}
 
 
 def _row(folder: Path, runs: int, *, words: bool) -> dict[str, float]:
