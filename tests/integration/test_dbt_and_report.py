@@ -55,6 +55,23 @@ CARD = (
 )
 
 
+# Nights of judge 9: the first is withheld, the second is the week before the third.
+SCORED = (
+    "('2018-01-03', 'u1', 'i1', '7', 'champion', 1, null, 'withheld', null)",
+    "('2018-01-04', 'u1', 'i1', '7', 'champion', 1, 0.3, null, null)",
+    f"('2018-01-05', 'u1', 'i2', '7', 'champion', 1, 0.4, null, 'profile: fits; {EVIL}')",
+    "('2018-01-05', 'u1', 'i1', '7', 'champion', 2, 0.3, null, 'profile: neutral')",
+    "('2018-01-05', 'u1', 'i2', '8', 'challenger', 1, 0.1, null, null)",
+    "('2018-01-05', 'u1', 'i3', '8', 'challenger', 2, null, 'not_in_catalogue', null)",
+)
+HELD_TO = (
+    f"('2018-01-03', 'coverage', 'night', 0.5, 0.95, false, 'too few rows: {EVIL}', 'real')",
+    "('2018-01-04', 'agreement', 'gold', 0.62, 0.58, true, null, 'simulated')",
+    "('2018-01-05', 'agreement', 'gold', 0.62, 0.58, true, null, 'simulated')",
+    "('2018-01-05', 'coverage', 'night', 0.75, 0.5, true, null, 'real')",
+)
+
+
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("site") / "home with space"
@@ -77,6 +94,36 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ledger.stops.replace("items", [date(2018, 1, 4)], [Stop(date(2018, 1, 4), "key", f"3 of 4 rows are bad {EVIL}")])
     write_report(profile, views)
     return home
+
+
+def _fill_judge(connection: duckdb.DuckDBPyConnection) -> None:
+    for name in ("judge_scores", "judge_checks", "judge_means"):
+        connection.execute(f"drop view {name}")
+    connection.execute(
+        f"""create table judge_scores as
+            select run_date::date run_date, user_id, item_id, model_version, '9' judge_version, role, rank::bigint rank,
+                3::bigint history_length, score::double profile, score::double future, score::double novelty,
+                null::double context, 0.5::double weight_profile, 0.25::double weight_future,
+                0.25::double weight_novelty, null::double weight_context, score::double score, failure, reason
+            from (values {", ".join(SCORED)})
+                scored(run_date, user_id, item_id, model_version, role, rank, score, failure, reason)"""
+    )
+    connection.execute(
+        f"""create table judge_checks as
+            select run_date::date run_date, '9' judge_version, check_name, measured_on, value::double "value",
+                lower::double "lower", null::double "upper", passed, why, origin
+            from (values {", ".join(HELD_TO)})
+                held(run_date, check_name, measured_on, value, lower, passed, why, origin)"""
+    )
+    connection.execute(
+        """create table judge_means as
+            select date '2018-01-05' run_date, '9' judge_version, model_version, aspect, role, 2::bigint submitted,
+                scored::bigint scored, false withheld, raw::double raw, (raw - 0.05)::double corrected,
+                (raw - 0.1)::double lo, raw::double hi, 80::bigint gold_cases
+            from (values ('7', 'profile', 'champion', 2, 0.3), ('7', 'score', 'champion', 2, 0.2),
+                         ('8', 'profile', 'challenger', 1, 0.1), ('8', 'score', 'challenger', 1, 0.1))
+                means(model_version, aspect, role, scored, raw)"""
+    )
 
 
 def _fill(connection: duckdb.DuckDBPyConnection) -> None:
@@ -129,6 +176,7 @@ def _fill(connection: duckdb.DuckDBPyConnection) -> None:
             from (values {", ".join(CARD)})
                 card(setting, statistic, source, origin, value, low, high, verdict, takes)"""
     )
+    _fill_judge(connection)
     connection.execute("drop view ops_promotions")
     connection.execute(
         """create table ops_promotions as
@@ -256,6 +304,38 @@ def test_the_page_shows_users_what_they_did_what_they_get_and_why(site: Path) ->
     assert ["1", "i1 own", "36.8 %", f"forward +1.25 , {html.escape(EVIL)} +0.50"] in rows
     page = (site / "report" / "index.html").read_text()
     assert "<code>u1</code> 1 event; the list by" in page and "Users with one or two events" in page
+
+
+def test_the_page_says_what_the_judge_says_why_a_night_is_withheld_and_how_it_drifts(site: Path) -> None:
+    rows = rows_of(site, "judge")
+    assert [
+        "agreement share of held-out pairs in the order of their outcome",
+        "gold simulated",
+        "0.62",
+        "0.58",
+        "",
+        "passed",
+    ] in rows
+    assert [row[1:4] for row in rows if len(row) == 6 and row[1] == "score"] == [
+        ["score", "+0.200", "+0.150 +0.100 to +0.200"],
+        ["score", "+0.100", "+0.050 +0.000 to +0.100"],
+    ]
+    assert ["version 7 champion", "all", "+0.350", "+0.050", "+1.000", "2 of 2"] in rows
+    assert ["version 8 challenger", "all", "-0.450", "", "", "1 of 2"] in rows
+    assert ["1", html.escape(f"Ink {EVIL}"), "+0.400", html.escape(f"profile: fits; {EVIL}")] in rows
+    section = (site / "report" / "index.html").read_text().split('<section id="judge">')[1].split("</section>")[0]
+    assert "2018-01-03" in section and html.escape(f"too few rows: {EVIL}") in section and EVIL not in section
+    assert "are withheld:" not in section  # the newest night is not
+    with duckdb.connect(str(site / "dbt" / "marts.duckdb"), read_only=True) as marts:
+        nights = marts.execute(
+            """select run_date, withheld, score from fct_judge_scores
+                where slice = 'all' and model_version = '7' order by 1"""
+        ).fetchall()
+    assert [(str(day), withheld, None if score is None else round(score, 6)) for day, withheld, score in nights] == [
+        ("2018-01-03", True, None),
+        ("2018-01-04", False, 0.3),
+        ("2018-01-05", False, 0.35),
+    ]
 
 
 def test_the_page_shows_what_the_lists_would_do_in_the_market(site: Path) -> None:

@@ -68,7 +68,7 @@ def _encode(texts: Sequence[str]) -> Floats:
     centres = np.random.default_rng(1).normal(size=(41, _WIDTH))
     kinds = np.array([int(text.rpartition("kind ")[2] or 40) for text in texts])
     found = centres[kinds] + rng.normal(size=(len(texts), _WIDTH))
-    return (found / np.linalg.norm(found, axis=1, keepdims=True)).astype(np.float32)
+    return np.asarray(found / np.linalg.norm(found, axis=1, keepdims=True), dtype=np.float32)
 
 
 def _cases(evidence: Evidence, size: int, rng: np.random.Generator) -> Cases:

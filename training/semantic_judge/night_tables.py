@@ -20,7 +20,7 @@ from training.semantic_judge.powered_means import PoweredMean, Residuals
 CHECK_SCHEMA = pa.schema(
     [
         ("judge_version", pa.string()),
-        ("check", pa.string()),
+        ("check_name", pa.string()),
         ("measured_on", pa.string()),
         ("value", pa.float64()),
         ("lower", pa.float64()),
@@ -53,7 +53,7 @@ def checks_table(checks: Sequence[Check], version: str, gold_origin: str, night_
     rows = [
         {
             "judge_version": version,
-            "check": check.name,
+            "check_name": check.name,
             "measured_on": "gold" if check.gold else "night",
             "value": _finite(check.value),
             "lower": check.lower,

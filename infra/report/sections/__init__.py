@@ -14,6 +14,7 @@ SECTIONS = (
     "stage_gates",
     "recommendations",
     "lists",
+    "judge",
     "market",
     "promotions",
     "landing",

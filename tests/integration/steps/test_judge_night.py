@@ -170,7 +170,7 @@ def test_a_night_is_in_the_tables_once_whatever_is_repeated(
         ("i10", "withheld"),
         ("i15", "not_in_catalogue"),
     }
-    why = {row["check"]: row["why"] for row in rows(lake, "judge_checks") if not row["passed"]}
+    why = {row["check_name"]: row["why"] for row in rows(lake, "judge_checks") if not row["passed"]}
     assert "coverage" in why and "too few of the submitted rows" in why["coverage"]
     assert {row["withheld"] for row in rows(lake, "judge_means")} == {True}
     commits = {table: lake.snapshot(table) for table in TABLES}

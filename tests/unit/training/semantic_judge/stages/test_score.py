@@ -115,7 +115,7 @@ def test_beyond_the_budget_whole_users_fail_and_too_many_of_them_withhold_the_ni
     assert found.metrics["failed.over_budget"] == sum(row["failure"] == "over_budget" for row in out) > 0
     strict = night_spec(tmp_path / "b", judge, lists(USERS, seed=4), budget=100)
     _, held_back = scored(strict)
-    assert [row["check"] for row in table(strict, "judge_checks") if not row["passed"]] == ["coverage"]
+    assert [row["check_name"] for row in table(strict, "judge_checks") if not row["passed"]] == ["coverage"]
     assert {row["failure"] for row in held_back} == {"withheld", "over_budget"}
 
 
@@ -172,7 +172,7 @@ def test_a_judge_that_answers_differently_in_another_batch_withholds_the_night(
     monkeypatch.setattr(Judge, "scores_of", uneasy)
     spec = night_spec(tmp_path / "a", judge, lists(USERS))
     score.main(spec)
-    assert "repeats" in {row["check"] for row in table(spec, "judge_checks") if not row["passed"]}
+    assert "repeats" in {row["check_name"] for row in table(spec, "judge_checks") if not row["passed"]}
 
 
 def test_one_changed_title_is_judged_again_wherever_it_stands_and_nothing_else(

@@ -1,0 +1,21 @@
+select
+    run_date,
+    user_id,
+    item_id,
+    model_version,
+    judge_version,
+    role,
+    rank,
+    history_length,
+    profile,
+    future,
+    novelty,
+    context,
+    weight_profile,
+    weight_future,
+    weight_novelty,
+    weight_context,
+    score,
+    failure,
+    reason
+from {{ source('lake', 'judge_scores') }}
