@@ -107,8 +107,8 @@ def _history(a: Namespace) -> list[Decision]:
 def _decided(made: Decision, text: str, before: Sequence[Decision] = ()) -> int:
     """The decision stands, whether Airflow hears of it or not. What was decided `before` is not decided twice."""
     _say(f"{made.model}: {text}")
-    if made.report and made.report.market:
-        _say(made.report.market_sentence)
+    if made.report and made.report.lists_sentence:
+        _say(made.report.lists_sentence)
     if made.id in {decision.id for decision in before}:
         since = f"{made.decision} by {made.who}, {made.at:%Y-%m-%d %H:%M} UTC"
         _say(f"It was so already ({since}): the ledger has no new row, and {made.who}'s reason stays.")

@@ -15,9 +15,10 @@ from infra.profile import Profile
 from registry.aliases import GATE_TAG, gate_report, newest_undecided, require_champion, sync_aliases, versions
 from registry.data_quality import check_data
 from registry.evaluation_artifacts import EVALUATION, candidate, snapshots_of
-from registry.gate_file import load_gate
-from registry.gate_report import GateReport
+from registry.gate_file import Gate, load_gate
+from registry.gate_report import Check, GateReport
 from registry.gates import evaluate
+from registry.judge import by_judge
 from registry.market import in_market
 from registry.promotions import Decision, Promotions, line_of_champions
 from registry.runs import tag
@@ -65,7 +66,7 @@ def hold_gate(profile: Profile, model: str, version: str | None = None) -> GateR
     before = [one for one in dict.fromkeys(line[-2::-1]) if one in known and one not in (line[-1], chosen)]
     earlier = [candidate(client, model, one) for one in before]
     report = evaluate(gate, candidate(client, model, chosen), present, quality, earlier)
-    report = report.with_market(in_market(profile, gate, chosen, champion))
+    report = report.with_lists(_of_lists(profile, gate, chosen, champion))
     _attach(client, report)
     sync_aliases(client, ledger, model)
     return report
@@ -77,7 +78,7 @@ def promote(
     """Make a version champion: the ledger row first, then the aliases.
 
     The champion promoted again is a retry after a kill: nothing is added, and the decision that stands is returned.
-    The rules of the market are held anew: a version has lists to play only once it is challenger.
+    The rules of market and judge are held anew: a version has lists only once it is challenger.
 
     Raises:
         GateNotPassed: no passed gate against the present champion, and no override with a reason.
@@ -173,11 +174,16 @@ def _chosen(client: MlflowClient, ledger: Promotions, model: str, version: str |
 def _report(
     profile: Profile, client: MlflowClient, model: str, version: str, champion: str | None
 ) -> GateReport | None:
-    """What is attached to a version; where the market was asked, with what it says by now."""
+    """What is attached to a version; where market or judge were asked, with what they say by now."""
     report = gate_report(client, model, version)
-    if report is None or report.market is None:
+    if report is None or not any(check.of_lists for check in report.checks):
         return report
-    return report.with_market(in_market(profile, load_gate(model), version, champion))
+    return report.with_lists(_of_lists(profile, load_gate(model), version, champion))
+
+
+def _of_lists(profile: Profile, gate: Gate, version: str, champion: str | None) -> list[Check]:
+    """What market and judge say by now of the lists of a version beside the champion's."""
+    return [*in_market(profile, gate, version, champion), *by_judge(profile, gate, version, champion)]
 
 
 def _last_about(ledger: Promotions, model: str, version: str) -> Decision | None:

@@ -119,14 +119,44 @@ class MarketRule(BaseModel):
         return f"{self.metric} in the simulated market vs {CHAMPION}{mean}"
 
 
+class JudgeRule(BaseModel):
+    """Not worse than the champion by the semantic judge: a demand on the mean score of a night's lists (`judge_scores`).
+
+    It is held when somebody decides, on the newest night whose lists of both one judge has scored and whose scores were
+    not withheld; without a champion, on what stood in for one (`registry.judge`). `margin`, on the scale of the score
+    (-1 to 1), and `counts` are those of `Rule`. `required`: what was not judged fails; else it passes. It belongs to the
+    model whose lists are the table `recommendations`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    margin: float
+    counts: Literal["worse_end", "mean"] = "worse_end"
+    required: bool = False
+
+    @property
+    def share(self) -> None:
+        """None: a score may be 0, and a share of it is nothing."""
+
+    @property
+    def direction(self) -> Literal["higher", "lower"]:
+        """Which way is better."""
+        return "higher"
+
+    @property
+    def name(self) -> str:
+        """How a report calls the rule."""
+        return f"judge's score vs {CHAMPION}" + (" in the mean" if self.counts == "mean" else "")
+
+
 class Gate(BaseModel):
     """A model's gate.
 
     `system`, `evaluated_as`: the system whose evaluation measures it, and the model's name in `eval_values`; `split` is
     the split that decides. `metrics`: by name, formulas over `eval_values`; a rule may also set a limit to a number of
     the evaluation's run. `headline`, `show`: the first metric to look at, and those beside it, in their order.
-    `minimum_scored`: the least share of the submitted samples that the model must have scored. `market`: rules beside
-    those of the evaluation. `caveats`: what the model's card warns of.
+    `minimum_scored`: the least share of the submitted samples that the model must have scored. `market`, `judge`: rules
+    on its lists, beside those of the evaluation. `caveats`: what the model's card warns of.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -146,6 +176,7 @@ class Gate(BaseModel):
     baselines: tuple[str, ...] = ()
     rules: tuple[Rule, ...]
     market: tuple[MarketRule, ...] = ()
+    judge: tuple[JudgeRule, ...] = ()
     caveats: tuple[str, ...] = ()
 
     @model_validator(mode="after")

@@ -9,16 +9,17 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 _COUNT_FROM = 100
-Verdict = Literal["passed", "failed", "not played yet"]
+Verdict = Literal["passed", "failed", "not played yet", "not judged yet"]
 NOT_PLAYED: Literal["not played yet"] = "not played yet"
+NOT_JUDGED: Literal["not judged yet"] = "not judged yet"
 
 
 @dataclass(frozen=True)
 class Check:
     """One check. `value` and `threshold` are null where the check is not about a number.
 
-    `in_market`: it was held on the simulated market. `played`: there was something to hold it on; what was not played
-    yet has passed, unless the gate file requires it.
+    `in_market`: it was held on the simulated market; `by_judge`: on what the judge says of lists. `played`: there was
+    something to hold it on; what was not played, or judged, yet has passed, unless the gate file requires it.
     """
 
     name: str
@@ -28,11 +29,19 @@ class Check:
     threshold: float | None = None
     in_market: bool = False
     played: bool = True
+    by_judge: bool = False
+
+    @property
+    def of_lists(self) -> bool:
+        """Whether it was held on lists, which a version has once it is challenger, and not on an evaluation."""
+        return self.in_market or self.by_judge
 
     @property
     def verdict(self) -> Verdict:
         """In words."""
-        return ("passed" if self.played else NOT_PLAYED) if self.passed else "failed"
+        if not self.passed:
+            return "failed"
+        return "passed" if self.played else NOT_JUDGED if self.by_judge else NOT_PLAYED
 
 
 @dataclass(frozen=True)
@@ -77,14 +86,14 @@ class GateReport:
         return next((verdict for verdict in verdicts if verdict in found), None)
 
     @property
-    def market_sentence(self) -> str:
-        """The same with its reasons; empty where it was not asked."""
-        said = (f"{one.name}: {one.verdict} ({one.reason})" for one in self.checks if one.in_market)
+    def lists_sentence(self) -> str:
+        """What market and judge say of the lists, with reasons; empty where neither was asked."""
+        said = (f"{one.name}: {one.verdict} ({one.reason})" for one in self.checks if one.of_lists)
         return "; ".join(said)
 
-    def with_market(self, checks: Sequence[Check]) -> GateReport:
-        """The report with these checks of the market in place of earlier ones."""
-        return replace(self, checks=(*(check for check in self.checks if not check.in_market), *checks))
+    def with_lists(self, checks: Sequence[Check]) -> GateReport:
+        """The report with these checks of the lists in place of earlier ones."""
+        return replace(self, checks=(*(check for check in self.checks if not check.of_lists), *checks))
 
     def to_json(self) -> str:
         """The whole report, with `passed` beside it for readers that know no Python."""

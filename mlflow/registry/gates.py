@@ -21,7 +21,7 @@ import pandas as pd
 
 from common.bootstrap import Interval
 from common.formulas import Formula
-from registry.gate_file import BEST_BASELINE, CHAMPION, Gate, MarketRule, Rule
+from registry.gate_file import BEST_BASELINE, CHAMPION, Gate, JudgeRule, MarketRule, Rule
 from registry.gate_report import Check, GateReport
 from registry.values import Measured, Pairs, difference, level, measure, measures, pair
 
@@ -198,7 +198,7 @@ def _gain_over(rule: Rule, held: _Held, name: str, pairs: Pairs) -> Check:
     return held_to(rule, difference(pairs, held.gate.bootstrap), pairs.b.value, opponent)
 
 
-def held_to(rule: Rule | MarketRule, gain: Interval, theirs: float, opponent: str) -> Check:
+def held_to(rule: Rule | MarketRule | JudgeRule, gain: Interval, theirs: float, opponent: str) -> Check:
     """A gain over an `opponent`, whose own value is `theirs`.
 
     The threshold is on the worse end of the interval, as a gain in the mean may be luck, unless a rule says else.
@@ -216,7 +216,7 @@ def _room(rule: Rule, check: Check) -> float:
     return (check.value - check.threshold) * (1.0 if rule.direction == "higher" else -1.0)
 
 
-def _reaches(rule: Rule | MarketRule, value: float, threshold: float) -> bool:
+def _reaches(rule: Rule | MarketRule | JudgeRule, value: float, threshold: float) -> bool:
     return value >= threshold if rule.direction == "higher" else value <= threshold
 
 

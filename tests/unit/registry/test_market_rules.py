@@ -117,9 +117,9 @@ def test_a_version_that_only_lacks_lists_may_have_some_and_one_that_failed_may_n
     evaluated = Check("mrr", True, "by hand", 0.5, 0.4)
     report = GateReport("m", "8", "7", "time", "real", 10, 10, "user", 10, "2026-01-05", (evaluated,))
     required = MarketRule(metric="clicks", share=-0.1, required=True)
-    waiting = report.with_market(held([required], [], "8", "7"))
+    waiting = report.with_lists(held([required], [], "8", "7"))
     assert waiting.may_be_played and not waiting.passed
-    refused = report.with_market(held([required], night(-1.0, -0.9), "8", "7"))
+    refused = report.with_lists(held([required], night(-1.0, -0.9), "8", "7"))
     assert not refused.may_be_played and not refused.passed
     assert not GateReport("m", "8", "7", "time", "real", 10, 10, "user", 10, "2026-01-05", ()).may_be_played
 
@@ -127,13 +127,13 @@ def test_a_version_that_only_lacks_lists_may_have_some_and_one_that_failed_may_n
 def test_a_report_says_what_the_market_says_and_takes_its_newest_word() -> None:
     evaluated = Check("mrr", True, "by hand", 0.5, 0.4)
     report = GateReport("m", "8", "7", "time", "real", 10, 10, "user", 10, "2026-01-05", (evaluated,))
-    assert report.market is None and report.market_sentence == ""
-    waiting = report.with_market(held([CLICKS], [], "8", "7"))
+    assert report.market is None and report.lists_sentence == ""
+    waiting = report.with_lists(held([CLICKS], [], "8", "7"))
     assert waiting.passed and waiting.market == "not played yet"
     assert "| clicks in the simulated market vs champion |  |  | not played yet | simulated: no night" in (
         waiting.to_markdown()
     )
-    failed = waiting.with_market(held([CLICKS, LEAVERS], night(-1.0, -0.9), "8", "7"))
+    failed = waiting.with_lists(held([CLICKS, LEAVERS], night(-1.0, -0.9), "8", "7"))
     assert [check.verdict for check in failed.checks] == ["passed", "failed", "not played yet"]
     assert not failed.passed and failed.market == "failed"
     assert GateReport.from_json(failed.to_json()) == failed

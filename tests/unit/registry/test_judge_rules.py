@@ -1,0 +1,133 @@
+"""Rules of the judge, on scores that are worked out by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import date
+from typing import Any
+
+import pandas as pd
+import pytest
+from pydantic import ValidationError
+
+from common.pipelines import read_pipeline, systems
+from registry.gate_file import JudgeRule, load_gate, models
+from registry.gate_report import Check, GateReport
+from registry.judge import held
+from registry.values import Bootstrap
+
+MONDAY, TUESDAY = date(2026, 1, 5), date(2026, 1, 6)
+RULE = JudgeRule(margin=-0.05)
+
+
+def night(day: date = MONDAY, gain: float = 0.0, **other: Any) -> pd.DataFrame:
+    """Forty users with two items from each of version 7, the champion, and 8, whose scores are so much higher."""
+    rows = [
+        {
+            "run_date": day,
+            "user_id": f"u{n}",
+            "model_version": version,
+            "judge_version": "3",
+            "role": role,
+            "failure": None,
+        }
+        | {"score": (n % 5) / 10 + place / 10 + (gain if version == "8" else 0.0)}
+        | other
+        for n in range(40)
+        for version, role in (("7", "champion"), ("8", "challenger"))
+        for place in range(2)
+    ]
+    return pd.DataFrame(rows)
+
+
+def one(*nights: pd.DataFrame, rule: JudgeRule = RULE, champion: str | None = "7") -> Check:
+    (found,) = held([rule], Bootstrap(resamples=200), iter(nights), "8", champion)
+    assert found.by_judge and found.of_lists and not found.in_market
+    return found
+
+
+@pytest.mark.parametrize(("gain", "passes"), [(-0.04, True), (-0.06, False), (0.2, True)])
+def test_a_difference_of_all_users_alike_has_no_width_and_is_held_to_the_margin(gain: float, passes: bool) -> None:
+    found = one(night(gain=gain))
+    assert found.passed is passes and found.value == pytest.approx(gain) and found.threshold == -0.05
+    assert "40 users, the lists of 2026-01-05, judge version 3" in found.reason and "version 7" in found.reason
+
+
+def test_what_failed_counts_as_the_least_that_can_be_said() -> None:
+    rows = night(gain=0.3)
+    failed = (rows["model_version"] == "8") & (rows["user_id"].isin([f"u{n}" for n in range(20)]))
+    rows.loc[failed, ["score", "failure"]] = [None, "deadline"]
+    found = one(rows)
+    assert not found.passed and "failed" in found.verdict
+
+
+def test_only_users_with_lists_of_both_are_compared() -> None:
+    rows = night(gain=0.0)
+    rows.loc[(rows["model_version"] == "8") & (rows["user_id"] == "u0"), "user_id"] = "somebody else"
+    assert "39 users" in one(rows).reason
+
+
+def test_the_newest_night_with_both_that_is_not_withheld_decides() -> None:
+    withheld = night(TUESDAY, gain=-0.5, score=None, failure="withheld")
+    assert "2026-01-05" in one(withheld, night(MONDAY)).reason
+    alone = night(TUESDAY)
+    assert "2026-01-05" in one(alone[alone["model_version"] == "7"], night(MONDAY)).reason
+
+    def nights() -> Iterator[pd.DataFrame]:
+        yield night(TUESDAY)
+        raise AssertionError("older nights are not read")
+
+    (found,) = held([RULE], Bootstrap(resamples=50), nights(), "8", "7")
+    assert "2026-01-06" in found.reason
+
+
+@pytest.mark.parametrize("required", [False, True])
+def test_what_was_not_judged_says_why_and_stops_only_where_the_gate_file_says_so(required: bool) -> None:
+    rule = JudgeRule(margin=-0.05, required=required)
+    for nights, why in (
+        ([], "no night has judged lists of version 8"),
+        ([night(score=None, failure="withheld")], "the scores of 2026-01-05 are withheld"),
+        ([night()[lambda rows: rows["model_version"] == "8"]], "beside those of champion 7"),
+    ):
+        found = one(*nights, rule=rule)
+        assert found.passed is not required and not found.played and why in found.reason
+        assert found.verdict == ("failed" if required else "not judged yet")
+
+
+def test_before_the_first_promotion_the_other_is_what_stood_in_for_a_champion() -> None:
+    rows = night(gain=0.1).replace({"model_version": {"7": "ranker"}, "role": {"champion": "baseline"}})
+    found = one(rows, champion=None)
+    assert found.passed and "ranker, which stood in for a champion" in found.reason
+    assert not one(night(), champion=None).played
+
+
+def test_the_champion_is_compared_with_nobody() -> None:
+    (found,) = held([RULE], Bootstrap(), iter([night()]), "7", "7")
+    assert found.passed and "it is the champion" in found.reason
+
+
+def test_a_report_keeps_its_other_checks_and_says_what_the_judge_says() -> None:
+    report = GateReport("m", "8", "7", "time", "real", 9, 9, "user", 9, "now", (Check("samples", True, "enough"),))
+    judged = report.with_lists([one(night(gain=-0.5))])
+    assert [check.name for check in judged.checks] == ["samples", "judge's score vs champion"] and not judged.passed
+    assert judged.market is None and judged.lists_sentence.startswith("judge's score vs champion: failed (")
+    assert GateReport.from_json(judged.to_json()) == judged
+    assert "not judged yet" in report.with_lists([one()]).to_markdown()
+    assert not report.with_lists([one(rule=JudgeRule(margin=0.0, required=True))]).passed
+    assert report.with_lists([one(rule=JudgeRule(margin=0.0, required=True))]).may_be_played
+
+
+def test_a_rule_needs_a_margin() -> None:
+    with pytest.raises(ValidationError):
+        JudgeRule.model_validate({"share": -0.1})
+
+
+def test_only_who_makes_the_lists_is_ruled_on_by_them() -> None:
+    makers = {
+        model
+        for system in systems()
+        for job in read_pipeline(system).jobs
+        if "recommendations" in job.stage.writes.tables
+        for model in read_pipeline(system).models
+    }
+    assert {model for model in models() if load_gate(model).judge} <= makers
