@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, Self
 
@@ -201,6 +201,10 @@ class EvidenceJudge:
         """The same of evidence that is there already: [n, columns] to K times [n, levels]."""
         pairs = zip(self.models, self.chosen, strict=True)
         return [softmax(model.logits(numbers) / choice.temperature).astype(np.float32) for model, choice in pairs]
+
+    def over(self, evidence: Evidence) -> Self:
+        """See `Scorer.over`."""
+        return replace(self, evidence=evidence)
 
     def save(self, folder: Path) -> None:
         """Write what `load` reads: tensors, LightGBM's text and JSON. The evidence is saved by itself."""

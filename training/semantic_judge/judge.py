@@ -11,6 +11,7 @@ from typing import Protocol
 import numpy as np
 
 from training.semantic_judge.aspects import Aspect
+from training.semantic_judge.evidence import Evidence
 from training.semantic_judge.examples import Cases, Catalogue, Floats, States
 
 
@@ -23,6 +24,9 @@ class Scorer(Protocol):
 
     def chances(self, cases: Cases) -> list[Floats]:
         """How likely each level of each aspect is: K arrays [n, levels] whose rows add up to 1."""
+
+    def over(self, evidence: Evidence) -> Scorer:
+        """The same scorer on evidence over another catalogue."""
 
 
 class Aggregator(Protocol):

@@ -8,13 +8,14 @@ judged with it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from training.core.errors import DataError
 from training.semantic_judge.aspects import Aspect
+from training.semantic_judge.evidence import Evidence
 from training.semantic_judge.examples import Cases, Floats
 from training.semantic_judge.judge import Scorer
 
@@ -57,6 +58,10 @@ class Routed:
     def chances(self, cases: Cases) -> list[Floats]:
         """See `Scorer`."""
         return self.judged(cases)[0]
+
+    def over(self, evidence: Evidence) -> Routed:
+        """See `Scorer`."""
+        return replace(self, first=self.first.over(evidence), second=self.second.over(evidence))
 
     def judged(self, cases: Cases) -> tuple[list[Floats], NDArray[np.bool_]]:
         """The chances, and which cases [n] the second scorer has judged."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -76,6 +76,10 @@ class LanguageScorer:
                     own[rows] = read
                 progress.advance(len(rows))
         return found
+
+    def over(self, evidence: Evidence) -> LanguageScorer:
+        """See `Scorer`."""
+        return replace(self, prompts=replace(self.prompts, evidence=evidence))
 
     def _read(self, cases: Cases, chain: LevelChain) -> list[Floats]:
         trees, order = self.prompts.trees(cases)

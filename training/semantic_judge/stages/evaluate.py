@@ -127,7 +127,8 @@ def main(spec: StageSpec) -> StageResult:
 def _frozen(taught: Taught, pairs: Pairs, folder: Path, config: Config, seed: int) -> dict[str, float]:
     """Put the gold set into the package, with what the packaged judge itself says of it."""
     gold = GoldSet.drawn(taught.examples, taught.levels, pairs, config.gold, seed)
-    bands = gold.bands(Judge.load(folder, config.engine).scores_of(gold.cases), config.gold, seed)
+    judge, twin = (Judge.load(folder, config.engine) for _ in range(2))
+    bands = gold.bands(judge.score_of, twin.score_of, config.gold, seed)
     gold.save(folder, bands)
     sizes = {"gold.pairs": float(len(gold.preferred)), "gold.labelled": float(len(gold.labelled))}
     return sizes | {f"gold.{name}": value for name, value in asdict(bands).items()}
