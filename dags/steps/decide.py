@@ -43,9 +43,7 @@ def decide(model: str, version: str, answer: str, form: dict[str, Any], who: str
             override = bool(form.get("override"))
             made = decisions.promote(profile, model, version, who=who, override=override, reason=reason)
             said = f"{model}: version {made.to_version} is champion (before: {made.from_version or 'none'})"
-            return "\n".join(
-                [said, *([made.report.lists_sentence] if made.report and made.report.lists_sentence else [])]
-            )
+            return f"{said}\n{made.report.lists_sentence if made.report else ''}".rstrip()
         except GateNotPassed as refusal:
             reason = f"approved, but refused: {refusal.why}"
     made = decisions.reject(profile, model, version, who=who, reason=reason or "rejected without a reason")

@@ -122,10 +122,10 @@ class MarketRule(BaseModel):
 class JudgeRule(BaseModel):
     """Not worse than the champion by the semantic judge: a demand on the mean score of a night's lists.
 
-    It is held when somebody decides, on the newest night whose lists of both one judge has scored and whose scores
-    (`judge_scores`) were not withheld; without a champion, on what stood in for one (`registry.judge`). `margin`, on
-    the scale of the score (-1 to 1), and `counts` are those of `Rule`. `required`: what was not judged fails; else it
-    passes. It belongs to the model whose lists are the table `recommendations`.
+    It is held when somebody decides, on the newest night of `judge_scores` that has scored the lists of both, and whose
+    scores were not withheld; without a champion, on what stood in for one (`registry.judge`). `margin`, on the scale of
+    the score (-1 to 1), and `counts` are those of `Rule`. `required`: what was not judged fails; else it passes. It
+    belongs to the model whose lists are the table `recommendations`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -1,10 +1,10 @@
 """Rules "not worse by the judge": what the semantic judge says of the lists of two versions (`judge_scores`).
 
 As with the market, a version has lists only once it is challenger, so these rules are held when somebody decides: on
-the newest night on which one judge has scored the lists of version and champion, and its scores were not withheld;
-before the first promotion, of what stood in for a champion. They are paired by user, over all rows that were submitted:
-one that failed counts as the least that can be said. What was not judged says so, and stops nothing unless the gate
-file says `required`.
+the newest night on which a judge has scored the lists of version and champion, and its scores were not withheld; before
+the first promotion, of what stood in for a champion. They are paired by user, over all rows that were submitted: one
+that failed counts as the least that can be said. What was not judged says so, and stops nothing unless the gate file
+says `required`.
 """
 
 from __future__ import annotations
@@ -29,8 +29,7 @@ TABLE = "judge_scores"
 STAND_IN = "baseline"  # the role of what stands in for a champion
 LEAST = -1.0
 """The lowest score that there is: what a failed row counts as."""
-_WITHHELD = "withheld"
-_COLUMNS = ["run_date", "user_id", "model_version", "judge_version", "role", "score", "failure"]
+_COLUMNS = ["run_date", "user_id", "model_version", "judge_version", "role", "score"]
 
 
 def by_judge(profile: Profile, gate: Gate, version: str, champion: str | None) -> tuple[Check, ...]:
@@ -52,7 +51,7 @@ def held(
         if own.empty:
             continue
         theirs = night[night["model_version"] == champion] if champion else night[night["role"] == STAND_IN]
-        if (night["failure"] == _WITHHELD).any():
+        if night["score"].isna().all():
             why = f"the scores of {night['run_date'].iloc[0]} are withheld (judge_checks says why)"
         elif theirs.empty:
             whose = f"champion {champion}" if champion else "what stands in for a champion"
@@ -77,9 +76,8 @@ def _held(rule: JudgeRule, by: Bootstrap, own: pd.DataFrame, theirs: pd.DataFram
         return _not_judged(rule, f"no user has lists of both: {where}")
     terms = [side.loc[users].to_numpy(dtype=np.float64) for side in sides]
     gain = interval(_Mean(), terms, users, seed=by.seed, resamples=by.resamples, level=by.confidence)
-    opponent = (
-        f"version {champion}" if champion else f"{theirs['model_version'].iloc[0]}, which stood in for a champion,"
-    )
+    stand_in = f"{theirs['model_version'].iloc[0]}, which stood in for a champion,"
+    opponent = f"version {champion}" if champion else stand_in
     check = held_to(rule, gain, float(terms[1][:, 0].sum() / terms[1][:, 1].sum()), opponent)
     return replace(check, reason=f"{check.reason}; {where}", by_judge=True)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
@@ -47,7 +46,7 @@ def night(folder: Path, users: int, top: int, preset: EvidenceJudgeConfig) -> St
     ]
     evidence = Evidence.of(Catalogue(items), [], _encode, 17)
     judge = _judge(evidence, preset, rng)
-    package(evidence, judge, EncoderConfig(), None, Learnt("2024-01-01", 20), folder / "judge")
+    package(evidence, judge, EncoderConfig(), None, Learnt(_DAY.isoformat(), _HISTORY), folder / "judge")
     _freeze(folder / "judge", rng)
     tables = {
         LISTED: _listed(users, top, rng),
@@ -103,7 +102,7 @@ def _freeze(folder: Path, rng: np.random.Generator) -> None:
     preferred, other = np.where(first, one, two), np.where(first, two, one)
     levels = np.stack([np.zeros(_GOLD)] * 3, axis=1).astype(np.int8)
     gold = GoldSet(cases, levels, np.arange(_GOLD), preferred, other, np.array(["rating"] * (_GOLD // 2)))
-    gold.save(folder, replace(gold.bands(said, GoldConfig(), 17), most_frequent=1.0))
+    gold.save(folder, gold.bands(judge.score_of, judge.score_of, GoldConfig(), 17))
 
 
 def _listed(users: int, top: int, rng: np.random.Generator) -> pa.Table:

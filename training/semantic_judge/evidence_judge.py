@@ -197,14 +197,14 @@ class EvidenceJudge:
         """See `Scorer.chances`."""
         return self.chances_of(self.evidence.numbers(cases))
 
-    def over(self, evidence: Evidence) -> Self:
-        """See `Scorer`."""
-        return replace(self, evidence=evidence)
-
     def chances_of(self, numbers: Floats) -> list[Floats]:
         """The same of evidence that is there already: [n, columns] to K times [n, levels]."""
         pairs = zip(self.models, self.chosen, strict=True)
         return [softmax(model.logits(numbers) / choice.temperature).astype(np.float32) for model, choice in pairs]
+
+    def over(self, evidence: Evidence) -> Self:
+        """See `Scorer.over`."""
+        return replace(self, evidence=evidence)
 
     def save(self, folder: Path) -> None:
         """Write what `load` reads: tensors, LightGBM's text and JSON. The evidence is saved by itself."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date
 from pathlib import Path
@@ -28,8 +28,9 @@ from training.core.files import new_folder, write_json
 from training.semantic_judge.aspects import UNKNOWN, Levels
 from training.semantic_judge.examples import Candidate, Cases, Catalogue, Examples, Floats, Ints, Pairs, UserState
 from training.semantic_judge.measures import Bootstrap, accuracy, right_order
-from training.semantic_judge.serve import Scores
 
+Score = Callable[[Cases], Floats]
+"""What a judge says of n cases: their scores [n]."""
 FOLDER = "gold"
 EXPOSURE = "exposure"
 _CASES, _PAIRS, _BANDS = "cases.parquet", "pairs.parquet", "bands.json"
@@ -71,13 +72,15 @@ class GoldConfig:
 class Bands:
     """What a night must keep to: the least `agreement` with the pairs' outcomes (the lower end of its 95 % interval as
     it was packaged), `slope_low` to `slope_high` of scores over the length of titles, the least `spread` of scores
-    (standard deviation) and the largest share of the `most_frequent` one."""
+    (standard deviation), the largest share of the `most_frequent` one, and how far scores may `repeat` off when they
+    are asked again among others."""
 
     agreement: float
     slope_low: float
     slope_high: float
     spread: float
     most_frequent: float
+    repeat: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,18 +124,23 @@ class GoldSet:
         places = Pairs(self.preferred, self.other, self.source, np.zeros(len(self.source), dtype=np.int8))
         return right_order(score, places)
 
-    def bands(self, said: Scores, config: GoldConfig, seed: int) -> Bands:
-        """Frozen from what the judge says of the cases as it is packaged."""
-        users = self.users
+    def bands(self, score: Score, again: Score, config: GoldConfig, seed: int) -> Bands:
+        """Frozen from what the judge says of the cases as it is packaged; `again`: the same, loaded a second time.
+
+        A judge that multiplies in bf16 adds in another order in another batch, so how far it repeats off is measured.
+        """
+        said, users = score(self.cases), self.users
+        off = np.abs(in_batches(again, self.cases, np.random.default_rng(seed).permutation(len(users))) - said).max()
         owners = [users[case] for case in self.preferred.tolist()]
-        found = accuracy(self.right(said.score), owners, Bootstrap(seed, config.resamples))
-        slope = length_slope(said.score, title_lengths(self.cases))
+        found = accuracy(self.right(said), owners, Bootstrap(seed, config.resamples))
+        slope = length_slope(said, title_lengths(self.cases))
         return Bands(
             found.lo,
             min(slope, 0.0) - config.slope,
             max(slope, 0.0) + config.slope,
-            config.spread * float(said.score.std()),
-            max(config.most_frequent, most_frequent(said.score)),
+            config.spread * float(said.std()),
+            max(config.most_frequent, most_frequent(said)),
+            max(_SAME, 2.0 * float(off)),
         )
 
     def save(self, folder: Path, bands: Bands) -> None:
@@ -177,6 +185,15 @@ class GoldSet:
         return pa.Table.from_pylist(rows, schema=_CASE_SCHEMA)
 
 
+def in_batches(score: Score, cases: Cases, order: Ints) -> Floats:
+    """The scores of the cases [n], asked in this order, some at a time; NaN of cases that are not in it."""
+    found = np.full(len(cases), np.nan, dtype=np.float32)
+    for start in range(0, len(order), _BATCH):
+        rows = order[start : start + _BATCH]
+        found[rows] = score(cases.chosen(rows))
+    return found
+
+
 def title_lengths(cases: Cases) -> Ints:
     """Characters of the title of each case's item: [n]."""
     own = np.array([len(item.title or "") for item in cases.catalogue.items], dtype=np.int64)
@@ -198,6 +215,8 @@ def most_frequent(score: NDArray[np.floating]) -> float:
 
 
 _ALIKE = 1e-9
+_SAME = 1e-4  # of a score
+_BATCH = 97  # of no size that anything else has
 
 
 def _lowest(names: Sequence[str], most: int, seed: int) -> Ints:

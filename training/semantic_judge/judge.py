@@ -6,7 +6,7 @@ Part A scores a candidate by aspect (`Scorer`), Part B says how much each aspect
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol, Self
+from typing import Protocol
 
 import numpy as np
 
@@ -25,8 +25,8 @@ class Scorer(Protocol):
     def chances(self, cases: Cases) -> list[Floats]:
         """How likely each level of each aspect is: K arrays [n, levels] whose rows add up to 1."""
 
-    def over(self, evidence: Evidence) -> Self:
-        """The same scorer of cases of another catalogue, that of the evidence."""
+    def over(self, evidence: Evidence) -> Scorer:
+        """The same scorer on evidence over another catalogue."""
 
 
 class Aggregator(Protocol):

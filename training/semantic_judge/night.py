@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from training.semantic_judge.aspects import CONTEXT, FUTURE, NOVELTY, PROFILE, Aspect
-from training.semantic_judge.examples import EPOCH, Candidate, Cases, Floats, Ints, Item, UserState
+from training.semantic_judge.examples import EPOCH, Candidate, Cases, Floats, Ints, UserState
 from training.semantic_judge.item_statistics import ItemStatistics
 from training.semantic_judge.kept_scores import KeptScores, Keys
 from training.semantic_judge.serve import Judge
@@ -58,12 +58,6 @@ SCORED_SCHEMA = pa.schema(
     ]
 )
 SHARD_SCHEMA = SCORED_SCHEMA.append(pa.field(KEY, pa.binary()))
-
-
-def judge_of_the_day(judge: Judge, items: Sequence[Item]) -> Judge:
-    """The same judge over the catalogue of the day: `items`, and behind them what histories may hold of before."""
-    evidence = judge.evidence.over(items)
-    return Judge(evidence, judge.scorer.over(evidence), judge.aggregator)
 
 
 @dataclass(frozen=True, eq=False)

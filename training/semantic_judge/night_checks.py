@@ -8,25 +8,21 @@ withholds the scores of the night, and says why in a sentence.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from training.semantic_judge.examples import Cases, Floats, Ints
-from training.semantic_judge.gold import Bands, GoldSet, length_slope, most_frequent
+from training.semantic_judge.examples import Ints
+from training.semantic_judge.gold import Bands, GoldSet, Score, in_batches, length_slope, most_frequent
 from training.semantic_judge.measures import Bootstrap, accuracy
 
-Score = Callable[[Cases], Floats]
-"""What a judge says of n cases: their scores [n]."""
 AGREEMENT, CONSTANT, COIN = "agreement", "beats_constant", "beats_coin_flip"
 REPEATS, SWAPPED = "repeats", "swapped_order"
 SLOPE, SPREAD, FREQUENT, COVERAGE = "length_slope", "spread", "most_frequent", "coverage"
 _TWINS = 1000
-_SAME = 1e-4  # of a score; another batch adds its numbers in another order
 _FLIPPED = 0.01
-_BATCH = 97  # of no size that anything else has
 
 
 @dataclass(frozen=True)
@@ -68,10 +64,10 @@ def on_gold(gold: GoldSet, bands: Bands, score: Score, again: Score, seed: int) 
     right = gold.right(said)
     owners = [gold.users[case] for case in gold.preferred.tolist()]
     found = accuracy(right, owners, Bootstrap(seed, _TWINS))
-    other = _in_batches(again, gold.cases, np.random.default_rng(seed).permutation(len(gold.cases)))
+    other = in_batches(again, gold.cases, np.random.default_rng(seed).permutation(len(gold.cases)))
     members = (gold.preferred, gold.other)
     orders = [np.stack(two, axis=1).reshape(-1) for two in (members, members[::-1])]
-    one, turned = (gold.right(_in_batches(again, gold.cases, order)) for order in orders)
+    one, turned = (gold.right(in_batches(again, gold.cases, order)) for order in orders)
     flipped = (one != turned).mean()
     return [
         Check(
@@ -84,7 +80,7 @@ def on_gold(gold: GoldSet, bands: Bands, score: Score, again: Score, seed: int) 
             "a judge that flips a coin agrees as much with what users preferred", True,
         ),
         Check(
-            REPEATS, float(np.abs(other - said).max()), None, _SAME,
+            REPEATS, float(np.abs(other - said).max()), None, bands.repeat,
             "the judge says something else of the same cases when they are asked again among others",
         ),
         Check(SWAPPED, float(flipped), None, _FLIPPED, "verdicts on pairs turn with the order in which they are asked"),
@@ -117,15 +113,6 @@ def on_night(score: NDArray[np.floating], lengths: Ints, submitted: int, bands: 
 def reasons(checks: Sequence[Check]) -> str:
     """Why the scores are withheld; empty where all have passed."""
     return "; ".join(check.sentence for check in checks if not check.passed)
-
-
-def _in_batches(score: Score, cases: Cases, order: Ints) -> Floats:
-    """The scores of the cases [n], asked in this order, some at a time; NaN of cases that are not in it."""
-    found = np.full(len(cases), np.nan, dtype=np.float32)
-    for start in range(0, len(order), _BATCH):
-        rows = order[start : start + _BATCH]
-        found[rows] = score(cases.chosen(rows))
-    return found
 
 
 def _best_of_coins(pairs: int, seed: int) -> float:

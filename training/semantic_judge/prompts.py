@@ -7,9 +7,8 @@ length, so a title can neither pass for an instruction nor push the question out
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Self
 
 import numpy as np
 
@@ -84,10 +83,6 @@ class CasePrompts:
             for run in runs
         ]
         return trees, order
-
-    def over(self, evidence: Evidence) -> Self:
-        """The same of cases of another catalogue, that of the evidence."""
-        return replace(self, evidence=evidence if self.config.evidence else None)
 
     def whole(self, cases: Cases) -> list[Codes]:
         """The whole prompt of each case."""

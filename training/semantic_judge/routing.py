@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,7 +59,7 @@ class Routed:
         """See `Scorer`."""
         return self.judged(cases)[0]
 
-    def over(self, evidence: Evidence) -> Self:
+    def over(self, evidence: Evidence) -> Routed:
         """See `Scorer`."""
         return replace(self, first=self.first.over(evidence), second=self.second.over(evidence))
 

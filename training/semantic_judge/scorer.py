@@ -10,7 +10,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Self
 
 import numpy as np
 import torch
@@ -78,9 +77,9 @@ class LanguageScorer:
                 progress.advance(len(rows))
         return found
 
-    def over(self, evidence: Evidence) -> Self:
+    def over(self, evidence: Evidence) -> LanguageScorer:
         """See `Scorer`."""
-        return replace(self, prompts=self.prompts.over(evidence))
+        return replace(self, prompts=replace(self.prompts, evidence=evidence))
 
     def _read(self, cases: Cases, chain: LevelChain) -> list[Floats]:
         trees, order = self.prompts.trees(cases)

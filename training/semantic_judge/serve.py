@@ -30,7 +30,7 @@ from training.semantic_judge.encoder import Encoder, EncoderConfig
 from training.semantic_judge.engine import Kind
 from training.semantic_judge.evidence import Evidence
 from training.semantic_judge.evidence_judge import EvidenceJudge
-from training.semantic_judge.examples import EPOCH, Candidate, Cases, Floats, UserState
+from training.semantic_judge.examples import EPOCH, Candidate, Cases, Floats, Item, UserState
 from training.semantic_judge.judge import Aggregator, Scorer, Uniform
 from training.semantic_judge.parts import AGGREGATOR
 from training.semantic_judge.routing import Routed
@@ -109,6 +109,11 @@ class Judge:
         learnt = parse_config(Learnt, json.loads(noted.read_text()), str(noted)) if noted.is_file() else None
         return cls(evidence, scorer, aggregator, learnt)
 
+    def over(self, items: Sequence[Item]) -> Judge:
+        """The same judge on another day's catalogue: `items`, and behind them what histories may hold of before."""
+        evidence = self.evidence.over(items)
+        return Judge(evidence, self.scorer.over(evidence), self.aggregator, self.learnt)
+
     def scores(self, users: Sequence[UserState], candidates: Sequence[Candidate]) -> Scores:
         """Of each user and candidate at the same place. DataError for an item that the catalogue does not have."""
         return self.scores_of(Cases.of(self.evidence.catalogue, users, candidates))
@@ -118,6 +123,10 @@ class Judge:
         values = expected(self.scorer.chances(cases), self.aspects)
         weights = self.aggregator.weights(cases.states, cases.catalogue)[cases.state]
         return Scores(values, weights, overall(values, weights))
+
+    def score_of(self, cases: Cases) -> Floats:
+        """The score alone: [n]."""
+        return self.scores_of(cases).score
 
     def predict(self, frame: pd.DataFrame, params: Mapping[str, Any]) -> pd.DataFrame:
         """A row for each of `frame`: the value of each aspect and the `score`.

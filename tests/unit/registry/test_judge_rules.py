@@ -23,14 +23,7 @@ RULE = JudgeRule(margin=-0.05)
 def night(day: date = MONDAY, gain: float = 0.0, **other: Any) -> pd.DataFrame:
     """Forty users with two items from each of version 7, the champion, and 8, whose scores are so much higher."""
     rows = [
-        {
-            "run_date": day,
-            "user_id": f"u{n}",
-            "model_version": version,
-            "judge_version": "3",
-            "role": role,
-            "failure": None,
-        }
+        {"run_date": day, "user_id": f"u{n}", "model_version": version, "judge_version": "3", "role": role}
         | {"score": (n % 5) / 10 + place / 10 + (gain if version == "8" else 0.0)}
         | other
         for n in range(40)
@@ -56,7 +49,7 @@ def test_a_difference_of_all_users_alike_has_no_width_and_is_held_to_the_margin(
 def test_what_failed_counts_as_the_least_that_can_be_said() -> None:
     rows = night(gain=0.3)
     failed = (rows["model_version"] == "8") & (rows["user_id"].isin([f"u{n}" for n in range(20)]))
-    rows.loc[failed, ["score", "failure"]] = [None, "deadline"]
+    rows.loc[failed, "score"] = None
     found = one(rows)
     assert not found.passed and "failed" in found.verdict
 
@@ -68,7 +61,7 @@ def test_only_users_with_lists_of_both_are_compared() -> None:
 
 
 def test_the_newest_night_with_both_that_is_not_withheld_decides() -> None:
-    withheld = night(TUESDAY, gain=-0.5, score=None, failure="withheld")
+    withheld = night(TUESDAY, gain=-0.5, score=None)
     assert "2026-01-05" in one(withheld, night(MONDAY)).reason
     alone = night(TUESDAY)
     assert "2026-01-05" in one(alone[alone["model_version"] == "7"], night(MONDAY)).reason
@@ -86,7 +79,7 @@ def test_what_was_not_judged_says_why_and_stops_only_where_the_gate_file_says_so
     rule = JudgeRule(margin=-0.05, required=required)
     for nights, why in (
         ([], "no night has judged lists of version 8"),
-        ([night(score=None, failure="withheld")], "the scores of 2026-01-05 are withheld"),
+        ([night(score=None)], "the scores of 2026-01-05 are withheld"),
         ([night()[lambda rows: rows["model_version"] == "8"]], "beside those of champion 7"),
     ):
         found = one(*nights, rule=rule)

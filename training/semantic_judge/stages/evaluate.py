@@ -120,8 +120,18 @@ def main(spec: StageSpec) -> StageResult:
         values += held.values_beside(first, said[first], test, learn, by)
     encoder = encoder_of(spec.artifact("teach"))
     package(taught.evidence, judge, encoder, made, learnt(taught.examples), spec.out_dir / "model", language)
-    metrics |= _frozen(taught, pairs, spec.out_dir / "model", config.gold, spec.seed)
+    metrics |= _frozen(taught, pairs, spec.out_dir / "model", config, spec.seed)
     return _written(spec, held, lines, values, metrics)
+
+
+def _frozen(taught: Taught, pairs: Pairs, folder: Path, config: Config, seed: int) -> dict[str, float]:
+    """Put the gold set into the package, with what the packaged judge itself says of it."""
+    gold = GoldSet.drawn(taught.examples, taught.levels, pairs, config.gold, seed)
+    judge, twin = (Judge.load(folder, config.engine) for _ in range(2))
+    bands = gold.bands(judge.score_of, twin.score_of, config.gold, seed)
+    gold.save(folder, bands)
+    sizes = {"gold.pairs": float(len(gold.preferred)), "gold.labelled": float(len(gold.labelled))}
+    return sizes | {f"gold.{name}": value for name, value in asdict(bands).items()}
 
 
 def learnt(examples: Examples) -> Learnt:
@@ -129,15 +139,6 @@ def learnt(examples: Examples) -> Learnt:
     states = examples.cases.states.chosen(np.unique(examples.cases.state[examples.rows_of("train")]))
     until = EPOCH + timedelta(days=int(states.days.max()))
     return Learnt(until.isoformat(), int(np.diff(states.starts).max()))
-
-
-def _frozen(taught: Taught, pairs: Pairs, folder: Path, config: GoldConfig, seed: int) -> dict[str, float]:
-    """Put the gold set into the package, with what the packaged judge itself says of it."""
-    gold = GoldSet.drawn(taught.examples, taught.levels, pairs, config, seed)
-    bands = gold.bands(Judge.load(folder).scores_of(gold.cases), config, seed)
-    gold.save(folder, bands)
-    sizes = {"gold.pairs": float(len(gold.preferred)), "gold.labelled": float(len(gold.labelled))}
-    return sizes | {f"gold.{name}": value for name, value in asdict(bands).items()}
 
 
 class _Held:

@@ -46,12 +46,11 @@ from training.semantic_judge.night import (
     WITHHELD,
     Night,
     day_of,
-    judge_of_the_day,
     kept_numbers,
     numbers_of,
     with_allowances,
 )
-from training.semantic_judge.night_checks import Check, Score, on_gold, on_night, reasons
+from training.semantic_judge.night_checks import Check, on_gold, on_night, reasons
 from training.semantic_judge.night_tables import checks_table, means_table, residuals_of, told_lists
 from training.semantic_judge.powered_means import Residuals
 from training.semantic_judge.serve import Judge
@@ -125,7 +124,7 @@ class _Held:
         folder = Path(version.folder)
         judge, twin = (Judge.load(folder) for _ in range(2))
         gold, bands = GoldSet.load(folder, judge.evidence.catalogue)
-        checks = on_gold(gold, bands, _score(judge), _score(twin), seed)
+        checks = on_gold(gold, bands, judge.score_of, twin.score_of, seed)
         residuals = residuals_of(gold, numbers_of(judge, gold.cases), judge.aspects)
         return cls(version, hash_of(folder), judge, gold, bands, checks, residuals)
 
@@ -133,10 +132,6 @@ class _Held:
     def holds(self) -> bool:
         """Whether all of it has passed."""
         return not reasons(self.checks)
-
-
-def _score(judge: Judge) -> Score:
-    return lambda cases: judge.scores_of(cases).score
 
 
 def _champion(spec: StageSpec) -> ModelVersion:
@@ -148,7 +143,7 @@ def _champion(spec: StageSpec) -> ModelVersion:
 
 def _night(spec: StageSpec, held: _Held, late: Callable[[], bool]) -> Night:
     items = [item_of(row) for row in read_table(spec, "items", _ITEM_COLUMNS).to_pylist()]
-    judge = judge_of_the_day(held.judge, items)
+    judge = held.judge.over(items)
     catalogue = judge.evidence.catalogue
     kept = KeptScores(state_folder() / "judge_scores.sqlite", 2 * len(judge.aspects) + 1)
     statistics, keys = ItemStatistics.read(spec, catalogue), Keys(held.content, catalogue.items)

@@ -14,10 +14,9 @@ from training.core.errors import LeftOut
 from training.semantic_judge.examples import Candidate, Cases, Floats, UserState
 from training.semantic_judge.gold import Bands, GoldConfig, GoldSet, length_slope, most_frequent
 from training.semantic_judge.night_checks import Check, on_gold, on_night, reasons
-from training.semantic_judge.serve import Scores
 
 pytestmark = pytest.mark.unit
-BANDS = Bands(0.6, -0.4, 0.4, 0.05, 0.5)
+BANDS = Bands(0.6, -0.4, 0.4, 0.05, 0.5, 1e-4)
 
 
 def gold_set(pairs: int = 300) -> GoldSet:
@@ -122,6 +121,12 @@ def test_a_gold_set_comes_back_as_it_was_frozen_without_the_names_of_users(tmp_p
 def test_bands_are_frozen_from_what_the_judge_says_as_it_is_packaged() -> None:
     gold = gold_set()
     said = truthful(gold.cases)
-    bands = gold.bands(Scores(said[:, None], said[:, None], said), GoldConfig(), 1)
+    bands = gold.bands(truthful, truthful, GoldConfig(), 1)
     assert bands.agreement == 1.0 and bands.spread == pytest.approx(0.25 * said.std())
     assert bands.slope_low <= -0.3 and bands.slope_high >= 0.3 and bands.most_frequent == 0.5
+    assert bands.repeat == 1e-4
+
+    def uneasy(cases: Cases) -> Floats:
+        return truthful(cases) + np.float32(0.01) * (len(cases) == 97)
+
+    assert gold.bands(truthful, uneasy, GoldConfig(), 1).repeat == pytest.approx(0.02, rel=1e-3)
