@@ -23,7 +23,6 @@ from training.semantic_judge.aspects import expected
 from training.semantic_judge.evidence_judge import EvidenceJudge
 from training.semantic_judge.example_tables import PAIRS
 from training.semantic_judge.examples import Candidate, UserState
-from training.semantic_judge.night import judge_of_the_day
 from training.semantic_judge.routing import Routed, doubt
 from training.semantic_judge.scorer import LanguageScorer
 from training.semantic_judge.serve import Judge, Learnt, load
@@ -200,7 +199,7 @@ def test_language_scorers_stand_beside_the_judge_of_evidence_on_the_same_pairs(t
         items = taught.evidence.catalogue.items
         user = UserState("u", date(2026, 1, 1), (items[0].item_id,), (5.0,))
         asked = [user] * len(items), [Candidate(item.item_id, 4.0, 3.0) for item in items]
-        later = judge_of_the_day(served, items[::-1])
+        later = served.over(items[::-1])
         assert np.allclose(later.scores(*asked).score, served.scores(*asked).score, atol=1e-5)
     with pytest.raises(DataError, match="no row sentences to serve"):
         evaluate.main(stage_spec(tmp_path, "evaluate", tables, both, {**config, "serves": "sentences"}))
