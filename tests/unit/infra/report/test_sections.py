@@ -11,6 +11,7 @@ import pytest
 
 from infra.report.marts import Marts
 from infra.report.sections import SECTIONS
+from infra.report.sections.judge import WORDS
 from infra.report.sections.models import evaluations, model_metrics, shown
 
 EVALUATIONS = [
@@ -74,3 +75,24 @@ def test_each_section_of_the_list_has_a_module_with_a_template_and_no_template_i
     folder = Path(infra.report.sections.__file__).parent
     assert {file.name.removesuffix(".html.j2") for file in folder.glob("*.j2")} == set(SECTIONS)
     assert {file.stem for file in folder.glob("*.py")} - {"__init__"} == set(SECTIONS)
+
+
+def test_a_withheld_night_is_said_in_a_sentence_and_shows_no_figure() -> None:
+    from infra.report.page import _environment
+
+    check = {"run_date": "2026-01-05", "judge_version": "7", "check_name": "coverage", "measured_on": "night"}
+    check |= {"value": 0.5, "lower": 0.95, "upper": None, "passed": False, "why": "too few & so", "origin": "real"}
+    version = {"model_version": "4", "role": "champion", "withheld": True, "submitted": 9, "scored": 0}
+    mean = {**version, "aspect": "score", "raw": None, "corrected": None, "lo": None, "hi": None, "gold_cases": 5}
+    part = {**version, "slice": "all", "score": None, "drift": None, "order_agreement": None}
+    night = {"run_date": "2026-01-05", "judge_version": "7", "why": "too few & so"}
+    told = {"checks": [check], "words": WORDS, "profiles": [{**version, "aspects": [mean]}], "slices": [part]}
+    page = (
+        _environment()
+        .get_template("sections/judge.html.j2")
+        .render({**told, "lists": [], "withheld": [night], "data": "real"})
+    )
+    assert "The scores of 2026-01-05 are withheld:</strong> too few &amp; so." in " ".join(page.split())
+    assert page.count("withheld</span>") == 2 and "+" not in page.split("<h3>What each")[1]
+    nothing = {**told, "checks": [], "profiles": [], "slices": [], "lists": [], "withheld": [], "data": "real"}
+    assert "No night was judged yet" in _environment().get_template("sections/judge.html.j2").render(nothing)
