@@ -87,7 +87,7 @@ def main(spec: StageSpec) -> StageResult:
     config, version, began = resolve_config(spec, Config), _champion(spec), time.monotonic()
     asked = read_query(spec, LISTED, LISTED_COLUMNS)
     held = _Held.of(version, spec.seed)
-    night = _night(spec, held, lambda: time.monotonic() - began >= config.deadline_minutes * 60)
+    night = _night(spec, held, asked, lambda: time.monotonic() - began >= config.deadline_minutes * 60)
     files = _judged(spec, config, held, night, asked)
     rows = pa.concat_tables([pq.read_table(file, columns=list(_READ)) for file in files])
     checks = [*held.checks, *(_of_night(rows, night, held.bands, config.coverage) if held.holds else [])]
@@ -141,8 +141,11 @@ def _champion(spec: StageSpec) -> ModelVersion:
     return found[0]
 
 
-def _night(spec: StageSpec, held: _Held, late: Callable[[], bool]) -> Night:
-    items = [item_of(row) for row in read_table(spec, "items", _ITEM_COLUMNS).to_pylist()]
+def _night(spec: StageSpec, held: _Held, asked: pa.Table, late: Callable[[], bool]) -> Night:
+    """Of a catalogue no more is read than stands in lists and histories: what is new to the judge must be encoded."""
+    met = pa.concat_arrays([pc.list_flatten(asked[name]).combine_chunks() for name in ("listed", "item_ids")]).unique()
+    there = read_table(spec, "items", _ITEM_COLUMNS)
+    items = [item_of(row) for row in there.filter(pc.is_in(there["item_id"], met)).to_pylist()]
     judge = held.judge.over(items)
     catalogue = judge.evidence.catalogue
     kept = KeptScores(state_folder() / "judge_scores.sqlite", 2 * len(judge.aspects) + 1)
