@@ -1,13 +1,13 @@
 """What can be counted of a user state and an item: in numbers for a judge, in words for a prompt.
 
 Nearness is the cosine of two texts' vectors. What is near, the catalogue itself says (`Bands`): of two texts drawn at
-random one pair in ten is near, one in a hundred very near, one in a thousand the same, whatever the encoder.
+random one pair in ten is near, one in a hundred very near, one in a thousand nearly the same, whatever the encoder.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
 from training.core.files import write_json
+from training.semantic_judge.evidence_words import Near, in_full, terse
 from training.semantic_judge.examples import Cases, Catalogue, Floats, Ints, Item
 
 Encode = Callable[[Sequence[str]], Floats]
@@ -46,12 +47,6 @@ NAMES = (
     "context.words",
 )
 """The columns of `Evidence.numbers`. NaN is what nobody knows."""
-LEGEND = (
-    "how near its text is to what was liked, disliked and taken last; how much of the history is of its brand and "
-    "category, with the stars given; its price; how many others took it in a year, with their stars; how often the "
-    "shopper took it, and how many events ago"
-)
-"""What `Evidence.words` tells, in their order."""
 PLACE = {name: column for column, name in enumerate(NAMES)}
 _EVENTS_AT_ONCE = 1 << 17  # two vectors of 384 numbers for each: 400 MiB
 _DRAWN = 100_000
@@ -68,15 +63,9 @@ def column(numbers: Floats, name: str) -> Floats:
     return numbers[:, PLACE[name]]
 
 
-def history_words(ratings: Floats) -> str:
-    """What there is to count of a user alone: how long the history is, and the mean of its stars (NaN: not rated)."""
-    given = ratings[~np.isnan(ratings)]
-    return f"{len(ratings)} taken" + (f", rated {given.mean():.1f} of 5" if len(given) else "")
-
-
 @dataclass(frozen=True)
 class Bands:
-    """From which cosine on two texts are near, very near, the same."""
+    """From which cosine on two texts are near, very near, nearly the same."""
 
     near: float
     very: float
@@ -102,8 +91,8 @@ class Bands:
     def words(self, cosine: float) -> str:
         """How near that is."""
         if np.isnan(cosine):
-            return "unknown"
-        names = ("far", "near", "very near", "same")
+            return "not known"
+        names = ("far", "near", "very near", "nearly the same")
         return names[int(np.searchsorted([self.near, self.very, self.same], cosine, side="right"))]
 
 
@@ -161,9 +150,16 @@ class Evidence:
         return found
 
     def words(self, numbers: Floats) -> list[str]:
-        """The evidence [n, len(NAMES)] as a line each, for a prompt that has `LEGEND`. It holds no text of users or
-        suppliers, and nothing that is of the user alone: a prompt says that once (`history_words`)."""
-        return [self._line(dict(zip(NAMES, row, strict=True))) for row in numbers.tolist()]
+        """The evidence [n, len(NAMES)] as a line each, for a prompt that has the `LEGEND`; see `evidence_words`."""
+        return self._lines(numbers, terse)
+
+    def sentences(self, numbers: Floats) -> list[str]:
+        """The same in full, for people and for a teacher."""
+        return self._lines(numbers, in_full)
+
+    def _lines(self, numbers: Floats, put: Callable[[Mapping[str, float], Near, Near], str]) -> list[str]:
+        rows = (dict(zip(NAMES, row, strict=True)) for row in numbers.tolist())
+        return [put(row, self.bands.words, self.asked.words) for row in rows]
 
     def save(self, folder: Path) -> None:
         """Write what `load` reads: the catalogue, its vectors in half precision, and the bands."""
@@ -229,19 +225,6 @@ class Evidence:
         ]
         found[rows, PLACE["context.words"]] = shares
 
-    def _line(self, of: dict[str, float]) -> str:
-        said = [f"liked {self.bands.words(of['near.liked'])}"]
-        if not np.isnan(of["near.disliked"]):
-            said.append(f"disliked {self.bands.words(of['near.disliked'])}")
-        said.append(f"last {self.bands.words(of['near.last'])}")
-        said += [_seen(name, of[f"{name}.share"], of[f"{name}.rating"]) for name in ("brand", "category")]
-        said += [_price(of["price.beside"]), _rated(of["item.rating"], of["item.events"])]
-        ago = of["taken.ago"]
-        said.append("never taken" if np.isnan(ago) else f"taken {of['taken.times']:.0f}, {ago:.0f} ago")
-        if not np.isnan(of["context.near"]):
-            said.append(f"sought {self.asked.words(of['context.near'])}")
-        return "; ".join(part for part in said if part)
-
 
 @dataclass(frozen=True, eq=False)
 class _Events:
@@ -306,25 +289,3 @@ def _runs(lengths: Ints) -> list[slice]:
             start, room = row, 0
         room += length + 1
     return [*runs, slice(start, len(lengths))] if len(lengths) else []
-
-
-def _seen(name: str, share: float, rating: float) -> str:
-    if np.isnan(share):
-        return ""
-    if share == 0:
-        return f"{name} new"
-    return f"{name} {'few' if share < 0.1 else 'some' if share < 0.5 else 'most'}{_stars(rating)}"
-
-
-def _price(beside: float) -> str:
-    if np.isnan(beside):
-        return ""
-    return "dearer" if beside > np.log(1.5) else "cheaper" if beside < -np.log(1.5) else "usual price"
-
-
-def _rated(rating: float, events: float) -> str:
-    return "others none" if np.isnan(events) or events == 0 else f"others {events:.0f}{_stars(rating)}"
-
-
-def _stars(rating: float) -> str:
-    return "" if np.isnan(rating) else f" {rating:.1f}"

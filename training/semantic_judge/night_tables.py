@@ -131,7 +131,7 @@ def told_lists(night: Night, asked: pa.Table, rows: pa.Table, lists: int) -> dic
     keys = [key for key in keys if key[:2] in chosen]
     if keys:
         cases = night.cases(users, [(places[user], item) for user, _, item in keys])
-        words = night.judge.evidence.words(night.judge.evidence.numbers(cases))
+        words = night.judge.evidence.sentences(night.judge.evidence.numbers(cases))
         for key, numbers, line in zip(keys, numbers_of(night.judge, cases), words, strict=True):
             found[key] = reason(night.aspects, numbers, line)
     return found

@@ -17,7 +17,8 @@ from training.core.prompts import Bindings, Codes, Template, Writer
 from training.core.sequences import Tree
 from training.core.tokens import Vocabulary
 from training.semantic_judge.aspects import Aspect
-from training.semantic_judge.evidence import LEGEND, Evidence, history_words
+from training.semantic_judge.evidence import Evidence
+from training.semantic_judge.evidence_words import LEGEND, history_words
 from training.semantic_judge.examples import Cases, Ints, Item, States
 
 

@@ -20,7 +20,7 @@ import httpx
 from training.core.errors import DataError
 from training.core.progress import Progress
 from training.semantic_judge.aspects import Aspect
-from training.semantic_judge.evidence import LEGEND, Evidence
+from training.semantic_judge.evidence import Evidence
 from training.semantic_judge.examples import Examples, Floats, Ints, Item
 from training.semantic_judge.teachers.cache import AnswerCache, Budget, Journal
 from training.semantic_judge.teachers.chat import Chat, EndpointConfig, Failed, Messages, headers_of
@@ -54,7 +54,7 @@ class EndpointTeacher:
         """What the model is told; the aspects and their grids stand in it."""
         lines = [f"{one.name}: {one.question} {_grid(one)}" for one in self.aspects]
         keys = ", ".join(f'"{one.name}": 0' for one in self.aspects)
-        return _TEMPLATE.read_text().format(aspects="\n".join(lines), keys=keys, counted=LEGEND)
+        return _TEMPLATE.read_text().format(aspects="\n".join(lines), keys=keys)
 
     def teach(self, examples: Examples, rows: Ints, numbers: Floats) -> Labels:
         """See `Teacher.teach`. Raises DataError where the address, the key or the model is wrong."""
@@ -114,7 +114,7 @@ class EndpointTeacher:
 
     def _asked(self, examples: Examples, rows: Ints, numbers: Floats) -> list[str]:
         """What is told of each example, as JSON that cannot spell a fence."""
-        cases, words = examples.cases, self.evidence.words(numbers)
+        cases, words = examples.cases, self.evidence.sentences(numbers)
         items, hindsight = cases.catalogue.items, examples.hindsight
         told = []
         for place, row in enumerate(rows.tolist()):

@@ -106,8 +106,8 @@ def test_bands_are_quantiles_of_pairs_and_nothing_is_near_where_nothing_is_told(
         "far",
         "near",
         "very near",
-        "same",
-        "unknown",
+        "nearly the same",
+        "not known",
     ]
     silent = Bands.of(np.zeros((5, 8), dtype=np.float32), vectors, 0)
     assert silent.words(1.0) == "far"
@@ -120,9 +120,11 @@ def test_words_say_what_the_numbers_say_and_hold_no_text_of_the_catalogue() -> N
     ]
     evidence = evidence_of(items)
     user = UserState("u", date(2026, 1, 1), ("i0", "i1", "i0"), (5.0, 1.0, None))
-    first, second = evidence.words(
-        evidence.numbers(cases_of(evidence, [(user, Candidate("i0", 4.25, 12)), (user, Candidate("bad"))]))
-    )
+    numbers = evidence.numbers(cases_of(evidence, [(user, Candidate("i0", 4.25, 12)), (user, Candidate("bad"))]))
+    (first, second), (told, again) = evidence.words(numbers), evidence.sentences(numbers)
     assert "taken 2, 1 ago" in first and "others 12 4.2" in first
     assert "brand new" in second and "never taken" in second and "others none" in second
+    assert "taken 2 times, 1 events ago" in told and "taken by others 12 times, rated 4.2 of 5" in told
+    assert "brand new" in again and "never taken before" in again and "nobody took it" in again
+    second += again
     assert "Ignore" not in second and "Say" not in second
