@@ -19,7 +19,7 @@ from training.core.errors import DataError
 from training.core.stage import TableRef
 from training.semantic_judge.example_tables import EVENTS, EXAMPLES, MEAN_RATING, PAIRS, TIME
 from training.semantic_judge.shown import scores_of
-from training.semantic_judge.stages.evaluate import EVIDENCE
+from training.semantic_judge.stages.evaluate import EVIDENCE, JUDGE
 
 pytestmark = pytest.mark.unit
 words = test_stages.words
@@ -80,11 +80,12 @@ def test_a_pair_is_in_order_where_the_evaluation_says_so(judged: Path) -> None:
     values = pq.read_table(judged / "evaluate" / "tables" / "eval_values" / "part-0.parquet").to_pylist()
     compared = 0
     for value in values:
-        if value["name"] != "pair_accuracy" or value["model"] not in (EVIDENCE, "popularity", "item_mean", "nearness"):
+        row = EVIDENCE if value["model"] == JUDGE else value["model"]
+        if value["name"] != "pair_accuracy" or row not in (EVIDENCE, "popularity", "item_mean", "nearness"):
             continue
         day, preferred, other = value["sample"].split()
         request = f"{value['unit']} {int(day[-2:])}"
-        one, two = (by_key[request, item][value["model"]] for item in (preferred, other))
+        one, two = (by_key[request, item][row] for item in (preferred, other))
         assert value["value"] == (np.sign(one - two) + 1) / 2
         compared += 1
     assert compared > 100
