@@ -21,15 +21,15 @@ _ONE = 1_000_000  # the length of the first take of an item, and of the boxes by
 
 
 def with_chance_items(
-    wanted: DataFrame, events: DataFrame, items: DataFrame, partitions: Sequence[date], tries: int
+    wanted: DataFrame, taken: DataFrame, items: DataFrame, partitions: Sequence[date], tries: int
 ) -> DataFrame:
     """`wanted` with `chance_item_id`: of so many tries the first item that the person had not taken up to the end of
     `example_date` and the catalogue of the day has; null where there is none, as before the first takes of a shop.
 
     `wanted` has one row for each `example_date`, `user_id` and `item_id`, of which each number is a hash, with the
-    try; `events` reach back since ever.
+    try. `taken` since ever: `user_id`, `item_id`, `event_date` and how many `times`.
     """
-    takes = _takes(events.where(F.col("event_date") < F.lit(max(partitions))))
+    takes = _takes(taken.where(F.col("event_date") < F.lit(max(partitions)))).localCheckpoint()
     begun = _begun(takes, partitions)
     length = begun.select(F.col("event_date").alias("example_date"), F.nullif("begun", F.lit(0)).alias("length"))
     number = F.pmod(F.xxhash64("user_id", "example_date", "item_id", "attempt"), F.col("length"))
@@ -41,7 +41,7 @@ def with_chance_items(
     )
     line = _line(takes, begun).withColumnRenamed("box", "of_box")
     on_it = (F.col("box") == F.col("of_box")) & (F.col("number") >= F.col("start")) & (F.col("number") < F.col("stop"))
-    drawn = _with_first_taken(_with_listed(numbers.join(line, on_it, "left"), items, begun), events)
+    drawn = _with_first_taken(_with_listed(numbers.join(line, on_it, "left"), items, begun), taken)
     new = F.col("first_taken").isNull() | (F.col("first_taken") > F.col("example_date"))
     fits = F.when(F.col("listed") & new, F.col("attempt"))
     key = ("example_date", "user_id", "item_id")
@@ -50,9 +50,9 @@ def with_chance_items(
     return drawn.groupBy(*key).agg(*others, chosen.alias("chance_item_id"))
 
 
-def _takes(events: DataFrame) -> DataFrame:
+def _takes(taken: DataFrame) -> DataFrame:
     """`item_id`, `event_date`, `long`: what each item's takes of a day add to the root of its popularity."""
-    counts = events.groupBy("item_id", "event_date").agg(F.count(F.lit(1)).alias("n"))
+    counts = taken.groupBy("item_id", "event_date").agg(F.sum("times").alias("n"))
     up_to = F.sum("n").over(Window.partitionBy("item_id").orderBy("event_date"))
     after, before = (F.floor(F.sqrt(n) * _ONE) for n in (F.col("up_to"), F.col("up_to") - F.col("n")))
     return counts.withColumn("up_to", up_to).select("item_id", "event_date", (after - before).alias("long"))
@@ -88,9 +88,9 @@ def _with_listed(drawn: DataFrame, items: DataFrame, days: DataFrame) -> DataFra
     return known.join(listed.distinct(), ["snapshot_date", "chance_item_id"], "left")
 
 
-def _with_first_taken(drawn: DataFrame, events: DataFrame) -> DataFrame:
+def _with_first_taken(drawn: DataFrame, taken: DataFrame) -> DataFrame:
     """With `first_taken`: the first day on which the person took the item that was drawn, null if never."""
-    first = events.groupBy("user_id", F.col("item_id").alias("chance_item_id")).agg(
+    first = taken.groupBy("user_id", F.col("item_id").alias("chance_item_id")).agg(
         F.min("event_date").alias("first_taken")
     )
     return drawn.join(first, ["user_id", "chance_item_id"], "left")

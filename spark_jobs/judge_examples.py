@@ -39,11 +39,12 @@ def build(
 
     `frames` holds `events`, `items`, `histories`, `judge_pairs`, and `searches` (empty where there are none).
     """
-    taken = _taken(frames["events"], partitions, config)
-    beside = with_chance_items(taken, frames["events"], frames["items"], partitions, config["tries"])
+    takes = daily_takes(frames["events"])
+    taken = _taken(takes, partitions, config)
+    beside = with_chance_items(taken, takes, frames["items"], partitions, config["tries"])
     reasons = _with_drawn(beside).unionByName(_paired(frames["judge_pairs"]))
     days = _with_history(_days(reasons), frames["histories"], config["history_length"])
-    seen = _with_later(_with_context(days, frames), frames["events"], partitions, config)
+    seen = _with_later(_with_context(days, frames), takes, partitions, config)
     examples = seen.select("*", F.inline("examples"))
     later = F.slice(F.array_remove("later", F.col("item_id")), 1, config["later_length"])
     return examples.select(
@@ -61,10 +62,22 @@ def audit(examples: DataFrame, frames: Mapping[str, DataFrame]) -> None:
     require_no_leak("judge_examples", examples, frames["events"])
 
 
-def _taken(events: DataFrame, partitions: Sequence[date], config: Mapping[str, Any]) -> DataFrame:
+def daily_takes(events: DataFrame) -> DataFrame:
+    """What people acted on day by day: `user_id`, `item_id`, `event_date`, the last `rating` of the day, if any, the
+    first `event_time`, and how often (`times`).
+
+    All that is built reads this and never the events. So it is kept, a person's rows in one place: they are read once
+    and sent once. Spark lets go of it with the frame.
+    """
+    own = events.select("user_id", "item_id", "event_date", "event_time", "event_type", "rating")
+    first, times = F.min("event_time").alias("event_time"), F.count(F.lit(1)).alias("times")
+    return last_stars(own.repartition("user_id"), first, times).localCheckpoint()
+
+
+def _taken(takes: DataFrame, partitions: Sequence[date], config: Mapping[str, Any]) -> DataFrame:
     """A few of the items that each person rated on an asked day; up to a shop's first stars, of those acted on."""
-    first_stars = events.where("rating is not null").agg(F.min("event_date").alias("first_stars"))
-    acted = last_stars(events.where(on_days("event_date", partitions))).join(F.broadcast(first_stars))
+    first_stars = takes.where("rating is not null").agg(F.min("event_date").alias("first_stars"))
+    acted = takes.where(on_days("event_date", partitions)).join(F.broadcast(first_stars))
     before = F.col("first_stars").isNull() | (F.col("event_date") < F.col("first_stars"))
     found = acted.where(F.col("rating").isNotNull() | before).withColumnRenamed("event_date", "example_date")
     few = few_of_each(found, _DAY, ["item_id"], config["per_user_day"])
@@ -147,17 +160,15 @@ def _with_context(days: DataFrame, frames: Mapping[str, DataFrame]) -> DataFrame
     return days.join(chosen, [*_DAY], "left")
 
 
-def _with_later(days: DataFrame, events: DataFrame, partitions: Sequence[date], config: Mapping[str, Any]) -> DataFrame:
+def _with_later(days: DataFrame, takes: DataFrame, partitions: Sequence[date], config: Mapping[str, Any]) -> DataFrame:
     """With `later`: the first items that the person took from the day on, one more than an example is told.
 
-    Cut at the end of the day's part of the split. A bounded frame over a person's days, so linear in events.
+    Cut at the end of the day's part of the split. A bounded frame over a person's days, so linear in takes.
     """
     length, ahead = config["later_length"] + 1, config["later_days"] - 1
     last = F.date_add(F.lit(max(partitions)), ahead)
-    inside = events.where(F.col("event_date").between(F.lit(min(partitions)), last))
-    firsts = inside.groupBy("user_id", "item_id", F.col("event_date").alias("example_date")).agg(
-        F.min("event_time").alias("event_time")
-    )
+    inside = takes.where(F.col("event_date").between(F.lit(min(partitions)), last))
+    firsts = inside.withColumnRenamed("event_date", "example_date")
     in_day = Window.partitionBy(*_DAY).orderBy("event_time", "item_id")
     few = firsts.withColumn("place", F.row_number().over(in_day)).where(F.col("place") <= length)
     took = F.array_sort(F.collect_list(F.struct("event_time", "item_id", F.col("example_date").alias("day"))))

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from datetime import date
 from typing import Any
 
-from pyspark.sql import DataFrame, SparkSession, Window
+from pyspark.sql import Column, DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
 
 from spark_jobs.engine.job import Input, Job, on_days
@@ -124,10 +124,11 @@ def _of_ratings(events: DataFrame, partitions: Sequence[date], config: Mapping[s
     ).where(on_days("pair_date", partitions))
 
 
-def last_stars(events: DataFrame) -> DataFrame:
-    """What people acted on day by day: `user_id`, `item_id`, `event_date` and the last `rating` of the day, if any."""
+def last_stars(events: DataFrame, *more: Column) -> DataFrame:
+    """What people acted on day by day: `user_id`, `item_id`, `event_date`, the last `rating` of the day, if any, and
+    `more` of each."""
     stars = F.max_by("rating", F.when(F.col("rating").isNotNull(), F.struct("event_time", "event_type")))
-    return events.groupBy("user_id", "item_id", "event_date").agg(stars.alias("rating"))
+    return events.groupBy("user_id", "item_id", "event_date").agg(stars.alias("rating"), *more)
 
 
 def _renamed(stars: DataFrame, name: str) -> DataFrame:

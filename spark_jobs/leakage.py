@@ -85,15 +85,18 @@ def audit(samples: DataFrame, events: DataFrame) -> list[Leak]:
     """All leaks of `samples`; empty where there are none. One pass over the events and a few over the samples."""
     columns = set(samples.columns)
     leaks = []
+    met = events.groupBy("user_id", "item_id", F.col("event_date").alias("day")).agg(F.count(F.lit(1)).alias("met"))
+    if {"history_item_ids", "later_item_ids"} <= columns:
+        met = met.localCheckpoint(eager=False)  # both ask it
     if "history_item_ids" in columns:
-        leaks.append(_leak("history_item_not_before_as_of", _unknown_history(samples, events)))
+        leaks.append(_leak("history_item_not_before_as_of", _unknown_history(samples, met)))
     for name in sorted(column for column in columns if column.endswith("available_at")):
         leaks.append(_leak(f"{name}_after_as_of", samples.where(F.col(name) > F.col("as_of")).select(*_NAMED, name)))
     for name in sorted(column for column in columns if column.endswith("last_event_time")):
         too_late = samples.where(F.col(name) >= F.col("as_of"))
         leaks.append(_leak(f"{name}_not_before_as_of", too_late.select(*_NAMED, name)))
     if "later_item_ids" in columns:
-        leaks.append(_leak("later_item_not_in_its_time", _unknown_later(samples, events)))
+        leaks.append(_leak("later_item_not_in_its_time", _unknown_later(samples, met)))
     if "split_time" in columns:
         leaks.append(_leak("split_not_in_time_order", _outside_split(samples)))
     return [leak for leak in leaks if leak.count]
@@ -104,11 +107,11 @@ def _leak(rule: str, offenders: DataFrame) -> Leak:
     return Leak(rule, row["n"], row["example"] or "")
 
 
-def _unknown_history(samples: DataFrame, events: DataFrame) -> DataFrame:
+def _unknown_history(samples: DataFrame, met: DataFrame) -> DataFrame:
     """User, day and item where a history uses the item more often than the user met it before that day.
 
-    Uses and events share one running count per user and item, uses first within a day: linear, where a join of
-    each use with all earlier events is not.
+    `met`: how often on each day. Uses and days share one running count per user and item, uses first within a day:
+    linear, where a join of each use with all earlier events is not.
     """
     histories = samples.select("user_id", F.to_date("as_of").alias("day"), "history_item_ids").distinct()
     used = (
@@ -118,23 +121,21 @@ def _unknown_history(samples: DataFrame, events: DataFrame) -> DataFrame:
         .groupBy("user_id", "item_id", "day")
         .agg(F.max("used").alias("used"), F.lit(0).alias("met"))
     )
-    met = events.select(
-        "user_id", "item_id", F.col("event_date").alias("day"), F.lit(0).alias("used"), F.lit(1).alias("met")
-    )
+    days = met.withColumn("used", F.lit(0))
     uses_first = Window.partitionBy("user_id", "item_id").orderBy("day", "met")
     met_before = F.sum("met").over(uses_first.rowsBetween(Window.unboundedPreceding, Window.currentRow))
-    counted = used.unionByName(met).withColumn("met_before", met_before)
+    counted = used.unionByName(days).withColumn("met_before", met_before)
     return counted.where(F.col("used") > F.col("met_before")).drop("met")
 
 
-def _unknown_later(samples: DataFrame, events: DataFrame) -> DataFrame:
+def _unknown_later(samples: DataFrame, met: DataFrame) -> DataFrame:
     """User, day and item of hindsight that the user did not take between that day and the next part of the split."""
     day = F.to_date("as_of")
     told = samples.select("user_id", day.alias("day"), F.explode("later_item_ids").alias("item_id")).distinct()
     starts = F.array(*map(F.lit, _starts(samples).values())).cast("array<date>")
     end = F.array_min(F.filter(starts, lambda start: start > F.col("day")))
-    took = events.select("user_id", "item_id", "event_date").distinct()
-    in_time = (F.col("event_date") >= F.col("day")) & (F.col("end").isNull() | (F.col("event_date") < F.col("end")))
+    took = met.select("user_id", "item_id", F.col("day").alias("taken_on"))
+    in_time = (F.col("taken_on") >= F.col("day")) & (F.col("end").isNull() | (F.col("taken_on") < F.col("end")))
     same = [F.col(f"told.{name}") == F.col(f"took.{name}") for name in ("user_id", "item_id")]
     return told.withColumn("end", end).alias("told").join(took.alias("took"), [*same, in_time], "left_anti")
 

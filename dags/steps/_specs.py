@@ -16,7 +16,7 @@ from common.pipelines import Pipeline, Query, Stage
 from dags.steps._folders import Run, write_json
 from dags.steps._inputs import newest_snapshot, query_rows, read_files
 from dags.steps._publish import content_hash
-from infra.errors import DataError
+from infra.contracts import arrow_schema
 from infra.lake import Lake
 from infra.profile import Profile
 
@@ -28,10 +28,10 @@ def write_spec(profile: Profile, pipeline: Pipeline, stage: Stage, run: Run) -> 
     """Write the stage's `spec.json` into its folder.
 
     Raises:
-        DataError: a table has no rows up to the run's last day, or the query cannot be run.
+        DataError: a table was never published, or the query cannot be run.
     """
     out, lake = run.stage(stage.name), Lake(profile)
-    tables = {table: table_ref(lake, table, run) for table in stage.reads.tables}
+    tables = {table: table_ref(lake, table, run, out) for table in stage.reads.tables}
     if query := stage.reads.query:
         rows = query_rows(lake, pipeline.system, query, run.last, run.pins)
         if query.features and (taken := _features_taken(run, stage)):
@@ -53,16 +53,21 @@ def write_spec(profile: Profile, pipeline: Pipeline, stage: Stage, run: Run) -> 
     return write_json(out / "spec.json", spec)
 
 
-def table_ref(lake: Lake, table: str, run: Run) -> dict[str, Any]:
+def table_ref(lake: Lake, table: str, run: Run, out: Path) -> dict[str, Any]:
     """The files of a table up to the run's last day, of the pinned snapshot or the newest, as a spec names them.
 
+    A day without rows has no file. A table that has none at all, as a shop's pairs where nobody gave few stars, is an
+    empty file in the folder `out`: what is to come of that, the stage knows.
+
     Raises:
-        DataError: the table has no rows up to that day.
+        DataError: nothing was ever published to the table.
     """
     snapshot = run.pins.get(table) or newest_snapshot(lake, table)
     files = [file.path for file in read_files(lake, table, run.last, snapshot)]
     if not files:
-        raise DataError(f"Table {table!r} has no rows up to {run.last}.", do="Run the job that fills it.")
+        make_folder(out)
+        files = [str(out / f"{table}-empty.parquet")]
+        pq.write_table(arrow_schema(lake.contract(table)).empty_table(), files[0])
     return {"files": files, "snapshot": snapshot, "origin": lake.contract(table).origin}
 
 

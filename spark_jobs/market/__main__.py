@@ -10,6 +10,8 @@ they are drawn), of hints (`query` in place of item_id), or of intents that a he
 `... estimate` holds what the log of one policy says of others (off_policy.py) against what the market does.
 `... validity --log FOLDER --against KIND --out FOLDER` holds a log against those of real shops (validity.py), and
 `... order --market FILE --real FILE` the order in which simple rows stand on both.
+`... shown --out DIR` writes what people were shown, for a judge to score (`training.semantic_judge.shown`), and
+`... judged --scores FILE` holds the scores against what these items were worth to them (judged.py).
 
 parameters.yaml says what is assumed; every figure is simulated. Without --items the newest catalogue of the lake is it,
 with the lake's queries; beside --items those of --queries.
@@ -34,7 +36,7 @@ from infra.errors import DataError, exit_with_reason
 from infra.lake import Lake
 from infra.profile import Profile, load_profile
 from spark_jobs.engine.spark import explained, spark_session
-from spark_jobs.market import off_policy_check, validity
+from spark_jobs.market import judged, off_policy_check, validity
 from spark_jobs.market.desk import Desk
 from spark_jobs.market.draws import Draws
 from spark_jobs.market.kinds import everybody_reads
@@ -99,6 +101,14 @@ def _parser() -> argparse.ArgumentParser:
     for option, whose in (("--market", "on a market's log"), ("--real", "on a real log")):
         order.add_argument(option, type=Path, required=True, help=f"the .json of `python -m training ablation` {whose}")
     order.set_defaults(does=_order)
+    shown = commands.add_parser("shown", help="write what people were shown, for a judge to score")
+    shown.add_argument("--from", dest="first", type=day, metavar="DAY", help="since when; without it, for test")
+    shown.add_argument("--out", type=Path, required=True, metavar="DIR", help="where it is written")
+    shown.set_defaults(does=_shown)
+    scored = commands.add_parser("judged", help="hold a judge's scores against the truth")
+    scored.add_argument("--scores", type=Path, required=True, metavar="FILE", help="of `training.semantic_judge.shown`")
+    scored.add_argument("--seed", type=int, default=7, help="of the bootstrap")
+    scored.set_defaults(does=_judged)
     return parser
 
 
@@ -189,6 +199,17 @@ def _order(args: argparse.Namespace, profile: Profile) -> str:
     return "\n".join(lines)
 
 
+def _shown(args: argparse.Namespace, profile: Profile) -> str:
+    first = args.first or profile.samples.test_from
+    return f"{args.out}: {judged.hand_out(Lake(profile), first, args.out):,} places shown since {first} (simulated)"
+
+
+def _judged(args: argparse.Namespace, profile: Profile) -> str:
+    found = judged.of_lake(Lake(profile), _read(args.scores, judged.KEY, "table of scores", more=True), args.seed)
+    tail = f"{found.pairs:,} pairs for test; {found.requests:,} lists of {found.people:,} people (simulated)"
+    return "\n".join([*judged.told(found), "", tail])
+
+
 def _items(args: argparse.Namespace, profile: Profile) -> pd.DataFrame:
     """Those of a file have no shop beside them, so no source."""
     if args.items is None:
@@ -204,7 +225,8 @@ def _queries(args: argparse.Namespace, profile: Profile) -> list[str]:
     return [] if args.items is not None else queries(Lake(profile))
 
 
-def _read(file: Path, needed: list[str], what: str) -> pd.DataFrame:
+def _read(file: Path, needed: Sequence[str], what: str, *, more: bool = False) -> pd.DataFrame:
+    """The columns `needed` of a file; all that it has where there may be `more`."""
     try:
         found = pd.read_parquet(file)
     except (OSError, ValueError) as error:
@@ -212,7 +234,7 @@ def _read(file: Path, needed: list[str], what: str) -> pd.DataFrame:
     if lacking := [column for column in needed if column not in found]:
         why = f"It has no {', '.join(lacking)}."
         raise DataError(f"The {what} lacks columns.", where=str(file), why=why, do="Give it all, empty or not.")
-    return found[needed]
+    return found if more else found[list(needed)]
 
 
 def _whole(text: str) -> int:

@@ -15,13 +15,15 @@ from common.pipelines import read_pipeline, systems
 from common.truth import EVALUATION, forbidden, is_truth
 from feature_store.definitions import DAILY_VIEWS, ITEM, DailyView
 from feature_store.training_sets import TRAINING_SETS, TrainingSet
-from infra.contracts import all_contracts
+from infra.contracts import CONTRACTS, all_contracts
 from infra.dbt import PROJECT
+from infra.profile import CHECKOUT
 from spark_jobs.__main__ import BUILT
 from spark_jobs.engine.job import Input, Job
 from spark_jobs.market.written import LOGS
 from tests.pipeline_kit import TRAINING
 
+MARKET, LANDING = (CHECKOUT / "spark_jobs" / room for room in ("market", "landing"))
 SOURCE = re.compile(r"source\(\s*'lake'\s*,\s*'(\w+)'\s*\)")
 TRUTH = sorted(filter(is_truth, all_contracts()))
 
@@ -58,6 +60,17 @@ def test_every_query_of_a_stage_reads_only_tables_that_it_declares() -> None:
     """Else a query could read what its declaration does not name."""
     for query in Path(PROJECT).parent.glob("training/*/*.sql"):
         assert not re.search(r"\btrue_\w+", query.read_text())
+
+
+def test_no_code_of_samples_features_or_training_names_a_table_of_the_truth() -> None:
+    """What is read without a declaration, a folder of files say, is read by name."""
+    rooms = (CHECKOUT / room for room in ("training", "feature_store", "spark_jobs", "mlflow", "dbt"))
+    files = [file for room in rooms for ending in ("py", "sql", "yaml") for file in room.rglob(f"*.{ending}")]
+    allowed = (MARKET, LANDING, CONTRACTS)
+    named = re.compile(rf"\b({'|'.join(TRUTH)})\b")
+    outside = [file for file in files if not any(file.is_relative_to(room) for room in allowed)]
+    assert len(outside) > 200 and named.search((MARKET / "judged.py").read_text())
+    assert [file for file in outside if named.search(file.read_text())] == []
 
 
 def test_the_tables_of_the_truth_are_the_markets_and_say_that_they_are_simulated() -> None:

@@ -58,13 +58,20 @@ PAIR_COLUMNS: Mapping[str, pa.DataType] = {
 }
 """What is read of `judge_pairs`."""
 _DAY = 86_400_000_000
+_WAIT = "wait for more events"
 _NULLABLE = ("rating", "context", MEAN_RATING, EVENTS, PROFILE_TEXT)
 
 
 def read_items(spec: StageSpec) -> Catalogue:
-    """The catalogue of the sources that the examples are of, with prices."""
-    rows = read_catalogue(spec, (), EXAMPLES)
+    """The catalogue of the sources that the examples are of, with prices. LeftOut where no example is of an item."""
     prices = read_table(spec, "items", {"item_id": pa.string(), "price": pa.float64()})
+    try:
+        asked = read_table(spec, EXAMPLES, {"item_id": pa.string()})["item_id"]
+    except EmptyTable as error:
+        raise LeftOut("there is no example", where=EXAMPLES, do=_WAIT) from error
+    if not pc.any(pc.is_in(asked, prices["item_id"].combine_chunks())).as_py():
+        raise LeftOut("no example is of an item of the catalogue", where=EXAMPLES, do=_WAIT)
+    rows = read_catalogue(spec, (), EXAMPLES)
     price = dict(zip(prices["item_id"].to_pylist(), prices["price"].to_pylist(), strict=True))
     return Catalogue([item_of({**row, "price": price[row["item_id"]]}) for row in rows])
 
@@ -92,7 +99,7 @@ def read_examples(spec: StageSpec, catalogue: Catalogue) -> Examples:
     if gone and is_main_process():
         sys.stderr.write(f"warning: {gone} examples are of items that are not in the catalogue, and are not judged\n")
     if not parts:
-        raise LeftOut("no example is of an item of the catalogue", where=EXAMPLES, do="wait for more events")
+        raise LeftOut("no example is of an item of the catalogue", where=EXAMPLES, do=_WAIT)
     found = _joined(parts, catalogue)
     if not len(found.rows_of("train")):
         raise LeftOut("no example is for training", where=EXAMPLES, do="check the cut dates of the split")

@@ -8,7 +8,8 @@ pairs that it orders rightly, strictly. Training ends when pairs of users that a
 
 Gate: on the validation pairs surely (95 %, one-sided, bootstrapped by user) better than uniform weights; else uniform
 weights are what is handed on. `aggregators.json` and `gate.json` say how fitted weights without a language model do on
-the same pairs: they are not handed on. A tie counts a half there, or breaking ties by a guess would seem a gain.
+the same pairs: they are not handed on. A tie counts a half there, or breaking ties by a guess would seem a gain. A
+model whose best round is its start has learnt nothing of users and is refused, whatever chance says for it.
 
 Reads `judge_training_set`, `judge_pairs`, and what `teach` and the scorer's stage left; writes `aggregator/`. Lost on a
 kill: the steps or rounds since the last checkpoint. Safe to run twice.
@@ -42,6 +43,7 @@ from training.semantic_judge.taught import Taught
 from training.semantic_judge.user_prompt import wording
 
 _ROWS_FILE = "aggregators.json"
+_UNLEARNT = "no round orders the pairs that were held back better than the start, which knows no user"
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,7 @@ def train(spec: StageSpec, config: Config, scorer: Scorer, examples: Examples, p
         MODEL: model,
     }
     rows = {row.name: row for row in compared(aggregators, valid, states, catalogue, spec.seed)}
-    reason = trained.left_out or _refused(rows)
+    reason = trained.left_out or _refused(rows, trained.best_round)
     _hand_on(spec, model, rows, reason)
     figures = {"start_gap": trained.start_gap, "rounds": trained.rounds, "best_round": trained.best_round}
     figures |= {"pairs": len(learnt), "equal_pairs": learnt.equal, "valid_pairs": len(valid)}
@@ -125,11 +127,11 @@ def _tokenizer(config: Config, catalogue: Catalogue, states: States, wording: st
     return train_text_tokenizer([*told, *[wording] * len(told)], config.vocabulary)
 
 
-def _refused(rows: Mapping[str, Row]) -> str:
+def _refused(rows: Mapping[str, Row], best_round: int) -> str:
     """Why the model is not handed on; empty where it is."""
     uniform, model = rows[UNIFORM], rows[MODEL]
     if model.surely > 0:  # a NaN is not
-        return ""
+        return "" if best_round else _UNLEARNT
     figures = f"{uniform.auc[0]:.4f} to {model.auc[0]:.4f}, at worst {model.surely:+.4f} (95%)"
     return f"pairs are not surely ordered better than by uniform weights: {figures}"
 

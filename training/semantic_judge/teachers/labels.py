@@ -11,7 +11,7 @@ from typing import Protocol
 
 import numpy as np
 
-from training.core.errors import DataError
+from training.core.errors import DataError, LeftOut
 from training.semantic_judge.aspects import UNKNOWN, Aspect, Levels
 from training.semantic_judge.examples import Examples, Floats, Ints
 
@@ -57,16 +57,25 @@ def entropies(levels: Levels, aspects: Sequence[Aspect]) -> dict[str, float]:
 
 
 def refuse_empty(levels: Levels, aspects: Sequence[Aspect], least: float) -> None:
-    """DataError for a teacher that says nearly the same of all: an aspect's entropy is below `least`, or unknown."""
+    """Refuse labels [n, K] that nothing can be learnt of.
+
+    Raises:
+        DataError: the teacher has said nothing at all
+        LeftOut: of an aspect it says nothing, or nearly the same of all: the entropy is below `least`. It may be the
+            teacher's fault; in a shop of one item it is nobody's.
+    """
     found = entropies(levels, aspects)
     dull = {name: value for name, value in found.items() if not value >= least}
-    if dull:
-        raise DataError(
-            "the teacher says nearly the same of all examples",
-            where=", ".join(f"{name}: entropy {value:.2f}, least {least:g}" for name, value in dull.items()),
-            why="; ".join(_histogram(levels[:, k], one) for k, one in enumerate(aspects) if one.name in dull),
-            do="change the thresholds of the rules or the prompt of the model until levels differ, or lower the least",
-        )
+    if not dull:
+        return
+    silent = bool((levels == UNKNOWN).all())
+    refused = DataError if silent else LeftOut
+    raise refused(
+        "the teacher says nothing at all" if silent else "the teacher says nearly the same of all examples",
+        where=", ".join(f"{name}: entropy {value:.2f}, least {least:g}" for name, value in dull.items()),
+        why="; ".join(_histogram(levels[:, k], one) for k, one in enumerate(aspects) if one.name in dull),
+        do="change the thresholds of the rules or the prompt of the model until levels differ, or lower the least",
+    )
 
 
 def _evenness(levels: Levels, size: int) -> float:

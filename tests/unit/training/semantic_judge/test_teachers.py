@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import cohen_kappa_score
 
 from tests.unit.training.judge_kit import FIRST, evidence_of, shop_items, stage_spec, write_shop
-from training.core.errors import DataError
+from training.core.errors import DataError, LeftOut
 from training.core.stage import TableRef
 from training.semantic_judge.aspects import UNKNOWN, aspects
 from training.semantic_judge.evidence import NAMES
@@ -103,13 +103,14 @@ def test_a_teacher_that_says_nearly_the_same_of_all_is_refused_in_words() -> Non
     levels = np.zeros((200, 3), dtype=np.int8)
     levels[:100, 0], levels[:100, 1], levels[0, 2] = 4, 2, 2
     assert entropies(levels, THREE)["future"] == pytest.approx(np.log(2) / np.log(3))
-    with pytest.raises(DataError) as refused:
+    with pytest.raises(LeftOut, match="nearly the same") as refused:
         refuse_empty(levels, THREE, 0.1)
     assert "novelty" in str(refused.value) and "199 known, 0 a variation, 1 new" in str(refused.value)
     assert "profile" not in str(refused.value)
     refuse_empty(levels, THREE, 0.0)
-    with pytest.raises(DataError):
+    with pytest.raises(DataError, match="says nothing at all") as silent:
         refuse_empty(np.full((5, 3), UNKNOWN, dtype=np.int8), THREE, 0.0)
+    assert not isinstance(silent.value, LeftOut)
 
 
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=2, max_size=40))

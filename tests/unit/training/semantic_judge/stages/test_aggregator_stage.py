@@ -17,6 +17,7 @@ from training.core.errors import LeftOut
 from training.core.stage import StageResult, StageSpec, TableRef
 from training.semantic_judge import encoder
 from training.semantic_judge.aggregator import LanguageAggregator, load_aggregator
+from training.semantic_judge.aggregator_rows import MODEL, UNIFORM, Row
 from training.semantic_judge.examples import Candidate, Examples, Pairs, UserState
 from training.semantic_judge.judge import Uniform
 from training.semantic_judge.serve import load
@@ -62,6 +63,13 @@ def test_where_pairs_are_a_coin_flip_uniform_weights_are_handed_on(tmp_path: Pat
     assert [path.name for path in (tmp_path / "aggregator").iterdir()] == ["aggregator.json"]
 
 
+def test_a_start_that_chance_puts_above_uniform_weights_is_refused() -> None:
+    even = (0.5, 0.4, 0.6)
+    rows = {name: Row(name, 9, 9, even, even, even, 0.0003, 1.0) for name in (UNIFORM, MODEL)}
+    assert aggregator._refused(rows, best_round=15) == ""
+    assert "no round orders the pairs that were held back better" in aggregator._refused(rows, best_round=0)
+
+
 def test_without_pairs_that_weights_could_order_the_stage_is_left_out(tmp_path: Path) -> None:
     scorer, examples, pairs = shop(12)
     same = Told(np.zeros((45, 3), dtype=np.int64))
@@ -77,7 +85,7 @@ def test_the_judge_is_measured_and_served_with_the_aggregator_that_was_handed_on
 ) -> None:
     monkeypatch.setattr(encoder, "embed_texts", lambda texts, *_, **__: judge_kit.encode(texts))
     monkeypatch.setenv("PLUMBLINE__HOME", str(tmp_path / "home"))
-    monkeypatch.setattr(aggregator, "_refused", lambda rows: "" if accepted else "no better")
+    monkeypatch.setattr(aggregator, "_refused", lambda *_: "" if accepted else "no better")
     tables, made = write_shop(tmp_path, users=90), dict[str, Path]()
     quick = {"judge": {"rounds": 20, "patience": 5, "regularisation": [0.1], "least": 20}}
     short = replace(CONFIG, training=replace(SETTINGS, policy=replace(SETTINGS.policy, rounds=2, row_tokens=256)))
