@@ -318,7 +318,7 @@ def test_on_random_shops_the_rows_keep_the_contracts_the_audit_and_do_not_depend
     assert members <= set(keys) and len(set(keys)) == len(keys)
 
     shop.frames = {name: frame.repartition(5) for name, frame in shop.frames.items()}
-    spark.conf.set("spark.sql.shuffle.partitions", "7")
+    spark.conf.set("spark.sql.shuffle.partitions", "3")
     try:
         parts = (DAYS[3:], DAYS[:3])
         assert in_order(shop.in_parts(shop.pairs_of, parts)) == in_order(pairs)
@@ -346,20 +346,22 @@ def test_hindsight_of_another_time_is_found(built: Any) -> None:
 def test_a_shop_that_has_never_landed_a_list_or_a_search_is_built_and_later_days_redo_what_is_due(
     profile: Profile, publish_events: Any, make_frame: Any, spark: SparkSession
 ) -> None:
-    days = [datetime(2018, 1, 1, 10, tzinfo=UTC) + timedelta(days=n) for n in range(33)]
-    publish_events([act("u", "abcdefgh"[n % 8], day, (1.0, 5.0)[n % 2]) for n, day in enumerate(days[:31])])
+    """Built again after 3 days here, in place of 30, so that there are few days to build."""
+    days = [datetime(2018, 1, 1, 10, tzinfo=UTC) + timedelta(days=n) for n in range(6)]
+    publish_events([act("u", "abcdefgh"[n], day, (1.0, 5.0)[n % 2]) for n, day in enumerate(days[:4])])
     with_items(profile, make_frame)
-    jobs = (histories.JOB, judge_pairs.JOB, judge_examples.JOB)
-    last = days[30].date()
+    assert judge_pairs.JOB.again == judge_examples.JOB.again == (30, 90, 365)
+    jobs = (histories.JOB, *(replace(job, again=(3, 9)) for job in (judge_pairs.JOB, judge_examples.JOB)))
+    last = days[3].date()
     for job in jobs:
         assert run(job, FIRST, last, profile).exit_code == 0
     assert all(run(job, FIRST, last, profile).published == () for job in jobs)
 
-    publish_events([act("u", "a", day, 1.0) for day in days[31:]])
-    run(USER_STATS, last, days[32].date(), profile)
-    redone = {job.table: [w.partition for w in run(job, *[days[31].date()] * 2, profile).published] for job in jobs}
-    # 31 days after the first, the second day is 30 days old.
-    of_both = [days[1].date(), days[31].date()]
+    publish_events([act("u", "a", day, 1.0) for day in days[4:]])
+    run(USER_STATS, last, days[5].date(), profile)
+    redone = {job.table: [w.partition for w in run(job, *[days[4].date()] * 2, profile).published] for job in jobs}
+    # 4 days after the first, the second day is 3 days old.
+    of_both = [days[1].date(), days[4].date()]
     assert redone == {"histories": of_both[1:], "judge_pairs": of_both, "judge_examples": of_both}
     needed = replace(judge_pairs.JOB, inputs=tuple(replace(i, optional=False) for i in judge_pairs.JOB.inputs))
     with pytest.raises(Exception, match="nothing was ever published"):

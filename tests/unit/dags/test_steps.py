@@ -73,6 +73,13 @@ def test_a_stage_reads_days_up_to_the_last_and_only_the_newest_catalogue(filled:
     assert catalogues == ["2018-01-04"]
 
 
+def test_a_table_without_rows_up_to_the_day_is_an_empty_file(filled: Profile, pipeline: Pipeline) -> None:
+    run = open_run(filled, pipeline, "r1", DAY - timedelta(days=2))
+    (file,) = spec(filled, pipeline, "fit", run)["tables"]["item_codes"]["files"]
+    found = pq.read_table(file)
+    assert len(found) == 0 and found.schema.equals(arrow_schema(load_contract("item_codes")))
+
+
 def test_a_spec_names_snapshots_origin_artifacts_and_the_presets_config(filled: Profile, pipeline: Pipeline) -> None:
     run = open_run(filled, pipeline, "r1", DAY)
     made = spec(filled, pipeline, "fit", run)
