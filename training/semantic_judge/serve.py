@@ -121,7 +121,8 @@ class Judge:
     def scores_of(self, cases: Cases) -> Scores:
         """The same of cases in columns."""
         values = expected(self.scorer.chances(cases), self.aspects)
-        weights = self.aggregator.weights(cases.states, cases.catalogue)[cases.state]
+        asked, place = np.unique(cases.state, return_inverse=True)  # chosen cases have the states of all
+        weights = self.aggregator.weights(cases.states.chosen(asked), cases.catalogue)[place]
         return Scores(values, weights, overall(values, weights))
 
     def score_of(self, cases: Cases) -> Floats:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from tests.unit.training import judge_kit
+from tests.unit.training.semantic_judge import night_kit
 from tests.unit.training.semantic_judge.night_kit import DAY, lists, night_spec, packaged, table
 from training.core.errors import LeftOut
 from training.core.stage import StageResult, StageSpec
@@ -217,6 +219,25 @@ def test_another_judge_starts_from_nothing_and_the_store_holds_one_night(tmp_pat
     assert found.metrics["reused"] == 0 and kept() == size
     found, _ = scored(night_spec(tmp_path / "c", other, later))
     assert found.metrics["reused"] == size
+
+
+def test_of_new_items_only_those_that_somebody_asks_about_are_encoded(
+    tmp_path: Path, judge: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other shops' catalogues stand beside the one that people act on."""
+    rows = lists(4)
+    asked = {item for row in rows for item in (*row["listed"], *row["item_ids"])}
+    titles = {item: f"renamed {item}" for item in night_kit.WORDS}
+    assert 0 < len(asked) < len(titles)
+    encoded = list[str]()
+
+    def embed(texts: Sequence[str], *_: object, **__: object) -> Floats:
+        encoded.extend(texts)
+        return judge_kit.encode(texts)
+
+    monkeypatch.setattr(encoder, "embed_texts", embed)
+    score.main(night_spec(tmp_path / "a", judge, rows, titles=titles))
+    assert sorted(text.split(".")[0] for text in encoded) == sorted(titles[item] for item in asked)
 
 
 def test_without_a_judge_or_lists_or_a_gold_set_the_night_is_left_out(tmp_path: Path, judge: Path) -> None:
