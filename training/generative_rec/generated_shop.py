@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from training.next_item.samples import PROFILE, SCHEMA
+from training.next_item.samples import PROFILE, RATINGS, SCHEMA
 
 Ints = NDArray[np.int64]
 _PER_USER, _BASKET, _HISTORY, _PER_KIND, _KINDS, _SAYING = 200, 10, 20, 50, 6, 20
@@ -91,6 +91,7 @@ def _samples(user: int, sequence: Ints) -> pa.Table:
         "split_time": [last if day == days[-1] else "train" for day in days],
         "feedback": [said[item % len(said)] for item in sequence.tolist()],
         PROFILE: [f"lately: {', '.join(own[-3:])}" if own else None for own in past],
+        RATINGS: pa.nulls(_PER_USER, pa.list_(pa.float64())),
     }
     return pa.table(columns, schema=SCHEMA)
 

@@ -110,12 +110,14 @@ def test_rows_of_two_rewards_differ_in_how_they_are_learnt_from_alone(job: str |
     if job:
         configs = [spec.config for spec in specs_of(job, tmp_path) if (spec.module or spec.stage) == "a2po"]
     else:
-        configs = [one.config["bench"] for one in ALL["generative_rec"].stages if one.code == "a2po"]
+        rows = [one.config for one in ALL["generative_rec"].stages if one.code == "a2po"]
+        configs = [one["bench"] for one in rows if "bench" in one]
+        assert len(rows) == 8
     shared = [{name: value for name, value in one.items() if name not in OF_TWO_REWARDS} for one in configs]
     assert all(one == shared[0] for one in shared)
     own = [tuple(one.get(name) for name in sorted(OF_TWO_REWARDS)) for one in configs]
     assert len(set(own)) == len(own)
-    if job in (None, "a2po_office"):
+    if job == "a2po_office":
         assert len(own) == 8
 
 
