@@ -25,6 +25,8 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, Qwen3Con
 from common.models import ModelVersion
 from common.pipelines import Preset, load_pipeline
 from tests.recommender_kit import write_histories
+from tests.unit.training.generative_rec.test_judge_view import statistics
+from tests.unit.training.judge_kit import packaged_judge
 from tests.unit.training.ranker_kit import with_ranker
 from tests.unit.training.scid_kit import ITEMS, embed, walk, write_tables
 from training import jobs
@@ -57,7 +59,7 @@ SIZES: dict[str, dict[str, Any]] = {
     },
     "sft": {"loop": LOOP},
     "sft_listwise": {"examples": 30, "loop": LOOP, "gate": PREFERENCE["gate"]},
-    **dict.fromkeys(("grpo", "grpo_ranked"), POLICY),
+    **dict.fromkeys(("grpo", "grpo_ranked", "a2po", "a2po_100", "business", "reward_sum", "gdpo"), POLICY),
     "evaluate": {"samples": 12, "resamples": 20},
     **dict.fromkeys(
         ("sp", "sp_easy", "sp_medium", "sp_hard", "rf_easy", "rf_hard", "rank_easy", "rank_hard"), PREFERENCE
@@ -90,15 +92,17 @@ def samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, values in further.items():
         table = table.append_column(name, pa.array(values, pa.string()))
     pq.write_table(table, folder / "next_item_training_set.parquet")
+    statistics(folder / "item_stats.parquet", [(item, 2 + n % 3, 4.0, 1 + n) for n, item in enumerate(ITEMS)])
     return folder
 
 
 @pytest.fixture(scope="module")
-def ranker(samples: Path) -> Path:
-    """A ranker of the shop."""
+def given(samples: Path) -> dict[str, Path]:
+    """A ranker and a judge of the shop."""
     tables = {"next_item_training_set": TableRef((str(samples / "next_item_training_set.parquet"),))}
     shop = StageSpec("generative_rec", "sft", str(samples), 3, tables)
-    return Path(with_ranker(shop, samples / "ranker", ITEMS).models["ranker"][0].folder)
+    ranker = with_ranker(shop, samples / "ranker", ITEMS).models["ranker"][0]
+    return {"ranker": Path(ranker.folder), "semantic_judge": Path(packaged_judge(samples / "judge", ITEMS).folder)}
 
 
 def sized(preset: Preset, **more: Mapping[str, Any]) -> Job:
@@ -139,13 +143,13 @@ def check_nightly(specs: list[StageSpec], preset: Preset, folder: Path) -> None:
     assert {row["item_id"] for row in rows} <= set(ITEMS)
 
 
-def test_every_stage_of_bench_runs(samples: Path, ranker: Path, tmp_path: Path) -> None:
+def test_every_stage_of_bench_runs(samples: Path, given: dict[str, Path], tmp_path: Path) -> None:
     narrow = {"backbone": WIDTHS}
     backbone = {"sft_text": {**narrow, "loop": LOOP}, "sft": narrow}
-    specs = stage_specs(sized("bench", **backbone), samples, tmp_path, seed=3, models={"ranker": ranker})
+    specs = stage_specs(sized("bench", **backbone), samples, tmp_path, seed=3, models=given)
     jobs.run(specs, tmp_path)
     found = check_chain(specs)
-    assert {"sft_text", "grpo", "rf_hard", "sft_listwise", "grpo_ranked", "rank_hard"} <= found.keys()
+    assert {"sft_text", "grpo", "rf_hard", "sft_listwise", "grpo_ranked", "rank_hard", "a2po", "gdpo"} <= found.keys()
     check_nightly(specs, "bench", tmp_path)
 
 
@@ -167,19 +171,19 @@ def write_backbone(folder: Path, *, tied: bool) -> Path:
 
 
 @pytest.fixture(scope="module")
-def production(samples: Path, ranker: Path, tmp_path_factory: pytest.TempPathFactory) -> list[StageSpec]:
+def production(samples: Path, given: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> list[StageSpec]:
     """All stages of the preset, done, from a backbone with tied embeddings."""
     folder = tmp_path_factory.mktemp("production")
     backbone = write_backbone(folder / "backbone", tied=True)
-    job, models = sized("production", sft={"backbone": {"path": str(backbone)}}), {"ranker": ranker}
-    specs = stage_specs(job, samples, folder, seed=3, models=models)
+    job = sized("production", sft={"backbone": {"path": str(backbone)}})
+    specs = stage_specs(job, samples, folder, seed=3, models=given)
     jobs.run(specs, folder)
     return specs
 
 
 def test_every_stage_of_production_runs_from_a_backbone_by_path(production: list[StageSpec], tmp_path: Path) -> None:
     found = check_chain(production)
-    assert {"sft", "sp_easy", "rf_hard", "rank_hard"} <= found.keys()
+    assert {"sft", "sp_easy", "rf_hard", "rank_hard", "a2po"} <= found.keys()
     check_nightly(production, "production", tmp_path)
 
 
