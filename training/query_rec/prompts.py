@@ -48,7 +48,7 @@ class Behaviours:
 
 def special_tokens(behaviours: int) -> dict[str, str]:
     """The tokens of the small fields with what each means, for prompts of so many behaviours at most."""
-    numbers = {_number(place): f"{place}" for place in range(1, behaviours + 1)}
+    numbers = {number_token(place): f"{place}" for place in range(1, behaviours + 1)}
     days = {_days(least): "today" if least == 0 else f"{least} days ago" for least in _DAYS}
     return {**numbers, **days, **{_action(name): words for name, words in ACTIONS.items()}}
 
@@ -65,7 +65,7 @@ class UserPrompts:
         """The prompt: index, days, action and content of each behaviour, and what is asked."""
         tokens = [self.vocabulary.tokenizer.bos_token_id, *self._who(person)]
         for place, (days, action, content) in enumerate(self._last(person), start=1):
-            fields = (_number(place), _days(max(own for own in _DAYS if own <= days)), _action(action))
+            fields = (number_token(place), _days(max(own for own in _DAYS if own <= days)), _action(action))
             tokens += map(self.vocabulary.token, fields)
             tokens += self._writer.part(_EVENT, {"content": content})
         return (*tokens, *self._writer.part((_ASKED,), {}))
@@ -98,7 +98,8 @@ def length_figures(prompts: UserPrompts, people: Sequence[Behaviours]) -> Mappin
     return {"spelt": sum(own for own, _ in sizes) / count, "compressed": sum(own for _, own in sizes) / count}
 
 
-def _number(place: int) -> str:
+def number_token(place: int) -> str:
+    """The token of the so many-th behaviour of a prompt, from 1."""
     return f"<n_{place}>"
 
 

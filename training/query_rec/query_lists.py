@@ -5,7 +5,7 @@ Queries are text with the token `<next>` between them and the end token behind t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -54,12 +54,17 @@ class QueryLists:
         long one, or another special token among them."""
         if tokens[-1:] != (self.end,):
             return None
-        parts = list(self._parts(tokens[:-1]))
+        parts = list(split_at(tokens[:-1], self.next))
         fits = len(parts) <= self.most and all(len(part) <= self.query_tokens for part in parts)
         if not fits or any(self._special.intersection(part) for part in parts):
             return None
         queries = tuple(plain(str(self.vocabulary.tokenizer.decode(list(part)))) for part in parts)
         return queries if all(queries) else None
+
+    def queries_of(self, tokens: Tokens) -> Mapping[int, str] | None:
+        """The queries by their slots, which are their places; None where it is no list."""
+        queries = self.read(tokens)
+        return None if queries is None else dict(enumerate(queries))
 
     def slots(self, response: Response) -> list[int]:
         """The query that each token is of, for `il_grpo`: a separator is of the query that it ends (INFERRED).
@@ -80,20 +85,27 @@ class QueryLists:
         special = {*self._special, *range(len(self.vocabulary), size)}
         return Banned(sorted(special - {self.next, self.end}), size)
 
-    def _parts(self, tokens: Tokens) -> Iterator[Tokens]:
-        start = 0
-        for place, token in enumerate(tokens):
-            if token == self.next:
-                yield tokens[start:place]
-                start = place + 1
-        yield tokens[start:]
-
     @cached_property
     def _special(self) -> frozenset[int]:
-        known = self.vocabulary.tokenizer.added_tokens_decoder
-        return frozenset(number for number, token in known.items() if token.special)
+        return special_of(self.vocabulary)
 
 
 def plain(words: str) -> str:
     """A query without spaces around it, and one space for each run of them, as `query_samples` has them."""
     return " ".join(words.split())
+
+
+def split_at(tokens: Tokens, border: int) -> Iterator[Tokens]:
+    """The runs of tokens between the borders, empty ones too."""
+    start = 0
+    for place, token in enumerate(tokens):
+        if token == border:
+            yield tokens[start:place]
+            start = place + 1
+    yield tokens[start:]
+
+
+def special_of(vocabulary: Vocabulary) -> frozenset[int]:
+    """The tokens that no text has."""
+    known = vocabulary.tokenizer.added_tokens_decoder
+    return frozenset(number for number, token in known.items() if token.special)

@@ -2,16 +2,17 @@
 
 Terms with a value for each query: `ctr`, what the hint ranker says of it; `rouge`, how near it is to the reference at
 its place; `length`. Of the whole list: `format` and `repetition`. What is no list has no queries: its `format` alone
-tells, by all its tokens.
+tells, by all its tokens. Think has `trigger` beside them: whether an interest was seen in the right behaviours.
 
 Position matching punishes a right query at a wrong place: `found` is watched beside it, whatever the place.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -20,12 +21,30 @@ from torch import Tensor
 
 from training.core.policy.groups import Group
 from training.core.policy.rewards import Term, by_group
-from training.query_rec.query_lists import QueryLists
+from training.core.sequences import Tokens
+from training.query_rec.interest_lists import InterestLists
+
+
+class Answers(Protocol):
+    """A form of answer that holds queries, flat or by interest."""
+
+    def queries_of(self, tokens: Tokens) -> Mapping[int, str] | None:
+        """The queries of an answer by their slots, from the strongest on; None where it is none."""
+
+
+@dataclass(frozen=True)
+class References:
+    """What an answer is held against, the `context` of a request: queries by their slots, and for Think the triggers of
+    each interest, rising."""
+
+    queries: Mapping[int, str]
+    triggers: Sequence[Sequence[int]] = ()
+
 
 ClickChances = Callable[[int, Sequence[str]], NDArray[np.float32]]
 """How likely a click on each query is, for who stands at this place among the requests: [queries], 0 to 1."""
-QueryValues = Callable[[Group, Sequence[str]], Sequence[float]]
-"""A value of each query of one list of a group."""
+QueryValues = Callable[[Group, Mapping[int, str]], Sequence[float]]
+"""A value of each query, by its slot, of one answer of a group."""
 _ALIKE = 0.8  # Jaccard of letter pairs from which on two queries are nearly the same (INFERRED)
 
 
@@ -46,25 +65,25 @@ class RewardConfig:
     longest: int = 40
 
 
-def query_terms(lists: QueryLists, chances: ClickChances, config: RewardConfig) -> tuple[Term, ...]:
-    """The terms with a value [G, slots] for each query, NaN where a list has no such query. A request's `context` are
-    its reference queries, in order."""
+def query_terms(answers: Answers, chances: ClickChances, config: RewardConfig) -> tuple[Term, ...]:
+    """The terms with a value [G, slots] for each query, NaN where an answer has no such query. The `context` of a
+    request are its `References`."""
     named: dict[str, tuple[float, QueryValues]] = {
         "ctr": (config.ctr, partial(_clicks, chances=chances, config=config)),
         "rouge": (config.rouge, _rouge),
         "length": (config.length, partial(_length, config=config)),
     }
     return tuple(
-        Term(name, weight, by_group(partial(_by_query, lists=lists, values=values)))
+        Term(name, weight, by_group(partial(_by_query, answers=answers, values=values)))
         for name, (weight, values) in named.items()
     )
 
 
-def list_terms(lists: QueryLists) -> tuple[Term, ...]:
+def list_terms(answers: Answers) -> tuple[Term, ...]:
     """The terms with one value [G] for a list: 0 or less, and `found`, which is watched."""
     values = {"format": (1.0, _format), "repetition": (1.0, _repetition), "found": (0.0, _found)}
     return tuple(
-        Term(name, weight, by_group(partial(_by_list, lists=lists, value=value)))
+        Term(name, weight, by_group(partial(_by_list, answers=answers, value=value)))
         for name, (weight, value) in values.items()
     )
 
@@ -101,31 +120,46 @@ def length_reward(length: int, shortest: int, longest: int) -> float:
     return 1.0 if length <= longest else max(0.0, 2.0 - length / longest)
 
 
-def _by_query(group: Group, lists: QueryLists, values: QueryValues) -> Tensor:
-    rows = [lists.read(response.tokens) or () for response in group.responses]
+def trigger_term(lists: InterestLists, weight: float = 1.0) -> Term:
+    """Think: ROUGE-L of the triggers of each interest and those of the reference at its place [G, interests]."""
+    return Term("trigger", weight, by_group(partial(_triggers, lists=lists)))
+
+
+def _triggers(group: Group, lists: InterestLists) -> Tensor:
+    rows = [lists.triggers_of(response.tokens) for response in group.responses]
+    wanted = (*group.request.context.triggers, *[()] * lists.most)
     found = torch.full((len(rows), max(map(len, rows), default=0)), torch.nan)
-    for row, queries in enumerate(rows):
-        found[row, : len(queries)] = torch.tensor(values(group, queries), dtype=torch.float32)
+    for row, own in enumerate(rows):
+        found[row, : len(own)] = torch.tensor([rouge_of(one, two) for one, two in zip(own, wanted, strict=False)])
     return found
 
 
-def _by_list(group: Group, lists: QueryLists, value: Callable[[Group, Sequence[str] | None], float]) -> Tensor:
-    return torch.tensor([value(group, lists.read(response.tokens)) for response in group.responses])
+def _by_query(group: Group, answers: Answers, values: QueryValues) -> Tensor:
+    rows = [answers.queries_of(response.tokens) or {} for response in group.responses]
+    found = torch.full((len(rows), max((max(row, default=-1) + 1 for row in rows), default=0)), torch.nan)
+    for row, queries in enumerate(rows):
+        found[row, list(queries)] = torch.tensor(values(group, queries), dtype=torch.float32)
+    return found
 
 
-def _clicks(group: Group, queries: Sequence[str], chances: ClickChances, config: RewardConfig) -> Sequence[float]:
-    told = chances(group.request.place, queries) if queries else np.zeros(0, dtype=np.float32)
+def _by_list(group: Group, answers: Answers, value: Callable[[Group, Sequence[str] | None], float]) -> Tensor:
+    rows = [answers.queries_of(response.tokens) for response in group.responses]
+    return torch.tensor([value(group, None if row is None else tuple(row.values())) for row in rows])
+
+
+def _clicks(group: Group, queries: Mapping[int, str], chances: ClickChances, config: RewardConfig) -> Sequence[float]:
+    told = chances(group.request.place, tuple(queries.values())) if queries else np.zeros(0, dtype=np.float32)
     return [float(value) for value in np.clip(config.scale * told, 0.0, config.cap)]
 
 
-def _rouge(group: Group, queries: Sequence[str]) -> Sequence[float]:
-    """Of a query behind the last reference 0: nothing is known of it."""
-    references = (*group.request.context, *[""] * len(queries))
-    return [rouge_l(query, reference) for query, reference in zip(queries, references, strict=False)]
+def _rouge(group: Group, queries: Mapping[int, str]) -> Sequence[float]:
+    """Of a query without a reference 0: nothing is known of it."""
+    wanted: Mapping[int, str] = group.request.context.queries
+    return [rouge_l(query, wanted.get(slot, "")) for slot, query in queries.items()]
 
 
-def _length(group: Group, queries: Sequence[str], config: RewardConfig) -> Sequence[float]:
-    return [length_reward(len(query), config.shortest, config.longest) for query in queries]
+def _length(group: Group, queries: Mapping[int, str], config: RewardConfig) -> Sequence[float]:
+    return [length_reward(len(query), config.shortest, config.longest) for query in queries.values()]
 
 
 def _format(group: Group, queries: Sequence[str] | None) -> float:
@@ -138,7 +172,7 @@ def _repetition(group: Group, queries: Sequence[str] | None) -> float:
 
 def _found(group: Group, queries: Sequence[str] | None) -> float:
     """The share of the references that are among the queries."""
-    wanted = {reference.lower() for reference in group.request.context}
+    wanted = {reference.lower() for reference in group.request.context.queries.values()}
     return len(wanted.intersection(query.lower() for query in queries or ())) / max(len(wanted), 1)
 
 

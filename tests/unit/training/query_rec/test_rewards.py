@@ -15,7 +15,15 @@ from tests.unit.training.query_rec.test_query_lists import LISTS, tokens
 from training.core.policy.groups import Group, Request, Response, Round
 from training.core.policy.rewards import rewarded
 from training.core.policy.variants.il_grpo import SlotAdvantage
-from training.query_rec.rewards import RewardConfig, length_reward, list_terms, query_terms, repeated, rouge_l
+from training.query_rec.rewards import (
+    References,
+    RewardConfig,
+    length_reward,
+    list_terms,
+    query_terms,
+    repeated,
+    rouge_l,
+)
 
 CHANCES = {"red pen": 0.1, "lamp": 0.3, "pen": 0.02, "desk": 0.9}
 CONFIG = RewardConfig(scale=2.0, cap=1.0, shortest=4, longest=6)
@@ -31,7 +39,7 @@ def group(*answers: Sequence[str] | None) -> Group:
     """Of someone who searched for a red pen and then for a lamp; None answers what is no list."""
     broken = (*tokens("pen"), LISTS.next, LISTS.end)
     written = [broken if answer is None else LISTS.written(answer) for answer in answers]
-    request = Request((), ("red pen", "Lamp"), place=7)
+    request = Request((), References({0: "red pen", 1: "Lamp"}), place=7)
     return Group(request, tuple(Response(one, ()) for one in written))
 
 
