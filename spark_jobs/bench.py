@@ -186,7 +186,7 @@ def _logs(folder: Path, sizes: Sequence[int]) -> list[tuple[str, int]]:
     probe = simulated(spark, shop, folder / "probe", _PROBE_ROWS)
     found = []
     for size in sizes:
-        log = simulated(spark, shop, folder / str(size), int(size * probe["rows"] / probe["events"]), _EVENTS)
+        log = simulated(spark, shop, folder / str(size), int(size * _PROBE_ROWS / probe["events"]), _EVENTS)
         found.append((str(folder / str(size) / "events"), int(log["events"])))
     return found
 
