@@ -14,8 +14,11 @@ from pyspark.sql import functions as F
 
 from common.query_text import normalised
 from infra.contracts import load_contract
+from infra.ledger import Ledger
+from infra.profile import Profile
 from infra.quality.rules import rules_of
 from spark_jobs import hint_samples, query_samples, query_stats
+from spark_jobs.engine.job import run
 from spark_jobs.leakage import LeakageError
 
 FIRST = date(2018, 1, 1)
@@ -193,6 +196,16 @@ def test_a_shop_without_a_search_box_has_neither(spark: SparkSession, make_frame
     assert statistics(spark, frames, DAYS) == {}
     samples = query_samples.build(spark, frames, DAYS, {**query_samples.CONFIG, **CUTS})
     assert hint_samples.build(spark, {"query_samples": samples}, DAYS, {}).count() == 0
+
+
+def test_its_days_are_committed_without_rows_so_that_the_feature_store_goes_on(
+    profile: Profile, publish_events: Any
+) -> None:
+    publish_events([buy("u", at(1)), buy("u", at(4))])
+    for job in (query_stats.JOB, query_samples.JOB, hint_samples.JOB):
+        report = run(job, DAYS[0], DAYS[-1], profile)
+        assert [(write.partition, write.rows_out) for write in report.published] == [(day, 0) for day in DAYS]
+        assert not report.stopped and sorted(Ledger(profile).committed(job.table)) == DAYS
 
 
 def test_a_sample_is_a_place_of_a_request(spark: SparkSession, make_frame: Any) -> None:
