@@ -15,8 +15,10 @@ from functools import cached_property
 from training.core.prompts import Codes, Template, Writer
 from training.core.tokens import Vocabulary
 
+SEARCH = "search"
+"""The action whose content is words that were searched for; that of all others is an item."""
 ACTIONS = {
-    "search": "searched for",
+    SEARCH: "searched for",
     "view": "looked at",
     "click": "clicked on",
     "cart": "put into the cart",
@@ -55,11 +57,12 @@ def special_tokens(behaviours: int) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class UserPrompts:
-    """Prompts of the last `behaviours`, each content cut to `text_tokens` and fenced."""
+    """Prompts of the last `behaviours`. Each content is cut to `text_tokens`, a profile to `profile_tokens`; fenced."""
 
     vocabulary: Vocabulary
     behaviours: int = 50
     text_tokens: int = 12
+    profile_tokens: int = 32
 
     def of(self, person: Behaviours) -> Codes:
         """The prompt: index, days, action and content of each behaviour, and what is asked."""
@@ -80,7 +83,9 @@ class UserPrompts:
         return (*tokens, *self._writer.part((_ASKED,), {}))
 
     def _who(self, person: Behaviours) -> Codes:
-        return self._writer.part(_WHO, {"profile": person.profile}) if person.profile else ()
+        if not person.profile:
+            return ()
+        return Writer(self.vocabulary, self.profile_tokens).part(_WHO, {"profile": person.profile})
 
     def _last(self, person: Behaviours) -> list[tuple[int, str, str]]:
         rows = list(zip(person.days_ago, person.actions, person.contents, strict=True))

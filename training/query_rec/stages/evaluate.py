@@ -1,0 +1,200 @@
+"""Stage: hints of every row on the same test days, and the model of hints packaged for serving.
+
+Rows: what only counts, and each model as it writes and with its filter and fill (`<row>_shown`). The row `serves` of a
+model, filtered and filled, is called `query_rec`: it is what the gate holds. Values are by person and day.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from training.core.embeddings import embed_texts
+from training.core.errors import DataError, LeftOut
+from training.core.metrics import Floats, intervals, paired_difference
+from training.core.stage import StageResult, StageSpec, resolve_config
+from training.next_item.comparison import VALUES_SCHEMA, flat, metrics_table
+from training.query_rec.counting import ROWS, QueryCounts
+from training.query_rec.examples import Example, Examples
+from training.query_rec.hint_list_measures import KINDS_KNOWN, OF_KINDS, ListMeasures
+from training.query_rec.hint_model import HintModel
+from training.query_rec.hint_writer import Fill, HintWriter, WriterConfig, WrittenLists, as_written, write_lists
+from training.query_rec.hints import Hint, HintFilter
+from training.query_rec.list_maker import THINK
+from training.query_rec.serve import package_writer as package
+from training.query_rec.shop_words import ShopWords
+
+SERVED = "query_rec"
+"""The row of what is packaged."""
+SHOWN = "_shown"
+"""Behind the name of a row: filtered and filled up."""
+_SPLIT = "time"
+Lists = Sequence[Sequence[Hint]]
+
+
+@dataclass(frozen=True)
+class Config:
+    """`days`: of so many test days at most. `rows`: each model of hints by its stage; where that was left out there is
+    no such row. `serves`: which of them is packaged. `printed`: of so many days the hints that are served are
+    written to `hints.txt`, for people."""
+
+    lists: str = "lists"
+    days: int = 2000
+    rows: Mapping[str, str] = field(default_factory=dict)
+    serves: str = ""
+    writer: WriterConfig = field(default_factory=WriterConfig)
+    encoder: str | None = None
+    encoder_tokens: int = 32
+    resamples: int = 1000
+    printed: int = 20
+
+
+def main(spec: StageSpec) -> StageResult:
+    """Measure all rows; hand on `model/`."""
+    config = resolve_config(spec, Config)
+    if config.serves not in config.rows:
+        raise DataError(
+            f"there is no row {config.serves!r} to serve",
+            why=f"the rows are {', '.join(config.rows) or '(none)'}",
+            do="set `serves` of the stage evaluate to one of them",
+        )
+    lists = Examples.open(spec.artifact(config.lists) / "lists")
+    days = lists.read(THINK, {"test"}, config.days)
+    if not days:
+        raise LeftOut("nobody has searched on a test day", where="query_samples", do="wait, or move the cut dates")
+    shop, searches = ShopWords.read(spec), lists.searches()
+    fill = Fill(QueryCounts.of(searches, shop.things), HintFilter(config.writer.hints, shop.words))
+    samples = config.writer.samples
+    depth = samples.depth
+    measures = ListMeasures([one.observed for one in days], fill.hints, partial(_vectors, spec, config), depth)
+    counted = [fill.counted(one.person, depth) for one in days]
+    rows: dict[str, Lists] = {name: [own[name] for own in counted] for name in ROWS}
+    valid: dict[str, WrittenLists] = {}
+    for row, stage in config.rows.items():
+        if spec.left_out(stage):
+            continue
+        folder = spec.artifact(stage) / "model"
+        model = HintModel.load(folder)
+        valid[row] = written = write_lists(row, model, [one.told for one in days], samples, spec.seed)
+        rows[row] = [as_written(own) for own in written.queries]
+        rows[SERVED if row == config.serves else f"{row}{SHOWN}"] = [
+            fill.shown(own, one.person, one.told, depth) for own, one in zip(written.queries, days, strict=True)
+        ]
+        if row == config.serves:
+            package(HintWriter(model, shop, searches, config.writer), folder, spec.out_dir / "model")
+    values = {row: measures.values(own) for row, own in rows.items()}
+    if SERVED in rows:
+        _print(spec.out_dir / "hints.txt", days, rows[SERVED], config.printed)
+    lines = _lines(values, measures.names, days, config, spec.seed)
+    metrics = {
+        **flat(lines),
+        **_differences(values, measures.names, days, config, spec.seed),
+        **{f"{row}.valid": float(np.mean(own.valid)) for row, own in valid.items()},
+        **{f"{row}.different_queries": float(_different(own)) for row, own in rows.items()},
+        "days": float(len(days)),
+    }
+    return _written(spec, days, values, measures.names, lines, metrics)
+
+
+def _lines(
+    values: Mapping[str, Floats], names: Sequence[str], days: Sequence[Example], config: Config, seed: int
+) -> list[dict[str, Any]]:
+    """A line for each row and measure, with its interval by person, of the days that the measure knows."""
+    lines = []
+    users = np.array([one.person.user_id for one in days])
+    for row, own in values.items():
+        for place, name in enumerate(names):
+            known = ~np.isnan(own[:, place])
+            (found,) = intervals(
+                own[known, place : place + 1], users[known].tolist(), seed=seed, resamples=config.resamples
+            )
+            ends = {"value": found.value, "lo": found.lo, "hi": found.hi, "n": found.n, "scored": int(known.sum())}
+            lines.append({"model": row, "metric": name, "slice": "all", **ends, "reason": None})
+    return lines
+
+
+def _differences(
+    values: Mapping[str, Floats], names: Sequence[str], days: Sequence[Example], config: Config, seed: int
+) -> dict[str, float]:
+    """What is served minus each other row, paired by day: `query_rec.minus.popular.recall@30`, with `.lo` and `.hi`."""
+    found: dict[str, float] = {}
+    for row in (row for row in values if SERVED in values and row != SERVED):
+        for place, name in enumerate(names):
+            own, other = values[SERVED][:, place], values[row][:, place]
+            known = ~np.isnan(own) & ~np.isnan(other)
+            if known.any():
+                users = [one.person.user_id for one, there in zip(days, known, strict=True) if there]
+                pair = (own[known][:, None], other[known][:, None])
+                (gap,) = paired_difference(*pair, users, seed=seed, resamples=config.resamples)
+                key = f"{SERVED}.minus.{row}.{name}"
+                found |= {key: gap.value, f"{key}.lo": gap.lo, f"{key}.hi": gap.hi}
+    return found
+
+
+def _written(
+    spec: StageSpec,
+    days: Sequence[Example],
+    values: Mapping[str, Floats],
+    names: Sequence[str],
+    lines: Sequence[Mapping[str, Any]],
+    metrics: Mapping[str, float],
+) -> StageResult:
+    origin = spec.tables["query_samples"].origin if "query_samples" in spec.tables else "simulated"
+    tables = {
+        "model_metrics": metrics_table(lines, origin, _SPLIT, max(one.day for one in days)),
+        "eval_values": pa.concat_tables([_values(row, own, names, days) for row, own in values.items()]),
+    }
+    files = {name: f"tables/{name}/part-0.parquet" for name in tables}
+    for name, file in files.items():
+        (spec.out_dir / file).parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(tables[name], spec.out_dir / file)
+    return StageResult(metrics, {name: (file,) for name, file in files.items()})
+
+
+def _values(row: str, values: Floats, names: Sequence[str], days: Sequence[Example]) -> pa.Table:
+    """What each day adds to each measure. Of a day without a kind nothing is asked by kinds: it adds 0 to them, and to
+    `KINDS_KNOWN`, over which they are. Null: the row has no hint for the day."""
+    asked = {
+        "unit": [one.person.user_id for one in days],
+        "sample": [f"{one.day} {one.request_id}" for one in days],
+        "slices": [[]] * len(days),
+    }
+    by_name = dict(zip(names, values.T, strict=True))
+    of_kinds = [name for name in names if name.startswith(OF_KINDS)]
+    known = ~np.isnan(by_name[of_kinds[0]])
+    by_name |= {name: np.where(known, by_name[name], 0.0) for name in of_kinds}
+    by_name[KINDS_KNOWN] = known.astype(np.float64)
+    found = []
+    for name, own in by_name.items():
+        words = {"model": row, "split": _SPLIT, "name": name}
+        columns = {**asked, **{key: [word] * len(days) for key, word in words.items()}}
+        arrays = {key: pa.array(column, VALUES_SCHEMA.field(key).type) for key, column in columns.items()}
+        found.append(pa.table(arrays | {"value": pa.array(own, mask=np.isnan(own))}).select(VALUES_SCHEMA.names))
+    return pa.concat_tables(found)
+
+
+def _print(file: Path, days: Sequence[Example], lists: Lists, count: int) -> None:
+    """For each of the first days the last thing that was told, what was searched for, and the first hints."""
+    lines = []
+    for day, own in zip(days[:count], lists, strict=False):
+        last = day.told.contents[-1] if day.told.contents else "(nothing)"
+        shown = ", ".join(f"{hint.query} [{hint.source}]" for hint in own[:5])
+        lines.append(f"after {last!r} searched for {', '.join(day.observed)!r}: {shown}")
+    file.write_text("\n".join(lines) + "\n")
+
+
+def _different(lists: Lists) -> int:
+    return len({hint.query.lower() for own in lists for hint in own})
+
+
+def _vectors(spec: StageSpec, config: Config, texts: Sequence[str]) -> np.ndarray[Any, np.dtype[np.float32]]:
+    encoder = Path(config.encoder) if config.encoder else None
+    found = embed_texts(texts, spec.out_dir / "vectors", encoder=encoder, max_tokens=config.encoder_tokens)
+    return np.asarray(found, dtype=np.float32)
