@@ -15,8 +15,10 @@ from functools import cached_property
 from training.core.prompts import Codes, Template, Writer
 from training.core.tokens import Vocabulary
 
+SEARCH = "search"
+"""The action whose content is words that were searched for; that of all others is an item."""
 ACTIONS = {
-    "search": "searched for",
+    SEARCH: "searched for",
     "view": "looked at",
     "click": "clicked on",
     "cart": "put into the cart",

@@ -1,0 +1,63 @@
+"""People are read as they were, and told in words."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from training.core.errors import DataError
+from training.core.stage import StageSpec, TableRef
+from training.query_rec.people import Met, Person, read_met
+
+_AS_OF = datetime(2026, 1, 9, 12, tzinfo=UTC)
+
+
+def _row(**given: Any) -> dict[str, Any]:
+    return {
+        "sample_date": date(2026, 1, 9), "user_id": "u", "form": "direct", "request_id": "r", "as_of": _AS_OF,
+        "behaviour_days_ago": [3, 0], "behaviour_actions": ["view", "search"],
+        "behaviour_contents": ["i1", "blue  pens"], "shown_queries": ["pens", "ink"], "shown_clicked": [0, 1],
+        "labels": ["ink", "red ink"], "label_sources": ["hint", "typed"], "split_time": "train", **given,
+    }  # fmt: skip
+
+
+def _read(tmp_path: Path, rows: list[dict[str, Any]], form: str = "direct") -> list[Met]:
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")
+    tables = {"query_samples": TableRef((str(tmp_path / "a.parquet"),))}
+    return list(read_met(StageSpec("query_rec", "x", str(tmp_path), 1, tables), form, {"train"}))
+
+
+def test_a_row_is_read_as_it_stands(tmp_path: Path) -> None:
+    [met] = _read(tmp_path, [_row(), _row(form="think", request_id="day"), _row(split_time="test")])
+    assert met.person == Person("u", _AS_OF, (3, 0), ("view", "search"), ("i1", "blue  pens"))
+    assert (met.shown, met.clicked, met.part, met.day) == (("pens", "ink"), (False, True), "train", date(2026, 1, 9))
+    assert met.labelled() == {"hint": ["ink"], "typed": ["red ink"]}
+
+
+def test_a_table_of_another_schema_is_refused(tmp_path: Path) -> None:
+    row = _row()
+    del row["labels"]
+    with pytest.raises(DataError, match="no column 'labels'"):
+        _read(tmp_path, [row])
+
+
+def test_what_has_no_words_is_not_told() -> None:
+    """An item that was deleted, a search of blanks, an action that nobody knows."""
+    contents = ("gone", "i1", " ", "a\n pen", "i1")
+    actions = ("view", "cart", "search", "search", "teleport")
+    told = Person("u", _AS_OF, (5, 4, 3, 2, 1), actions, contents).told({"i1": "blue pen"}, "likes blue")
+    assert list(zip(told.days_ago, told.actions, told.contents, strict=True)) == [
+        (4, "cart", "blue pen"),
+        (2, "search", "a pen"),
+    ]
+    assert told.profile == "likes blue"
+
+
+def test_nobody_who_did_anything_has_no_items() -> None:
+    person = Person("u", _AS_OF, (), (), ())
+    assert person.items == [] and person.told({}).contents == ()

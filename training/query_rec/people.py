@@ -1,0 +1,104 @@
+"""People as they were when they met the search box, and what they searched for then: rows of `query_samples`."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from typing import Any
+
+import pyarrow as pa
+
+from training.core.stage import StageSpec, read_batches
+from training.query_rec.prompts import ACTIONS, SEARCH, Behaviours
+from training.query_rec.query_lists import plain
+
+_TIME = pa.timestamp("us", tz="UTC")
+_TEXTS, _COUNTS = pa.list_(pa.string()), pa.list_(pa.int64())
+_COLUMNS: Mapping[str, pa.DataType] = {
+    **dict.fromkeys(("user_id", "form", "request_id", "split_time"), pa.string()),
+    "sample_date": pa.date32(),
+    "as_of": _TIME,
+    "behaviour_days_ago": _COUNTS,
+    **dict.fromkeys(("behaviour_actions", "behaviour_contents", "shown_queries", "labels", "label_sources"), _TEXTS),
+    "shown_clicked": _COUNTS,
+}
+
+
+@dataclass(frozen=True)
+class Person:
+    """Who meets the search box at `as_of`, and what they did before, oldest first: lists of one length.
+
+    `contents`: the words of a search, else the id of an item. `features`: what tables of the profile say, empty where
+    none was asked for.
+    """
+
+    user_id: str
+    as_of: datetime
+    days_ago: tuple[int, ...]
+    actions: tuple[str, ...]
+    contents: tuple[str, ...]
+    features: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def items(self) -> list[str]:
+        """The items that they had to do with, oldest first, as often as they did."""
+        pairs = zip(self.actions, self.contents, strict=True)
+        return [content for action, content in pairs if action != SEARCH]
+
+    def told(self, phrases: Mapping[str, str], profile: str | None = None) -> Behaviours:
+        """What they did in words, an item by its phrase; what is without words is left out: an item that the catalogue
+        no longer has, an empty search, an action of another kind."""
+        rows = [
+            (days, action, words)
+            for days, action, content in zip(self.days_ago, self.actions, self.contents, strict=True)
+            if action in ACTIONS and (words := plain(content) if action == SEARCH else phrases.get(content, ""))
+        ]
+        days_ago, actions, contents = zip(*rows, strict=True) if rows else ((), (), ())
+        return Behaviours(days_ago, actions, contents, profile)
+
+
+@dataclass(frozen=True)
+class Met:
+    """A meeting with the search box: a request that showed hints (`direct`), or a day (`think`).
+
+    `shown` from the top with whether each was `clicked`; `labels`: what was searched for, strongest interest first,
+    with the source of each (hint, typed). `part`: train, valid or test.
+    """
+
+    person: Person
+    form: str
+    request_id: str
+    day: date
+    part: str
+    shown: tuple[str, ...]
+    clicked: tuple[bool, ...]
+    labels: tuple[str, ...]
+    sources: tuple[str, ...]
+
+    def labelled(self) -> dict[str, list[str]]:
+        """The labels by their source."""
+        found: dict[str, list[str]] = {}
+        for query, source in zip(self.labels, self.sources, strict=True):
+            found.setdefault(source, []).append(query)
+        return found
+
+
+def read_met(spec: StageSpec, form: str, parts: Collection[str]) -> Iterator[Met]:
+    """The meetings of one form and of these parts of the split, in the order of the table `query_samples`.
+
+    Raises DataError for a table of another schema, EmptyTable where there is none of any form.
+    """
+    for table in read_batches(spec, "query_samples", _COLUMNS):
+        for row in table.to_pylist():
+            if row["form"] == form and row["split_time"] in parts:
+                yield _met(row)
+
+
+def _met(row: Mapping[str, Any]) -> Met:
+    behaviours = (tuple(row[f"behaviour_{name}"]) for name in ("days_ago", "actions", "contents"))
+    person = Person(row["user_id"], row["as_of"], *behaviours)
+    lists = (tuple(row[name]) for name in ("shown_queries", "shown_clicked", "labels", "label_sources"))
+    shown, clicked, labels, sources = lists
+    told = (row["form"], row["request_id"], row["sample_date"], row["split_time"])
+    return Met(person, *told, shown, tuple(map(bool, clicked)), labels, sources)
