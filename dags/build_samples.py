@@ -25,6 +25,6 @@ with new_dag(
     deadline_minutes=180,
 ):
     # One Spark process for all of it: to start and warm up another costs as much as two of these tables.
-    known = ("sessions", "histories", "user_stats", "item_stats", "user_profiles")
-    samples = ("next_item_samples", "judge_pairs", "judge_examples", "query_samples")
+    known = ("sessions", "histories", "user_stats", "item_stats", "query_stats", "user_profiles")
+    samples = ("next_item_samples", "judge_pairs", "judge_examples", "query_samples", "hint_samples")
     heavy("samples", "spark_jobs", "built", *RANGE, minutes=150, outlets=[*map(asset, (*known, *samples))])

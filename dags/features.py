@@ -6,8 +6,8 @@
 
 1. `materialize` names the view, the rows expected and the rows found online; a rerun for the same range repairs it.
 2. `apply` finds other objects than it wrote: somebody else writes the registry; only this DAG may.
-3. `training_set` or `judge_training_set` fails on a leak (exit code 65): a feature row of a later day than `as_of` was
-   joined.
+3. `training_set`, `judge_training_set` or `hint_training_set` fails on a leak (exit code 65): a feature row of a later
+   day than `as_of` was joined.
 
 **Rerun**: trigger with the same partition key. Materialisation is by explicit [start, end) and can be repeated.
 
@@ -29,11 +29,7 @@ with new_dag(
     training_set = heavy(
         "training_set", "feature_store", "training-set", *RANGE, minutes=30, outlets=[asset("next_item_training_set")]
     )
-    judge_training_set = heavy(
-        "judge_training_set",
-        *("feature_store", "training-set", "--table", "judge_training_set", *RANGE),
-        minutes=30,
-        outlets=[asset("judge_training_set")],
-    )
     chain(apply, materialize, training_set)
-    chain(materialize, judge_training_set)
+    for table in ("judge_training_set", "hint_training_set"):
+        other = ("feature_store", "training-set", "--table", table, *RANGE)
+        chain(materialize, heavy(table, *other, minutes=30, outlets=[asset(table)]))

@@ -65,12 +65,14 @@ class DailyView:
 
 USER = Entity("user", "user_id")
 ITEM = Entity("item", "item_id")
-ENTITIES = (USER, ITEM)
+QUERY = Entity("query", "query")
+ENTITIES = (USER, ITEM, QUERY)
 USER_DAILY = DailyView("user_daily", USER, "user_stats")
 ITEM_DAILY = DailyView("item_daily", ITEM, "item_stats")
+QUERY_DAILY = DailyView("query_daily", QUERY, "query_stats")
 # As old as the oldest event of a history: who has a history has a profile.
 USER_PROFILE = DailyView("user_profile", USER, "user_profiles", ttl=timedelta(days=730))
-DAILY_VIEWS = (USER_DAILY, ITEM_DAILY, USER_PROFILE)
+DAILY_VIEWS = (USER_DAILY, ITEM_DAILY, QUERY_DAILY, USER_PROFILE)
 USER_RECENCY = "user_recency"
 USER_RECENCY_FEATURES = {"days_since_last_event": "double", "is_cold": "boolean"}
 USERS = "users_v1"  # what is known of a user before anything is asked about an item
@@ -78,6 +80,7 @@ _OF_USER_AND_ITEM = ("user_daily", "item_daily", "user_profile", USER_RECENCY)
 SERVICES: Mapping[str, tuple[str, ...]] = {
     "next_item_v1": _OF_USER_AND_ITEM,
     "semantic_judge_v1": _OF_USER_AND_ITEM,
+    "hint_ranker_v1": ("user_daily", "query_daily", "user_profile", USER_RECENCY),
     USERS: ("user_daily", "user_profile", USER_RECENCY),
 }
 

@@ -49,7 +49,8 @@ class TrainingSet:
 
 NEXT_ITEM = TrainingSet("next_item_training_set", "next_item_samples", "next_item_v1")
 JUDGE = TrainingSet("judge_training_set", "judge_examples", "semantic_judge_v1", again=(30, 90, 365))
-TRAINING_SETS = {wanted.table: wanted for wanted in (NEXT_ITEM, JUDGE)}
+HINTS = TrainingSet("hint_training_set", "hint_samples", "hint_ranker_v1")
+TRAINING_SETS = {wanted.table: wanted for wanted in (NEXT_ITEM, JUDGE, HINTS)}
 
 
 def training_set(table: str) -> TrainingSet:

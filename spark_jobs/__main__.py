@@ -36,8 +36,8 @@ from spark_jobs.leakage import audit_table
 from spark_jobs.market.__main__ import main as market
 
 BUILT = (
-    *("sessions", "histories", "user_stats", "item_stats", "user_profiles", "next_item_samples"),
-    *("judge_pairs", "judge_examples", "query_samples"),
+    *("sessions", "histories", "user_stats", "item_stats", "query_stats", "user_profiles", "next_item_samples"),
+    *("judge_pairs", "judge_examples", "query_samples", "hint_samples"),
 )
 _GROUPS = {"landed": LANDED, "built": BUILT}
 _TOLD = 20  # refusals that a later task tells again

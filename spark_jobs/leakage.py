@@ -29,7 +29,8 @@ from spark_jobs.engine.job import read_files
 from spark_jobs.engine.spark import spark_session
 
 _SPLITS = ("train", "valid", "test")
-_NAMED = ("user_id", "item_id", "as_of")
+_NAMED = ("user_id", "as_of")
+_ALSO_NAMED = ("item_id", "request_id", "query")  # in an example, where a sample has them
 
 
 @dataclass(frozen=True)
@@ -45,8 +46,8 @@ class LeakageError(DataError):
     """A sample table holds something that was not known at its `as_of`."""
 
 
-def require_no_leak(table: str, samples: DataFrame, events: DataFrame) -> None:
-    """Audit `samples` against `events`, which must reach back as far as the histories do.
+def require_no_leak(table: str, samples: DataFrame, events: DataFrame | None) -> None:
+    """Audit `samples` against `events`, which must reach back as far as the histories do; None for samples without.
 
     Raises:
         LeakageError: naming each broken rule with its count and an example.
@@ -81,25 +82,33 @@ def audit_table(table: str, profile: Profile) -> int:
         samples.unpersist()
 
 
-def audit(samples: DataFrame, events: DataFrame) -> list[Leak]:
+def audit(samples: DataFrame, events: DataFrame | None) -> list[Leak]:
     """All leaks of `samples`; empty where there are none. One pass over the events and a few over the samples."""
     columns = set(samples.columns)
-    leaks = []
+    leaks = _item_leaks(samples, events) if events is not None else []
+    for name in sorted(column for column in columns if column.endswith("available_at")):
+        leaks.append(_leak(f"{name}_after_as_of", _named(samples.where(F.col(name) > F.col("as_of")), name)))
+    for name in sorted(column for column in columns if column.endswith("last_event_time")):
+        leaks.append(_leak(f"{name}_not_before_as_of", _named(samples.where(F.col(name) >= F.col("as_of")), name)))
+    if "split_time" in columns:
+        leaks.append(_leak("split_not_in_time_order", _outside_split(samples)))
+    return [leak for leak in leaks if leak.count]
+
+
+def _item_leaks(samples: DataFrame, events: DataFrame) -> list[Leak]:
+    columns, leaks = set(samples.columns), []
     met = events.groupBy("user_id", "item_id", F.col("event_date").alias("day")).agg(F.count(F.lit(1)).alias("met"))
     if {"history_item_ids", "later_item_ids"} <= columns:
         met = met.localCheckpoint(eager=False)  # both ask it
     if "history_item_ids" in columns:
         leaks.append(_leak("history_item_not_before_as_of", _unknown_history(samples, met)))
-    for name in sorted(column for column in columns if column.endswith("available_at")):
-        leaks.append(_leak(f"{name}_after_as_of", samples.where(F.col(name) > F.col("as_of")).select(*_NAMED, name)))
-    for name in sorted(column for column in columns if column.endswith("last_event_time")):
-        too_late = samples.where(F.col(name) >= F.col("as_of"))
-        leaks.append(_leak(f"{name}_not_before_as_of", too_late.select(*_NAMED, name)))
     if "later_item_ids" in columns:
         leaks.append(_leak("later_item_not_in_its_time", _unknown_later(samples, met)))
-    if "split_time" in columns:
-        leaks.append(_leak("split_not_in_time_order", _outside_split(samples)))
-    return [leak for leak in leaks if leak.count]
+    return leaks
+
+
+def _named(offenders: DataFrame, *more: str | Column) -> DataFrame:
+    return offenders.select(*_NAMED, *(name for name in _ALSO_NAMED if name in offenders.columns), *more)
 
 
 def _leak(rule: str, offenders: DataFrame) -> Leak:
@@ -160,4 +169,4 @@ def _outside_split(samples: DataFrame) -> DataFrame:
         later = [starts[name] for name in _SPLITS[place + 1 :] if name in starts]
         if later:
             too_late = too_late | ((F.col("split_time") == split) & (newest >= F.lit(min(later))))
-    return samples.where(too_late).select(*_NAMED, "split_time", newest.alias("newest_ingredient"))
+    return _named(samples.where(too_late), "split_time", newest.alias("newest_ingredient"))

@@ -51,7 +51,7 @@ def build(
 
 def audit(samples: DataFrame, frames: Mapping[str, DataFrame]) -> None:
     """Refuse to publish samples that know what came after `as_of`; see `spark_jobs.leakage`."""
-    require_no_leak("query_samples", samples.withColumn("item_id", F.col("request_id")), frames["events"])
+    require_no_leak("query_samples", samples, frames["events"])
 
 
 def _direct(shown: DataFrame, searches: DataFrame, longest: int) -> DataFrame:

@@ -19,10 +19,13 @@ from infra.lake import Lake, publish
 from infra.ledger import Ledger, run_key
 from infra.partitions import PartitionWrite
 from infra.profile import Profile, load_profile
+from spark_jobs.query_stats import COUNTERS
+from spark_jobs.stats import COUNTED_DAYS
 
 Rows = list[dict[str, Any]]
 FIRST = date(2018, 1, 1)
-DAILY = {"user_stats": "user_id", "item_stats": "item_id", "user_profiles": "user_id"}  # table to the id that it is of
+# Table to the id that it is of.
+DAILY = {"user_stats": "user_id", "item_stats": "item_id", "query_stats": "query", "user_profiles": "user_id"}
 
 
 class Shop:
@@ -31,7 +34,7 @@ class Shop:
     def __init__(self, profile: Profile) -> None:
         self.profile, self.lake, self.ledger = profile, Lake(profile), Ledger(profile)
         self.rows: dict[str, dict[date, Rows]] = {
-            table: {} for table in (*DAILY, "next_item_samples", "judge_examples")
+            table: {} for table in (*DAILY, "next_item_samples", "judge_examples", "hint_samples")
         }
 
     def publish(self, table: str, days: Mapping[date, Rows], edition: int = 1) -> None:
@@ -83,9 +86,18 @@ def profile(user: str, day: date, random: Random) -> dict[str, Any]:
     }
 
 
+def asked(query: str, day: date, random: Random) -> dict[str, Any]:
+    """Statistics of a query, whose numbers tell them from all others."""
+    counts = {f"{name}_{days}d": random.randrange(10**6) for name in COUNTERS for days in COUNTED_DAYS}
+    row = {"stat_date": day, "query": query, "available_at": at(day + timedelta(days=1)), **counts}
+    row |= {"shown_7d": day.toordinal(), "distinct_users_365d": random.randrange(10**6)}
+    return row | {"days_since_first_365d": 0, "last_event_time": at(day, random.randrange(86_400))}
+
+
 def daily(table: str, name: str, day: date, random: Random) -> dict[str, Any]:
     """A row of a daily table."""
-    return profile(name, day, random) if table == "user_profiles" else stat(DAILY[table], name, day, random)
+    made = {"user_profiles": profile, "query_stats": asked}
+    return made[table](name, day, random) if table in made else stat(DAILY[table], name, day, random)
 
 
 def sample(user: str, item: str, day: date, random: Random) -> dict[str, Any]:
@@ -114,6 +126,12 @@ def judged(user: str, item: str, day: date, later: str) -> dict[str, Any]:
     return {name: row[name] for name in shared} | own
 
 
+def shown(user: str, query: str, time: datetime, request: str = "r") -> dict[str, Any]:
+    """A hint that nobody clicked."""
+    whole = {"sample_date": time.date(), "user_id": user, "request_id": request, "place": 1, "as_of": time}
+    return whole | {"query": query, "chance": 0.5, "clicked": 0, "split_time": "train"}
+
+
 def random_days(random: Random, days: int, step: int = 1, names: int = 9) -> dict[str, dict[date, Rows]]:
     """Statistics, profiles and samples of random users and items on `days` days, `step` apart; some are never seen."""
     made: dict[str, dict[date, Rows]] = {table: {} for table in (*DAILY, "next_item_samples")}
@@ -133,7 +151,7 @@ def plant_future(made: dict[str, dict[date, Rows]], random: Random) -> None:
             for table, key in DAILY.items():
                 for later in (day, day + timedelta(days=random.randrange(1, 9))):
                     there = made[table].setdefault(later, [])
-                    if all(old[key] != row[key] for old in there):
+                    if key in row and all(old[key] != row[key] for old in there):
                         there.append(daily(table, row[key], later, random))
 
 

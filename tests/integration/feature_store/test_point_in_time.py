@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from pyspark.sql import SparkSession
 
-from feature_store.definitions import DAILY_VIEWS, DailyView
+from feature_store.definitions import DailyView, service_views
 from feature_store.point_in_time import attach, entity_keys, join_features
 from feature_store.sources import Pinned
 from feature_store.training_sets import NEXT_ITEM
@@ -50,7 +50,7 @@ def files_of(folder: Path, table: str, days: dict[date, list[dict[str, Any]]]) -
 
 def joined(profile: Profile, folder: Path, made: dict[str, dict[date, list[dict[str, Any]]]]) -> pa.Table:
     samples = frame(NEXT_ITEM.samples, [row for rows in made[NEXT_ITEM.samples].values() for row in rows])
-    pins = [files_of(folder, view.table, made[view.table]) for view in DAILY_VIEWS]
+    pins = [files_of(folder, view.table, made[view.table]) for view in service_views(SERVICE)]
     features = join_features(profile, SERVICE, pins, samples)
     return attach(samples, features, load_contract(NEXT_ITEM.table), entity_keys(SERVICE))
 
@@ -85,7 +85,7 @@ def test_the_join_is_the_as_of_join_and_no_value_is_of_as_of_or_later(
     rows = joined(profiles["duckdb"], tmp_path, made)
     samples = rows.select(load_contract(NEXT_ITEM.samples).names)
     assert rows.num_rows == sum(map(len, made[NEXT_ITEM.samples].values())) > 0
-    for view in DAILY_VIEWS:
+    for view in service_views(SERVICE):
         stats = frame(view.table, [row for day in made[view.table].values() for row in day])
         expected = as_of_join(view, samples, stats)
         assert rows.select(list(expected[0])).to_pylist() == expected

@@ -13,12 +13,12 @@ import pyarrow.dataset as ds
 import pytest
 
 from feature_store import point_in_time, store, training_sets
-from feature_store.definitions import DAILY_VIEWS, USER_DAILY, USER_PROFILE, DailyView, feast_objects
+from feature_store.definitions import DAILY_VIEWS, QUERY_DAILY, USER_DAILY, USER_PROFILE, DailyView, feast_objects
 from feature_store.materialize import Materialised, materialize
 from feature_store.online import ReconciliationError, newest_rows, online_rows, reconcile
 from feature_store.serve import application, apply_definitions
 from feature_store.sources import pin, sources_of
-from feature_store.training_sets import JUDGE, NEXT_ITEM, build_training_set
+from feature_store.training_sets import HINTS, JUDGE, NEXT_ITEM, build_training_set
 from infra.errors import DataError
 from infra.lake.rollback import rollback
 
@@ -81,6 +81,30 @@ def test_a_day_of_the_judge_s_training_set_is_joined_again_when_it_is_old_enough
     rows = ds.dataset([file.path for file in filled.lake.files(JUDGE.table)]).to_table().to_pylist()
     told = {row["example_date"]: row["later_item_ids"][0] for row in rows}
     assert told == {**dict.fromkeys(days, "2"), days[1]: "4", tonight: "3"}
+
+
+def test_a_hint_is_told_what_was_known_of_its_query_and_person_before_its_moment(
+    shop: Any, shop_rows: Any, days: list[date]
+) -> None:
+    """Not at midnight, as other samples are: what happened that day, before the hint, is not known either."""
+    random, words = Random(4), ["🎁 gift", "قلم أحمر", 'it\'s "5" % off']
+    for table, key in shop_rows.DAILY.items():
+        names = words if key == "query" else ["u"]
+        told = {day: [shop_rows.daily(table, name, day, random) for name in names] for day in days}
+        shop.publish(table, {**told, days[-2]: told[days[-2]][:1]})
+    noon = shop_rows.at(days[-1], 43_200)
+    hints = [shop_rows.shown("u", query, noon, f"r{n}") for n, query in enumerate([*words, "never seen", ""])]
+    shop.publish("hint_samples", {**{day: [] for day in days}, days[-1]: hints})
+    build_training_set(shop.profile, HINTS, days[0], days[-1])
+    found = ds.dataset([file.path for file in shop.lake.files(HINTS.table)]).to_table().to_pylist()
+    seen = {row["query"]: row["query_daily__shown_7d"] for row in found}
+    yesterday, before = days[-2].toordinal(), days[-3].toordinal()
+    assert seen == {words[0]: yesterday, words[1]: before, words[2]: before, "never seen": None, "": None}
+    assert {row["user_daily__events_7d"] for row in found} == {yesterday}
+    assert all(row["query_daily__last_event_time"] < row["as_of"] for row in found if row["query"] in words)
+    materialize(shop.profile, days[0], days[-1])
+    with opened(shop) as feast_store:
+        assert sorted(online_rows(feast_store, QUERY_DAILY, [*words, "never seen"])) == sorted(words)
 
 
 def test_a_training_set_of_many_parts_has_the_rows_of_one_and_is_published_once(
@@ -158,7 +182,7 @@ def test_a_rolled_back_day_gives_way_to_older_rows_when_the_next_day_comes(
     filled.publish(
         "user_stats", {extra: [shop_rows.stat("user_id", name, extra, random) for name in newest(filled, extra)]}
     )
-    for table in ("item_stats", "user_profiles"):
+    for table in ("item_stats", "query_stats", "user_profiles"):
         filled.publish(table, {extra: []})
     materialize(filled.profile, days[0], extra)
     rollback(filled.lake, filled.ledger, "user_stats", before)
