@@ -17,7 +17,7 @@ from scipy.sparse import csr_matrix, hstack
 
 from training.query_rec.hint_examples import Examples
 from training.query_rec.hint_network import PLACES
-from training.query_rec.hint_questions import Questions, Spread, scaled
+from training.query_rec.hint_questions import Quantiles, Questions
 from training.query_rec.hint_ranker import Doubles, Platt, log_loss
 
 Logits = Callable[[Questions], Doubles]
@@ -82,12 +82,12 @@ def _counting(train: Examples, valid: Examples) -> Logits:
 def _logistic(train: Examples, valid: Examples, seed: int) -> Logits:
     from sklearn.linear_model import LogisticRegression
 
-    spread = Spread.of(train.questions.numbers)
+    quantiles = Quantiles.of(train.questions.numbers)
 
     def wide(questions: Questions) -> csr_matrix:
-        own = scaled(questions.numbers)
+        own = quantiles(questions.numbers)
         unknown = np.isnan(own)
-        told = np.where(unknown, 0.0, (own.clip(spread.least, spread.most) - spread.mean) / spread.deviation)
+        told = np.where(unknown, 0.0, own)
         places = np.eye(PLACES)[_places(questions)]
         words = questions.texts.words[questions.query]
         return csr_matrix(hstack([csr_matrix(np.concatenate([told, unknown, places], axis=1)), words]))

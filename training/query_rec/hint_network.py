@@ -4,7 +4,10 @@
     u    = sum_i softmax(a(q, b_i, q * b_i))_i b_i              attention on the target (DIN, arXiv 1706.06978)
     x_0  = [q, u, q * u, numbers, what is unknown of them]
     x_l+1 = x_0 * (W_l x_l + b_l) + x_l                         crosses (DCN-v2, arXiv 2008.13535), beside a dense part
-    logit = w [x_L, dense(x_0)] + bias(place)                   the place adds, so that it can be held fixed (PAL)
+    logit = w [x_L, dense(x_0)] + words(q) + bias(place)        the place adds, so that it can be held fixed (PAL)
+
+Numbers are quantiles of the training part (`Quantiles`), `words` a weight for each word and piece (wide and deep,
+arXiv 1606.07792).
 
 To all behaviours is added a nothing, so who did nothing, or nothing near, has an interest of zero.
 """
@@ -20,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from training.query_rec.hashed_text import Hashed, Ints
-from training.query_rec.hint_questions import AGES, KINDS, NAMES, OF_QUERY, OF_USER, Floats, Questions, Spread, scaled
+from training.query_rec.hint_questions import AGES, KINDS, KNOTS, NAMES, OF_QUERY, OF_USER, Floats, Quantiles, Questions
 
 PLACES = 16
 """Places further down share the bias of the last one."""
@@ -30,13 +33,13 @@ PLACES = 16
 class NetworkConfig:
     """`buckets` of words and pieces, `width` of their vectors; the last `length` behaviours are read."""
 
-    width: int = 32
+    width: int = 16
     buckets: int = 65536
-    length: int = 30
-    attention: int = 32
+    length: int = 20
+    attention: int = 16
     crosses: int = 2
-    dense: tuple[int, ...] = (128, 64)
-    dropout: float = 0.1
+    dense: tuple[int, ...] = (64, 32)
+    dropout: float = 0.3
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,8 +57,8 @@ class Batch:
     numbers: Tensor
 
     @classmethod
-    def of(cls, questions: Questions, device: torch.device) -> Batch:
-        """With the texts that the questions have, and no others."""
+    def of(cls, questions: Questions, quantiles: Quantiles, device: torch.device) -> Batch:
+        """With the texts that the questions have, and no others, and the quantiles of their numbers."""
         used, places = np.unique(np.concatenate([questions.query, questions.contents.ravel()]), return_inverse=True)
         nothing = int(used[0] == -1) if len(used) else 0
         hashed: Hashed = questions.texts.hashed.chosen(used[nothing:])
@@ -63,79 +66,77 @@ class Batch:
         query, contents = places[: len(questions)], places[len(questions) :].reshape(questions.contents.shape)
         arrays: tuple[Ints | Floats, ...] = (
             *(hashed.numbers, hashed.starts, contents, questions.kinds, questions.ages),
-            *(questions.person, query, questions.place, scaled(questions.numbers)),
+            *(questions.person, query, questions.place, quantiles(questions.numbers)),
         )
         return cls(*(torch.from_numpy(np.ascontiguousarray(one)).to(device) for one in arrays))
 
 
 class Network(nn.Module):
-    """See the module; `mean`, `scale`, `least` and `most` of the numbers are of the training part.
+    """See the module; `edges` and `ranks` are the quantiles of the training part."""
 
-    A number beyond what nearly all of that part had is taken as the furthest that it had: a policy finds whatever a
-    reward says of a query of a hundred letters if none was ever shown.
-    """
-
-    mean: Tensor
-    scale: Tensor
-    least: Tensor
-    most: Tensor
+    edges: Tensor
+    ranks: Tensor
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
         self.config, width = config, config.width
         self.bag = nn.EmbeddingBag(config.buckets, width, mode="mean", include_last_offset=True)
+        self.wide = nn.EmbeddingBag(config.buckets, 1, mode="mean", include_last_offset=True)
         self.kind, self.age = nn.Embedding(len(KINDS), width), nn.Embedding(AGES, width)
-        self.attention = nn.Sequential(
-            nn.Linear(3 * width, config.attention), nn.ReLU(), nn.Linear(config.attention, 1)
-        )
+        # One layer over [q, b, q * b], in its parts: what is of the query or the behaviour alone is worked out once.
+        self.asked = nn.Linear(width, config.attention)
+        self.did, self.both = (nn.Linear(width, config.attention, bias=False) for _ in range(2))
+        self.weight = nn.Linear(config.attention, 1)
         size = 3 * width + 2 * len(NAMES)
+        self.input = nn.Dropout(config.dropout)
         self.crosses = nn.ModuleList(nn.Linear(size, size) for _ in range(config.crosses))
         sizes = (size, *config.dense)
         layers = [nn.Sequential(nn.Linear(a, b), nn.ReLU(), nn.Dropout(config.dropout)) for a, b in pairwise(sizes)]
         self.dense = nn.Sequential(*layers)
         self.out = nn.Linear(size + sizes[-1], 1)
         self.place = nn.Embedding(PLACES, 1)
-        self.register_buffer("mean", torch.zeros(len(NAMES)))
-        self.register_buffer("scale", torch.ones(len(NAMES)))
-        self.register_buffer("least", torch.zeros(len(NAMES)))
-        self.register_buffer("most", torch.zeros(len(NAMES)))
+        for name in ("edges", "ranks"):
+            self.register_buffer(name, torch.zeros(len(NAMES), KNOTS))
         for small in (self.kind, self.age):
             nn.init.normal_(small.weight, std=0.01)
-        nn.init.zeros_(self.place.weight)
+        for zero in (self.wide, self.place):
+            nn.init.zeros_(zero.weight)
+
+    @property
+    def quantiles(self) -> Quantiles:
+        """What a batch is made with."""
+        return Quantiles(self.edges.cpu().numpy(), self.ranks.cpu().numpy())
+
+    def measure(self, numbers: Floats) -> None:
+        """Take the quantiles of the numbers [n, NAMES]."""
+        for held, value in zip((self.edges, self.ranks), Quantiles.of(numbers), strict=True):
+            held.copy_(torch.from_numpy(value))
 
     def forward(self, batch: Batch, hidden: Tensor | None = None) -> Tensor:
         """Logits [n]. `hidden` [n, NAMES]: numbers that are not told, as of a query or a person that nobody knows."""
         texts = functional.normalize(self.bag(batch.texts, batch.starts), dim=1)
-        query = texts[batch.query]
-        x0 = torch.cat([*self._interest(texts, query, batch), self._numbers(batch.numbers, hidden)], dim=1)
+        query = functional.embedding(batch.query, texts)
+        interest = self._interest(texts, query, batch)
+        unknown = batch.numbers.isnan() if hidden is None else batch.numbers.isnan() | hidden
+        numbers = [batch.numbers.masked_fill(unknown, 0.0), unknown.to(batch.numbers.dtype)]
+        x0 = self.input(torch.cat([query, interest, query * interest, *numbers], dim=1))
         x = x0
         for cross in self.crosses:
             x = x0 * cross(x) + x
-        logit = self.out(torch.cat([x, self.dense(x0)], dim=1)) + self.place((batch.place - 1).clamp(0, PLACES - 1))
+        words = functional.embedding(batch.query, self.wide(batch.texts, batch.starts))
+        place = self.place((batch.place - 1).clamp(0, PLACES - 1))
+        logit = self.out(torch.cat([x, self.dense(x0)], dim=1)) + words + place
         return torch.as_tensor(logit.squeeze(1))
 
-    def _interest(self, texts: Tensor, query: Tensor, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-        there = batch.contents >= 0
-        did = (
-            texts[batch.contents.clamp(min=0)] + self.kind(batch.kinds.clamp(min=0)) + self.age(batch.ages.clamp(min=0))
-        )
-        own, mask = did[batch.person], there[batch.person]
-        asked = query.unsqueeze(1).expand_as(own)
-        weight = self.attention(torch.cat([asked, own, asked * own], dim=2)).squeeze(2).masked_fill(~mask, -torch.inf)
+    def _interest(self, texts: Tensor, query: Tensor, batch: Batch) -> Tensor:
+        words = functional.embedding(batch.contents.clamp(min=0), texts)
+        did = words + self.kind(batch.kinds.clamp(min=0)) + self.age(batch.ages.clamp(min=0))
+        own, mask = did.index_select(0, batch.person), (batch.contents >= 0)[batch.person]
+        parts = self.did(did).index_select(0, batch.person) + self.both(query.unsqueeze(1) * own)
+        weight = self.weight(functional.relu(parts + self.asked(query).unsqueeze(1))).squeeze(2)
         nothing = weight.new_zeros(len(weight), 1)
-        share = torch.cat([nothing, weight], dim=1).softmax(dim=1)[:, 1:]
-        interest = (share.unsqueeze(2) * own).sum(dim=1)
-        return query, interest, query * interest
-
-    def _numbers(self, numbers: Tensor, hidden: Tensor | None) -> Tensor:
-        unknown = numbers.isnan() if hidden is None else numbers.isnan() | hidden
-        told = (numbers.clamp(self.least, self.most) - self.mean) / self.scale
-        return torch.cat([told.masked_fill(unknown, 0.0), unknown.to(numbers.dtype)], dim=1)
-
-    def measure(self, numbers: Floats) -> None:
-        """Take the spread of the numbers."""
-        for held, value in zip((self.mean, self.scale, self.least, self.most), Spread.of(numbers), strict=True):
-            held.copy_(torch.from_numpy(value))
+        share = torch.cat([nothing, weight.masked_fill(~mask, -torch.inf)], dim=1).softmax(dim=1)[:, 1:]
+        return torch.as_tensor((share.unsqueeze(2) * own).sum(dim=1))
 
 
 def hiding(rows: int, share: float, source: torch.Generator) -> Tensor:

@@ -35,13 +35,13 @@ MATCHES = ("behaviours", "searched", "overlap_best", "overlap_last", "overlap_me
 """`overlap`: the share of the query's words that something the person did has too, the best, the last, and the mean of
 all weighed by one over its number from the last; `searched`: whether all of it was searched for."""
 NAMES = (*OF_USER, *OF_QUERY, *DERIVED, *MATCHES)
-_COUNTS = frozenset({*COUNTED, "query_daily__distinct_users_365d", *OF_USER[:3], OF_USER[4]})
 _AGO = np.array([0, 1, 2, 3, 5, 7, 14, 30, 60], dtype=np.int64)
 """A behaviour is at least so many days old."""
 AGES = len(_AGO)
+KNOTS = 65
+"""Of the quantiles of a number."""
 KINDS = {name: number for number, name in enumerate(ACTIONS)}
 _PRIOR_SHOWN, _AT_ONCE = 20.0, 20_000
-_RANGE, _CONSTANT = (0.001, 0.999), 1e-6
 
 
 @dataclass(frozen=True, eq=False)
@@ -181,35 +181,29 @@ def age_of(days: int) -> int:
     return int(np.searchsorted(_AGO, max(days, 0), side="right")) - 1
 
 
-def scaled(numbers: Floats) -> Floats:
-    """The numbers with counts as log(1 + count): [n, NAMES]."""
-    found = numbers.copy()
-    counts = [place for place, name in enumerate(NAMES) if name in _COUNTS]
-    found[:, counts] = np.log1p(found[:, counts])
-    return found
+class Quantiles(NamedTuple):
+    """Which share of the training part has less of each number: `edges` and `ranks` [NAMES, K], rising, ranks -1 to 1.
 
+    Counts of any size come to one scale, and what is beyond all that was shown is no more than the furthest of these: a
+    policy finds whatever a reward says of a query of a hundred letters if none was ever shown.
+    """
 
-class Spread(NamedTuple):
-    """Of each number where it is known, after `scaled`: mean, deviation (1 where it never differs), and the range that
-    nearly all lie in; 0, 1 and no range where it never is. Each [NAMES]."""
-
-    mean: Floats
-    deviation: Floats
-    least: Floats
-    most: Floats
+    edges: Floats
+    ranks: Floats
 
     @classmethod
-    def of(cls, numbers: Floats) -> Spread:
-        """Of numbers [n, NAMES]."""
-        columns = []
-        for own in scaled(numbers).astype(np.float64).T:
-            known = own[~np.isnan(own)]
-            if not len(known):
-                columns.append((0.0, 1.0, 0.0, 0.0))
-                continue
-            deviation = float(known.std())
-            least, most = np.quantile(known, _RANGE)
-            columns.append(
-                (float(known.mean()), deviation if deviation > _CONSTANT else 1.0, float(least), float(most))
-            )
-        return cls(*np.array(columns, dtype=np.float32).T)
+    def of(cls, numbers: Floats) -> Quantiles:
+        """Of numbers [n, NAMES], where they are known; one that never is has the rank 0."""
+        edges, ranks = np.zeros((2, len(NAMES), KNOTS), dtype=np.float32)
+        for row, own in enumerate(numbers.T):
+            known = np.sort(own[~np.isnan(own)])
+            if len(known):
+                edges[row] = np.quantile(known, np.linspace(0.0, 1.0, KNOTS), method="nearest")
+                below = np.searchsorted(known, edges[row], "left") + np.searchsorted(known, edges[row], "right")
+                ranks[row] = below / len(known) - 1.0
+        return cls(edges, ranks)
+
+    def __call__(self, numbers: Floats) -> Floats:
+        """The ranks of numbers [n, NAMES], between two edges in a straight line; NaN stays NaN."""
+        columns = [np.interp(*own) for own in zip(numbers.T, self.edges, self.ranks, strict=True)]
+        return np.stack(columns, axis=1).astype(np.float32)

@@ -241,7 +241,7 @@ class Training:
 
     def _step(self, network: Network, optimizer: torch.optim.Optimizer, own: Examples, number: int) -> float:
         network.train()
-        batch = Batch.of(own.questions, _device())
+        batch = Batch.of(own.questions, network.quantiles, _device())
         hidden = hiding(len(own), self.config.hidden, drawn(self.seed, number, _HIDDEN)).to(batch.numbers.device)
         with torch.random.fork_rng():
             torch.manual_seed(self.seed * 1_000_003 + number)  # of the dropout: a resumed run draws the same
@@ -257,10 +257,10 @@ class Training:
 
 def logits_of(network: Network, questions: Questions) -> Doubles:
     """What the network says of each pair: [n]."""
-    parts = [np.zeros(0)]
+    parts, quantiles = [np.zeros(0)], network.quantiles
     with torch.inference_mode():
         for rows in _portions(len(questions)):
-            logits = network(Batch.of(questions.chosen(rows), _device()))
+            logits = network(Batch.of(questions.chosen(rows), quantiles, _device()))
             parts.append(logits.cpu().numpy().astype(np.float64))
     return np.concatenate(parts)
 
