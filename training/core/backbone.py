@@ -5,6 +5,7 @@ A causal LM comes from a local folder, or from a package (`core.embedded`).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,8 +66,12 @@ class BackboneConfig:
     bf16: bool | None = None
 
 
-def build_backbone(config: BackboneConfig, vocabulary: Vocabulary, seed: int) -> PreTrainedModel:
+def build_backbone(
+    config: BackboneConfig, vocabulary: Vocabulary, seed: int, meanings: Mapping[str, str] | None = None
+) -> PreTrainedModel:
     """A model with one embedding row per token of `vocabulary`, fresh rows seeded, on the process's device.
+
+    `meanings`: what new tokens of a trained backbone start as, see `fit_embeddings`.
 
     What learns is float32. What does not, under LoRA, is in the products of the device: it is rounded once and not in
     every pass.
@@ -79,7 +84,7 @@ def build_backbone(config: BackboneConfig, vocabulary: Vocabulary, seed: int) ->
         model = Qwen3ForCausalLM(_qwen3(config, len(vocabulary), **roles))
     else:
         model = _from_folder(local_folder(config.path), torch.float32 if config.lora is None else rounded)
-        fit_embeddings(model, vocabulary)
+        fit_embeddings(model, vocabulary, meanings)
     if wished:
         wish_bf16(model)
     add_dropout(model, config.embedding_dropout, config.residual_dropout)

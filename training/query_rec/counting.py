@@ -10,9 +10,14 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from heapq import nsmallest
 
 from training.query_rec.item_phrases import item_phrase
 from training.query_rec.query_lists import plain
+
+
+ROWS = ("co_click", "category", "openings", "popular")
+"""The rows of a table, from the most personal on."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +56,10 @@ class QueryCounts:
                 if (thing := things.get(item)) and thing.category:
                     found.of_category[thing.category][shown] += 1
         return found
+
+    def rows(self, items: Sequence[str], k: int) -> Mapping[str, Sequence[str]]:
+        """What each row says, by its name, the most personal one first: the order in which empty places are filled."""
+        return {name: getattr(self, name)(items, k) for name in ROWS}
 
     def popular(self, items: Sequence[str], k: int) -> list[str]:
         """The `k` most frequent queries, whoever asks."""
@@ -102,4 +111,4 @@ def _weighed(keys: Sequence[str], counts: Callable[[str], Counter[str] | None]) 
 
 def _best(counts: Mapping[str, float], k: int) -> list[str]:
     """Of equally many the first in the order of the alphabet."""
-    return sorted(counts, key=lambda query: (-counts[query], query))[:k]
+    return nsmallest(k, counts, key=lambda query: (-counts[query], query))

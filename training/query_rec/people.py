@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime
+from itertools import groupby
 from typing import Any
 
 import pyarrow as pa
@@ -23,6 +24,7 @@ _COLUMNS: Mapping[str, pa.DataType] = {
     **dict.fromkeys(("behaviour_actions", "behaviour_contents", "shown_queries", "labels", "label_sources"), _TEXTS),
     "shown_clicked": _COUNTS,
 }
+_LONGEST = 200  # characters of a search that are read; a prompt takes some tokens of it
 
 
 @dataclass(frozen=True)
@@ -46,15 +48,22 @@ class Person:
         pairs = zip(self.actions, self.contents, strict=True)
         return [content for action, content in pairs if action != SEARCH]
 
-    def told(self, phrases: Mapping[str, str], profile: str | None = None) -> Behaviours:
-        """What they did in words, an item by its phrase; what is without words is left out: an item that the catalogue
-        no longer has, an empty search, an action of another kind."""
-        rows = [
-            (days, action, words)
-            for days, action, content in zip(self.days_ago, self.actions, self.contents, strict=True)
-            if action in ACTIONS and (words := plain(content) if action == SEARCH else phrases.get(content, ""))
-        ]
-        days_ago, actions, contents = zip(*rows, strict=True) if rows else ((), (), ())
+    def told(self, phrases: Mapping[str, str], last: int | None = None, profile: str | None = None) -> Behaviours:
+        """The `last` things that they did (None: all), in words: an item by its phrase, a search by its beginning.
+
+        Left out is what is without words (an item that the catalogue no longer has, an empty search), an action of
+        another kind, what is later than `as_of`, and the same thing told twice in a row. Days come in their order,
+        whatever that of the rows.
+        """
+        rows = sorted(zip(self.days_ago, self.actions, self.contents, strict=True), key=lambda row: -row[0])
+        worded = (
+            (days, action, _words(content) if action == SEARCH else phrases.get(content, ""))
+            for days, action, content in rows
+            if action in ACTIONS and days >= 0
+        )
+        told = [row for row, _ in groupby(row for row in worded if row[2])]
+        once = told if last is None else told[-last:]
+        days_ago, actions, contents = zip(*once, strict=True) if once else ((), (), ())
         return Behaviours(days_ago, actions, contents, profile)
 
 
@@ -84,20 +93,24 @@ class Met:
         return found
 
 
-def read_met(spec: StageSpec, form: str, parts: Collection[str]) -> Iterator[Met]:
-    """The meetings of one form and of these parts of the split, in the order of the table `query_samples`.
+def read_met(spec: StageSpec, forms: Collection[str], parts: Collection[str]) -> Iterator[Met]:
+    """The meetings of these forms and parts of the split, in the order of the table `query_samples`.
 
     Raises DataError for a table of another schema, EmptyTable where there is none of any form.
     """
     for table in read_batches(spec, "query_samples", _COLUMNS):
         for row in table.to_pylist():
-            if row["form"] == form and row["split_time"] in parts:
+            if row["form"] in forms and row["split_time"] in parts:
                 yield _met(row)
 
 
+def _words(search: str) -> str:
+    return plain(search[:_LONGEST])
+
+
 def _met(row: Mapping[str, Any]) -> Met:
-    behaviours = (tuple(row[f"behaviour_{name}"]) for name in ("days_ago", "actions", "contents"))
-    person = Person(row["user_id"], row["as_of"], *behaviours)
+    days_ago, actions, contents = (tuple(row[f"behaviour_{name}"]) for name in ("days_ago", "actions", "contents"))
+    person = Person(row["user_id"], row["as_of"], days_ago, actions, contents)
     lists = (tuple(row[name]) for name in ("shown_queries", "shown_clicked", "labels", "label_sources"))
     shown, clicked, labels, sources = lists
     told = (row["form"], row["request_id"], row["sample_date"], row["split_time"])

@@ -57,11 +57,12 @@ def special_tokens(behaviours: int) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class UserPrompts:
-    """Prompts of the last `behaviours`, each content cut to `text_tokens` and fenced."""
+    """Prompts of the last `behaviours`, each content cut to `text_tokens`, a profile to `profile_tokens`, and fenced."""
 
     vocabulary: Vocabulary
     behaviours: int = 50
     text_tokens: int = 12
+    profile_tokens: int = 32
 
     def of(self, person: Behaviours) -> Codes:
         """The prompt: index, days, action and content of each behaviour, and what is asked."""
@@ -82,7 +83,9 @@ class UserPrompts:
         return (*tokens, *self._writer.part((_ASKED,), {}))
 
     def _who(self, person: Behaviours) -> Codes:
-        return self._writer.part(_WHO, {"profile": person.profile}) if person.profile else ()
+        if not person.profile:
+            return ()
+        return Writer(self.vocabulary, self.profile_tokens).part(_WHO, {"profile": person.profile})
 
     def _last(self, person: Behaviours) -> list[tuple[int, str, str]]:
         rows = list(zip(person.days_ago, person.actions, person.contents, strict=True))

@@ -10,7 +10,7 @@ Position matching punishes a right query at a wrong place: `found` is watched be
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
 
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from training.core.policy.groups import Group
-from training.core.policy.rewards import Term, by_group
+from training.core.policy.rewards import RewardFunction, Term, by_group
 from training.core.sequences import Tokens
 from training.query_rec.interest_lists import InterestLists
 
@@ -41,8 +41,9 @@ class References:
     triggers: Sequence[Sequence[int]] = ()
 
 
-ClickChances = Callable[[int, Sequence[str]], NDArray[np.float32]]
-"""How likely a click on each query is, for who stands at this place among the requests: [queries], 0 to 1."""
+ClickChances = Callable[[Sequence[int], Sequence[Sequence[str]]], Sequence[NDArray[np.float32]]]
+"""How likely a click on each query is, 0 to 1, for those who stand at these places among the requests: [queries] each.
+"""
 QueryValues = Callable[[Group, Mapping[int, str]], Sequence[float]]
 """A value of each query, by its slot, of one answer of a group."""
 _ALIKE = 0.8  # Jaccard of letter pairs from which on two queries are nearly the same (INFERRED)
@@ -50,33 +51,65 @@ _ALIKE = 0.8  # Jaccard of letter pairs from which on two queries are nearly the
 
 @dataclass(frozen=True)
 class RewardConfig:
-    """Weights of the terms and their shape. All INFERRED: the paper prints none.
-
-    `scale` (gamma) and `cap` (beta) of the click's chance: clip(gamma p, 0, beta); `shortest` and `longest` are the 5th
-    and 95th percentile of the length of logged queries, in characters.
-    """
+    """Weights of the terms, all INFERRED: the paper prints none. `cap`: beta of clip(gamma p, 0, beta). `servability`
+    is not of the paper: whether a query finds enough in the day's catalogue; off, it is watched."""
 
     ctr: float = 0.5
     rouge: float = 0.4
     length: float = 0.1
-    scale: float = 1.0
+    servability: float = 0.0
     cap: float = 1.0
+
+
+@dataclass(frozen=True)
+class RewardShape:
+    """`scale` (gamma) of the click's chance; `shortest` and `longest`: a length, in characters, that earns all."""
+
+    scale: float = 1.0
     shortest: int = 3
     longest: int = 40
 
+    @classmethod
+    def of(cls, queries: Sequence[str], chances: NDArray[np.float32]) -> RewardShape:
+        """Of logged `queries`, whose 5th and 95th percentile of lengths bound what earns all, and of the `chances` that
+        the ranker gives: gamma makes 1 of their 95th percentile (INFERRED)."""
+        low, high = np.percentile([len(query) for query in queries], [5, 95])
+        return cls(1.0 / max(float(np.percentile(chances, 95)), 1e-6), max(int(low), 1), max(int(high), 1))
 
-def query_terms(answers: Answers, chances: ClickChances, config: RewardConfig) -> tuple[Term, ...]:
+
+def query_terms(
+    answers: Answers,
+    chances: ClickChances,
+    config: RewardConfig,
+    shape: RewardShape,
+    servable: Callable[[str], bool],
+    version: str,
+) -> tuple[Term, ...]:
     """The terms with a value [G, slots] for each query, NaN where an answer has no such query. The `context` of a
-    request are its `References`."""
-    named: dict[str, tuple[float, QueryValues]] = {
-        "ctr": (config.ctr, partial(_clicks, chances=chances, config=config)),
+    request are its `References`. The name of the clicks' term has the ranker's `version`, so each log line has it."""
+    plain: dict[str, tuple[float, QueryValues]] = {
         "rouge": (config.rouge, _rouge),
-        "length": (config.length, partial(_length, config=config)),
+        "length": (config.length, partial(_length, shape=shape)),
+        "servability": (config.servability, partial(_servability, servable=servable)),
     }
-    return tuple(
-        Term(name, weight, by_group(partial(_by_query, answers=answers, values=values)))
-        for name, (weight, values) in named.items()
+    clicks = partial(_clicks, answers=answers, chances=chances, scale=shape.scale, cap=config.cap)
+    return (
+        Term(f"ctr@{version}", config.ctr, clicks),
+        *(
+            Term(name, weight, by_group(partial(_by_query, answers=answers, values=values)))
+            for name, (weight, values) in plain.items()
+        ),
     )
+
+
+def of_lists(terms: Sequence[Term]) -> tuple[Term, ...]:
+    """The same terms with one value [G] for a list, the mean over its queries: 0 of a list without any."""
+    return tuple(replace(term, function=partial(_means, function=term.function)) for term in terms)
+
+
+def _means(groups: Sequence[Group], function: RewardFunction) -> Sequence[Tensor | None]:
+    found = function(groups)
+    return [None if value is None else value.nanmean(dim=1).nan_to_num(0.0) for value in found]
 
 
 def list_terms(answers: Answers) -> tuple[Term, ...]:
@@ -147,9 +180,21 @@ def _by_list(group: Group, answers: Answers, value: Callable[[Group, Sequence[st
     return torch.tensor([value(group, None if row is None else tuple(row.values())) for row in rows])
 
 
-def _clicks(group: Group, queries: Mapping[int, str], chances: ClickChances, config: RewardConfig) -> Sequence[float]:
-    told = chances(group.request.place, tuple(queries.values())) if queries else np.zeros(0, dtype=np.float32)
-    return [float(value) for value in np.clip(config.scale * told, 0.0, config.cap)]
+def _clicks(
+    groups: Sequence[Group], answers: Answers, chances: ClickChances, scale: float, cap: float
+) -> list[Tensor]:
+    """All groups are asked about at once, of each the queries once."""
+    lists = [[answers.queries_of(response.tokens) or {} for response in group.responses] for group in groups]
+    asked = [tuple(dict.fromkeys(query for row in rows for query in row.values())) for rows in lists]
+    told = chances([group.request.place for group in groups], asked)
+    known = [
+        dict(zip(queries, np.clip(scale * own, 0.0, cap).tolist(), strict=True))
+        for queries, own in zip(asked, told, strict=True)
+    ]
+    return [
+        _by_query(group, answers, lambda _, queries, own=own: [own[query] for query in queries.values()])
+        for group, own in zip(groups, known, strict=True)
+    ]
 
 
 def _rouge(group: Group, queries: Mapping[int, str]) -> Sequence[float]:
@@ -158,8 +203,12 @@ def _rouge(group: Group, queries: Mapping[int, str]) -> Sequence[float]:
     return [rouge_l(query, wanted.get(slot, "")) for slot, query in queries.items()]
 
 
-def _length(group: Group, queries: Mapping[int, str], config: RewardConfig) -> Sequence[float]:
-    return [length_reward(len(query), config.shortest, config.longest) for query in queries.values()]
+def _length(group: Group, queries: Mapping[int, str], shape: RewardShape) -> Sequence[float]:
+    return [length_reward(len(query), shape.shortest, shape.longest) for query in queries.values()]
+
+
+def _servability(group: Group, queries: Mapping[int, str], servable: Callable[[str], bool]) -> Sequence[float]:
+    return [float(servable(query)) for query in queries.values()]
 
 
 def _format(group: Group, queries: Sequence[str] | None) -> float:

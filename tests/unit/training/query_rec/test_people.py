@@ -29,7 +29,7 @@ def _row(**given: Any) -> dict[str, Any]:
 def _read(tmp_path: Path, rows: list[dict[str, Any]], form: str = "direct") -> list[Met]:
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")
     tables = {"query_samples": TableRef((str(tmp_path / "a.parquet"),))}
-    return list(read_met(StageSpec("query_rec", "x", str(tmp_path), 1, tables), form, {"train"}))
+    return list(read_met(StageSpec("query_rec", "x", str(tmp_path), 1, tables), (form,), {"train"}))
 
 
 def test_a_row_is_read_as_it_stands(tmp_path: Path) -> None:
@@ -50,7 +50,7 @@ def test_what_has_no_words_is_not_told() -> None:
     """An item that was deleted, a search of blanks, an action that nobody knows."""
     contents = ("gone", "i1", " ", "a\n pen", "i1")
     actions = ("view", "cart", "search", "search", "teleport")
-    told = Person("u", _AS_OF, (5, 4, 3, 2, 1), actions, contents).told({"i1": "blue pen"}, "likes blue")
+    told = Person("u", _AS_OF, (5, 4, 3, 2, 1), actions, contents).told({"i1": "blue pen"}, profile="likes blue")
     assert list(zip(told.days_ago, told.actions, told.contents, strict=True)) == [
         (4, "cart", "blue pen"),
         (2, "search", "a pen"),
@@ -61,3 +61,17 @@ def test_what_has_no_words_is_not_told() -> None:
 def test_nobody_who_did_anything_has_no_items() -> None:
     person = Person("u", _AS_OF, (), (), ())
     assert person.items == [] and person.told({}).contents == ()
+
+
+def test_what_came_out_of_order_twice_or_from_the_future_is_told_as_it_was() -> None:
+    rows = [(0, "search", "ink"), (4, "view", "i1"), (4, "view", "i1"), (-1, "search", "soon"), (2, "search", "pens")]
+    days_ago, actions, contents = zip(*rows, strict=True)
+    told = Person("u", _AS_OF, days_ago, actions, contents).told({"i1": "blue pen"})
+    assert (told.days_ago, told.contents) == ((4, 2, 0), ("blue pen", "pens", "ink"))
+
+
+def test_of_ten_thousand_the_last_are_told_and_of_a_long_search_the_beginning() -> None:
+    rows = [(9_999 - day, "search", f"search {day}") for day in range(9_999)] + [(0, "search", "x" * 10_000)]
+    days_ago, actions, contents = zip(*rows, strict=True)
+    told = Person("u", _AS_OF, days_ago, actions, contents).told({}, 3)
+    assert told.contents == ("search 9997", "search 9998", "x" * 200) and told.days_ago == (2, 1, 0)
