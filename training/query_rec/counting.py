@@ -15,7 +15,6 @@ from heapq import nsmallest
 from training.query_rec.item_phrases import item_phrase
 from training.query_rec.query_lists import plain
 
-
 ROWS = ("co_click", "category", "openings", "popular")
 """The rows of a table, from the most personal on."""
 

@@ -1,11 +1,10 @@
-"""What the language model learns from and is measured by: people in words, with their lists. Made by the stage `lists`.
-"""
+"""What the language model learns from and is measured by: people in words, and their lists (stage `lists`)."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -44,7 +43,7 @@ class ListConfig:
     """What the parts of an answer are counted by: the `behaviours` of a prompt at most, and the sizes of `labels`."""
 
     behaviours: int = 50
-    labels: LabelConfig = LabelConfig()
+    labels: LabelConfig = field(default_factory=LabelConfig)
 
 
 @dataclass(frozen=True)

@@ -164,9 +164,7 @@ class HintModel:
         if not self.thinks:
             return References(dict(enumerate(example.labels)))
         interests = list(enumerate(example.interests))
-        slots = {
-            self.planned.slot(n, place): query for n, one in interests for place, query in enumerate(one.queries)
-        }
+        slots = {self.planned.slot(n, place): query for n, one in interests for place, query in enumerate(one.queries)}
         return References(slots, [one.triggers for _, one in interests])
 
     def _told(self, answer: Tokens, log_probs: torch.Tensor) -> list[Written]:

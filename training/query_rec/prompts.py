@@ -57,7 +57,7 @@ def special_tokens(behaviours: int) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class UserPrompts:
-    """Prompts of the last `behaviours`, each content cut to `text_tokens`, a profile to `profile_tokens`, and fenced."""
+    """Prompts of the last `behaviours`. Each content is cut to `text_tokens`, a profile to `profile_tokens`; fenced."""
 
     vocabulary: Vocabulary
     behaviours: int = 50

@@ -180,9 +180,7 @@ def _by_list(group: Group, answers: Answers, value: Callable[[Group, Sequence[st
     return torch.tensor([value(group, None if row is None else tuple(row.values())) for row in rows])
 
 
-def _clicks(
-    groups: Sequence[Group], answers: Answers, chances: ClickChances, scale: float, cap: float
-) -> list[Tensor]:
+def _clicks(groups: Sequence[Group], answers: Answers, chances: ClickChances, scale: float, cap: float) -> list[Tensor]:
     """All groups are asked about at once, of each the queries once."""
     lists = [[answers.queries_of(response.tokens) or {} for response in group.responses] for group in groups]
     asked = [tuple(dict.fromkeys(query for row in rows for query in row.values())) for rows in lists]

@@ -36,5 +36,7 @@ class ShopWords:
         phrases = {item: item_phrase(thing.title, thing.brand) for item, thing in things.items()}
         # What an item is found by is what it says of itself: title, brand and kind.
         bought = (row for row in titled if row["in_stock"] is not False)
-        texts = ((f"{row['title']} {row['brand'] or ''} {row['category'] or ''}", kinds[row["item_id"]]) for row in bought)
+        texts = (
+            (f"{row['title']} {row['brand'] or ''} {row['category'] or ''}", kinds[row["item_id"]]) for row in bought
+        )
         return cls(things, phrases, CatalogueWords.of(texts))

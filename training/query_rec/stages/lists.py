@@ -119,7 +119,9 @@ def _drawn(spec: StageSpec, config: Config) -> tuple[list[Met], list[tuple[str, 
                 heap, entry = heaps[met.form, met.part], (-_draw(spec.seed, met), number, met)
                 heappush(heap, entry) if len(heap) < most else heappushpop(heap, entry)
     except EmptyTable as error:
-        raise LeftOut("nobody has met a search box", where="query_samples", do="wait for the shop's hint log") from error
+        raise LeftOut(
+            "nobody has met a search box", where="query_samples", do="wait for the shop's hint log"
+        ) from error
     found = [met for key in sorted(heaps) for _, _, met in sorted(heaps[key], key=lambda entry: -entry[0])]
     searches = [
         pair
