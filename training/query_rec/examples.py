@@ -134,13 +134,18 @@ def _row(one: Example) -> dict[str, Any]:
 
 def _example(row: Mapping[str, Any]) -> Example:
     days_ago, actions, contents = (tuple(row[name]) for name in ("days_ago", "actions", "contents"))
-    told = Behaviours(*(tuple(row[f"told_{name}"]) for name in ("days_ago", "actions", "contents")), row["profile"])
+    told_days, told_actions, told = (tuple(row[f"told_{name}"]) for name in ("days_ago", "actions", "contents"))
     pairs = zip(row["triggers"], row["queries"], strict=True)
     return Example(
         Person(row["user_id"], row["as_of"], days_ago, actions, contents),
-        told,
-        *(row[name] for name in ("form", "request_id", "day", "part")),
-        *(tuple(row[name]) for name in ("observed", "labels", "label_sources")),
+        Behaviours(told_days, told_actions, told, row["profile"]),
+        form=row["form"],
+        request_id=row["request_id"],
+        day=row["day"],
+        part=row["part"],
+        observed=tuple(row["observed"]),
+        labels=tuple(row["labels"]),
+        sources=tuple(row["label_sources"]),
         interests=tuple(Interest(tuple(triggers), tuple(queries)) for triggers, queries in pairs),
         reasons=row["reasons"],
     )

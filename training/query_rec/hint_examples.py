@@ -78,7 +78,7 @@ def read_hints(spec: StageSpec, length: int, buckets: int, requests: int | None)
         DataError: a hint is of no request of `query_samples`, or a row breaks the table's contract.
     """
     rows = _rows(spec, requests)
-    people = {met.request_id: met.person for met in read_met(spec, "direct", PARTS)}
+    people = {met.request_id: met.person for met in read_met(spec, ("direct",), PARTS)}
     phrases = read_phrases(spec)
     train = np.asarray(rows["split_time"]) == "train"
     clicked = rows["clicked"].to_numpy() > 0

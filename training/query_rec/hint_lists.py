@@ -16,6 +16,7 @@ from training.query_rec.counting import QueryCounts
 from training.query_rec.examples import Example
 from training.query_rec.hint_model import HintModel
 from training.query_rec.hints import MODEL, Hint, HintFilter, Written
+from training.query_rec.list_grammar import grammar_of
 
 _AT_ONCE = 32
 
@@ -41,7 +42,8 @@ class WrittenLists:
 def write_lists(name: str, model: HintModel, days: Sequence[Example], config: SampleConfig, seed: int) -> WrittenLists:
     """Draw and merge the lists of all days; the progress is shown."""
     queries, valid = list[list[Written]](), list[float]()
-    choice = Choice(config.temperature, top_p=config.top_p)
+    allowed = grammar_of(model.answers, model.model.get_output_embeddings().weight.shape[0])
+    choice = Choice(config.temperature, top_p=config.top_p, allowed=allowed)
     with Progress(len(days), f"write {name}", "day") as progress:
         for start in range(0, len(days), _AT_ONCE):
             people = [one.told for one in days[start : start + _AT_ONCE]]

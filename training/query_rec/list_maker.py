@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from training.query_rec.clicks import ClickRanker
 from training.query_rec.counting import QueryCounts, filled_up
 from training.query_rec.examples import Example, ListConfig
+from training.query_rec.interest_lists import Interest
 from training.query_rec.labels import Floats, concatenated, fitting, interests_of
 from training.query_rec.people import Met, Person
 from training.query_rec.prompts import SEARCH, Behaviours
@@ -73,7 +74,7 @@ class ListMaker:
         near = self._cosines([text for text, _ in labels], told.contents)
         stay = fitting(labels, near.max(axis=1, initial=-1.0) if near.shape[1] else _unknown(near), self.config.labels)
         queries = [labels[place][0] for place in stay]
-        interests = ()
+        interests: tuple[Interest, ...] = ()
         if met.form == THINK:
             among = self._cosines(told.contents, told.contents)
             interests = tuple(interests_of(queries, near[stay], among, self.config.labels))

@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from training.core.grammar import Allowed, Banned
 from training.core.policy.groups import Response
 from training.core.policy.variants.il_grpo import NO_SLOT
 from training.core.sequences import Tokens
@@ -79,11 +78,6 @@ class QueryLists:
             found.append(query)
             query += token == self.next
         return [*found, NO_SLOT]
-
-    def allowed(self, size: int) -> Allowed:
-        """Words, the token between queries, and the end, in a vocabulary of `size` tokens."""
-        special = {*self._special, *range(len(self.vocabulary), size)}
-        return Banned(sorted(special - {self.next, self.end}), size)
 
     @cached_property
     def _special(self) -> frozenset[int]:

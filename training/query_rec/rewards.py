@@ -189,10 +189,11 @@ def _clicks(groups: Sequence[Group], answers: Answers, chances: ClickChances, sc
         dict(zip(queries, np.clip(scale * own, 0.0, cap).tolist(), strict=True))
         for queries, own in zip(asked, told, strict=True)
     ]
-    return [
-        _by_query(group, answers, lambda _, queries, own=own: [own[query] for query in queries.values()])
-        for group, own in zip(groups, known, strict=True)
-    ]
+    return [_by_query(group, answers, partial(_known, own)) for group, own in zip(groups, known, strict=True)]
+
+
+def _known(values: Mapping[str, float], group: Group, queries: Mapping[int, str]) -> Sequence[float]:
+    return [values[query] for query in queries.values()]
 
 
 def _rouge(group: Group, queries: Mapping[int, str]) -> Sequence[float]:

@@ -56,12 +56,3 @@ def test_a_separator_is_of_the_query_that_it_ends_and_the_end_of_none() -> None:
     assert LISTS.slots(Response(written, ())) == [0] * (len(pen) + 1) + [1] * len(lamp) + [NO_SLOT]
     broken = (*pen, BETWEEN, END)
     assert LISTS.slots(Response(broken, ())) == [NO_SLOT] * len(broken)
-
-
-def test_the_grammar_allows_words_and_both_borders_alone() -> None:
-    import torch
-
-    size = len(VOCABULARY) + 5
-    allowed = LISTS.allowed(size)(torch.zeros(1, 0, dtype=torch.int64))[0]
-    assert all(allowed[[*tokens("pen"), BETWEEN, END]])
-    assert not allowed[VOCABULARY.token(FENCES[0])] and not allowed[len(VOCABULARY) :].any()

@@ -37,8 +37,11 @@ def chances(places: Sequence[int], queries: Sequence[Sequence[str]]) -> list[NDA
     return [np.array([CHANCES[query] for query in own], dtype=np.float32) for own in queries]
 
 
-def terms_of(config: RewardConfig = RewardConfig(cap=1.0)) -> list[Term]:
-    return [*query_terms(LISTS, chances, config, SHAPE, lambda query: "pen" in query, "r3"), *list_terms(LISTS)]
+def terms_of(config: RewardConfig | None = None) -> list[Term]:
+    return [
+        *query_terms(LISTS, chances, config or RewardConfig(), SHAPE, lambda query: "pen" in query, "r3"),
+        *list_terms(LISTS),
+    ]
 
 
 def group(*answers: Sequence[str] | None) -> Group:

@@ -1,0 +1,198 @@
+"""The stages of the model of hints, on a shop where who looks at a kind searches for it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from tests.unit.training.query_rec import shop_kit as kit
+from training.core.errors import DataError, LeftOut
+from training.core.stage import StageSpec
+from training.query_rec.examples import Examples
+from training.query_rec.hint_model import HintModel
+from training.query_rec.labels import OBSERVED
+from training.query_rec.stages import evaluate, il_grpo, il_sft, lists
+
+SIZES = {"behaviours": 6, "labels": {"most": 4, "interests": 2, "queries": 2, "fits": 0.2}}
+ANSWERS = {"text_tokens": 5, "query_tokens": 5, "reason_tokens": 24}
+BACKBONE = {
+    "hidden_size": 64, "layers": 2, "heads": 4, "kv_heads": 2, "head_size": 16, "intermediate_size": 128,
+    "max_positions": 512,
+}  # fmt: skip
+LOOP = {"epochs": 12, "rows": 2, "row_tokens": 384, "learning_rate": 3e-3}
+POLICY = {
+    "rounds": 3, "prompts": 8, "minibatch": 8, "rows": 2, "row_tokens": 512, "eval_rounds": 3, "learning_rate": 1e-4,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module", autouse=True)
+def patched() -> Iterator[None]:
+    """A ranker and an encoder that cost nothing."""
+    patch = pytest.MonkeyPatch()
+    for stage in (lists, il_grpo):
+        patch.setattr(stage.HintRanker, "load", lambda *_: kit.KindRanker())
+    for stage in (lists, evaluate):
+        patch.setattr(stage, "embed_texts", lambda texts, *_, **__: kit.encode(texts))
+    yield
+    patch.undo()
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the stage `lists`."""
+    folder = tmp_path_factory.mktemp("shop")
+    (folder / "hint_ranker").mkdir()
+    config = {"lists": SIZES, "candidates": 4, "ranked": 2}
+    tables = {"query_samples": kit.meetings(240), "items": kit.items()}
+    spec = kit.spec(folder, "lists", config, tables, hint_ranker=folder / "hint_ranker")
+    result = lists.main(spec)
+    assert result.metrics["think.train"] > 60 and result.metrics["source.rank"] > 0
+    return spec.out_dir
+
+
+def tuned(made: Path, form: str, **config: Any) -> tuple[Path, dict[str, float]]:
+    folder = made.parent
+    name = f"il_sft_{form}_{len(list(folder.iterdir()))}"
+    values = {
+        "answers": {**ANSWERS, "form": form},
+        "backbone": BACKBONE,
+        "loop": LOOP,
+        "text_vocabulary": 400,
+        **config,
+    }
+    spec = kit.spec(folder, name, values, {}, lists=made)
+    return spec.out_dir, dict(il_sft.main(spec).metrics)
+
+
+@pytest.fixture(scope="module")
+def direct(made: Path) -> tuple[Path, dict[str, float]]:
+    return tuned(made, "direct")
+
+
+@pytest.fixture(scope="module")
+def think(made: Path) -> tuple[Path, dict[str, float]]:
+    return tuned(made, "think")
+
+
+def test_lists_begin_with_what_was_searched_for_and_know_nothing_of_it_beforehand(made: Path) -> None:
+    examples = Examples.open(made / "lists")
+    days = examples.read("think", {"train", "test"})
+    assert {one.part for one in days} == {"train", "test"}
+    for one in days:
+        seen = [source in OBSERVED for source in one.sources]
+        assert seen == sorted(seen, reverse=True) and one.labels[: sum(seen)] == one.observed
+        assert len(one.labels) <= 4 and len(set(map(str.lower, one.labels))) == len(one.labels)
+    # Of whom nothing is known there is a test day, which stays in every mean, and no interest to learn.
+    assert any(not one.interests for one in days if one.part == "test")
+    assert all(one.interests and one.reasons for one in days if one.part == "train")
+    assert all(max(own.triggers) <= len(one.told.contents) for one in days for own in one.interests)
+    requests = examples.read("direct", {"train"})
+    assert requests and all("hint" in one.sources and not one.interests for one in requests)
+
+
+def test_a_smaller_draw_begins_a_larger_one(made: Path) -> None:
+    examples = Examples.open(made / "lists")
+    assert examples.read("think", {"train"}, 9) == examples.read("think", {"train"}, 20)[:9]
+
+
+@pytest.mark.parametrize("form", ["direct", "think"])
+def test_a_small_model_learns_the_form_and_whose_queries(form: str, request: Any, made: Path) -> None:
+    out, metrics = request.getfixturevalue(form)
+    assert metrics["format_rate"] > 0.9 and metrics["rouge"] > 0.5
+    assert metrics["prompt_tokens.compressed"] < 0.7 * metrics["prompt_tokens.spelt"]
+    model = HintModel.load(out / "model")
+    example = Examples.open(made / "lists").read(form, {"valid"})[0]
+    assert model.answers.read(model.sample(example).response) is not None
+
+
+def test_plain_sft_has_the_same_queries_in_another_order_and_no_reasons(made: Path) -> None:
+    examples = Examples.open(made / "lists").read("think", {"train"})
+    plain = il_sft._in_any_order(examples, 17)
+    assert plain != examples and all(not one.reasons for one in plain)
+    for one, other in zip(examples, plain, strict=True):
+        assert sorted(one.labels) == sorted(other.labels)
+        assert {own.triggers: sorted(own.queries) for own in one.interests} == {
+            own.triggers: sorted(own.queries) for own in other.interests
+        }
+
+
+def policy(made: Path, start: Path, name: str, **config: Any) -> tuple[dict[str, float], dict[str, Any], Path]:
+    folder = made.parent
+    values = {"start": "il_sft", "responses": 4, "policy": POLICY, "gate": {"samples": 20, "valid": 0.5}, **config}
+    stages = {"lists": made, "il_sft": start, "hint_ranker": folder / "hint_ranker"}
+    spec = kit.spec(folder, name, values, {"items": kit.items()}, **stages)
+    result = il_grpo.main(spec)
+    return dict(result.metrics), json.loads((spec.out_dir / "gate.json").read_text()), spec.out_dir
+
+
+@pytest.mark.parametrize("form", ["direct", "think"])
+@pytest.mark.parametrize("level", ["query", "list"])
+def test_a_policy_logs_every_reward_with_the_version_of_its_ranker(
+    form: str, level: str, request: Any, made: Path
+) -> None:
+    start, _ = request.getfixturevalue(form)
+    metrics, gate, out = policy(made, start, f"{form}_{level}", level=level)
+    assert "rewards by ranker k1" in gate["note"] and metrics["rounds"] == 3
+    rounds = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    played = [line for line in rounds if "rollout_seconds" in line]
+    assert len(played) == 3
+    names = {"ctr@k1", "rouge", "length", "servability", "format", "repetition", "found"}
+    names |= {"trigger"} if form == "think" and level == "query" else set()
+    logged = {name for line in played for name in line if name.startswith("reward/")}
+    assert logged == {f"reward/{name}" for name in names}
+    HintModel.load(out / "model")
+
+
+def test_policies_learn_of_the_later_training_days(made: Path) -> None:
+    train = Examples.open(made / "lists").read("think", {"train"})
+    later = il_grpo._later(train, 0.5)
+    assert 0 < len(later) < len(train)
+    assert min(one.day for one in later) > sorted({one.day for one in train})[6]
+    assert il_grpo._later(train, 0.0) == train and il_grpo._later([], 0.5) == []
+
+
+def evaluated(made: Path, config: dict[str, Any], **stages: Path) -> tuple[dict[str, float], StageSpec]:
+    tables = {"query_samples": kit.meetings(240), "items": kit.items()}
+    spec = kit.spec(made.parent, "evaluate", config, tables, lists=made, **stages)
+    return dict(evaluate.main(spec).metrics), spec
+
+
+def test_all_rows_stand_in_one_table_and_what_is_served_is_packaged(
+    made: Path, direct: tuple[Path, Any], think: tuple[Path, Any]
+) -> None:
+    config = {
+        "rows": {"flat": "a", "planned": "b"},
+        "serves": "planned",
+        "samples": {"samples": 3, "depth": 12},
+        "hints": {"items": 4, "unsafe": ["lamps"]},
+    }
+    metrics, spec = evaluated(made, config, a=direct[0], b=think[0])
+    rows = {"co_click", "category", "openings", "popular", "flat", "flat_shown", "planned", "query_rec"}
+    values = pq.read_table(spec.out_dir / "tables/eval_values/part-0.parquet")
+    assert set(values["model"].to_pylist()) == rows
+    assert metrics["query_rec.servable@12"] == 1.0 and metrics["flat.valid"] == metrics["planned.valid"] == 1.0
+    assert metrics["query_rec.hit@12"] >= metrics["planned.hit@12"] - 0.3
+    assert metrics["popular.written@12"] == 0.0 and metrics["flat.written@12"] == 1.0
+    assert "query_rec.minus.popular.recall@12.lo" in metrics
+    model = HintModel.load(spec.out_dir / "model")
+    assert model.thinks and (spec.out_dir / "model" / "searches.parquet").is_file()
+    printed = (spec.out_dir / "hints.txt").read_text().splitlines()
+    assert len(printed) == 20 and not any("lamp" in line.split(": ", 1)[1] for line in printed)
+
+
+def test_a_row_that_nobody_has_is_not_served(made: Path) -> None:
+    with pytest.raises(DataError, match="no row 'x' to serve"):
+        evaluated(made, {"rows": {"flat": "a"}, "serves": "x"})
+
+
+def test_a_shop_without_a_log_is_left_out(tmp_path: Path) -> None:
+    tables = {"query_samples": kit.meetings(1).slice(0, 0), "items": kit.items()}
+    (tmp_path / "hint_ranker").mkdir()
+    spec = kit.spec(tmp_path, "lists", {}, tables, hint_ranker=tmp_path / "hint_ranker")
+    with pytest.raises(LeftOut, match="nobody has met a search box"):
+        lists.main(spec)
