@@ -92,8 +92,7 @@ class Examples:
         with pq.ParquetWriter(folder / _EXAMPLES, pa.schema(list(_SCHEMA.items()))) as writer:
             for batch in examples:
                 writer.write_table(pa.Table.from_pylist(list(map(_row, batch)), pa.schema(list(_SCHEMA.items()))))
-        columns = {"query": [query for query, _ in searches], "item_id": [item for _, item in searches]}
-        pq.write_table(pa.table(columns, pa.schema(list(_SEARCHES_SCHEMA.items()))), folder / _SEARCHES)
+        write_searches(folder, searches)
         return cls(folder, config)
 
     def read(self, form: str, parts: Collection[str], most: int | None = None) -> list[Example]:
@@ -109,12 +108,23 @@ class Examples:
 
     def searches(self) -> list[tuple[str, str | None]]:
         """See `write`."""
-        table = pa.concat_tables(parquet_batches("searches", [self.folder / _SEARCHES], _SEARCHES_SCHEMA))
-        return list(zip(table["query"].to_pylist(), table["item_id"].to_pylist(), strict=True))
+        return read_searches(self.folder)
 
     def _all(self) -> Iterator[Example]:
         for table in parquet_batches("examples", [self.folder / _EXAMPLES], _SCHEMA):
             yield from map(_example, table.to_pylist())
+
+
+def write_searches(folder: Path, searches: Sequence[tuple[str, str | None]]) -> None:
+    """Searches, each with the item clicked or None, as a file of `folder`."""
+    columns = {"query": [query for query, _ in searches], "item_id": [item for _, item in searches]}
+    pq.write_table(pa.table(columns, pa.schema(list(_SEARCHES_SCHEMA.items()))), folder / _SEARCHES)
+
+
+def read_searches(folder: Path) -> list[tuple[str, str | None]]:
+    """Read what `write_searches` wrote."""
+    table = pa.concat_tables(parquet_batches("searches", [folder / _SEARCHES], _SEARCHES_SCHEMA))
+    return list(zip(table["query"].to_pylist(), table["item_id"].to_pylist(), strict=True))
 
 
 def _row(one: Example) -> dict[str, Any]:

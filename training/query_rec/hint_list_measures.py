@@ -33,7 +33,9 @@ NAMES = (
     "servable",
     "written",
 )
-"""By column; a day of which nothing is known by a measure has NaN."""
+"""By column; a day of which nothing is known by a measure has NaN: of kinds, where what was searched for has none."""
+OF_KINDS, KINDS_KNOWN = ("category_hit", "category_recall"), "category_known"
+"""What only days with a known kind have, and what counts those days."""
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@ model, filtered and filled, is called `query_rec`: it is what the gate holds. Va
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,24 +18,17 @@ import pyarrow.parquet as pq
 
 from training.core.embeddings import embed_texts
 from training.core.errors import DataError, LeftOut
-from training.core.files import new_folder, write_json
 from training.core.metrics import Floats, intervals, paired_difference
 from training.core.stage import StageResult, StageSpec, resolve_config
 from training.next_item.comparison import VALUES_SCHEMA, flat, metrics_table
-from training.query_rec.counting import QueryCounts
+from training.query_rec.counting import ROWS, QueryCounts
 from training.query_rec.examples import Example, Examples
-from training.query_rec.hint_list_measures import ListMeasures
-from training.query_rec.hint_lists import (
-    SampleConfig,
-    WrittenLists,
-    as_written,
-    counted_lists,
-    shown_lists,
-    write_lists,
-)
+from training.query_rec.hint_list_measures import KINDS_KNOWN, OF_KINDS, ListMeasures
 from training.query_rec.hint_model import HintModel
-from training.query_rec.hints import FilterConfig, Hint, HintFilter
+from training.query_rec.hint_writer import Fill, HintWriter, WriterConfig, WrittenLists, as_written, write_lists
+from training.query_rec.hints import Hint, HintFilter
 from training.query_rec.list_maker import THINK
+from training.query_rec.serve import package_writer as package
 from training.query_rec.shop_words import ShopWords
 
 SERVED = "query_rec"
@@ -56,8 +49,7 @@ class Config:
     days: int = 2000
     rows: Mapping[str, str] = field(default_factory=dict)
     serves: str = ""
-    samples: SampleConfig = field(default_factory=SampleConfig)
-    hints: FilterConfig = field(default_factory=FilterConfig)
+    writer: WriterConfig = field(default_factory=WriterConfig)
     encoder: str | None = None
     encoder_tokens: int = 32
     resamples: int = 1000
@@ -77,22 +69,28 @@ def main(spec: StageSpec) -> StageResult:
     days = lists.read(THINK, {"test"}, config.days)
     if not days:
         raise LeftOut("nobody has searched on a test day", where="query_samples", do="wait, or move the cut dates")
-    shop = ShopWords.read(spec)
-    counts = QueryCounts.of(lists.searches(), shop.things)
-    hints, depth = HintFilter(config.hints, shop.words), config.samples.depth
-    measures = ListMeasures([one.observed for one in days], hints, lambda texts: _vectors(spec, config, texts), depth)
-    rows: dict[str, Lists] = dict(counted_lists(counts, days, depth))
+    shop, searches = ShopWords.read(spec), lists.searches()
+    fill = Fill(QueryCounts.of(searches, shop.things), HintFilter(config.writer.hints, shop.words))
+    samples = config.writer.samples
+    depth = samples.depth
+    measures = ListMeasures([one.observed for one in days], fill.hints, partial(_vectors, spec, config), depth)
+    counted = [fill.counted(one.person.items, depth) for one in days]
+    rows: dict[str, Lists] = {name: [own[name] for own in counted] for name in ROWS}
     valid: dict[str, WrittenLists] = {}
     for row, stage in config.rows.items():
         if spec.left_out(stage):
             continue
-        written = write_lists(row, HintModel.load(spec.artifact(stage) / "model"), days, config.samples, spec.seed)
-        valid[row] = written
-        rows[row] = as_written(written)
-        rows[SERVED if row == config.serves else f"{row}{SHOWN}"] = shown_lists(written, days, counts, hints, depth)
+        folder = spec.artifact(stage) / "model"
+        model = HintModel.load(folder)
+        valid[row] = written = write_lists(row, model, [one.told for one in days], samples, spec.seed)
+        rows[row] = [as_written(own) for own in written.queries]
+        rows[SERVED if row == config.serves else f"{row}{SHOWN}"] = [
+            fill.shown(own, one.told, one.person.items, depth) for own, one in zip(written.queries, days, strict=True)
+        ]
+        if row == config.serves:
+            package(HintWriter(model, shop, searches, config.writer), folder, spec.out_dir / "model")
     values = {row: measures.values(own) for row, own in rows.items()}
     if SERVED in rows:
-        _package(spec, config)
         _print(spec.out_dir / "hints.txt", days, rows[SERVED], config.printed)
     lines = _lines(values, measures.names, days, config, spec.seed)
     metrics = {
@@ -161,28 +159,25 @@ def _written(
 
 
 def _values(row: str, values: Floats, names: Sequence[str], days: Sequence[Example]) -> pa.Table:
+    """What each day adds to each measure. Of a day without a kind nothing is asked by kinds: it adds 0 to them, and to
+    `KINDS_KNOWN`, over which they are. Null: the row has no hint for the day."""
     asked = {
         "unit": [one.person.user_id for one in days],
         "sample": [f"{one.day} {one.request_id}" for one in days],
         "slices": [[]] * len(days),
     }
+    by_name = dict(zip(names, values.T, strict=True))
+    of_kinds = [name for name in names if name.startswith(OF_KINDS)]
+    known = ~np.isnan(by_name[of_kinds[0]])
+    by_name |= {name: np.where(known, by_name[name], 0.0) for name in of_kinds}
+    by_name[KINDS_KNOWN] = known.astype(np.float64)
     found = []
-    for place, name in enumerate(names):
+    for name, own in by_name.items():
         words = {"model": row, "split": _SPLIT, "name": name}
         columns = {**asked, **{key: [word] * len(days) for key, word in words.items()}}
         arrays = {key: pa.array(column, VALUES_SCHEMA.field(key).type) for key, column in columns.items()}
-        value = pa.array(values[:, place], mask=np.isnan(values[:, place]))
-        found.append(pa.table(arrays | {"value": value}).select(VALUES_SCHEMA.names))
+        found.append(pa.table(arrays | {"value": pa.array(own, mask=np.isnan(own))}).select(VALUES_SCHEMA.names))
     return pa.concat_tables(found)
-
-
-def _package(spec: StageSpec, config: Config) -> None:
-    """The model that is served, with its filter, and the searches that fill up what it leaves empty."""
-    lists = spec.artifact(config.lists) / "lists"
-    with new_folder(spec.out_dir / "model") as scratch:
-        shutil.copytree(spec.artifact(config.rows[config.serves]) / "model", scratch, dirs_exist_ok=True)
-        shutil.copy(lists / "searches.parquet", scratch / "searches.parquet")
-        write_json(scratch / "hints.json", {"samples": asdict(config.samples), "hints": asdict(config.hints)})
 
 
 def _print(file: Path, days: Sequence[Example], lists: Lists, count: int) -> None:

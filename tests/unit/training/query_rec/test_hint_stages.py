@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
@@ -16,6 +17,7 @@ from training.core.stage import StageSpec
 from training.query_rec.examples import Examples
 from training.query_rec.hint_model import HintModel
 from training.query_rec.labels import OBSERVED
+from training.query_rec.serve import load
 from training.query_rec.stages import evaluate, il_grpo, il_sft, lists
 
 SIZES = {"behaviours": 6, "labels": {"most": 4, "interests": 2, "queries": 2, "fits": 0.2}}
@@ -168,8 +170,7 @@ def test_all_rows_stand_in_one_table_and_what_is_served_is_packaged(
     config = {
         "rows": {"flat": "a", "planned": "b"},
         "serves": "planned",
-        "samples": {"samples": 3, "depth": 12},
-        "hints": {"items": 4, "unsafe": ["lamps"]},
+        "writer": {"samples": {"samples": 3, "depth": 12}, "hints": {"items": 4, "unsafe": ["lamps"]}},
     }
     metrics, spec = evaluated(made, config, a=direct[0], b=think[0])
     rows = {"co_click", "category", "openings", "popular", "flat", "flat_shown", "planned", "query_rec"}
@@ -179,8 +180,10 @@ def test_all_rows_stand_in_one_table_and_what_is_served_is_packaged(
     assert metrics["query_rec.hit@12"] >= metrics["planned.hit@12"] - 0.3
     assert metrics["popular.written@12"] == 0.0 and metrics["flat.written@12"] == 1.0
     assert "query_rec.minus.popular.recall@12.lo" in metrics
-    model = HintModel.load(spec.out_dir / "model")
-    assert model.thinks and (spec.out_dir / "model" / "searches.parquet").is_file()
+    served = load(spec.out_dir / "model")
+    answer = served.predict(pd.read_parquet(spec.out_dir / "model" / "example.parquet"), {})
+    assert len(answer) == 2 and all(0 < len(own) <= 12 for own in answer["hints"])
+    assert set(answer["sources"][1]) <= {"model", "popular", "category", "openings", "co_click"}
     printed = (spec.out_dir / "hints.txt").read_text().splitlines()
     assert len(printed) == 20 and not any("lamp" in line.split(": ", 1)[1] for line in printed)
 
