@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,15 @@ from training.core.errors import DataError, LeftOut
 from training.core.stage import StageSpec
 from training.query_rec.examples import Examples
 from training.query_rec.hint_model import HintModel
+from training.query_rec.hint_writer import HintWriter, SampleConfig, WriterConfig
+from training.query_rec.hints import FilterConfig
 from training.query_rec.labels import OBSERVED
+from training.query_rec.people import Person
 from training.query_rec.serve import load
+from training.query_rec.shop_words import ShopWords
 from training.query_rec.stages import evaluate, il_grpo, il_sft, lists
 
+AS_OF = datetime(2026, 1, 20, tzinfo=UTC)
 SIZES = {"behaviours": 6, "labels": {"most": 4, "interests": 2, "queries": 2, "fits": 0.2}}
 ANSWERS = {"text_tokens": 5, "query_tokens": 5, "reason_tokens": 24}
 BACKBONE = {
@@ -199,3 +205,21 @@ def test_a_shop_without_a_log_is_left_out(tmp_path: Path) -> None:
     spec = kit.spec(tmp_path, "lists", {}, tables, hint_ranker=tmp_path / "hint_ranker")
     with pytest.raises(LeftOut, match="nobody has met a search box"):
         lists.main(spec)
+
+
+def test_anybody_is_shown_hints_that_can_be_shown(made: Path, think: tuple[Path, Any]) -> None:
+    """Who did nothing, ten thousand things, things out of order, in signs and from right to left."""
+    shop = ShopWords.of(kit.items())
+    config = WriterConfig(SampleConfig(samples=2, depth=5), FilterConfig(unsafe=("chair",)))
+    writer = HintWriter(HintModel.load(think[0] / "model"), shop, Examples.open(made / "lists").searches(), config)
+    long = ["x" * 10_000, "\U0001f58a\ufe0f red", "\u0642\u0644\u0645", "red pen", "chair-red-3"]
+    actions = ["search"] * 4 + ["click"]
+    people = [
+        Person("nobody", AS_OF, (), (), ()),
+        Person("busy", AS_OF, (3,) * 10_000, ("search",) * 10_000, tuple(f"red pen {n}" for n in range(10_000))),
+        Person("odd", AS_OF, (0, 9, 2, 2, 1), tuple(actions), tuple(long)),
+    ]
+    for shown in writer.hints(people):
+        assert 0 < len(shown) <= 5
+        assert all(not writer.fill.hints.refused(hint.query) and "chair" not in hint.query for hint in shown)
+    assert writer.hints(people) == writer.hints(people)
