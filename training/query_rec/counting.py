@@ -1,8 +1,9 @@
 """Rows that only count: what stands beside every model in every table, and fills up what a filter leaves empty.
 
-`popular`: what is searched for most. `category`: the same in the kinds of things that the person had to do with.
-`co_click`: what others searched for when they clicked on what the person did. `openings`: how the titles of those
-things begin. The last thing counts most: the weight of the so many-th last is one over its number (INFERRED).
+`again`: what the person has searched for before. `popular`: what is searched for most. `category`: the same in the
+kinds of things that the person had to do with. `co_click`: what others searched for when they clicked on what the
+person did. `openings`: how the titles of those things begin. The last thing counts most: the weight of the so many-th
+last is one over its number (INFERRED).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from heapq import nsmallest
 from training.query_rec.item_phrases import item_phrase
 from training.query_rec.query_lists import plain
 
-ROWS = ("co_click", "category", "openings", "popular")
+ROWS = ("again", "co_click", "category", "openings", "popular")
 """The rows of a table, from the most personal on."""
 
 
@@ -56,9 +57,14 @@ class QueryCounts:
                     found.of_category[thing.category][shown] += 1
         return found
 
-    def rows(self, items: Sequence[str], k: int) -> Mapping[str, Sequence[str]]:
-        """What each row says, by its name, the most personal one first: the order in which empty places are filled."""
-        return {name: getattr(self, name)(items, k) for name in ROWS}
+    def rows(self, items: Sequence[str], searches: Sequence[str], k: int) -> Mapping[str, Sequence[str]]:
+        """What each row says of who had to do with `items` and made `searches`, both oldest first, by its name; the most
+        personal one first: in this order empty places are filled."""
+        return {name: getattr(self, name)(searches if name == "again" else items, k) for name in ROWS}
+
+    def again(self, searches: Sequence[str], k: int) -> list[str]:
+        """The last of one's own searches, each once."""
+        return filled_up([], [[query for query in map(plain, reversed(searches)) if query]], k)
 
     def popular(self, items: Sequence[str], k: int) -> list[str]:
         """The `k` most frequent queries, whoever asks."""

@@ -92,13 +92,13 @@ class Fill:
     counts: QueryCounts
     hints: HintFilter
 
-    def shown(self, written: Sequence[Written], told: Behaviours, items: Sequence[str], depth: int) -> list[Hint]:
+    def shown(self, written: Sequence[Written], person: Person, told: Behaviours, depth: int) -> list[Hint]:
         """What stays of what was written for someone, filled up by the rows that count."""
-        return self.hints.shown(written, told, self.counts.rows(items, depth), depth)
+        return self.hints.shown(written, told, self.counts.rows(person.items, person.searches, depth), depth)
 
-    def counted(self, items: Sequence[str], depth: int) -> Mapping[str, list[Hint]]:
+    def counted(self, person: Person, depth: int) -> Mapping[str, list[Hint]]:
         """What each row that counts says, nothing filtered."""
-        rows = self.counts.rows(items, depth)
+        rows = self.counts.rows(person.items, person.searches, depth)
         return {name: [Hint(query, name) for query in queries] for name, queries in rows.items()}
 
 
@@ -127,7 +127,7 @@ class HintWriter:
         config = self.config.samples
         lists = write_lists("hints", self.model, told, config, seed)
         return [
-            self.fill.shown(written, own, one.items, config.depth)
+            self.fill.shown(written, one, own, config.depth)
             for written, own, one in zip(lists.queries, told, people, strict=True)
         ]
 

@@ -85,15 +85,15 @@ class ListMaker:
 
     def _ranked(self, met: Sequence[Met]) -> list[list[str]]:
         """The ranker's best of what counting says, and of the hints that were shown."""
-        pools = [
-            filled_up(one.shown, self.counts.rows(one.person.items, self.candidates).values(), 10 * self.candidates)
-            for one in met
-        ]
+        pools = [filled_up(one.shown, self._counted(one.person), 10 * self.candidates) for one in met]
         found = list[list[str]]()
         for pool, chances in zip(pools, self.ranker.chances([one.person for one in met], pools), strict=True):
             order = np.argsort(-chances, kind="stable")[: self.ranked]
             found.append([pool[place] for place in order.tolist()])
         return found
+
+    def _counted(self, person: Person) -> Iterable[Sequence[str]]:
+        return self.counts.rows(person.items, person.searches, self.candidates).values()
 
     def _learn(self, texts: Iterable[str]) -> None:
         fresh = [text for text in dict.fromkeys(texts) if text not in self._vectors]

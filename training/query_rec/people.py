@@ -48,6 +48,11 @@ class Person:
         pairs = zip(self.actions, self.contents, strict=True)
         return [content for action, content in pairs if action != SEARCH]
 
+    @property
+    def searches(self) -> list[str]:
+        """What they searched for, oldest first."""
+        return [content for action, content in zip(self.actions, self.contents, strict=True) if action == SEARCH]
+
     def told(self, phrases: Mapping[str, str], last: int | None = None, profile: str | None = None) -> Behaviours:
         """The `last` things that they did (None: all), in words: an item by its phrase, a search by its beginning.
 

@@ -74,7 +74,7 @@ def main(spec: StageSpec) -> StageResult:
     samples = config.writer.samples
     depth = samples.depth
     measures = ListMeasures([one.observed for one in days], fill.hints, partial(_vectors, spec, config), depth)
-    counted = [fill.counted(one.person.items, depth) for one in days]
+    counted = [fill.counted(one.person, depth) for one in days]
     rows: dict[str, Lists] = {name: [own[name] for own in counted] for name in ROWS}
     valid: dict[str, WrittenLists] = {}
     for row, stage in config.rows.items():
@@ -85,7 +85,7 @@ def main(spec: StageSpec) -> StageResult:
         valid[row] = written = write_lists(row, model, [one.told for one in days], samples, spec.seed)
         rows[row] = [as_written(own) for own in written.queries]
         rows[SERVED if row == config.serves else f"{row}{SHOWN}"] = [
-            fill.shown(own, one.told, one.person.items, depth) for own, one in zip(written.queries, days, strict=True)
+            fill.shown(own, one.person, one.told, depth) for own, one in zip(written.queries, days, strict=True)
         ]
         if row == config.serves:
             package(HintWriter(model, shop, searches, config.writer), folder, spec.out_dir / "model")

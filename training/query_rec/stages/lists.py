@@ -46,7 +46,7 @@ from training.query_rec.prompts import Behaviours
 from training.query_rec.reasons import RuleTeacher
 from training.query_rec.shop_words import ShopWords
 
-_AT_ONCE = 256
+_AT_ONCE = 4096  # the encoder is loaded once for so many
 _PROFILES = {"user_id": pa.string(), "available_at": pa.timestamp("us", tz="UTC"), "profile_text": pa.string()}
 
 

@@ -49,6 +49,8 @@ def test_a_backbone_by_path_gets_rows_for_the_new_tokens_and_keeps_the_old_ones(
     rows, old = grown.get_input_embeddings().weight, model.get_input_embeddings().weight
     assert rows.shape[0] == len(wider) == len(vocabulary) + 5
     assert torch.equal(rows[: len(old)], old)
+    meant = build_backbone(replace(TINY, path=str(tmp_path)), wider, 1, {"<a_1>": "pen"}).get_input_embeddings().weight
+    assert torch.allclose(meant[wider.token("<a_1>")], old[vocabulary.encode_text("pen")].mean(dim=0))
 
 
 def test_lora_trains_adapters_and_embeddings_only_and_is_merged_when_saved(

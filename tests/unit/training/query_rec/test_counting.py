@@ -38,3 +38,9 @@ def test_kinds_and_openings() -> None:
 def test_what_is_empty_is_filled_up_without_saying_anything_twice() -> None:
     assert filled_up(["Lamp"], [["lamp", "pen"], ["boat", "ink"]], 3) == ["Lamp", "pen", "boat"]
     assert filled_up([], [], 3) == []
+
+
+def test_again_is_what_one_searched_for_the_last_first_and_once() -> None:
+    counts = QueryCounts.of([], {})
+    assert counts.again(["pens", "Lamp", " ", "PENS", "desk"], 2) == ["desk", "PENS"]
+    assert counts.rows([], ["pens"], 3)["again"] == ["pens"] and counts.again([], 3) == []

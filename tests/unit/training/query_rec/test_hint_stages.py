@@ -179,7 +179,7 @@ def test_all_rows_stand_in_one_table_and_what_is_served_is_packaged(
         "writer": {"samples": {"samples": 3, "depth": 12}, "hints": {"items": 4, "unsafe": ["lamps"]}},
     }
     metrics, spec = evaluated(made, config, a=direct[0], b=think[0])
-    rows = {"co_click", "category", "openings", "popular", "flat", "flat_shown", "planned", "query_rec"}
+    rows = {"again", "co_click", "category", "openings", "popular", "flat", "flat_shown", "planned", "query_rec"}
     values = pq.read_table(spec.out_dir / "tables/eval_values/part-0.parquet")
     assert set(values["model"].to_pylist()) == rows
     assert metrics["query_rec.servable@12"] == 1.0 and metrics["flat.valid"] == metrics["planned.valid"] == 1.0
@@ -189,7 +189,7 @@ def test_all_rows_stand_in_one_table_and_what_is_served_is_packaged(
     served = load(spec.out_dir / "model")
     answer = served.predict(pd.read_parquet(spec.out_dir / "model" / "example.parquet"), {})
     assert len(answer) == 2 and all(0 < len(own) <= 12 for own in answer["hints"])
-    assert set(answer["sources"][1]) <= {"model", "popular", "category", "openings", "co_click"}
+    assert set(answer["sources"][1]) <= {"model", "again", "popular", "category", "openings", "co_click"}
     printed = (spec.out_dir / "hints.txt").read_text().splitlines()
     assert len(printed) == 20 and not any("lamp" in line.split(": ", 1)[1] for line in printed)
 

@@ -55,7 +55,12 @@ def group(answers: Sequence[tuple[int, ...]], references: References) -> Group:
 FLAT = model("direct").flat
 BROKEN = (*MADE.encode_text("pen"), FLAT.next, FLAT.end)
 DIRECT = group(
-    [FLAT.written(["red pen", "lamp"]), FLAT.written(["desk"]), BROKEN, FLAT.written(["red pen", "blue desk", "red lamp"])],
+    [
+        FLAT.written(["red pen", "lamp"]),
+        FLAT.written(["desk"]),
+        BROKEN,
+        FLAT.written(["red pen", "blue desk", "red lamp"]),
+    ],
     References({0: "red pen"}),
 )
 
