@@ -39,7 +39,7 @@ class NetworkConfig:
     attention: int = 16
     crosses: int = 2
     dense: tuple[int, ...] = (64, 32)
-    dropout: float = 0.3
+    dropout: float = 0.5
 
 
 @dataclass(frozen=True, eq=False)

@@ -168,12 +168,11 @@ class Questions:
 def done(person: Person, phrases: Mapping[str, str], length: int) -> list[tuple[int, str, str]]:
     """The last `length` things that a person did, the last first: days ago, action and words, each once.
 
-    By days, and within a day as they stand: what arrives out of order or twice says no more than once and in order.
+    By days, as `Person.told` has it: what arrives out of order or twice says no more than once and in order.
     """
     told = person.told(phrases)
-    rows = zip(told.days_ago, told.actions, told.contents, strict=True)
-    latest = sorted(enumerate(rows), key=lambda one: (one[1][0], -one[0]))
-    return list(dict.fromkeys(row for _, row in latest))[:length]
+    rows = zip(reversed(told.days_ago), reversed(told.actions), reversed(told.contents), strict=True)
+    return list(dict.fromkeys(rows))[:length]
 
 
 def age_of(days: int) -> int:

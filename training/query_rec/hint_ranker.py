@@ -50,11 +50,11 @@ class TrainingConfig:
 
     epochs: int = 6
     requests: int = 256
-    learning_rate: float = 1e-3
+    learning_rate: float = 2e-3
     weight_decay: float = 0.01
     max_grad_norm: float = 1.0
     hidden: float = 0.3
-    check_steps: int = 100
+    check_steps: int = 50
     patience: int = 5
 
 
