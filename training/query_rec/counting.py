@@ -58,7 +58,7 @@ class QueryCounts:
         return found
 
     def rows(self, items: Sequence[str], searches: Sequence[str], k: int) -> Mapping[str, Sequence[str]]:
-        """By its name, what each row says of who had to do with `items` and made `searches`, both oldest first. The most
+        """By its name, what each row says of who had to do with `items` and made `searches`, oldest first. The most
         personal one is first: in this order empty places are filled."""
         return {name: getattr(self, name)(searches if name == "again" else items, k) for name in ROWS}
 
