@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -19,7 +20,7 @@ from training.query_rec.examples import Examples
 from training.query_rec.hint_model import HintModel
 from training.query_rec.hint_writer import HintWriter, SampleConfig, WriterConfig
 from training.query_rec.hints import FilterConfig
-from training.query_rec.labels import OBSERVED
+from training.query_rec.labels import OBSERVED, SOURCES
 from training.query_rec.people import Person
 from training.query_rec.serve import load
 from training.query_rec.shop_words import ShopWords
@@ -223,3 +224,27 @@ def test_anybody_is_shown_hints_that_can_be_shown(made: Path, think: tuple[Path,
         assert 0 < len(shown) <= 5
         assert all(not writer.fill.hints.refused(hint.query) and "chair" not in hint.query for hint in shown)
     assert writer.hints(people) == writer.hints(people)
+
+
+def test_another_model_adds_queries_and_prompts_say_who_somebody_was_then(made: Path, direct: tuple[Path, Any]) -> None:
+    """The profile of the day before, never one of after the meeting."""
+    folder = made.parent
+    profiles = [
+        {"user_id": f"u{n}", "available_at": datetime(*own, tzinfo=UTC), "profile_text": text}
+        for n in range(60)
+        for own, text in (((2025, 12, 1), "old"), ((2025, 12, 30), "new"), ((2026, 3, 1), "later"))
+    ]
+    texts = {name: [one[name] for one in profiles] for name in ("user_id", "profile_text")}
+    times = pa.array([one["available_at"] for one in profiles], pa.timestamp("us", tz="UTC"))
+    table = pa.table({**texts, "available_at": times})
+    config = {"lists": SIZES, "candidates": 4, "ranked": 1, "profiles": True, "generated": "other"}
+    tables = {"query_samples": kit.meetings(60), "items": kit.items(), "user_profiles": table}
+    stages = {"hint_ranker": folder / "hint_ranker", "other": direct[0]}
+    spec = kit.spec(folder, "lists_more", config, tables, **stages)
+    metrics = lists.main(spec).metrics
+    assert metrics["source.generated"] > 0
+    examples = Examples.open(spec.out_dir / "lists").read("think", {"train", "valid", "test"})
+    assert {one.told.profile for one in examples} == {"new"}
+    for one in examples:
+        ranks = [SOURCES.index(source) for source in one.sources]
+        assert ranks == sorted(ranks)
