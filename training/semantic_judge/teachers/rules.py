@@ -19,7 +19,7 @@ from training.semantic_judge.evidence import Bands, Evidence, column
 from training.semantic_judge.examples import Examples, Floats, Hindsight, Ints
 from training.semantic_judge.teachers.labels import Labels
 
-_VERSION = 1
+_VERSION = 2
 """Raise it when a rule would give other levels."""
 _NEUTRAL = 3.0
 _PRIOR = 5.0  # so many ratings of the neutral kind stand beside those of an item
@@ -30,7 +30,7 @@ class RulesConfig:
     """`weights` of the parts of profile fit, each from -1 to 1; unknown parts do not count, and `prior` is the weight
     of having no opinion. `profile`: the fit from which on each level above the lowest begins. `own`: what the user gave
     the item, which hindsight knows. `asked`: the shares of the words looked for from which on an item answers partly,
-    and wholly."""
+    and wholly. `wanted`: from which making of an item (-1 to 1) on it was perhaps, and surely, what the user wanted."""
 
     weights: Mapping[str, float] = field(
         default_factory=lambda: {
@@ -46,6 +46,7 @@ class RulesConfig:
     prior: float = 0.5
     profile: tuple[float, float, float, float] = (-0.35, -0.05, 0.2, 0.5)
     asked: tuple[float, float] = (0.34, 0.67)
+    wanted: tuple[float, float] = (-0.25, 0.25)
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ class RuleTeacher:
         own = own_fit(examples.hindsight, rows)
         found = {
             PROFILE.name: self._profile(seen | {"own": own}),
-            FUTURE.name: self._future(examples, rows),
+            FUTURE.name: self._future(examples, rows, own),
             NOVELTY.name: self._novelty(numbers),
             CONTEXT.name: self._context(numbers),
         }
@@ -104,10 +105,12 @@ class RuleTeacher:
         fit = (np.where(known, values, 0.0) @ weights) / (known @ weights + self.config.prior)
         return _levels(np.where((known & (weights > 0)).any(axis=1), fit, np.nan), self.config.profile)
 
-    def _future(self, examples: Examples, rows: Ints) -> Levels:
-        """How near the item is to what the user took later; unknown of a user who took nothing."""
+    def _future(self, examples: Examples, rows: Ints, own: Floats) -> Levels:
+        """What became of the item, where it is known: likely, what was taken and not regretted, unlikely, what was
+        passed over or regretted. Else how near it is to what was taken later; unknown of a user who took nothing."""
         bands = self.evidence.bands
-        return _levels(self._nearest_later(examples, rows), (bands.near, bands.very))
+        near = _levels(self._nearest_later(examples, rows), (bands.near, bands.very))
+        return np.where(np.isnan(own), near, _levels(own, self.config.wanted)).astype(np.int8)
 
     def _nearest_later(self, examples: Examples, rows: Ints) -> Floats:
         """The largest cosine of the item with what was taken later, NaN where nothing was: [rows]."""
@@ -171,9 +174,11 @@ def pull(cosine: Floats, bands: Bands) -> Floats:
 
 
 def own_fit(hindsight: Hindsight, rows: Ints) -> Floats:
-    """What the user made of the item, -1 to 1: the stars, else half of a like for having taken it; NaN: not known."""
+    """What the user made of the item, -1 to 1: the stars, else half of a like for having taken it, and of a dislike for
+    having passed it over; NaN: not known."""
+    shown = np.where(hindsight.taken[rows], np.float32(0.5), np.where(hindsight.passed[rows], np.float32(-0.5), np.nan))
     stars = _of_stars(hindsight.rating[rows])
-    return np.where(np.isnan(stars) & hindsight.taken[rows], np.float32(0.5), stars)
+    return np.where(np.isnan(stars), shown, stars).astype(np.float32)
 
 
 def _of_stars(stars: Floats) -> Floats:

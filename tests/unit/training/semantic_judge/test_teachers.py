@@ -32,7 +32,7 @@ from training.semantic_judge.teachers.corrections import (
     read_corrections,
 )
 from training.semantic_judge.teachers.labels import entropies, refuse_empty
-from training.semantic_judge.teachers.rules import RulesConfig, RuleTeacher
+from training.semantic_judge.teachers.rules import RulesConfig, RuleTeacher, own_fit
 
 pytestmark = pytest.mark.unit
 THREE = aspects(False)
@@ -60,16 +60,32 @@ def test_rules_are_deterministic_and_do_not_depend_on_what_else_is_asked(example
     assert other.hash != rules.hash
 
 
-def test_what_the_user_gave_the_item_moves_its_profile_and_nothing_else(examples: Examples) -> None:
+def test_what_the_user_made_of_the_item_moves_its_profile_and_future_and_nothing_else(examples: Examples) -> None:
     rules, rows = teacher(), np.arange(len(examples))
     numbers = rules.evidence.numbers(examples.cases)
     liked, disliked = examples.hindsight.rating == 5.0, examples.hindsight.rating == 1.0
     found = rules.teach(examples, rows, numbers).levels
     assert found[liked, 0].min() > found[disliked, 0].max()
+    assert set(found[liked, 1]) == {2} and set(found[disliked, 1]) == {0}
     examples.hindsight.rating[:] = np.nan
     again = rules.teach(examples, rows, numbers).levels
-    np.testing.assert_array_equal(again[:, 1:], found[:, 1:])
-    assert (again[:, 0] != found[:, 0]).any()
+    np.testing.assert_array_equal(again[:, 2:], found[:, 2:])
+    assert (again[:, 0] != found[:, 0]).any() and (again[:, 1] != found[:, 1]).any()
+
+
+def test_what_was_passed_over_was_not_wanted_and_what_was_clicked_was(examples: Examples) -> None:
+    """Of neither are there stars; what was taken later is asked where nobody knows what became of the item."""
+    rules, three = teacher(), np.arange(3)
+    numbers = rules.evidence.numbers(examples.cases)[:3]
+    hindsight = examples.hindsight
+    hindsight.rating[:] = np.nan
+    hindsight.taken[:3], hindsight.passed[:3] = [True, False, False], [False, True, False]
+    assert own_fit(hindsight, three).tolist() == pytest.approx([0.5, -0.5, np.nan], nan_ok=True)
+    found = rules.teach(examples, three, numbers).levels
+    assert found[:2, 1].tolist() == [2, 0]
+    hindsight.starts[1:4] = 0  # nothing was taken after the first three
+    again = rules.teach(examples, three, numbers).levels
+    assert again[:, 1].tolist() == [2, 0, UNKNOWN]
 
 
 def test_reasons_speak_only_of_what_a_judge_can_see(examples: Examples) -> None:
@@ -78,6 +94,7 @@ def test_reasons_speak_only_of_what_a_judge_can_see(examples: Examples) -> None:
     before = list(rules.teach(examples, rows, numbers).reasons)
     examples.hindsight.rating[:] = np.nan
     examples.hindsight.taken[:] = False
+    examples.hindsight.passed[:] = False
     assert list(rules.teach(examples, rows, numbers).reasons) == before
     assert len(set(before)) > 5
 
@@ -91,6 +108,7 @@ def test_hand_worked_levels(examples: Examples) -> None:
     numbers[1, NAMES.index("near.liked")] = rules.evidence.bands.very
     examples.hindsight.rating[:] = np.nan
     examples.hindsight.taken[:] = False
+    examples.hindsight.passed[:] = False
     examples.hindsight.starts[1:4] = 0  # nothing was taken after the first three
     found = rules.teach(examples, np.arange(3), numbers).levels
     assert found[:, 2].tolist() == [0, 1, 2]
