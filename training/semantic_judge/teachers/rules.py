@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from training.semantic_judge.aspects import CONTEXT, FUTURE, NOVELTY, PROFILE, UNKNOWN, Aspect, Levels
 from training.semantic_judge.evidence import Bands, Evidence, column
 from training.semantic_judge.examples import Examples, Floats, Hindsight, Ints
-from training.semantic_judge.teachers.labels import Labels
+from training.semantic_judge.teachers.labels import Labels, entropies
 
 _VERSION = 2
 """Raise it when a rule would give other levels."""
@@ -30,7 +30,8 @@ class RulesConfig:
     """`weights` of the parts of profile fit, each from -1 to 1; unknown parts do not count, and `prior` is the weight
     of having no opinion. `profile`: the fit from which on each level above the lowest begins. `own`: what the user gave
     the item, which hindsight knows. `asked`: the shares of the words looked for from which on an item answers partly,
-    and wholly. `wanted`: from which making of an item (-1 to 1) on it was perhaps, and surely, what the user wanted."""
+    and wholly. `wanted`: from which making of an item (-1 to 1) on it was perhaps, and surely, what the user wanted. `told`: how evenly (entropy over that of even use) these levels must
+    be spread over all examples for them to say what was wanted."""
 
     weights: Mapping[str, float] = field(
         default_factory=lambda: {
@@ -47,6 +48,7 @@ class RulesConfig:
     profile: tuple[float, float, float, float] = (-0.35, -0.05, 0.2, 0.5)
     asked: tuple[float, float] = (0.34, 0.67)
     wanted: tuple[float, float] = (-0.25, 0.25)
+    told: float = 0.1
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ class RuleTeacher:
         own = own_fit(examples.hindsight, rows)
         found = {
             PROFILE.name: self._profile(seen | {"own": own}),
-            FUTURE.name: self._future(examples, rows, own),
+            FUTURE.name: self._future(examples, rows),
             NOVELTY.name: self._novelty(numbers),
             CONTEXT.name: self._context(numbers),
         }
@@ -105,12 +107,18 @@ class RuleTeacher:
         fit = (np.where(known, values, 0.0) @ weights) / (known @ weights + self.config.prior)
         return _levels(np.where((known & (weights > 0)).any(axis=1), fit, np.nan), self.config.profile)
 
-    def _future(self, examples: Examples, rows: Ints, own: Floats) -> Levels:
-        """What became of the item, where it is known: likely, what was taken and not regretted, unlikely, what was
-        passed over or regretted. Else how near it is to what was taken later; unknown of a user who took nothing."""
+    def _future(self, examples: Examples, rows: Ints) -> Levels:
+        """What became of the item: likely, what was taken and not regretted, unlikely, what was passed over or
+        regretted; unknown of all else.
+
+        Where a shop knows of hardly any item that it was not wanted (nobody rates there, and no lists are logged), how
+        near the item is to what the user took later, unknown of a user who took nothing.
+        """
+        became = _levels(own_fit(examples.hindsight, np.arange(len(examples))), self.config.wanted)
+        if entropies(became[:, None], (FUTURE,))[FUTURE.name] >= self.config.told:
+            return became[rows]
         bands = self.evidence.bands
-        near = _levels(self._nearest_later(examples, rows), (bands.near, bands.very))
-        return np.where(np.isnan(own), near, _levels(own, self.config.wanted)).astype(np.int8)
+        return _levels(self._nearest_later(examples, rows), (bands.near, bands.very))
 
     def _nearest_later(self, examples: Examples, rows: Ints) -> Floats:
         """The largest cosine of the item with what was taken later, NaN where nothing was: [rows]."""
