@@ -232,7 +232,11 @@ class Examples:
 
     def who_and_what(self) -> Ints:
         """One number for the user and the item of each example, whatever the day: [n]."""
-        return self._users_of_states[self.cases.state] * len(self.cases.catalogue) + self.cases.item
+        return self.who() * len(self.cases.catalogue) + self.cases.item
+
+    def who(self) -> Ints:
+        """One number for the user of each example, from 0 on: [n]."""
+        return self._users_of_states[self.cases.state]
 
     @cached_property
     def _users_of_states(self) -> Ints:

@@ -30,8 +30,9 @@ class RulesConfig:
     """`weights` of the parts of profile fit, each from -1 to 1; unknown parts do not count, and `prior` is the weight
     of having no opinion. `profile`: the fit from which on each level above the lowest begins. `own`: what the user gave
     the item, which hindsight knows. `asked`: the shares of the words looked for from which on an item answers partly,
-    and wholly. `wanted`: from which making of an item (-1 to 1) on it was perhaps, and surely, what the user wanted. `told`: how evenly (entropy over that of even use) these levels must
-    be spread over all examples for them to say what was wanted."""
+    and wholly. `wanted`: what a user must have made of an item, -1 to 1, for it to be perhaps, and surely, what was
+    wanted. `told`: how evenly (entropy over that of even use) these levels must be spread over all examples for them to
+    say so."""
 
     weights: Mapping[str, float] = field(
         default_factory=lambda: {
