@@ -151,14 +151,18 @@ def _refused(rows: Mapping[str, Row], best_round: int) -> str:
     return f"pairs are not surely ordered better than by uniform weights: {figures}"
 
 
+def _plain(rows: Mapping[str, Row], vector: OneVector) -> tuple[OneVector | Uniform, str]:
+    """What needs no user to be known, and which row it is."""
+    return (vector, GLOBAL) if rows[GLOBAL].surely > 0 else (Uniform(vector.aspects), UNIFORM)
+
+
 def _hand_on(
     spec: StageSpec, model: LanguageAggregator, vector: OneVector, rows: Mapping[str, Row], reason: str
 ) -> None:
     """Leave behind the model, or for this `reason` what needs no user to be known, and the table of all rows."""
     if not is_main_process():
         return
-    sure = rows[GLOBAL].surely > 0
-    plain, name = (vector, GLOBAL) if sure else (Uniform(model.aspects), UNIFORM)
+    plain, name = _plain(rows, vector)
     with new_folder(spec.out_dir / AGGREGATOR) as scratch:
         save_aggregator(plain if reason else model, scratch)
     best = max(rows.values(), key=lambda row: row.auc[0])
