@@ -219,6 +219,7 @@ def test_a_judge_that_is_deleted_in_mlflow_stops_the_night_in_words_and_the_one_
 ) -> None:
     gate = {**GATE, "model": "semantic_judge", "system": "semantic_judge"}
     (tmp_path / "gates" / "semantic_judge.yaml").write_text(yaml.safe_dump(gate))
+    monkeypatch.setattr(encoder, "embed_texts", lambda texts, *_, **__: judge_kit.encode(texts))
     first, second = (registered(profile, tmp_path / name, judge) for name in ("one", "two"))
     for version in (first, second):
         decisions.promote(profile, "semantic_judge", version, who="ada", override=True, reason="of a test")
