@@ -1,8 +1,9 @@
 """`python -m training bench --job NAME --samples DIR --out DIR`: the stages of a pipeline in order, on one machine.
 
 For a machine that has the code and a folder of sample tables (`<table>.parquet`) and nothing else: no lake, no Spark,
-no scheduler. A job is `training/<system>/jobs/<name>.yaml`: the system, the preset, and what differs from it by stage;
-or the job that it is `like`, and what differs from that. Each run ends after `--minutes`, with exit code 75 and a
+no scheduler. The rows of a stage's query may be one of the files, under its name (`bids.parquet`). A job is
+`training/<system>/jobs/<name>.yaml`: the system, the preset, and what differs from it by stage; or the job that it is
+`like`, and what differs from that. Each run ends after `--minutes`, with exit code 75 and a
 checkpoint if it is not done: run it again and it goes on. The results are `<out>/<stage>/result.json` and
 `metrics.jsonl`, and `<out>/job.json` over all.
 """
@@ -88,6 +89,8 @@ def _spec(job: Job, stage: Stage, samples: Path, out: Path, seed: int, models: M
     missing = sorted(str(file) for file in files.values() if not file.is_file())
     if missing:
         raise DataError("a sample table is missing", where=missing[0], do="copy the whole folder of sample tables")
+    if (query := stage.reads.query) and (rows := samples / f"{query.table}.parquet").is_file():
+        files[query.table] = rows
     return StageSpec(
         job.system,
         stage.name,

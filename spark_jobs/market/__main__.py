@@ -10,6 +10,7 @@ they are drawn), of hints (`query` in place of item_id), or of intents that a he
 `... estimate` holds what the log of one policy says of others (off_policy.py) against what the market does.
 `... validity --log FOLDER --against KIND --out FOLDER` holds a log against those of real shops (validity.py), and
 `... order --market FILE --real FILE` the order in which simple rows stand on both.
+`... samples --out DIR` writes what the shop knows as the tables that `python -m training bench` reads.
 `... shown --out DIR` writes what people were shown, for a judge to score (`training.semantic_judge.shown`), and
 `... judged --scores FILE` holds the scores against what these items were worth to them (judged.py).
 
@@ -47,6 +48,7 @@ from spark_jobs.market.parameters import Parameters
 from spark_jobs.market.policy_tables import PolicyTable, read_rows, require_same_users, same_thing
 from spark_jobs.market.queries import asked_in
 from spark_jobs.market.replay import people_of, replay, told
+from spark_jobs.market.samples import write_samples
 from spark_jobs.market.shop import Shop
 from spark_jobs.market.simulate import Order, simulate
 from spark_jobs.market.visits import Horizon, World
@@ -101,6 +103,9 @@ def _parser() -> argparse.ArgumentParser:
     for option, whose in (("--market", "on a market's log"), ("--real", "on a real log")):
         order.add_argument(option, type=Path, required=True, help=f"the .json of `python -m training ablation` {whose}")
     order.set_defaults(does=_order)
+    samples = commands.add_parser("samples", help="write the samples of the shop, for `training bench`")
+    samples.add_argument("--out", type=Path, required=True, metavar="DIR", help="where they are written")
+    samples.set_defaults(does=_samples)
     shown = commands.add_parser("shown", help="write what people were shown, for a judge to score")
     shown.add_argument("--from", dest="first", type=day, metavar="DAY", help="since when; without it, for test")
     shown.add_argument("--out", type=Path, required=True, metavar="DIR", help="where it is written")
@@ -197,6 +202,11 @@ def _order(args: argparse.Namespace, profile: Profile) -> str:
         levels = ", ".join(f"{name} {level:.2f}" for name, level in found.levels.items())
         lines.append(f"{metric}: a row's score on the market over that in {args.real.name}: {levels}")
     return "\n".join(lines)
+
+
+def _samples(args: argparse.Namespace, profile: Profile) -> str:
+    rows = write_samples(Lake(profile), args.out)
+    return f"{args.out}: " + ", ".join(f"{count:,} {table}" for table, count in rows.items()) + " (simulated)"
 
 
 def _shown(args: argparse.Namespace, profile: Profile) -> str:

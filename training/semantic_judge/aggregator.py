@@ -33,7 +33,7 @@ from training.semantic_judge.aspects import Aspect
 from training.semantic_judge.contests import won
 from training.semantic_judge.examples import Catalogue, Floats, Ints, States
 from training.semantic_judge.importance import LEVELS, all_levels, evenness, simplex
-from training.semantic_judge.judge import Aggregator, Uniform
+from training.semantic_judge.judge import Aggregator, OneVector, Uniform
 from training.semantic_judge.user_prompt import UserPrompts
 
 _FILE = "aggregator.json"
@@ -140,12 +140,14 @@ class LanguageAggregator:
         return found
 
 
-def save_aggregator(aggregator: LanguageAggregator | Uniform, folder: Path) -> None:
+def save_aggregator(aggregator: LanguageAggregator | OneVector | Uniform, folder: Path) -> None:
     """Write it into `folder`: weights as safetensors, all else as JSON."""
     values: dict[str, object] = {"aspects": [aspect.name for aspect in aggregator.aspects], "kind": "uniform"}
     if isinstance(aggregator, LanguageAggregator):
         save_backbone(aggregator.model, aggregator.writer.vocabulary, folder)
         values |= {"kind": "language_model", "text_tokens": aggregator.writer.text_tokens}
+    elif isinstance(aggregator, OneVector):
+        values |= {"kind": "one_vector", "shares": list(aggregator.shares)}
     write_json(folder / _FILE, values)
 
 
@@ -164,5 +166,7 @@ def load_aggregator(folder: Path, aspects: Sequence[Aspect]) -> Aggregator:
         )
     if stored["kind"] == "uniform":
         return Uniform(aspects)
+    if stored["kind"] == "one_vector":
+        return OneVector(aspects, tuple(stored["shares"]))
     model, vocabulary = load_backbone(folder)
     return LanguageAggregator(model.eval(), LevelWriter(vocabulary, tuple(aspects), stored["text_tokens"]))

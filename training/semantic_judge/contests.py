@@ -38,12 +38,19 @@ class Contests:
     @classmethod
     def of(cls, pairs: Pairs, cases: Cases, scorer: Scorer) -> Self:
         """Both members of each pair scored, every case once."""
-        rows, places = np.unique(np.concatenate([pairs.preferred, pairs.other]), return_inverse=True)
+        rows = np.unique(np.concatenate([pairs.preferred, pairs.other]))
         scores = np.zeros((0, len(scorer.aspects)), dtype=np.float32)
         if len(rows):
             scores = expected(scorer.chances(cases.chosen(rows)), scorer.aspects)
-        preferred, other = scores[places[: len(pairs)]], scores[places[len(pairs) :]]
-        return cls.between(cases.state[pairs.preferred], preferred, other, pairs.source)
+        of_cases = np.full((len(cases), len(scorer.aspects)), np.nan, dtype=np.float32)
+        of_cases[rows] = scores
+        return cls.by(pairs, cases, of_cases)
+
+    @classmethod
+    def by(cls, pairs: Pairs, cases: Cases, scores: Floats) -> Self:
+        """From the aspect scores of the cases [cases, K], known of all members."""
+        state, both = cases.state[pairs.preferred], (scores[pairs.preferred], scores[pairs.other])
+        return cls.between(state, *both, pairs.source)
 
     @classmethod
     def between(cls, state: Ints, preferred: Floats, other: Floats, source: NDArray[np.str_]) -> Self:

@@ -21,7 +21,7 @@ from safetensors.numpy import load_file, save_file
 
 from training.core.errors import DataError, LeftOut
 from training.core.files import write_json
-from training.semantic_judge.aspects import CONTEXT, UNKNOWN, Aspect, Levels, aspects
+from training.semantic_judge.aspects import CONTEXT, UNKNOWN, Aspect, Levels, aspects, expected
 from training.semantic_judge.evidence import NAMES, Evidence
 from training.semantic_judge.examples import Cases, Floats, Ints
 
@@ -228,6 +228,31 @@ class EvidenceJudge:
             for one, choice in zip(scored, chosen, strict=True)
         ]
         return cls(evidence, scored, models, chosen)
+
+
+def crossed(
+    evidence: Evidence,
+    scored: Sequence[Aspect],
+    numbers: Floats,
+    levels: Levels,
+    parts: tuple[Ints, Ints],
+    users: Ints,
+    config: EvidenceJudgeConfig,
+    seed: int,
+) -> Floats:
+    """What each example is worth by aspect, as a judge says that has learnt of half of the `users` [n] alone, and not
+    of the example's: [n, K]. As `EvidenceJudge.fit` otherwise.
+
+    A judge orders the pairs that it has learnt of better than others, and one aspect more so than another: whoever
+    weighs the aspects by its own pairs learns what it knows by heart (cross-fitting, Chernozhukov et al. 2018).
+    """
+    second = (np.random.default_rng(seed).random(int(users.max()) + 1) < 0.5)[users]
+    found, (learnt, valid) = np.empty((len(numbers), len(scored)), dtype=np.float32), parts
+    for half in (False, True):
+        own, others = second == half, learnt[second[learnt] != half]
+        judge = EvidenceJudge.fit(evidence, scored, numbers, levels, (others, valid), config, seed)
+        found[own] = expected(judge.chances_of(numbers[own]), scored)
+    return found
 
 
 _KINDS: Mapping[str, type[Linear] | type[Boosted]] = {"linear": Linear, "boosted": Boosted}

@@ -158,6 +158,7 @@ class _Part(NamedTuple):
     later: Ints
     rating: Floats
     taken: NDArray[np.bool_]
+    passed: NDArray[np.bool_]
     subset: NDArray[np.int8]
 
 
@@ -166,6 +167,7 @@ def _part(rows: pa.Table, ids: pa.Array) -> _Part:
     states = rows.take(pa.array(first))
     history, lengths, ratings = _events(states, ids)
     later, later_lengths = _listed(rows["later_item_ids"], ids)
+    taken = np.array(["taken" in kinds for kinds in rows["kinds"].to_pylist()], dtype=bool)
     return _Part(
         states["user_id"].to_pylist(),
         _days(states["as_of"]),
@@ -181,7 +183,8 @@ def _part(rows: pa.Table, ids: pa.Array) -> _Part:
         later_lengths,
         later,
         _floats(rows["rating"]),
-        np.array(["taken" in kinds for kinds in rows["kinds"].to_pylist()], dtype=bool),
+        taken,
+        ~taken & np.array(["shown" in kinds for kinds in rows["kinds"].to_pylist()], dtype=bool),
         _subsets(rows["split_time"], EXAMPLES),
     )
 
@@ -259,7 +262,8 @@ def _joined(parts: Sequence[_Part], catalogue: Catalogue) -> Examples:
     )
     state = np.concatenate([part.state + start for part, start in zip(parts, sizes, strict=False)])
     cases = Cases(catalogue, states, state, columns["item"], columns["mean_rating"], columns["events"])
-    hindsight = Hindsight(_starts(columns["later_lengths"]), columns["later"], columns["rating"], columns["taken"])
+    told = (columns[name] for name in ("later", "rating", "taken", "passed"))
+    hindsight = Hindsight(_starts(columns["later_lengths"]), *told)
     return Examples(cases, hindsight, columns["subset"])
 
 

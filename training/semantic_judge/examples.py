@@ -195,12 +195,14 @@ class Cases:
 class Hindsight:
     """What happened on the day and later, which no judge may read: case c's user took the items
     `later[starts[c] : starts[c + 1]]` in the 90 days after, oldest first. Of the item itself, `rating` [n] is what the
-    user gave it, NaN where there is none, and `taken` [n] whether the user took it that day."""
+    user gave it, NaN where there is none, `taken` [n] whether the user took it that day, and `passed` [n] whether it
+    was shown, seen and passed over."""
 
     starts: Ints
     later: Ints
     rating: Floats
     taken: NDArray[np.bool_]
+    passed: NDArray[np.bool_]
 
 
 @dataclass(frozen=True, eq=False)
@@ -230,7 +232,11 @@ class Examples:
 
     def who_and_what(self) -> Ints:
         """One number for the user and the item of each example, whatever the day: [n]."""
-        return self._users_of_states[self.cases.state] * len(self.cases.catalogue) + self.cases.item
+        return self.who() * len(self.cases.catalogue) + self.cases.item
+
+    def who(self) -> Ints:
+        """One number for the user of each example, from 0 on: [n]."""
+        return self._users_of_states[self.cases.state]
 
     @cached_property
     def _users_of_states(self) -> Ints:

@@ -6,6 +6,7 @@ Part A scores a candidate by aspect (`Scorer`), Part B says how much each aspect
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -34,6 +35,18 @@ class Aggregator(Protocol):
 
     def weights(self, states: States, catalogue: Catalogue) -> Floats:
         """What each aspect counts for each user state, 0 or more and 1 in all: [states, K]."""
+
+
+@dataclass(frozen=True)
+class OneVector:
+    """The same weights for everybody: `shares` [K], each 0 or more, 1 in all."""
+
+    aspects: Sequence[Aspect]
+    shares: tuple[float, ...]
+
+    def weights(self, states: States, catalogue: Catalogue) -> Floats:
+        """See `Aggregator.weights`."""
+        return np.tile(np.array(self.shares, dtype=np.float32), (len(states), 1))
 
 
 class Uniform:

@@ -79,6 +79,11 @@ class PairRegression:
         logits = _matrix(self.features, states, catalogue) @ self.coefficients
         return np.asarray(softmax(logits, axis=1), dtype=np.float32)
 
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """The weights of everybody, where there are no features: [K]."""
+        return tuple(softmax(self.coefficients[0]).tolist())
+
 
 def loss(values: Vector, design: csr_matrix, difference: Vector) -> tuple[float, Vector]:
     """The negative log posterior and its gradient at `values`: the logarithm of t, then B row by row.

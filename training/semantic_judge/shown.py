@@ -120,7 +120,10 @@ def _with(examples: Examples, cases: Cases) -> Examples:
         np.concatenate([examples.hindsight.starts, np.repeat(examples.hindsight.starts[-1:], more)]),
         examples.hindsight.later,
         np.concatenate([examples.hindsight.rating, np.full(more, np.nan, dtype=np.float32)]),
-        np.concatenate([examples.hindsight.taken, np.zeros(more, dtype=bool)]),
+        *(
+            np.concatenate([own, np.zeros(more, dtype=bool)])
+            for own in (examples.hindsight.taken, examples.hindsight.passed)
+        ),
     )
     subset = np.concatenate([examples.subset, np.full(more, SUBSETS.index("test"), dtype=np.int8)])
     return Examples(replace(own, **columns), hindsight, subset)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
@@ -12,17 +13,22 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
 
 from common.models import ModelVersion
 from common.pipelines import load_pipeline
 from dags.steps import _runs, run_stage
 from dags.steps._inputs import query_rows
 from infra.contracts import UNDATED, arrow_schema, load_contract
+from infra.errors import DataError
 from infra.lake import Lake
 from infra.ledger import Ledger
 from infra.profile import Profile
 from infra.results import RESULT_FILE
+from registry import decisions, packaging, runs
+from registry.store import connect
 from tests.lake_kit import put
+from tests.registry_kit import GATE, finish_stage
 from tests.unit.training import judge_kit
 from tests.unit.training.judge_kit import shop_items
 from tests.unit.training.semantic_judge.night_kit import packaged
@@ -196,3 +202,38 @@ def test_a_day_without_lists_and_a_shop_without_a_judge_are_green_and_leave_noth
     monkeypatch.setattr(_runs, "active", lambda profile, models: dict.fromkeys(models, ()))
     run(monkeypatch, tmp_path)
     assert not lake.files("judge_scores")
+
+
+def registered(profile: Profile, folder: Path, judge: Path) -> str:
+    """The judge as a version of the real registry; which one."""
+    out = finish_stage(folder, "evaluate", snapshot=1)
+    shutil.rmtree(out / "model")
+    shutil.copytree(judge, out / "model")
+    spec = json.loads((out / "spec.json").read_text())
+    (out / "spec.json").write_text(json.dumps({**spec, "system": "semantic_judge", "tables": {}}))
+    return packaging.register(profile, "semantic_judge", runs.log_stage(profile, out, out), out, out)
+
+
+def test_a_judge_that_is_deleted_in_mlflow_stops_the_night_in_words_and_the_one_before_may_judge_it(
+    profile: Profile, lake: Lake, judge: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = {**GATE, "model": "semantic_judge", "system": "semantic_judge"}
+    (tmp_path / "gates" / "semantic_judge.yaml").write_text(yaml.safe_dump(gate))
+    monkeypatch.setattr(encoder, "embed_texts", lambda texts, *_, **__: judge_kit.encode(texts))
+    first, second = (registered(profile, tmp_path / name, judge) for name in ("one", "two"))
+    for version in (first, second):
+        decisions.promote(profile, "semantic_judge", version, who="ada", override=True, reason="of a test")
+    run(monkeypatch, tmp_path)
+    assert {row["judge_version"] for row in rows(lake, "judge_scores")} == {second}
+
+    connect(profile).delete_model_version("semantic_judge", second)
+    told, commits = rows(lake, "judge_scores"), {table: lake.snapshot(table) for table in TABLES}
+    with pytest.raises(DataError, match=r"(?s)Champion 2 .*is gone from MLflow.*registry rollback"):
+        run(monkeypatch, tmp_path)
+    # Nobody else judges in its place, and what it has said stays.
+    assert {table: lake.snapshot(table) for table in TABLES} == commits and rows(lake, "judge_scores") == told
+
+    decisions.rollback(profile, "semantic_judge", who="ada", reason="2 was deleted")
+    run(monkeypatch, tmp_path)
+    again = rows(lake, "judge_scores")
+    assert {row["judge_version"] for row in again} == {first} and len(again) == len(told)

@@ -48,6 +48,17 @@ def test_a_job_is_the_pipelines_preset_with_its_own_values_over_it(root: Path, t
     assert second.artifacts == {"codes": str(tmp_path / "out" / "codes")}
 
 
+def test_the_rows_of_a_query_are_read_where_the_folder_has_them(root: Path, tmp_path: Path) -> None:
+    query = {"file": "bids.sql", "tables": ["bids"], "optional": ["bids"]}
+    stages = [{**STAGES[0], "reads": {"tables": ["items"], "query": query}}]
+    (root / "shop" / "pipeline.yaml").write_text(yaml.safe_dump({"training": TRAINING, "stages": stages}))
+    (without,) = stage_specs(Job("shop"), tmp_path, tmp_path, 1, root)
+    assert set(without.tables) == {"items"}
+    pq.write_table(pa.table({"bid": [1.0]}), tmp_path / "bids.parquet")
+    (found,) = stage_specs(Job("shop"), tmp_path, tmp_path, 1, root)
+    assert found.tables["bids"].files == (str(tmp_path / "bids.parquet"),)
+
+
 def test_a_job_like_another_one_is_that_job_with_its_own_values_over_it(root: Path) -> None:
     own = "like: all_stages\nstages: [codes]\nconfig: {codes: {width: null, levels: null, loop: {epochs: 1}}}\n"
     (root / "shop" / "jobs" / "small.yaml").write_text(own)

@@ -1,14 +1,16 @@
 """Stage: pair-wise GRPO of the aggregator, Part B of the judge (S-GRec, arXiv 2602.10606), Part A frozen.
 
-The scorer of the stage that `scorer` names scores both items of every pair once. The model first learns to write any
-vector of levels, all as likely: its expected weights are uniform then, and the KL to that start is what it gives up of
-the entropy of its levels. Then it draws `group` vectors for a user state, and a vector earns the share of that state's
+The scorer of the stage that `scorer` names scores both items of every pair once, those of training as it would had it
+not learnt of their user, where that is known (`parts.crossed_of`). The model first learns to write any vector of
+levels, all as likely: its expected weights are uniform then, and the KL to that start is what it gives up of the
+entropy of its levels. Then it draws `group` vectors for a user state, and a vector earns the share of that state's
 pairs that it orders rightly, strictly. Training ends when pairs of users that are held back are ordered no better for
 `policy.patience` checks (INFERRED).
 
-Gate: on the validation pairs surely (95 %, one-sided, bootstrapped by user) better than uniform weights; else uniform
-weights are what is handed on. `aggregators.json` and `gate.json` say how fitted weights without a language model do on
-the same pairs: they are not handed on. A tie counts a half there, or breaking ties by a guess would seem a gain. A
+Gate: on the validation pairs surely (95 %, one-sided, bootstrapped by user) better than uniform weights, and no worse
+than one vector for everybody that was fitted on the training pairs, where that is surely better too. Else this vector
+is handed on where it is surely better, and uniform weights where it is not. `aggregators.json` and `gate.json` say how
+all fitted weights do on the same pairs. A tie counts a half there, or breaking ties by a guess would seem a gain. A
 model whose best round is its start has learnt nothing of users and is refused, whatever chance says for it.
 
 Reads `judge_training_set`, `judge_pairs`, and what `teach` and the scorer's stage left; writes `aggregator/`. Lost on a
@@ -35,10 +37,10 @@ from training.semantic_judge.aggregator_rows import GLOBAL, MODEL, PERSONAL, UNI
 from training.semantic_judge.aggregator_training import AggregatorTraining, Settings
 from training.semantic_judge.contests import Contests, by_users
 from training.semantic_judge.example_tables import PAIRS, read_pairs
-from training.semantic_judge.examples import Catalogue, Examples, Pairs, States
-from training.semantic_judge.judge import Aggregator, Scorer, Uniform
+from training.semantic_judge.examples import Catalogue, Examples, Floats, Pairs, States
+from training.semantic_judge.judge import Aggregator, OneVector, Scorer, Uniform
 from training.semantic_judge.pair_regression import PairRegression
-from training.semantic_judge.parts import AGGREGATOR, load_scorer
+from training.semantic_judge.parts import AGGREGATOR, crossed_of, load_scorer
 from training.semantic_judge.taught import Taught
 from training.semantic_judge.user_prompt import wording
 
@@ -67,14 +69,22 @@ def main(spec: StageSpec) -> StageResult:
     """Train, compare, hold the gate, write `aggregator/`, `aggregators.json` and `gate.json`."""
     config = resolve_config(spec, Config)
     taught = Taught.load(spec)
-    scorer = load_scorer(spec.artifact(config.scorer), taught.evidence)
-    return train(spec, config, scorer, taught.examples, read_pairs(spec, taught.examples))
+    folder = spec.artifact(config.scorer)
+    scorer, crossed = load_scorer(folder, taught.evidence), crossed_of(folder)
+    return train(spec, config, scorer, taught.examples, read_pairs(spec, taught.examples), crossed)
 
 
-def train(spec: StageSpec, config: Config, scorer: Scorer, examples: Examples, pairs: Pairs) -> StageResult:
-    """The stage, with Part A and the tables in hand."""
+def train(
+    spec: StageSpec,
+    config: Config,
+    scorer: Scorer,
+    examples: Examples,
+    pairs: Pairs,
+    crossed: Floats | None = None,
+) -> StageResult:
+    """The stage, with Part A and the tables in hand; `crossed` [n, K]: see `parts.crossed_of`."""
     states, catalogue = examples.cases.states, examples.cases.catalogue
-    learnt, valid = _contests(spec, config, scorer, examples, pairs)
+    learnt, valid = _contests(spec, config, scorer, examples, pairs, crossed)
     held = by_users(learnt.of_users(states), config.held_back, spec.seed)
     vocabulary = Vocabulary.create(_tokenizer(config, catalogue, states, wording(scorer.aspects)), {}, FENCES)
     writer = LevelWriter(vocabulary, tuple(scorer.aspects), config.text_tokens)
@@ -82,15 +92,16 @@ def train(spec: StageSpec, config: Config, scorer: Scorer, examples: Examples, p
     training = AggregatorTraining(learner, writer, states, catalogue, spec.seed, spec.out_dir, spec.hash)
     trained = training.train(learnt.chosen(~held), learnt.chosen(held), config.training)
     model = LanguageAggregator(learner, writer)
+    vector = OneVector(tuple(scorer.aspects), PairRegression.fit(learnt, states, catalogue, personal=False).shares)
     aggregators: dict[str, Aggregator] = {
         UNIFORM: Uniform(scorer.aspects),
-        GLOBAL: PairRegression.fit(learnt, states, catalogue, personal=False),
+        GLOBAL: vector,
         PERSONAL: PairRegression.fit(learnt, states, catalogue, personal=True),
         MODEL: model,
     }
     rows = {row.name: row for row in compared(aggregators, valid, states, catalogue, spec.seed)}
     reason = trained.left_out or _refused(rows, trained.best_round)
-    _hand_on(spec, model, rows, reason)
+    _hand_on(spec, model, vector, rows, reason)
     figures = {"start_gap": trained.start_gap, "rounds": trained.rounds, "best_round": trained.best_round}
     figures |= {"pairs": len(learnt), "equal_pairs": learnt.equal, "valid_pairs": len(valid)}
     figures |= {"valid_equal_pairs": valid.equal, "accepted": not reason}
@@ -101,12 +112,14 @@ def train(spec: StageSpec, config: Config, scorer: Scorer, examples: Examples, p
 
 
 def _contests(
-    spec: StageSpec, config: Config, scorer: Scorer, examples: Examples, pairs: Pairs
+    spec: StageSpec, config: Config, scorer: Scorer, examples: Examples, pairs: Pairs, crossed: Floats | None
 ) -> tuple[Contests, Contests]:
     """What is learnt and what the gate is held on. LeftOut where there is nothing of one of them."""
     train = pairs.of_subset("train")
     drawn = np.sort(np.random.default_rng(spec.seed).permutation(len(train))[: config.pairs])
-    found = [Contests.of(own, examples.cases, scorer) for own in (train.chosen(drawn), pairs.of_subset("valid"))]
+    learnt, cases = train.chosen(drawn), examples.cases
+    seen = Contests.of(learnt, cases, scorer) if crossed is None else Contests.by(learnt, cases, crossed)
+    found = (seen, Contests.of(pairs.of_subset("valid"), cases, scorer))
     for name, own in zip(("training", "validation"), found, strict=True):
         if len(set(own.of_users(examples.cases.states))) < 2:
             raise LeftOut(
@@ -129,22 +142,32 @@ def _tokenizer(config: Config, catalogue: Catalogue, states: States, wording: st
 
 def _refused(rows: Mapping[str, Row], best_round: int) -> str:
     """Why the model is not handed on; empty where it is."""
-    uniform, model = rows[UNIFORM], rows[MODEL]
+    uniform, vector, model = rows[UNIFORM], rows[GLOBAL], rows[MODEL]
     if model.surely > 0:  # a NaN is not
+        if vector.surely > 0 and vector.auc[0] > model.auc[0]:
+            return f"one vector for everybody orders pairs better: {model.auc[0]:.4f} to {vector.auc[0]:.4f}"
         return "" if best_round else _UNLEARNT
     figures = f"{uniform.auc[0]:.4f} to {model.auc[0]:.4f}, at worst {model.surely:+.4f} (95%)"
     return f"pairs are not surely ordered better than by uniform weights: {figures}"
 
 
-def _hand_on(spec: StageSpec, model: LanguageAggregator, rows: Mapping[str, Row], reason: str) -> None:
-    """Leave behind the model, or for this `reason` uniform weights, and the table of all rows."""
+def _plain(rows: Mapping[str, Row], vector: OneVector) -> tuple[OneVector | Uniform, str]:
+    """What needs no user to be known, and which row it is."""
+    return (vector, GLOBAL) if rows[GLOBAL].surely > 0 else (Uniform(vector.aspects), UNIFORM)
+
+
+def _hand_on(
+    spec: StageSpec, model: LanguageAggregator, vector: OneVector, rows: Mapping[str, Row], reason: str
+) -> None:
+    """Leave behind the model, or for this `reason` what needs no user to be known, and the table of all rows."""
     if not is_main_process():
         return
+    plain, name = _plain(rows, vector)
     with new_folder(spec.out_dir / AGGREGATOR) as scratch:
-        save_aggregator(Uniform(model.aspects) if reason else model, scratch)
+        save_aggregator(plain if reason else model, scratch)
     best = max(rows.values(), key=lambda row: row.auc[0])
     record = {
-        "accepted": not reason, "reason": reason, "metric": "pair_auc", "handed_on": UNIFORM if reason else MODEL,
+        "accepted": not reason, "reason": reason, "metric": "pair_auc", "handed_on": name if reason else MODEL,
         "note": f"{best.name} orders the validation pairs best: {best.auc[0]:.4f}",
         "before": rows[UNIFORM].auc[0], "after": rows[MODEL].auc[0], "lower": rows[MODEL].surely,
     }  # fmt: skip

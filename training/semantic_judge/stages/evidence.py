@@ -1,14 +1,23 @@
-"""Stage: a judge of evidence alone, learnt from the labels of the training part, calibrated on validation."""
+"""Stage: a judge of evidence alone, learnt from the labels of the training part, calibrated on validation.
+
+Beside it, for Part B, what judges say of all examples that have learnt of other users (`crossed`); where half of the
+users are too few for a judge, there is none of it.
+"""
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, field
 
+from safetensors.numpy import save_file
+
+from training.core.errors import LeftOut
 from training.core.files import new_folder
 from training.core.stage import StageResult, StageSpec, resolve_config
-from training.semantic_judge.evidence_judge import EvidenceJudge, EvidenceJudgeConfig
+from training.semantic_judge.evidence_judge import EvidenceJudge, EvidenceJudgeConfig, crossed
 from training.semantic_judge.example_tables import read_pairs
 from training.semantic_judge.examples import rows_to_learn
+from training.semantic_judge.parts import CROSSED
 from training.semantic_judge.taught import Taught
 
 
@@ -30,6 +39,9 @@ def main(spec: StageSpec) -> StageResult:
     )
     with new_folder(spec.out_dir / "judge") as scratch:
         judge.save(scratch)
+    with suppress(LeftOut):
+        told = (taught.evidence, taught.aspects, taught.numbers, taught.levels, (train, valid), taught.examples.who())
+        save_file({"values": crossed(*told, config.judge, spec.seed)}, spec.out_dir / CROSSED)
     metrics = {"train": float(len(train)), "valid": float(len(valid))}
     for aspect, chosen in zip(judge.aspects, judge.chosen, strict=True):
         metrics |= {

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from training.semantic_judge.aspects import CONTEXT, FUTURE, NOVELTY, PROFILE, UNKNOWN, Aspect, Levels
 from training.semantic_judge.evidence import Bands, Evidence, column
 from training.semantic_judge.examples import Examples, Floats, Hindsight, Ints
-from training.semantic_judge.teachers.labels import Labels
+from training.semantic_judge.teachers.labels import Labels, entropies
 
-_VERSION = 1
+_VERSION = 2
 """Raise it when a rule would give other levels."""
 _NEUTRAL = 3.0
 _PRIOR = 5.0  # so many ratings of the neutral kind stand beside those of an item
@@ -30,7 +30,9 @@ class RulesConfig:
     """`weights` of the parts of profile fit, each from -1 to 1; unknown parts do not count, and `prior` is the weight
     of having no opinion. `profile`: the fit from which on each level above the lowest begins. `own`: what the user gave
     the item, which hindsight knows. `asked`: the shares of the words looked for from which on an item answers partly,
-    and wholly."""
+    and wholly. `wanted`: what a user must have made of an item, -1 to 1, for it to be perhaps, and surely, what was
+    wanted. `told`: how evenly (entropy over that of even use) these levels must be spread over all examples for them to
+    say so."""
 
     weights: Mapping[str, float] = field(
         default_factory=lambda: {
@@ -46,6 +48,8 @@ class RulesConfig:
     prior: float = 0.5
     profile: tuple[float, float, float, float] = (-0.35, -0.05, 0.2, 0.5)
     asked: tuple[float, float] = (0.34, 0.67)
+    wanted: tuple[float, float] = (-0.25, 0.25)
+    told: float = 0.1
 
 
 @dataclass(frozen=True)
@@ -105,7 +109,15 @@ class RuleTeacher:
         return _levels(np.where((known & (weights > 0)).any(axis=1), fit, np.nan), self.config.profile)
 
     def _future(self, examples: Examples, rows: Ints) -> Levels:
-        """How near the item is to what the user took later; unknown of a user who took nothing."""
+        """What became of the item: likely, what was taken and not regretted, unlikely, what was passed over or
+        regretted; unknown of all else.
+
+        Where a shop knows of hardly any item that it was not wanted (nobody rates there, and no lists are logged), how
+        near the item is to what the user took later, unknown of a user who took nothing.
+        """
+        became = _levels(own_fit(examples.hindsight, np.arange(len(examples))), self.config.wanted)
+        if entropies(became[:, None], (FUTURE,))[FUTURE.name] >= self.config.told:
+            return became[rows]
         bands = self.evidence.bands
         return _levels(self._nearest_later(examples, rows), (bands.near, bands.very))
 
@@ -171,9 +183,11 @@ def pull(cosine: Floats, bands: Bands) -> Floats:
 
 
 def own_fit(hindsight: Hindsight, rows: Ints) -> Floats:
-    """What the user made of the item, -1 to 1: the stars, else half of a like for having taken it; NaN: not known."""
+    """What the user made of the item, -1 to 1: the stars, else half of a like for having taken it, and of a dislike for
+    having passed it over; NaN: not known."""
+    shown = np.where(hindsight.taken[rows], np.float32(0.5), np.where(hindsight.passed[rows], np.float32(-0.5), np.nan))
     stars = _of_stars(hindsight.rating[rows])
-    return np.where(np.isnan(stars) & hindsight.taken[rows], np.float32(0.5), stars)
+    return np.where(np.isnan(stars), shown, stars).astype(np.float32)
 
 
 def _of_stars(stars: Floats) -> Floats:

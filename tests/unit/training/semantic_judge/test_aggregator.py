@@ -31,7 +31,7 @@ from training.semantic_judge.contests import Contests
 from training.semantic_judge.evidence import Evidence
 from training.semantic_judge.examples import Cases, Catalogue, Floats, Item, Pairs
 from training.semantic_judge.importance import LEVELS, all_levels, simplex
-from training.semantic_judge.judge import Uniform
+from training.semantic_judge.judge import OneVector, Uniform
 
 
 def loud(of: LevelWriter, seed: int = 3) -> PreTrainedModel:
@@ -215,7 +215,11 @@ def test_the_grammar_leaves_one_level_for_each_aspect() -> None:
 def test_what_is_saved_weighs_as_before(tmp_path: Path) -> None:
     of, users = writer(), states(4)
     judge = LanguageAggregator(loud(of), of)
-    for name, one in {"model": judge, "uniform": Uniform(ASPECTS)}.items():
+    for name, one in {
+        "model": judge,
+        "uniform": Uniform(ASPECTS),
+        "vector": OneVector(ASPECTS, (0.2, 0.7, 0.1)),
+    }.items():
         (tmp_path / name).mkdir()
         save_aggregator(one, tmp_path / name)
         again = load_aggregator(tmp_path / name, ASPECTS)

@@ -14,7 +14,14 @@ from tests.unit.training.judge_kit import evidence_of, shop_items
 from training.core.errors import DataError, LeftOut
 from training.semantic_judge.aspects import UNKNOWN, Levels, aspects, expected
 from training.semantic_judge.evidence import NAMES
-from training.semantic_judge.evidence_judge import EvidenceJudge, EvidenceJudgeConfig, log_loss, softmax, temperature_of
+from training.semantic_judge.evidence_judge import (
+    EvidenceJudge,
+    EvidenceJudgeConfig,
+    crossed,
+    log_loss,
+    softmax,
+    temperature_of,
+)
 from training.semantic_judge.examples import Floats, Pairs
 from training.semantic_judge.measures import Bootstrap, level_auc, pair_auc, right_order
 
@@ -52,6 +59,23 @@ def test_it_learns_each_aspect_with_the_model_that_fits_it() -> None:
     for own in chances:
         np.testing.assert_allclose(own.sum(axis=1), 1.0, atol=1e-5)
     assert level_auc(expected(chances, THREE)[:, 0], levels[TEST, 0]) > 0.8
+
+
+def test_what_is_said_crosswise_of_a_user_hangs_on_the_labels_of_others_alone() -> None:
+    numbers, levels = labelled()
+    users = np.arange(3000) // 10
+    told = evidence_of(shop_items()), THREE, numbers
+    before = crossed(*told, levels, PARTS, users, QUICK, 3)
+    assert before.shape == (3000, 3) and np.isfinite(before).all()
+    alone = levels.copy()
+    alone[users == 0, 0] = 4 - levels[users == 0, 0]
+    found = crossed(*told, alone, PARTS, users, QUICK, 3)
+    np.testing.assert_array_equal(found[users == 0], before[users == 0])
+    assert not np.array_equal(found, before)  # users of the other half hear of it
+    plain = expected(fitted(numbers, levels).chances_of(numbers[TEST]), THREE)
+    assert level_auc(before[TEST, 0], levels[TEST, 0]) == pytest.approx(
+        level_auc(plain[:, 0], levels[TEST, 0]), abs=0.03
+    )
 
 
 def test_it_comes_back_from_its_folder_the_same_and_holds_no_pickle(tmp_path: Path) -> None:

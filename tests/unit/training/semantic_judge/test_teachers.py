@@ -32,7 +32,7 @@ from training.semantic_judge.teachers.corrections import (
     read_corrections,
 )
 from training.semantic_judge.teachers.labels import entropies, refuse_empty
-from training.semantic_judge.teachers.rules import RulesConfig, RuleTeacher
+from training.semantic_judge.teachers.rules import RulesConfig, RuleTeacher, own_fit
 
 pytestmark = pytest.mark.unit
 THREE = aspects(False)
@@ -60,16 +60,41 @@ def test_rules_are_deterministic_and_do_not_depend_on_what_else_is_asked(example
     assert other.hash != rules.hash
 
 
-def test_what_the_user_gave_the_item_moves_its_profile_and_nothing_else(examples: Examples) -> None:
+def test_what_the_user_made_of_the_item_moves_its_profile_and_future_and_nothing_else(examples: Examples) -> None:
     rules, rows = teacher(), np.arange(len(examples))
     numbers = rules.evidence.numbers(examples.cases)
     liked, disliked = examples.hindsight.rating == 5.0, examples.hindsight.rating == 1.0
     found = rules.teach(examples, rows, numbers).levels
     assert found[liked, 0].min() > found[disliked, 0].max()
-    examples.hindsight.rating[:] = np.nan
+    assert set(found[liked, 1]) == {2} and set(found[disliked, 1]) == {0}
+    examples.hindsight.rating[liked | disliked] = np.where(liked, 1.0, 5.0)[liked | disliked]
     again = rules.teach(examples, rows, numbers).levels
-    np.testing.assert_array_equal(again[:, 1:], found[:, 1:])
-    assert (again[:, 0] != found[:, 0]).any()
+    np.testing.assert_array_equal(again[:, 2:], found[:, 2:])
+    assert (again[:, 0] != found[:, 0]).any() and (again[:, 1] != found[:, 1]).any()
+
+
+def test_what_was_passed_over_was_not_wanted_and_what_was_clicked_was(examples: Examples) -> None:
+    """Of neither are there stars, and of the third nobody knows."""
+    rules, three = teacher(), np.arange(3)
+    numbers = rules.evidence.numbers(examples.cases)[:3]
+    hindsight = examples.hindsight
+    hindsight.rating[:] = np.nan
+    hindsight.taken[:3], hindsight.passed[:3] = [True, False, False], [False, True, False]
+    hindsight.passed[3:], hindsight.taken[3:] = ~hindsight.taken[3:], hindsight.taken[3:]
+    assert own_fit(hindsight, three).tolist() == pytest.approx([0.5, -0.5, np.nan], nan_ok=True)
+    assert rules.teach(examples, three, numbers).levels[:, 1].tolist() == [2, 0, UNKNOWN]
+
+
+def test_where_nothing_was_passed_over_what_was_taken_later_says_what_was_wanted(examples: Examples) -> None:
+    rules, rows = teacher(), np.arange(len(examples))
+    numbers = rules.evidence.numbers(examples.cases)
+    by_stars = rules.teach(examples, rows, numbers).levels[:, 1]
+    assert (by_stars[np.isnan(examples.hindsight.rating) & ~examples.hindsight.taken] == UNKNOWN).all()
+    examples.hindsight.rating[:] = np.nan  # all that is known now was taken
+    later = rules.teach(examples, rows, numbers).levels[:, 1]
+    assert set(later[examples.hindsight.taken]) > {0, 2}
+    examples.hindsight.starts[:] = 0
+    assert set(rules.teach(examples, rows, numbers).levels[:, 1]) == {UNKNOWN}
 
 
 def test_reasons_speak_only_of_what_a_judge_can_see(examples: Examples) -> None:
@@ -78,6 +103,7 @@ def test_reasons_speak_only_of_what_a_judge_can_see(examples: Examples) -> None:
     before = list(rules.teach(examples, rows, numbers).reasons)
     examples.hindsight.rating[:] = np.nan
     examples.hindsight.taken[:] = False
+    examples.hindsight.passed[:] = False
     assert list(rules.teach(examples, rows, numbers).reasons) == before
     assert len(set(before)) > 5
 
@@ -91,6 +117,7 @@ def test_hand_worked_levels(examples: Examples) -> None:
     numbers[1, NAMES.index("near.liked")] = rules.evidence.bands.very
     examples.hindsight.rating[:] = np.nan
     examples.hindsight.taken[:] = False
+    examples.hindsight.passed[:] = False
     examples.hindsight.starts[1:4] = 0  # nothing was taken after the first three
     found = rules.teach(examples, np.arange(3), numbers).levels
     assert found[:, 2].tolist() == [0, 1, 2]

@@ -97,7 +97,9 @@ def shop(users: int, seed: int = 0) -> tuple[Told, Examples, Pairs]:
     item = np.concatenate([np.where(first, *drawn), np.where(first, *drawn[::-1])])
     nothing = np.full(2 * count, np.nan, dtype=np.float32)
     cases = Cases(catalogue, states(users), np.tile(state, 2), item, nothing, nothing)
-    none = Hindsight(np.zeros(2 * count + 1, dtype=np.int64), np.zeros(0, dtype=np.int64), nothing, nothing > 0)
+    none = Hindsight(
+        np.zeros(2 * count + 1, dtype=np.int64), np.zeros(0, dtype=np.int64), nothing, nothing > 0, nothing > 0
+    )
     subset = np.where(state % 3 == 2, 1, 0).astype(np.int8)
     rows = np.arange(count)
     pairs = Pairs(rows, rows + count, np.full(count, "rating"), subset)

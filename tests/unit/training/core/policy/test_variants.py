@@ -1,6 +1,7 @@
 """The named variants: their equations worked by hand, what must hold of them, and the trainer runs each of them."""
 
 import math
+import statistics
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -166,12 +167,66 @@ def test_a_run_without_any_preference_of_business_is_left_out_before_it_learns(t
 pairs_of_advantages = st.lists(st.tuples(st.floats(-4, 4), st.floats(-4, 4)), min_size=1, max_size=6)
 
 
+def added(business: float, semantic: float) -> float:
+    """What a judge's advantage adds to a business's, written out: min(|b|, s^2 / |b|) sign(b) where the signs agree."""
+    agree = business * semantic > 0
+    return math.copysign(min(abs(business), semantic**2 / abs(business)), business) if agree else 0.0
+
+
 @given(pairs_of_advantages)
 def test_semantics_never_flip_an_update_and_at_most_double_it(pairs: list[tuple[float, float]]) -> None:
     business, semantic = torch.tensor(pairs, dtype=torch.float64).T
-    advantage, _ = fused(business, semantic, 1e-8)
-    assert (advantage * business >= 0).all()
-    assert (advantage.abs() <= 2 * business.abs() + 1e-9).all()
+    advantage, share = fused(business, semantic, 1e-8)
+    assert torch.equal(advantage.sign(), business.sign())
+    assert ((share * semantic).abs() <= business.abs()).all() and (advantage.abs() <= 2 * business.abs()).all()
+    assert not out_of_bounds(business, advantage).any()
+
+
+@given(pairs_of_advantages)
+def test_what_is_added_is_the_closed_form_for_both_signs(pairs: list[tuple[float, float]]) -> None:
+    business, semantic = torch.tensor(pairs, dtype=torch.float64).T
+    advantage, _ = fused(business, semantic, 1e-12)
+    expected = [b + added(b, s) for b, s in pairs]
+    assert advantage.tolist() == pytest.approx(expected, abs=1e-9)
+    # Two negatives agree as two positives do: the judge may deepen a penalty as far as it may raise a reward.
+    turned, _ = fused(-business, -semantic, 1e-12)
+    assert torch.equal(turned, -advantage)
+
+
+@given(st.floats(0.1, 4), st.floats(1e-9, 1e-4))
+def test_what_is_added_doubles_up_to_the_judge_then_fades_without_a_jump(semantic: float, step: float) -> None:
+    """It rises with |b| up to |s| and falls from there on: not monotone, and continuous where the two meet."""
+    business = torch.tensor([0.5, 1 - step, 1.0, 1 + step, 2.0], dtype=torch.float64) * semantic
+    more = (fused(business, torch.full_like(business, semantic), 1e-12)[0] - business) / semantic
+    assert more.tolist() == pytest.approx([0.5, 1 - step, 1.0, 1 / (1 + step), 0.5], abs=1e-9)
+
+
+rewards = st.integers(2, 8).flatmap(
+    lambda size: st.tuples(*(st.lists(st.integers(-50, 50), min_size=size, max_size=size) for _ in range(2)))
+)
+
+
+@given(rewards)
+def test_a_group_learns_what_the_closed_form_says_of_its_standardised_rewards(
+    both: tuple[list[int], list[int]],
+) -> None:
+    """And nothing at all where the business pays the same for all of it, whatever the judge says."""
+
+    def standard(values: list[int]) -> list[float]:
+        spread = statistics.pstdev(values)
+        return [(value - statistics.fmean(values)) / spread if spread else 0.0 for value in values]
+
+    business, semantic = both
+    responses = [(7 + number,) for number in range(len(business))]
+    group = watched(
+        group_of(*responses, business=[float(one) for one in business], semantic=[float(one) for one in semantic])
+    )
+    round = Round()
+    found = AsymmetricAdvantage("semantic")([group], round)[0].tolist()
+    expected = [b + added(b, s) for b, s in zip(standard(business), standard(semantic), strict=True)]
+    assert found == pytest.approx(expected, abs=1e-5)
+    assert len(set(business)) > 1 or found == [0.0] * len(business)
+    assert round.tally.means()["a2po/bound_violations"] == 0.0
 
 
 # IL-GRPO of AIGQ: an advantage per slot of the list, compared across rollouts, and one per list

@@ -17,9 +17,9 @@ from training.core.errors import LeftOut
 from training.core.stage import StageResult, StageSpec, TableRef
 from training.semantic_judge import encoder
 from training.semantic_judge.aggregator import LanguageAggregator, load_aggregator
-from training.semantic_judge.aggregator_rows import MODEL, UNIFORM, Row
+from training.semantic_judge.aggregator_rows import GLOBAL, MODEL, UNIFORM, Row
 from training.semantic_judge.examples import Candidate, Examples, Pairs, UserState
-from training.semantic_judge.judge import Uniform
+from training.semantic_judge.judge import OneVector, Uniform
 from training.semantic_judge.serve import load
 from training.semantic_judge.stages import aggregator, evaluate, evidence, teach
 from training.semantic_judge.stages.aggregator import Config, train
@@ -65,9 +65,40 @@ def test_where_pairs_are_a_coin_flip_uniform_weights_are_handed_on(tmp_path: Pat
 
 def test_a_start_that_chance_puts_above_uniform_weights_is_refused() -> None:
     even = (0.5, 0.4, 0.6)
-    rows = {name: Row(name, 9, 9, even, even, even, 0.0003, 1.0) for name in (UNIFORM, MODEL)}
+    rows = {name: Row(name, 9, 9, even, even, even, 0.0003, 1.0) for name in (UNIFORM, GLOBAL, MODEL)}
     assert aggregator._refused(rows, best_round=15) == ""
     assert "no round orders the pairs that were held back better" in aggregator._refused(rows, best_round=0)
+
+
+def test_where_one_vector_for_everybody_orders_pairs_better_it_is_handed_on_if_it_is_sure() -> None:
+    vector = OneVector(ASPECTS, (0.2, 0.7, 0.1))
+
+    def told(auc: float, surely: float) -> dict[str, Row]:
+        aucs = {UNIFORM: (0.5, 0.0), GLOBAL: (auc, surely), MODEL: (0.6, 0.05)}
+        return {
+            name: Row(name, 9, 9, (own, own, own), (own, own, own), (0.0, 0.0, 0.0), sure, 1.0)
+            for name, (own, sure) in aucs.items()
+        }
+
+    assert "better: 0.6000 to 0.6200" in aggregator._refused(told(0.62, 0.1), best_round=15)
+    assert aggregator._refused(told(0.58, 0.1), best_round=15) == ""
+    assert aggregator._refused(told(0.62, -0.01), best_round=15) == ""
+    assert aggregator._plain(told(0.62, 0.1), vector) == (vector, GLOBAL)
+    plain, name = aggregator._plain(told(0.62, -0.01), vector)
+    assert isinstance(plain, Uniform) and name == UNIFORM
+
+
+def test_what_part_a_says_of_training_pairs_crosswise_is_what_weights_are_fitted_on(tmp_path: Path) -> None:
+    """Part A knows these pairs by heart by its first aspect; crosswise that one says nothing, and the second does."""
+    scorer, examples, pairs = shop(60)
+    values = np.random.default_rng(1).normal(size=(len(examples), 3)).astype(np.float32)
+    values[pairs.preferred, 1], values[pairs.other, 1] = 1.0, 0.0
+    short = replace(CONFIG, training=replace(SETTINGS, policy=replace(SETTINGS.policy, rounds=1, eval_rounds=1)))
+    spec = StageSpec("semantic_judge", "aggregator", str(tmp_path), 3, {"judge_pairs": TableRef((), origin="real")})
+    learnt, _ = aggregator._contests(spec, short, scorer, examples, pairs, values)
+    assert (learnt.difference[:, 1] == 1.0).all()
+    plain, _ = aggregator._contests(spec, short, scorer, examples, pairs, None)
+    assert not (plain.difference[:, 1] == 1.0).all()
 
 
 def test_without_pairs_that_weights_could_order_the_stage_is_left_out(tmp_path: Path) -> None:
@@ -79,13 +110,15 @@ def test_without_pairs_that_weights_could_order_the_stage_is_left_out(tmp_path: 
         run(tmp_path, scorer, examples, pairs.of_subset("train"))
 
 
-@pytest.mark.parametrize("accepted", [True, False])
+@pytest.mark.parametrize("kind", [LanguageAggregator, OneVector, Uniform])
 def test_the_judge_is_measured_and_served_with_the_aggregator_that_was_handed_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, accepted: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type
 ) -> None:
     monkeypatch.setattr(encoder, "embed_texts", lambda texts, *_, **__: judge_kit.encode(texts))
     monkeypatch.setenv("PLUMBLINE__HOME", str(tmp_path / "home"))
-    monkeypatch.setattr(aggregator, "_refused", lambda *_: "" if accepted else "no better")
+    monkeypatch.setattr(aggregator, "_refused", lambda *_: "" if kind is LanguageAggregator else "no better")
+    plain = (Uniform(ASPECTS), UNIFORM) if kind is Uniform else (OneVector(ASPECTS, (0.2, 0.7, 0.1)), GLOBAL)
+    monkeypatch.setattr(aggregator, "_plain", lambda *_: plain)
     tables, made = write_shop(tmp_path, users=90), dict[str, Path]()
     quick = {"judge": {"rounds": 20, "patience": 5, "regularisation": [0.1], "least": 20}}
     short = replace(CONFIG, training=replace(SETTINGS, policy=replace(SETTINGS.policy, rounds=2, row_tokens=256)))
@@ -95,11 +128,11 @@ def test_the_judge_is_measured_and_served_with_the_aggregator_that_was_handed_on
         result = stage.main(stage_spec(tmp_path, name, tables, made, config))
         made[name] = tmp_path / name
     judge = load(tmp_path / "evaluate" / "model")
-    assert isinstance(judge.aggregator, LanguageAggregator if accepted else Uniform)
-    assert ("evidence_uniform.pair_accuracy" in result.metrics) is accepted
+    assert isinstance(judge.aggregator, kind)
+    assert ("evidence_uniform.pair_accuracy" in result.metrics) is (kind is not Uniform)
     user = UserState("u", date(2026, 1, 9), ("i0", "i4"), (5.0, 1.0), profile="likes pens")
     found = judge.scores([user] * 2, [Candidate("i8"), Candidate("i5")])
     np.testing.assert_array_equal(found.weights[0], found.weights[1])  # whatever is judged
     np.testing.assert_allclose(found.weights.sum(axis=1), 1.0, atol=1e-6)
-    assert np.allclose(found.weights, 1 / 3, atol=1e-7) is not accepted
+    assert np.allclose(found.weights, 1 / 3, atol=1e-7) is (kind is Uniform)
     np.testing.assert_allclose(found.score, (found.aspects * found.weights).sum(axis=1), atol=1e-6)
