@@ -72,7 +72,7 @@ class Catalog:
                 schema=schema,
                 location=f"{self._warehouse}/tables/{contract.table}",
                 partition_spec=PartitionSpec(partition),
-                properties={**_PROPERTIES, "schema.name-mapping.default": schema.name_mapping.model_dump_json()},
+                properties=_PROPERTIES,
             )
         except TableAlreadyExistsError:
             return self._catalog.load_table((_NAMESPACE, contract.table))

@@ -17,7 +17,7 @@ from pathlib import Path
 from pyiceberg.exceptions import CommitFailedException, ValidationException
 from pyiceberg.manifest import DataFile as IcebergFile
 from pyiceberg.manifest import DataFileContent, FileFormat
-from pyiceberg.table import Table
+from pyiceberg.table import Table, TableProperties, Transaction
 from pyiceberg.typedef import Record
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -209,6 +209,7 @@ def _commit(
             with transaction.update_schema() as update:
                 for column in appended:
                     update.add_column(column.name, types[column.name])
+        _name_columns(transaction)
         if old:
             with transaction.update_snapshot(snapshot_properties={} if new else final).overwrite() as removal:
                 for entry in old:
@@ -217,6 +218,16 @@ def _commit(
             with transaction.update_snapshot(snapshot_properties=final).merge_append() as addition:
                 for entry in new:
                     addition.append_data_file(entry)
+
+
+def _name_columns(transaction: Transaction) -> None:
+    """Spark writes names into files and no ids: readers of Iceberg find a column by this mapping.
+
+    It is that of the table, which has given its own ids to what lists hold, and not that of the contract.
+    """
+    mapping = {TableProperties.DEFAULT_NAME_MAPPING: transaction.table_metadata.schema().name_mapping.model_dump_json()}
+    if not mapping.items() <= transaction.table_metadata.properties.items():
+        transaction.set_properties(mapping)
 
 
 def _current_id(table: Table | None) -> int | None:

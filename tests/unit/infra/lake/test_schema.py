@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from pyiceberg.io.pyarrow import schema_to_pyarrow
+from pyiceberg.table import TableProperties
 
 from infra.contracts import Column, all_contracts, arrow_schema
 from infra.lake import SchemaError, iceberg_schema, publish
@@ -131,3 +132,24 @@ def test_the_iceberg_schema_of_every_contract_has_its_columns_and_types() -> Non
         assert tuple(field.name for field in schema.fields) == contract.names
         types = [str(kind).replace("large_", "") for kind in schema_to_pyarrow(schema, include_field_ids=False).types]
         assert types == [str(kind).replace("item", "element") for kind in arrow_schema(contract).types]
+
+
+def test_a_reader_of_iceberg_finds_what_lists_hold(tmp_path: Path) -> None:
+    channel = {"name": "channel", "physicalType": "string"}
+    Shop(tmp_path, sales_contract(channel)).publish({day(0): Day((1, 2))})
+    grown = Shop(tmp_path, sales_contract(channel, {"name": "labels", "physicalType": "array<string>"}))
+    grown.publish({day(1): Day((3,))})
+    rows = grown.lake.existing("sales").scan().to_arrow().sort_by("amount").select(["amount", "tags", "labels"])
+    assert rows.to_pylist() == [
+        {"amount": 1, "tags": ["x"], "labels": None},
+        {"amount": 2, "tags": ["x"], "labels": None},
+        {"amount": 3, "tags": ["x"], "labels": ["x"]},
+    ]
+
+
+def test_a_table_whose_names_were_mapped_wrongly_is_put_right_by_its_next_publish(shop: Shop) -> None:
+    shop.publish({day(0): Day((1,))})
+    with shop.lake.existing("sales").transaction() as transaction:
+        transaction.set_properties({TableProperties.DEFAULT_NAME_MAPPING: "[]"})
+    shop.publish({day(1): Day((2,))})
+    assert shop.lake.existing("sales").scan().to_arrow()["amount"].sort().to_pylist() == [1, 2]
