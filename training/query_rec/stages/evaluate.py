@@ -89,6 +89,8 @@ def main(spec: StageSpec) -> StageResult:
         ]
         if row == config.serves:
             package(HintWriter(model, shop, searches, config.writer), folder, spec.out_dir / "model")
+    # Once for all rows: the encoder is loaded for texts that it does not know.
+    _vectors(spec, config, sorted({hint.query for row in rows.values() for own in row for hint in own}))
     values = {row: measures.values(own) for row, own in rows.items()}
     if SERVED in rows:
         _print(spec.out_dir / "hints.txt", days, rows[SERVED], config.printed)
