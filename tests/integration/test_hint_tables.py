@@ -185,8 +185,8 @@ def plainly_counted(logs: Logs, days: Sequence[date]) -> dict[Any, Row]:
             }
             users = {one[3] for one in past[365]} - {None}
             first = (day - min(one[1].date() for one in past[365])).days
-            last = max(one[1] for one in past[365]).replace(tzinfo=None)
-            told = {"distinct_users_365d": len(users), "days_since_first_365d": first, "last_event_time": last}
+            latest = max(one[1] for one in past[365]).replace(tzinfo=None)
+            told = {"distinct_users_365d": len(users), "days_since_first_365d": first, "last_event_time": latest}
             found[day, query] = counts | told
     return found
 

@@ -24,7 +24,7 @@ from training.query_rec.hint_examples import Examples
 from training.query_rec.hint_measures import FORMULAS, Bootstrap, Requests, by_request, calibration_error, measured
 from training.query_rec.hint_questions import MATCHES, NAMES, OF_QUERY, OF_USER, Questions
 from training.query_rec.people import Person
-from training.query_rec.serve import load
+from training.query_rec.serve import ServedRanker, load
 from training.query_rec.stages import evaluate_hint_ranker, hint_ranker
 
 pytestmark = pytest.mark.unit
@@ -32,12 +32,12 @@ pytestmark = pytest.mark.unit
 
 def held(clicked: list[bool], users: list[str], requests: list[str]) -> Examples:
     size = len(clicked)
-    lists = [np.full((size, 2), -1, dtype=np.int64)] * 3
-    pairs = np.arange(size)
+    nothing, pairs = np.full((size, 2), -1, dtype=np.int64), np.arange(size)
     numbers = np.zeros((size, len(NAMES)), dtype=np.float32)
-    questions = Questions(Texts(["a"] * size, 64), *lists, pairs, pairs, np.ones(size, dtype=np.int64), numbers)
-    texts = (np.array(one, dtype=object) for one in (users, requests))
-    return Examples(questions, np.array(clicked), *texts, np.zeros(size, dtype=np.int64))
+    texts, places = Texts(["a"] * size, 64), np.ones(size, dtype=np.int64)
+    questions = Questions(texts, nothing, nothing, nothing, pairs, pairs, places, numbers)
+    own, asked = (np.array(one, dtype=object) for one in (users, requests))
+    return Examples(questions, np.array(clicked), own, asked, np.zeros(size, dtype=np.int64))
 
 
 def test_measures_by_hand() -> None:
@@ -139,6 +139,7 @@ def test_slices_tell_where_chances_are_not_what_happens(evaluated: tuple[Path, d
 def test_the_packaged_ranker_answers_its_own_example(evaluated: tuple[Path, dict[str, float]]) -> None:
     model = evaluated[0] / "model"
     served = load(model)
+    assert isinstance(served, ServedRanker)
     answer = served.predict(pd.read_parquet(model / "example.parquet"), {})
     assert ((answer["chance"] > 0) & (answer["chance"] < 1)).all() and set(answer["version"]) == {served.ranker.version}
     asked: dict[str, Any] = {"days_ago": [[]], "actions": [[]], "contents": [[]], "query": ["red pen"]}
