@@ -10,9 +10,11 @@ from typing import Any
 
 import pyarrow as pa
 
+from common.query_text import normalised
 from training.core.stage import StageSpec, read_batches
 from training.query_rec.prompts import ACTIONS, SEARCH, Behaviours
 from training.query_rec.query_lists import plain
+from training.query_rec.trigger_index import BY_ITEM, BY_SEARCH, Trigger
 
 _TIME = pa.timestamp("us", tz="UTC")
 _TEXTS, _COUNTS = pa.list_(pa.string()), pa.list_(pa.int64())
@@ -60,16 +62,29 @@ class Person:
         another kind, what is later than `as_of`, and the same thing told twice in a row. Days come in their order,
         whatever that of the rows.
         """
+        told = self._told(phrases, last)
+        days_ago, actions, contents, _ = zip(*told, strict=True) if told else ((), (), (), ())
+        return Behaviours(days_ago, actions, contents, profile)
+
+    def triggers(self, phrases: Mapping[str, str], last: int | None = None) -> list[Trigger]:
+        """What the behaviours of `told` are looked up by, in the order that an answer counts them in: an item by its
+        id (of several that are told alike in a row, the first), a search by its one form."""
+        return [
+            Trigger(BY_SEARCH, normalised(content)) if action == SEARCH else Trigger(BY_ITEM, content)
+            for _, action, _, content in self._told(phrases, last)
+        ]
+
+    def _told(self, phrases: Mapping[str, str], last: int | None) -> list[tuple[int, str, str, str]]:
+        """Days ago, action, words and content of each behaviour that is told."""
         rows = sorted(zip(self.days_ago, self.actions, self.contents, strict=True), key=lambda row: -row[0])
         worded = (
-            (days, action, _words(content) if action == SEARCH else phrases.get(content, ""))
+            (days, action, _words(content) if action == SEARCH else phrases.get(content, ""), content)
             for days, action, content in rows
             if action in ACTIONS and days >= 0
         )
-        told = [row for row, _ in groupby(row for row in worded if row[2])]
-        once = told if last is None else told[-last:]
-        days_ago, actions, contents = zip(*once, strict=True) if once else ((), (), ())
-        return Behaviours(days_ago, actions, contents, profile)
+        alike = groupby((row for row in worded if row[2]), key=lambda row: row[:3])
+        once = [next(rows) for _, rows in alike]
+        return once if last is None else once[-last:]
 
 
 @dataclass(frozen=True)

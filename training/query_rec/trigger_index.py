@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from training.query_rec.interest_lists import Interest
 
-ITEM, SEARCH = "item", "search"
+BY_ITEM, BY_SEARCH = "item", "search"
 """The kinds of triggers: a thing that was acted on, by its id, and words that were searched for."""
 TIES = pa.schema({"kind": pa.string(), "trigger": pa.string(), "query": pa.string(), "chance": pa.float64()})
 """A row for each person, trigger and query."""

@@ -9,10 +9,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from training.core.errors import DataError
 from training.core.stage import StageSpec, TableRef
 from training.query_rec.people import Met, Person, read_met
+from training.query_rec.prompts import ACTIONS
 
 _AS_OF = datetime(2026, 1, 9, 12, tzinfo=UTC)
 
@@ -75,3 +78,20 @@ def test_of_ten_thousand_the_last_are_told_and_of_a_long_search_the_beginning() 
     days_ago, actions, contents = zip(*rows, strict=True)
     told = Person("u", _AS_OF, days_ago, actions, contents).told({}, 3)
     assert told.contents == ("search 9997", "search 9998", "x" * 200) and told.days_ago == (2, 1, 0)
+
+
+_ROWS = st.tuples(
+    st.integers(-1, 5), st.sampled_from([*ACTIONS, "other"]), st.sampled_from(["i1", "i2", "", "Red Pens"])
+)
+
+
+@given(st.lists(_ROWS), st.none() | st.integers(1, 4))
+def test_triggers_are_counted_as_what_is_told(rows: list[tuple[int, str, str]], last: int | None) -> None:
+    days_ago, actions, contents = zip(*rows, strict=True) if rows else ((), (), ())
+    person, phrases = Person("u", _AS_OF, days_ago, actions, contents), {"i1": "blue pen", "i2": "desk"}
+    told, found = person.told(phrases, last), person.triggers(phrases, last)
+    assert len(found) == len(told.contents)
+    for trigger, action, words in zip(found, told.actions, told.contents, strict=True):
+        by_search = action == "search"
+        assert trigger.kind == ("search" if by_search else "item")
+        assert trigger.key == words.lower() if by_search else phrases[trigger.key] == words

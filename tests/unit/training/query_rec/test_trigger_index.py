@@ -11,9 +11,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from training.query_rec.interest_lists import Interest
-from training.query_rec.trigger_index import INDEX, ITEM, SEARCH, TIES, IndexConfig, Trigger, churn, index_of, ties
+from training.query_rec.trigger_index import (
+    BY_ITEM,
+    BY_SEARCH,
+    INDEX,
+    TIES,
+    IndexConfig,
+    Trigger,
+    churn,
+    index_of,
+    ties,
+)
 
-_PENS, _RED = Trigger(ITEM, "i1"), Trigger(SEARCH, "red pens")
+_PENS, _RED = Trigger(BY_ITEM, "i1"), Trigger(BY_SEARCH, "red pens")
 
 
 def tied(*rows: tuple[str, str, str, float]) -> pa.Table:
@@ -49,7 +59,7 @@ def test_a_night_without_ties_has_an_empty_index() -> None:
 
 _ROWS = st.lists(
     st.tuples(
-        st.sampled_from([ITEM, SEARCH]), st.sampled_from("abc"), st.sampled_from(["x", "y", "z"]), st.floats(0, 1)
+        st.sampled_from([BY_ITEM, BY_SEARCH]), st.sampled_from("abc"), st.sampled_from(["x", "y", "z"]), st.floats(0, 1)
     ),
     max_size=30,
 )
