@@ -14,6 +14,7 @@ from feature_store.point_in_time import scan_rows
 from infra.contracts import load_contract
 from infra.errors import DataError
 from infra.lake import DataFile, Lake
+from infra.ledger import Ledger
 
 _STATE_TABLE_PARTITION = "snapshot_date"  # each partition of such a table holds its whole state: the newest one counts
 
@@ -37,10 +38,14 @@ def read_files(
     return lake.files(table, first=first, last=last, snapshot=snapshot)
 
 
-def newest_snapshot(lake: Lake, table: str) -> int:
-    """The newest version of `table`. Raises DataError if it has none."""
+def newest_snapshot(lake: Lake, ledger: Ledger, table: str) -> int | None:
+    """The newest version of `table`; None where its days are committed and not one of them ever had a row.
+
+    Raises:
+        DataError: nothing was ever committed.
+    """
     snapshot = lake.snapshot(table)
-    if snapshot is None:
+    if snapshot is None and not ledger.committed(table):
         raise DataError(f"Nothing was ever published to {table!r}.", do="Run the DAG that fills it.")
     return snapshot
 

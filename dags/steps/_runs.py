@@ -66,9 +66,9 @@ def open_job(profile: Profile, pipeline: Pipeline, job: Job, day: date) -> Run:
 
 
 def _pin(profile: Profile, pipeline: Pipeline, root: Path, last: date) -> Path:
-    lake = Lake(profile)
+    lake, ledger = Lake(profile), Ledger(profile)
     filled = sorted(pipeline.tables() - {table for table in pipeline.optional_tables() if lake.snapshot(table) is None})
-    pins = {table: newest_snapshot(lake, table) for table in filled}
+    pins = {table: pin for table in filled if (pin := newest_snapshot(lake, ledger, table)) is not None}
     files = {table: read_files(lake, table, last, pin) for table, pin in pins.items()}
     models = active(profile, sorted(pipeline.foreign_models()))
     newest = max((file.partition for found in files.values() for file in found), default=last)

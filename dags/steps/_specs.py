@@ -18,6 +18,7 @@ from dags.steps._inputs import newest_snapshot, query_rows, read_files
 from dags.steps._publish import content_hash
 from infra.contracts import arrow_schema
 from infra.lake import Lake
+from infra.ledger import Ledger
 from infra.profile import Profile
 
 SIGNATURE = "signature.json"
@@ -30,8 +31,8 @@ def write_spec(profile: Profile, pipeline: Pipeline, stage: Stage, run: Run) -> 
     Raises:
         DataError: a table was never published, or the query cannot be run.
     """
-    out, lake = run.stage(stage.name), Lake(profile)
-    tables = {table: table_ref(lake, table, run, out) for table in stage.reads.tables}
+    out, lake, ledger = run.stage(stage.name), Lake(profile), Ledger(profile)
+    tables = {table: table_ref(lake, ledger, table, run, out) for table in stage.reads.tables}
     if query := stage.reads.query:
         rows = query_rows(lake, pipeline.system, query, run.last, run.pins)
         if query.features and (taken := _features_taken(run, stage)):
@@ -53,7 +54,7 @@ def write_spec(profile: Profile, pipeline: Pipeline, stage: Stage, run: Run) -> 
     return write_json(out / "spec.json", spec)
 
 
-def table_ref(lake: Lake, table: str, run: Run, out: Path) -> dict[str, Any]:
+def table_ref(lake: Lake, ledger: Ledger, table: str, run: Run, out: Path) -> dict[str, Any]:
     """The files of a table up to the run's last day, of the pinned snapshot or the newest, as a spec names them.
 
     A day without rows has no file. A table that has none at all, as a shop's pairs where nobody gave few stars, is an
@@ -62,8 +63,9 @@ def table_ref(lake: Lake, table: str, run: Run, out: Path) -> dict[str, Any]:
     Raises:
         DataError: nothing was ever published to the table.
     """
-    snapshot = run.pins.get(table) or newest_snapshot(lake, table)
-    files = [file.path for file in read_files(lake, table, run.last, snapshot)]
+    # What a run has not pinned had no row when it began; a job pins nothing.
+    snapshot = run.pins.get(table) if run.pins else newest_snapshot(lake, ledger, table)
+    files = [] if snapshot is None else [file.path for file in read_files(lake, table, run.last, snapshot)]
     if not files:
         make_folder(out)
         files = [str(out / f"{table}-empty.parquet")]

@@ -25,8 +25,9 @@ from dags.steps.run_stage import of_run
 from dags.steps.stuck_attempts import stuck_attempts
 from infra.contracts import arrow_schema, load_contract
 from infra.errors import EXIT_TRANSIENT, DataError, exit_with_reason
-from infra.lake import Lake
-from infra.ledger import Ledger
+from infra.lake import Lake, publish
+from infra.ledger import Ledger, run_key
+from infra.partitions import PartitionWrite
 from infra.profile import Profile
 from tests.lake_kit import put
 from tests.pipeline_kit import declared
@@ -138,6 +139,26 @@ def test_an_open_run_keeps_its_snapshots_by_a_tag_and_a_closed_one_gives_them_fr
 def test_a_table_that_was_never_published_is_an_error_before_any_training(profile: Profile, pipeline: Pipeline) -> None:
     with pytest.raises(DataError, match="Nothing was ever published to 'item_codes'"):
         open_run(profile, pipeline, "r1", DAY)
+
+
+def test_a_table_whose_days_never_had_a_row_is_empty_and_stays_so_for_the_run(
+    profile: Profile, pipeline: Pipeline
+) -> None:
+    put(profile, "items", items((DAY, "a")))
+    ledger = Ledger(profile)
+    attempt = ledger.open_attempt("item_codes", [DAY])
+    nothing = PartitionWrite(DAY, run_key("item_codes", DAY, ["nothing"], {}, 1), (), 0, 0)
+    publish(Lake(profile), ledger, "item_codes", [nothing], attempt)
+
+    def read(run: Run) -> tuple[int, int | None]:
+        table = spec(profile, pipeline, "fit", run)["tables"]["item_codes"]
+        return sum(pq.read_metadata(file).num_rows for file in table["files"]), table["snapshot"]
+
+    first = open_run(profile, pipeline, "r1", DAY)
+    assert read(first) == (0, None) and "item_codes" not in first.pins
+    publish_rows(profile, "item_codes", codes((DAY, "a")))
+    assert read(open_run(profile, pipeline, "r1", DAY)) == (0, None), "a run keeps what it began with"
+    assert read(open_run(profile, pipeline, "r2", DAY))[0] == 1
 
 
 def test_a_table_that_a_shop_may_not_have_gives_no_rows_until_a_run_pins_it(
