@@ -36,7 +36,8 @@ def main() -> int:
     out = run.stage(pipeline.maker(model))
     run_id = log_stage(profile, out, out)
     made: dict[str, str | bool | None] = {"model": model, "version": None, "passed": None}
-    if json.loads((out / "result.json").read_text())["metrics"].get("models") == 0:
+    result = json.loads((out / "result.json").read_text())
+    if result.get("left_out") or result["metrics"].get("models") == 0:
         sys.stdout.write(f"there is no {model} to register: stages were left out, as the report says\n")
     else:
         version = register(profile, model, run_id, out, out)
