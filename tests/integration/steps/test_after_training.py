@@ -76,14 +76,17 @@ def test_a_worse_model_leaves_the_champion_and_a_better_one_follows_it(steps: An
     assert steps.aliases() == {"champion": "3"}
 
 
+@pytest.mark.parametrize(
+    "change", [{"metrics": {"models": 0.0}}, {"metrics": {}, "tables": {}, "left_out": "no hints"}]
+)
 def test_a_run_whose_stages_were_left_out_registers_nothing_and_has_nothing_to_decide(
-    steps: Any, capsys: pytest.CaptureFixture[str]
+    steps: Any, capsys: pytest.CaptureFixture[str], change: dict[str, Any]
 ) -> None:
     steps.train(GOOD)
     run = open_run(steps.profile, steps.pipeline, "run 1", steps.day)
     file = run.stage("evaluate") / "result.json"
     result = json.loads(file.read_text())
-    file.write_text(json.dumps({**result, "metrics": {**result["metrics"], "models": 0.0}}))
+    file.write_text(json.dumps({**result, **change}))
     assert steps.register() == {"model": MODEL, "version": None, "passed": None}
     assert "stages were left out" in capsys.readouterr().out
     asked = steps.promote()
