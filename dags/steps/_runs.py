@@ -54,8 +54,8 @@ def open_job(profile: Profile, pipeline: Pipeline, job: Job, day: date) -> Run:
     if job.after and job.stage.reads.query:
         lake, ledger = Lake(profile), Ledger(profile)
         query = job.stage.reads.query
-        for table in set(query.tables) - set(query.optional):
-            if not is_state(lake, table):
+        for table in query.tables:
+            if table not in query.optional and not is_state(lake, table):
                 require_committed(ledger, table, day, day)
     models = active(profile, job.stage.reads.models)
     root = stages_of(profile, pipeline.system)
