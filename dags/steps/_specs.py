@@ -32,7 +32,8 @@ def write_spec(profile: Profile, pipeline: Pipeline, stage: Stage, run: Run) -> 
         DataError: a table was never published, or the query cannot be run.
     """
     out, lake, ledger = run.stage(stage.name), Lake(profile), Ledger(profile)
-    tables = {table: table_ref(lake, ledger, table, run, out) for table in stage.reads.tables}
+    outside = pipeline.tables() if run.pins else set[str]()  # a job pins nothing
+    tables = {table: table_ref(lake, ledger, table, run, out, table in outside) for table in stage.reads.tables}
     if query := stage.reads.query:
         rows = query_rows(lake, pipeline.system, query, run.last, run.pins)
         if query.features and (taken := _features_taken(run, stage)):
@@ -54,8 +55,8 @@ def write_spec(profile: Profile, pipeline: Pipeline, stage: Stage, run: Run) -> 
     return write_json(out / "spec.json", spec)
 
 
-def table_ref(lake: Lake, ledger: Ledger, table: str, run: Run, out: Path) -> dict[str, Any]:
-    """The files of a table up to the run's last day, of the pinned snapshot or the newest, as a spec names them.
+def table_ref(lake: Lake, ledger: Ledger, table: str, run: Run, out: Path, pinned: bool) -> dict[str, Any]:
+    """The files of a table up to the run's last day, of the `pinned` snapshot or the newest, as a spec names them.
 
     A day without rows has no file. A table that has none at all, as a shop's pairs where nobody gave few stars, is an
     empty file in the folder `out`: what is to come of that, the stage knows.
@@ -63,8 +64,8 @@ def table_ref(lake: Lake, ledger: Ledger, table: str, run: Run, out: Path) -> di
     Raises:
         DataError: nothing was ever published to the table.
     """
-    # What a run has not pinned had no row when it began; a job pins nothing.
-    snapshot = run.pins.get(table) if run.pins else newest_snapshot(lake, ledger, table)
+    # What a run pins and has not had no row when it began; what its own stages write it reads as it is now.
+    snapshot = run.pins.get(table) if pinned else newest_snapshot(lake, ledger, table)
     files = [] if snapshot is None else [file.path for file in read_files(lake, table, run.last, snapshot)]
     if not files:
         make_folder(out)

@@ -161,6 +161,18 @@ def test_a_table_whose_days_never_had_a_row_is_empty_and_stays_so_for_the_run(
     assert read(open_run(profile, pipeline, "r2", DAY))[0] == 1
 
 
+def test_what_an_earlier_stage_of_the_run_has_published_is_read_as_it_is_now(profile: Profile) -> None:
+    common: dict[str, Any] = {"time_limit_minutes": 5, "retry": "transient", "config": {"demo": {}}}
+    first = {"name": "codes", "reads": {"tables": ["items"]}, "writes": {"tables": ["item_codes"]}, **common}
+    second = {"name": "fit", "reads": {"tables": ["item_codes"]}, "writes": {}, **common}
+    pipeline = declared(stages=[first, second])
+    put(profile, "items", items((DAY, "a")))
+    run = open_run(profile, pipeline, "r1", DAY)
+    publish_rows(profile, "item_codes", codes((DAY, "a"), (DAY, "b")))
+    table = spec(profile, pipeline, "fit", run)["tables"]["item_codes"]
+    assert sum(pq.read_metadata(file).num_rows for file in table["files"]) == 2 and table["snapshot"] is not None
+
+
 def test_a_table_that_a_shop_may_not_have_gives_no_rows_until_a_run_pins_it(
     profile: Profile, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
