@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from py4j.protocol import Py4JError
 from pyspark import SparkContext
@@ -18,6 +19,9 @@ from infra import endings
 from infra.errors import PlumblineError, TransientError
 from infra.profile import Profile
 
+# The code of many row rules grows past 8,000 bytes, beyond which HotSpot compiles no method unless told to.
+_COMPILES = "-XX:-DontCompileHugeMethods"
+_CLASSES = Path(sys.prefix, "spark-classes.jsa")  # `scripts/setup.sh` makes it
 _MEMORY = "spark.driver.memory"
 _OUT_OF_MEMORY = "java.lang.OutOfMemoryError"
 _OUT_OF_MEMORY_CODE = 52  # with which Spark ends its JVM where a task ran out of memory
@@ -33,9 +37,8 @@ def spark_session(profile: Profile) -> SparkSession:
     # The workers that read landing files need what this interpreter has; `python3` on PATH may be any.
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     builder = SparkSession.builder.appName("plumbline").master(profile.spark.master)
-    # The code of many row rules grows past 8,000 bytes, beyond which HotSpot compiles no method unless told to.
-    builder = builder.config("spark.driver.extraJavaOptions", "-XX:-DontCompileHugeMethods")
-    builder = builder.config("spark.executor.extraJavaOptions", "-XX:-DontCompileHugeMethods")
+    builder = builder.config("spark.driver.extraJavaOptions", " ".join((_COMPILES, *_archived())))
+    builder = builder.config("spark.executor.extraJavaOptions", _COMPILES)
     for key, value in profile.spark.conf.items():
         builder = builder.config(key, value)
     session = _started(builder.config("spark.ui.showConsoleProgress", "false"))
@@ -44,6 +47,13 @@ def spark_session(profile: Profile) -> SparkSession:
     session.sparkContext._accumulatorServer.handle_error = lambda *_: None
     logging.getLogger().addFilter(_is_news)
     return session
+
+
+def _archived() -> Iterator[str]:
+    """What lets the JVM map Spark's classes instead of reading them. An archive that is not of its Java and packages
+    it passes over."""
+    if _CLASSES.is_file():
+        yield f"-XX:SharedArchiveFile={_CLASSES}"
 
 
 def _is_news(record: logging.LogRecord) -> bool:
