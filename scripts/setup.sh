@@ -85,7 +85,7 @@ archive_classes() {
   printf 'user_id,item_id,event_time,event_type\nu1,p1,2018-01-05T08:00:00Z,view\nu1,p2,2018-01-05T08:10:00Z,purchase\n' \
     > "$shop/landing/events/events.csv"
   # Through a pipe: the JVM outlives Python while it writes, and holds the pipe open for as long.
-  if (cd "$root" && PLUMBLINE__HOME="$shop/home" PLUMBLINE__LANDING="$shop/landing" PLUMBLINE_CODE_COMMIT=setup \
+  if (cd "$root" && PLUMBLINE__HOME="$shop/home" PLUMBLINE__LANDING="$shop/landing" PLUMBLINE__CODE_COMMIT=setup \
       SPARK_SUBMIT_OPTS="-XX:ArchiveClassesAtExit=$classes.part -Xlog:cds=off -Xlog:cds+dynamic=off" \
       "$venv/bin/python" -m spark_jobs items events sessions histories user_stats --partition 2018-01-05) 2>&1 | cat > "$shop/log" &&
      [ -s "$classes.part" ]; then
