@@ -1,9 +1,24 @@
 """The DAGs of every system, from its declaration: its training run, its jobs, and the promotion of each of its models.
+And the market, where a system makes lists that it can play.
 
 Triage notes of trainings and jobs are the `notes` of `training/<system>/pipeline.yaml`.
 """
 
-from dags.builder import job_dag, pipelines, promotion_dag, training_dag
+from dags.builder import (
+    DAILY_CHAIN,
+    PLAYED,
+    REPLAY,
+    VALIDITY,
+    after,
+    asset,
+    job_dag,
+    lists_of_jobs,
+    new_dag,
+    pipelines,
+    promotion_dag,
+    replayed,
+    training_dag,
+)
 
 PROMOTION = """### Promote {model}: a person says whether the challenger becomes the champion
 
@@ -25,9 +40,37 @@ appended, never changed.
 **Owner**: ml-engineering.
 """
 
+MARKET = """### Market: the night's lists, played to simulated people, and how like real logs these people are
+
+**Healthy when** a run is green for every night that has lists.
+
+**First three checks** when it is red:
+
+1. *The two policies do not serve the same users*: a job of the night stopped half way; rerun `nightly_recommend`.
+2. *A policy shows items that the shop does not have*: the catalogue was replaced after the lists were made.
+3. A Spark error about memory: play to fewer people (`CONFIG` of `spark_jobs/market_replay.py`, `market_validity.py`).
+
+**Rerun**: clear the failed task, or trigger with the same partition key. The same lists have the same figures.
+
+**Owner**: ml-engineering.
+"""
+
 for pipeline in pipelines():
     training_dag(pipeline)
     for model in pipeline.models:
         promotion_dag(PROMOTION, model)
     for job in pipeline.jobs:
         job_dag(pipeline, job)
+
+if PLAYED in lists_of_jobs():  # else there is nothing to play
+    with new_dag(
+        "market",
+        MARKET,
+        schedule=after(PLAYED),
+        owner="ml-engineering",
+        tags=["nightly", DAILY_CHAIN],
+        deadline_minutes=120,
+    ):
+        # A run of many days has lists for its last one alone.
+        tables = (REPLAY, VALIDITY)
+        replayed(*tables, outlets=[asset(table) for table in tables])
