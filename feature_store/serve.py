@@ -65,6 +65,10 @@ def serve(profile: Profile) -> None:
     """Answer on the profile's port until stopped; starts with an empty online store, too."""
     import uvicorn
 
+    from feature_store.hint_page import add_hint_page
+
     apply_definitions(profile)
     with opened_store(profile) as store:
-        uvicorn.run(application(store), host=HOST, port=profile.ports.feast, access_log=False, log_level="warning")
+        app = application(store)
+        add_hint_page(app, Lake(profile), store)
+        uvicorn.run(app, host=HOST, port=profile.ports.feast, access_log=False, log_level="warning")

@@ -216,7 +216,7 @@ def _tell(profile: Profile) -> None:
     lines = [
         f"Airflow   http://{host}:{ports.airflow}   user {airflow_env.USER}, {_password(profile)}",
         f"MLflow    http://{host}:{ports.mlflow}   at its top left choose: Model training",
-        f"Feast     http://{host}:{ports.feast}",
+        f"Feast     http://{host}:{ports.feast}   hints in the search box: /hints",
         f"Report    http://{host}:{ports.report}   {_report_state(profile)}".rstrip(),
         "Loopback only. `make down` stops all of it.",
     ]

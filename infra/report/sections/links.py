@@ -8,6 +8,7 @@ from infra.report.marts import Sources
 
 TITLE = "More"
 _LINKS = (
+    ("Hints in the search box: who sees which, and why", "hints.html"),
     ("Data Docs: every expectation, by run", "data_docs/index.html"),
     ("dbt docs: marts, columns, lineage", "dbt/index.html"),
 )

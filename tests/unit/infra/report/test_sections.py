@@ -78,7 +78,7 @@ def test_each_section_of_the_list_has_a_module_with_a_template_and_no_template_i
 
 
 def test_a_withheld_night_is_said_in_a_sentence_and_shows_no_figure() -> None:
-    from infra.report.page import _environment
+    from infra.report.page import environment
 
     check = {"run_date": "2026-01-05", "judge_version": "7", "check_name": "coverage", "measured_on": "night"}
     check |= {"value": 0.5, "lower": 0.95, "upper": None, "passed": False, "why": "too few & so", "origin": "real"}
@@ -88,11 +88,11 @@ def test_a_withheld_night_is_said_in_a_sentence_and_shows_no_figure() -> None:
     night = {"run_date": "2026-01-05", "judge_version": "7", "why": "too few & so"}
     told = {"checks": [check], "words": WORDS, "profiles": [{**version, "aspects": [mean]}], "slices": [part]}
     page = (
-        _environment()
+        environment()
         .get_template("sections/judge.html.j2")
         .render({**told, "lists": [], "withheld": [night], "data": "real"})
     )
     assert "The scores of 2026-01-05 are withheld:</strong> too few &amp; so." in " ".join(page.split())
     assert page.count("withheld</span>") == 2 and "+" not in page.split("<h3>What each")[1]
     nothing = {**told, "checks": [], "profiles": [], "slices": [], "lists": [], "withheld": [], "data": "real"}
-    assert "No night was judged yet" in _environment().get_template("sections/judge.html.j2").render(nothing)
+    assert "No night was judged yet" in environment().get_template("sections/judge.html.j2").render(nothing)
