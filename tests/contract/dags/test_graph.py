@@ -15,8 +15,9 @@ from typing import Any
 import pytest
 
 from common.assets import decision
-from infra.airflow_env import DAILY_CHAIN, FIRST_DAG
-from infra.profile import CHECKOUT
+from infra import processes
+from infra.airflow_env import DAILY_CHAIN, FIRST_DAG, NO_DAG, airflow_environment, dag_files
+from infra.profile import CHECKOUT, load_profile
 
 DAGS = CHECKOUT / "dags"
 JUDGE = ("align_semantic_judge", "promote_semantic_judge", "nightly_judge_scoring")
@@ -25,7 +26,7 @@ BESIDE = ("train_ranker", "promote_ranker", *JUDGE, *HINTS)
 MADE = ("align_generative_rec", "promote_generative_rec", "nightly_recommend", *BESIDE)  # of the declarations
 MODELS = ("generative_rec", "hint_ranker", "query_rec", "ranker", "semantic_judge")
 CHAIN = ("ingest", "build_samples", "features", *MADE, "market", "quality_report")
-FILES = {"systems", "declarations", "maintenance", *CHAIN} - set(MADE)
+FILES = {"systems", "declarations", "maintenance", *CHAIN} - {*MADE, "market"}
 RANGE = [
     "--from",
     "{{ days(partition_key, params, triggering_asset_events).first }}",
@@ -271,6 +272,21 @@ def test_dag_files_import_nothing_but_the_builder() -> None:
             node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Import | ast.ImportFrom)
         ]
         assert [getattr(node, "module", None) for node in imports] == ["dags.builder"], path.name
+
+
+@pytest.mark.parametrize("system", ["generative_rec", "query_rec"])
+def test_every_dag_file_has_a_dag_whatever_system_is_chosen(system: str, tmp_path: Path) -> None:
+    """Whoever starts Airflow waits until it has read a DAG of each; in a process of its own, as DAGs are built once."""
+    profile = load_profile("local", {"PLUMBLINE__HOME": str(tmp_path), "PLUMBLINE__SYSTEMS": f"[{system}]"})
+    code = (
+        "from airflow.dag_processing.dagbag import DagBag\n"
+        f"bag = DagBag({str(DAGS)!r}, safe_mode=False)\n"
+        "print(*{dag.fileloc for dag in bag.dags.values()}, sep='\\n')"
+    )
+    environment = {**processes.inherited(), **airflow_environment(profile)}
+    done = subprocess.run([sys.executable, "-c", code], cwd=CHECKOUT, env=environment, capture_output=True, text=True)
+    made = {Path(line).name for line in done.stdout.splitlines() if line.startswith(str(DAGS))}
+    assert {path.name for path in dag_files()} - {NO_DAG} <= made, done.stderr
 
 
 def test_parsing_loads_no_heavy_package() -> None:
