@@ -37,7 +37,7 @@ from dags.commands import range_of
 from dags.operators import Approval, Refused, RunCommand
 from dags.partitions import KEY_FORMAT
 from dags.policies import RETRIES
-from infra.airflow_env import DAILY_CHAIN, HEAVY_POOL
+from infra.airflow_env import DAILY_CHAIN, HEAVY_POOL, NEARLINE
 from infra.launch import pod_spec
 from infra.profile import load_profile
 from infra.systems import declared_systems
@@ -213,7 +213,7 @@ def job_dag(pipeline: Pipeline, job: Job) -> DAG:
         job.notes,
         schedule=_schedule(replace(job, after=_without_trials(job))),
         owner="ml-engineering",
-        tags=["registry", "nightly", DAILY_CHAIN] if job.after else ["registry"],
+        tags=["registry", "nightly", DAILY_CHAIN] if job.after else ["registry", NEARLINE],
         deadline_minutes=job.deadline_minutes,
     )
     with dag:

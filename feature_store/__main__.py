@@ -68,6 +68,7 @@ def _materialize(profile: Profile, arguments: argparse.Namespace) -> None:
 
 
 def _push(profile: Profile, arguments: argparse.Namespace) -> None:
+    from feature_store.hint_page import write_hint_page
     from feature_store.index import publish_index
     from feature_store.push import push, pushed_view
 
@@ -78,6 +79,8 @@ def _push(profile: Profile, arguments: argparse.Namespace) -> None:
             continue
         done = push(profile, pushed_view(name))
         print(f"{done.view}: {done.entities} entities told and read back, of {len(done.partitions)} partitions")
+    if page := write_hint_page(profile):
+        print(f"hints: {page}")
 
 
 def _training_set(profile: Profile, arguments: argparse.Namespace) -> None:

@@ -29,6 +29,8 @@ NO_DAG = "declarations.py"
 """The one DAG file that makes none."""
 DAILY_CHAIN = "daily chain"
 """The tag of the DAGs that a new day of data sets off, one by the other, from `FIRST_DAG` on; the demo follows them."""
+NEARLINE = "nearline"
+"""The tag of the jobs that run every so many minutes."""
 # What the largest stage of a large shop holds (docs/LOG.md), with room for the services beside it.
 _LANE_BYTES = 8 * 2**30
 _SECRETS = {"fernet_key": ("CORE", 32), "jwt_secret": ("API_AUTH", 64), "secret_key": ("API", 64)}

@@ -12,41 +12,51 @@ from rich.console import Console
 
 from infra import processes
 from infra.airflow_client import AirflowClient
-from infra.airflow_env import FIRST_DAG
+from infra.airflow_env import DAILY_CHAIN, FIRST_DAG, NEARLINE
 from infra.console import new_console
 from infra.demo import summary
 from infra.demo.landing import LandedDays, landed_days
+from infra.demo.market_shop import land, market_shop
 from infra.demo.screen import Screen
-from infra.demo.watch import Chain, RunFailed, daily_chain, follow
+from infra.demo.watch import Chain, RunFailed, follow, tagged
 from infra.errors import exit_with_reason
 from infra.profile import Profile, SampleSettings, load_profile
 from infra.services import alone, start_airflow
 
 
 def main() -> int:
-    """Start, trigger, watch, stop, report."""
+    """Show the shop of the profile, and beside the bundled one a second, which shows hints."""
     signal.signal(signal.SIGTERM, _as_interrupt)
     console = new_console()
     profile = load_profile()
+    try:
+        _show(profile, console)
+        if shop := market_shop(profile):
+            console.rule("a second shop: simulated people, who are shown hints in the search box")
+            land(shop, profile)
+            _show(shop, console)
+    except KeyboardInterrupt:
+        console.print(
+            "interrupted: all that was started is stopped; `make demo` goes on from what is committed", soft_wrap=True
+        )
+        return 130
+    return 0
+
+
+def _show(profile: Profile, console: Console) -> None:
+    """Start, trigger, watch, stop, report."""
     days = landed_days(profile.landing)
     profile = _demo_profile(profile, days)
     console.print(f"Plumbline demo: {profile.landing}, days {days.first} to {days.last}", markup=False, soft_wrap=True)
     console.print(f"state in {profile.home}", markup=False, soft_wrap=True)
     console.print("starting Airflow (scheduler, API server, DAG processor, triggerer) on loopback ...", soft_wrap=True)
     began = time.monotonic()
-    try:
-        with alone(profile):
-            chain, failure, started = _run(profile, days, console)
-    except KeyboardInterrupt:
-        console.print(
-            "interrupted: all that was started is stopped; `make demo` goes on from what is committed", soft_wrap=True
-        )
-        return 130
+    with alone(profile):
+        chain, failure, started = _run(profile, days, console)
     figures = summary.collect(profile, chain, started, time.monotonic() - began)
     summary.show(figures, summary.write(figures, profile.home / "demo"), console)
     if failure:
         raise failure
-    return 0
 
 
 def _run(profile: Profile, days: LandedDays, console: Console) -> tuple[Chain, RunFailed | None, float]:
@@ -80,12 +90,17 @@ def _follow_chain(
     profile: Profile, days: LandedDays, console: Console, services: list[processes.Service]
 ) -> tuple[Chain, RunFailed | None]:
     client = AirflowClient.of(profile)
-    chain = Chain(datetime.now(UTC), days.last.isoformat(), daily_chain(client), client.makers())
-    for dag in chain.dags:
+    chain = Chain(datetime.now(UTC), days.last.isoformat(), tagged(client, DAILY_CHAIN), client.makers())
+    clocked = tagged(client, NEARLINE)
+    for dag in (*chain.dags, *clocked):
         client.unpause(dag)
     client.trigger(FIRST_DAG, days.last, {"from": days.first.isoformat()})
     with Screen(console) as screen:
         failure = follow(client, chain, screen.show, lambda: processes.check_alive(services))
+        chain.dags = (*chain.dags, *clocked)  # no clock runs here: once, when the models are there
+        for dag in clocked:
+            client.trigger(dag, days.last)
+        failure = follow(client, chain, screen.show, lambda: processes.check_alive(services)) or failure
     return chain, failure
 
 

@@ -34,7 +34,7 @@ def collect(profile: Profile, chain: Chain, started: float, seconds: float) -> d
         gates, decisions, nights = stage_gates(marts), promotions(marts), recommendations(marts)
     finally:
         marts.close()
-    now = datetime.now(UTC)
+    now, hints = datetime.now(UTC), profile.home / "report" / "hints.html"
     return {
         "made_at": now.isoformat(timespec="seconds"),
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
@@ -74,6 +74,7 @@ def collect(profile: Profile, chain: Chain, started: float, seconds: float) -> d
             "report": str(profile.home / "report" / "index.html"),
             "data_docs": str(profile.home / "report" / "data_docs" / "index.html"),
             "dbt_docs": str(profile.home / "report" / "dbt" / "index.html"),
+            **({"hints": str(hints)} if hints.is_file() else {}),
         },
     }
 

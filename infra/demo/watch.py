@@ -10,7 +10,6 @@ from datetime import datetime
 from typing import Any
 
 from infra.airflow_client import AirflowApiError, AirflowClient
-from infra.airflow_env import DAILY_CHAIN
 from infra.errors import EXIT_BUG, PlumblineError
 from infra.processes import COMMAND_MARK
 
@@ -100,9 +99,9 @@ class Chain:
         return dag in self.makers and done.issuperset(self.makers[dag])
 
 
-def daily_chain(client: AirflowClient) -> tuple[str, ...]:
-    """The DAGs with the tag of the daily chain."""
-    return tuple(dag["dag_id"] for dag in client.dags() if DAILY_CHAIN in {tag["name"] for tag in dag["tags"]})
+def tagged(client: AirflowClient, name: str) -> tuple[str, ...]:
+    """The DAGs with a tag."""
+    return tuple(dag["dag_id"] for dag in client.dags() if name in {tag["name"] for tag in dag["tags"]})
 
 
 def _task(dag: str, row: dict[str, Any]) -> Task:

@@ -7,7 +7,7 @@ import pytest
 
 from infra.airflow_client import AirflowApiError, AirflowClient
 from infra.airflow_env import DAILY_CHAIN
-from infra.demo.watch import Chain, RunFailed, daily_chain, follow
+from infra.demo.watch import Chain, RunFailed, follow, tagged
 
 SINCE = datetime(2026, 1, 1, tzinfo=UTC)
 DAGS = ("ingest", "quality_report")
@@ -91,7 +91,7 @@ class Tagged(AirflowClient):
 
 
 def test_the_demo_follows_the_dags_that_carry_the_tag() -> None:
-    assert daily_chain(Tagged("http://127.0.0.1:1", "admin", "")) == ("ingest", "align_toy")
+    assert tagged(Tagged("http://127.0.0.1:1", "admin", ""), DAILY_CHAIN) == ("ingest", "align_toy")
 
 
 class FailedAfterItHadMade(AirflowClient):
