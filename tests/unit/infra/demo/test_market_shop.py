@@ -1,4 +1,4 @@
-"""The demo's second shop: when there is one, that it says `simulated`, and that its landing folder is whole or absent."""
+"""The second shop of the demo: when there is one, that it is `simulated`, and its landing folder whole or absent."""
 
 from __future__ import annotations
 
