@@ -1,7 +1,12 @@
-"""What a query finds in the day's catalogue: the items whose texts have all of its words, and what kind they are."""
+"""What a query finds in the day's catalogue: the items whose texts have its words, and what kind they are.
+
+A search box asks for enough of the words, not for all: an item is found by a share of the query's words by weight. A
+word weighs 1 + ln((1 + items) / (1 + items with it)), one that no item has the most.
+"""
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
@@ -30,7 +35,7 @@ class CatalogueWords:
 
     items_of: Mapping[str, Places]
     kinds: tuple[str, ...]
-    _found: dict[str, Places] = field(default_factory=dict, repr=False)
+    _found: dict[tuple[str, float], Places] = field(default_factory=dict, repr=False)
 
     @classmethod
     def of(cls, items: Iterable[tuple[str, str]]) -> CatalogueWords:
@@ -43,24 +48,25 @@ class CatalogueWords:
                 places[word].append(place)
         return cls({word: np.array(own, dtype=np.int64) for word, own in places.items()}, tuple(kinds))
 
-    def found(self, query: str) -> Places:
-        """The places of the items that have all words of a query, rising; none for a query without words."""
-        key = " ".join(sorted(set(words_of(query))))
+    def found(self, query: str, share: float = 1.0) -> Places:
+        """The places of the items that have at least this share of a query's words by weight, rising; none for a query
+        without words."""
+        key = " ".join(sorted(set(words_of(query)))), share
         if key not in self._found:
-            self._found[key] = self._with_all(key.split())
+            self._found[key] = self._with(key[0].split(), share)
         return self._found[key]
 
     def kind(self, query: str) -> str:
-        """The commonest kind of what a query finds, of equally many the first in the alphabet; empty for none."""
+        """The commonest kind of what has all its words, of equally many the first in the alphabet; empty for none."""
         counts = Counter(kind for place in self.found(query).tolist() if (kind := self.kinds[place]))
         return min(counts, key=lambda kind: (-counts[kind], kind), default="")
 
-    def _with_all(self, words: list[str]) -> Places:
+    def _with(self, words: list[str], share: float) -> Places:
         nothing = np.zeros(0, dtype=np.int64)
-        lists = sorted((self.items_of.get(word, nothing) for word in words), key=len)
-        if not lists:
+        if not words:
             return nothing
-        found = lists[0]
-        for own in lists[1:]:
-            found = found[np.isin(found, own, assume_unique=True)]
-        return found
+        lists = [self.items_of.get(word, nothing) for word in words]
+        weights = [1.0 + math.log((1 + len(self.kinds)) / (1 + len(own))) for own in lists]
+        places, held = np.unique(np.concatenate(lists), return_inverse=True)
+        sums = np.bincount(held, np.repeat(weights, [len(own) for own in lists]), len(places))
+        return np.asarray(places[sums >= share * sum(weights) * (1.0 - 1e-9)], dtype=np.int64)

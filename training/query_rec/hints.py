@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from training.query_rec.catalogue_words import CatalogueWords, words_of
+from training.query_rec.counting import AGAIN
 from training.query_rec.prompts import Behaviours
 from training.query_rec.query_lists import plain
 
@@ -23,11 +24,15 @@ MODEL = "model"
 class FilterConfig:
     """All INFERRED. `log_prob`: the least mean log-prob of a token, in nats, by the model that wrote it. `shared`: a
     written query has at least so many words in common with what the person did; who did nothing is let off. `items`: a
-    hint finds so many items of the day's catalogue. `longest`: characters. `unsafe`: words that no hint has."""
+    hint finds so many items of the day's catalogue, by the share `answered` of its words (see `CatalogueWords`); `own`:
+    so many are enough for what a person searched for themselves. `longest`: characters. `unsafe`: words that no hint
+    has."""
 
     log_prob: float = -4.0
     shared: int = 1
     items: int = 4
+    own: int = 1
+    answered: float = 0.5
     longest: int = 60
     unsafe: tuple[str, ...] = ()
 
@@ -55,8 +60,8 @@ class HintFilter:
     config: FilterConfig
     catalogue: CatalogueWords
 
-    def refused(self, query: str) -> str:
-        """Why nobody is shown a query, whoever wrote it; empty where it may be: `broken` (a half character, a sign
+    def refused(self, query: str, source: str = MODEL) -> str:
+        """Why nobody is shown a query of this source; empty where it may be: `broken` (a half character, a sign
         that steers the text, nothing), `long`, `unsafe`, `unservable`."""
         if not plain(query) or "\ufffd" in query or any(map(_steers, query)):
             return "broken"
@@ -64,11 +69,14 @@ class HintFilter:
             return "long"
         if self._unsafe.intersection(words_of(query)):
             return "unsafe"
-        return "" if self.servable(query) else "unservable"
+        return "" if self._finds(query, self.config.own if source == AGAIN else self.config.items) else "unservable"
 
     def servable(self, query: str) -> bool:
         """Whether it finds enough in the day's catalogue."""
-        return len(self.catalogue.found(query)) >= self.config.items
+        return self._finds(query, self.config.items)
+
+    def _finds(self, query: str, items: int) -> bool:
+        return len(self.catalogue.found(query, self.config.answered)) >= items
 
     def refused_of(self, written: Written, person: Behaviours) -> str:
         """The same of what a model wrote for this person, and `improbable`, `unrelated`."""
@@ -92,7 +100,7 @@ class HintFilter:
             if len(found) >= k:
                 break
             for query in queries:
-                if not self.refused(query):
+                if not self.refused(query, source):
                     found.setdefault(query.lower(), Hint(query, source))
         return list(found.values())[:k]
 

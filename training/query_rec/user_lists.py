@@ -24,11 +24,13 @@ class UserLists:
         triggers = zip(row["trigger_actions"], row["trigger_contents"], strict=True)
         return cls(tuple(zip(row["lists"], hints, strict=True)), tuple(triggers))
 
-    def behind(self, trigger: tuple[str, str], hints: Sequence[Hint], last: int, refused: Callable[[str], str]) -> Self:
+    def behind(
+        self, trigger: tuple[str, str], hints: Sequence[Hint], last: int, refused: Callable[[str, str], str]
+    ) -> Self:
         """With a new list before them, `last` lists in all; of the older ones what may still be shown (`refused` says
         why not: the catalogue is of another day)."""
         found: dict[str, tuple[int, Hint]] = {}
-        older = ((number + 1, hint) for number, hint in self.hints if not refused(hint.query))
+        older = ((number + 1, hint) for number, hint in self.hints if not refused(hint.query, hint.source))
         for number, hint in (*((0, hint) for hint in hints), *older):
             if number < last:
                 found.setdefault(hint.query.lower(), (number, hint))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -29,11 +31,25 @@ def test_a_query_finds_what_has_all_of_its_words_in_any_form_and_order() -> None
     assert words_of("Glass bus, PENS") == ["glass", "bus", "pen"]
 
 
-@given(st.text())
-def test_what_is_found_has_every_word(query: str) -> None:
-    asked = set(words_of(query))
-    found = set(CATALOGUE.found(query).tolist())
-    assert found == {n for n, (text, _) in enumerate(ITEMS) if asked and asked <= set(words_of(text))}
+@given(
+    st.text() | st.lists(st.sampled_from(["red", "pens", "desk", "blue", "3", "table"])).map(" ".join),
+    st.floats(0.01, 1),
+)
+def test_what_is_found_has_its_share_of_the_words_by_weight(query: str, share: float) -> None:
+    asked, texts = set(words_of(query)), [set(words_of(text)) for text, _ in ITEMS]
+    weights = {word: 1 + math.log((1 + len(texts)) / (1 + sum(word in text for text in texts))) for word in asked}
+    least = share * sum(weights.values()) - 1e-9
+    held = [sum(weights[word] for word in asked & text) for text in texts]
+    assert CATALOGUE.found(query, share).tolist() == [n for n, sum_ in enumerate(held) if asked and sum_ >= least]
+    every = [n for n, text in enumerate(texts) if asked and asked <= text]
+    assert CATALOGUE.found(query).tolist() == every
+
+
+def test_enough_of_the_words_finds_and_a_rare_one_counts_for_more() -> None:
+    assert CATALOGUE.found("pen table").tolist() == []
+    assert CATALOGUE.found("pen table", 0.25).tolist() == list(range(8))
+    assert CATALOGUE.found("pen table", 0.5).tolist() == []  # nobody sells a table: that word weighs more
+    assert CATALOGUE.found("red pens pack", 0.5).tolist() == [0, 1, 2, 3, 4]
 
 
 @pytest.mark.parametrize(
@@ -79,10 +95,16 @@ def test_what_is_left_empty_is_filled_in_the_order_of_the_rows_with_where_it_cam
     assert FILTER.shown({}, 3) == []
 
 
+def test_what_somebody_searched_for_themselves_has_to_find_something_and_no_more() -> None:
+    own = ["blue kinder", "table", "rude pen"]
+    assert FILTER.refused(own[0]) == "unservable" and FILTER.refused(own[0], "again") == ""
+    assert FILTER.shown({"again": own, "popular": own}, 3) == [Hint("blue kinder", "again")]
+
+
 @given(st.lists(st.sampled_from(["red pens", "RED pens", "desk lamp", "rude", "x", ""])), st.integers(0, 4))
 def test_hints_are_few_once_and_servable(queries: list[str], k: int) -> None:
     kept = FILTER.kept([Written(query, 0.0) for query in queries], NOBODY)
     shown = FILTER.shown({"again": reversed(queries), "model": kept, "popular": queries}, k)
     texts = [hint.query.lower() for hint in shown]
     assert len(shown) <= k and len(set(texts)) == len(texts)
-    assert all(not FILTER.refused(hint.query) for hint in shown)
+    assert all(not FILTER.refused(hint.query, hint.source) for hint in shown)
