@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from common.models import ModelVersion
+from infra.contracts import load_contract
 from tests.unit.training.query_rec import shop_kit as kit
 from training.core.errors import DataError, LeftOut
 from training.core.stage import StageSpec
@@ -22,9 +25,9 @@ from training.query_rec.hint_writer import HintWriter, SampleConfig, WriterConfi
 from training.query_rec.hints import FilterConfig
 from training.query_rec.labels import OBSERVED, SOURCES
 from training.query_rec.people import Person
-from training.query_rec.serve import load
+from training.query_rec.serve import load, package_writer
 from training.query_rec.shop_words import ShopWords
-from training.query_rec.stages import evaluate, il_grpo, il_sft, lists
+from training.query_rec.stages import evaluate, il_grpo, il_sft, lists, trigger_queries
 
 AS_OF = datetime(2026, 1, 20, tzinfo=UTC)
 SIZES = {"behaviours": 6, "labels": {"most": 4, "interests": 2, "queries": 2, "fits": 0.2}}
@@ -43,7 +46,7 @@ POLICY = {
 def patched() -> Iterator[None]:
     """A ranker and an encoder that cost nothing."""
     patch = pytest.MonkeyPatch()
-    for stage in (lists, il_grpo):
+    for stage in (lists, il_grpo, trigger_queries):
         patch.setattr(stage.HintRanker, "load", lambda *_: kit.KindRanker())
     for stage in (lists, evaluate):
         patch.setattr(stage, "embed_texts", lambda texts, *_, **__: kit.encode(texts))
@@ -248,3 +251,95 @@ def test_another_model_adds_queries_and_prompts_say_who_somebody_was_then(made: 
     for one in examples:
         ranks = [SOURCES.index(source) for source in one.sources]
         assert ranks == sorted(ranks)
+
+
+def _night(made: Path, folder: Path, model: Path, **more: Any) -> StageSpec:
+    """A night of the shop's test people, with a writer and a ranker in use."""
+    met = kit.meetings(60).to_pylist()
+    rows = [
+        {
+            "user_id": row["user_id"],
+            "as_of": datetime(2026, 1, 21, tzinfo=UTC),
+            **{name: row[f"behaviour_{name}"] for name in ("days_ago", "actions", "contents")},
+        }
+        for row in met
+        if row["form"] == "think"
+    ]
+    schema = pa.schema(
+        {"user_id": pa.string(), "as_of": pa.timestamp("us", tz="UTC"), "days_ago": pa.list_(pa.int64())}
+    )
+    for name in ("actions", "contents"):
+        schema = schema.append(pa.field(name, pa.list_(pa.string())))
+    days = [(date(2026, 1, 3), 9), (date(2026, 1, 18), 2), (date(2026, 1, 30), 99)]
+    stats = {
+        "stat_date": [day for day, _ in days],
+        "query": ["blue lamp"] * 3,
+        "clicked_30d": [0] * 3,
+        "typed_30d": [count for _, count in days],
+    }
+    tables = {
+        "active_people": pa.Table.from_pylist(rows, schema),
+        "items": kit.items(),
+        "query_stats": pa.table(stats),
+    }
+    folder.mkdir()
+    writer = HintWriter(
+        HintModel.load(model / "model"), ShopWords.of(kit.items()), Examples.open(made / "lists").searches(),
+        WriterConfig(hints=FilterConfig(log_prob=-20.0)),
+    )  # fmt: skip
+    package_writer(writer, model / "model", folder / "writer")
+    versions = {
+        "query_rec": (ModelVersion("3", "champion", str(folder / "writer")),),
+        "hint_ranker": (ModelVersion("8", "champion", str(folder)),),
+    }
+    made_spec = kit.spec(folder, "trigger_queries", {"shard_people": 16}, tables)
+    return replace(made_spec, models=versions, **more)
+
+
+def test_a_night_has_the_queries_of_what_people_did_that_may_be_shown(
+    made: Path, think: tuple[Path, Any], tmp_path: Path
+) -> None:
+    spec = _night(made, tmp_path / "a", think[0])
+    result = trigger_queries.main(spec)
+    rows = pq.read_table(spec.out_dir / result.tables["trigger_queries"][0]).to_pylist()
+    assert rows and result.metrics["rows"] == len(rows) and result.metrics["people"] == 60
+    assert list(rows[0]) == [column.name for column in load_contract("trigger_queries").columns]
+    words, done = ShopWords.of(kit.items()), {"item": set[str](), "search": set[str]()}
+    for row in kit.meetings(60).to_pylist():
+        for action, content in zip(row["behaviour_actions"], row["behaviour_contents"], strict=True):
+            done["search" if action == "search" else "item"].add(content)
+    for row in rows:
+        assert row["trigger"] in done[row["kind"]]
+        assert len(words.words.found(row["query"])) >= 4
+        assert (row["index_date"], row["model_version"], row["ranker_version"]) == (date(2026, 1, 20), "3", "8")
+    # Nothing else was searched for up to the day.
+    assert {row["query"] for row in rows if row["worth"] > 0.5} == {"blue lamp"}
+
+
+def test_a_night_that_was_killed_asks_the_open_shard_again_and_ends_alike(
+    made: Path, think: tuple[Path, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, cut = (_night(made, tmp_path / name, think[0]) for name in "ab")
+    expected = pq.read_table(whole.out_dir / trigger_queries.main(whole).tables["trigger_queries"][0])
+    asked, write = list[int](), HintModel.write
+
+    def dies(model: HintModel, people: Any, *rest: Any) -> Any:
+        asked.append(len(people))
+        if len(asked) == 3:
+            raise KeyboardInterrupt
+        return write(model, people, *rest)
+
+    monkeypatch.setattr(HintModel, "write", dies)
+    with pytest.raises(KeyboardInterrupt):
+        trigger_queries.main(cut)
+    before, asked[:] = sum(asked[:2]), []
+    found = pq.read_table(cut.out_dir / trigger_queries.main(cut).tables["trigger_queries"][0])
+    assert found.equals(expected) and sum(asked) == 60 - before
+
+
+def test_a_night_without_a_model_that_thinks_is_left_out(made: Path, direct: tuple[Path, Any], tmp_path: Path) -> None:
+    with pytest.raises(LeftOut, match="version 3 of query_rec writes lists without interests"):
+        trigger_queries.main(_night(made, tmp_path / "a", direct[0]))
+    nobody = _night(made, tmp_path / "b", direct[0])
+    with pytest.raises(LeftOut, match="no version of hint_ranker has been promoted yet"):
+        trigger_queries.main(replace(nobody, models={**nobody.models, "hint_ranker": ()}))
