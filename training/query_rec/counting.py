@@ -16,7 +16,9 @@ from heapq import nsmallest
 from training.query_rec.item_phrases import item_phrase
 from training.query_rec.query_lists import plain
 
-ROWS = ("again", "co_click", "category", "openings", "popular")
+AGAIN = "again"
+"""The row of one's own searches."""
+ROWS = (AGAIN, "co_click", "category", "openings", "popular")
 """The rows of a table, from the most personal on."""
 
 
@@ -60,7 +62,7 @@ class QueryCounts:
     def rows(self, items: Sequence[str], searches: Sequence[str], k: int) -> Mapping[str, Sequence[str]]:
         """By its name, what each row says of who had to do with `items` and made `searches`, oldest first. The most
         personal one is first: in this order empty places are filled."""
-        return {name: getattr(self, name)(searches if name == "again" else items, k) for name in ROWS}
+        return {name: getattr(self, name)(searches if name == AGAIN else items, k) for name in ROWS}
 
     def again(self, searches: Sequence[str], k: int) -> list[str]:
         """The last of one's own searches, each once."""

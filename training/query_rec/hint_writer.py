@@ -2,6 +2,9 @@
 
 What a model writes once has some ten queries; `samples` of its lists are merged, the first of each before the second of
 any, which is what Query HR@30 is of (the paper asks for ten and measures thirty; merging is INFERRED).
+
+Two models are packaged with one catalogue, filter and fill: Direct writes lists, for whoever does something (u2q), and
+Think interests, of which an index by triggers is made (x2q).
 """
 
 from __future__ import annotations
@@ -13,21 +16,25 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from itertools import zip_longest
 from pathlib import Path
+from typing import Final
 
 from common.config import parse_config
 from training.core.choice import Choice
 from training.core.errors import DataError
 from training.core.files import write_json
 from training.core.progress import Progress
-from training.query_rec.counting import QueryCounts
+from training.query_rec.counting import AGAIN, QueryCounts
 from training.query_rec.examples import read_searches, write_searches
-from training.query_rec.hint_model import HintModel
+from training.query_rec.hint_model import Form, HintModel
 from training.query_rec.hints import MODEL, FilterConfig, Hint, HintFilter, Written
+from training.query_rec.interest_lists import Interest
 from training.query_rec.list_grammar import grammar_of
 from training.query_rec.people import Person
 from training.query_rec.prompts import Behaviours
 from training.query_rec.shop_words import ShopWords
 
+FORMS: Final[tuple[Form, Form]] = ("direct", "think")
+"""What a writer has a model of, each in a folder of this name."""
 _AT_ONCE = 32
 _FILE, _ITEMS = "hint_writer.json", "items.parquet"
 
@@ -63,8 +70,7 @@ def write_lists(
 ) -> WrittenLists:
     """Draw the lists of all people within the grammar, and merge them; the progress is shown."""
     queries, valid = list[list[Written]](), list[float]()
-    allowed = grammar_of(model.answers, model.model.get_output_embeddings().weight.shape[0])
-    choice = Choice(config.temperature, top_p=config.top_p, allowed=allowed)
+    choice = _choice(model, config)
     with Progress(len(people), f"write {name}", "person") as progress:
         for start in range(0, len(people), _AT_ONCE):
             part = people[start : start + _AT_ONCE]
@@ -73,6 +79,11 @@ def write_lists(
                 valid.append(sum(map(bool, lists)) / len(lists))
             progress.advance(len(part))
     return WrittenLists(queries, valid)
+
+
+def _choice(model: HintModel, config: SampleConfig) -> Choice:
+    allowed = grammar_of(model.answers, model.model.get_output_embeddings().weight.shape[0])
+    return Choice(config.temperature, top_p=config.top_p, allowed=allowed)
 
 
 def merged(lists: Sequence[Sequence[Written]], depth: int) -> list[Written]:
@@ -93,8 +104,11 @@ class Fill:
     hints: HintFilter
 
     def shown(self, written: Sequence[Written], person: Person, told: Behaviours, depth: int) -> list[Hint]:
-        """What stays of what was written for someone, filled up by the rows that count."""
-        return self.hints.shown(written, told, self.counts.rows(person.items, person.searches, depth), depth)
+        """What somebody has searched for before, then what stays of what was written, filled up by the other rows that
+        count: nothing is searched for as surely as what was (measured: docs/LOG.md)."""
+        counted = self.counts.rows(person.items, person.searches, depth)
+        first = {AGAIN: counted[AGAIN], MODEL: self.hints.kept(written, told)}
+        return self.hints.shown({**first, **counted}, depth)
 
     def counted(self, person: Person, depth: int) -> Mapping[str, list[Hint]]:
         """What each row that counts says, nothing filtered."""
@@ -109,9 +123,11 @@ def as_written(written: Sequence[Written]) -> list[Hint]:
 
 @dataclass(frozen=True)
 class HintWriter:
-    """What is packaged: a model, the catalogue of its day, and the searches that empty places are filled from."""
+    """What is packaged: a model of each form, the catalogue of its day, and the searches that empty places are filled
+    from."""
 
-    model: HintModel
+    direct: HintModel
+    think: HintModel
     shop: ShopWords
     searches: Sequence[tuple[str, str | None]]
     config: WriterConfig
@@ -122,18 +138,45 @@ class HintWriter:
         return Fill(QueryCounts.of(self.searches, self.shop.things), HintFilter(self.config.hints, self.shop.words))
 
     def hints(self, people: Sequence[Person], seed: int = 0) -> list[list[Hint]]:
-        """The hints of each person, the best first."""
-        told = [one.told(self.shop.phrases, self.model.lists.behaviours) for one in people]
+        """The hints of each person by Direct, the best first."""
+        told = self._told(self.direct, people)
         config = self.config.samples
-        lists = write_lists("hints", self.model, told, config, seed)
+        lists = write_lists("hints", self.direct, told, config, seed)
         return [
             self.fill.shown(written, one, own, config.depth)
             for written, own, one in zip(lists.queries, told, people, strict=True)
         ]
 
-    def save(self, folder: Path, model: Path) -> None:
-        """Write what `load` reads; `model`: the folder of its model."""
-        shutil.copytree(model, folder, dirs_exist_ok=True)
+    def interests(self, people: Sequence[Person], seed: int = 0) -> list[list[Interest]]:
+        """The interests of each person by Think, one answer each, with those of its queries that may be shown.
+
+        Their triggers count the person's `Person.triggers(shop.phrases, think.lists.behaviours)`, from 1. Who did
+        nothing has none, as has an answer that is none.
+        """
+        choice, found = _choice(self.think, self.config.samples), list[list[Interest]]()
+        told = self._told(self.think, people)
+        for start in range(0, len(told), _AT_ONCE):
+            part = told[start : start + _AT_ONCE]
+            answers = self.think.write(part, choice, 1, (seed, start))
+            written = self.think.written(part, answers)
+            for who, (answer,), (own,) in zip(part, answers, written, strict=True):
+                read, kept = self.think.planned.read(answer), set(self.fill.hints.kept(own, who))
+                found.append(
+                    [
+                        Interest(one.triggers, queries)
+                        for one in (read.found if read and who.contents else ())
+                        if (queries := tuple(query for query in one.queries if query in kept))
+                    ]
+                )
+        return found
+
+    def _told(self, model: HintModel, people: Sequence[Person]) -> list[Behaviours]:
+        return [one.told(self.shop.phrases, model.lists.behaviours) for one in people]
+
+    def save(self, folder: Path, models: Mapping[Form, Path]) -> None:
+        """Write what `load` reads; `models`: the folder of the model of each form."""
+        for form in FORMS:
+            shutil.copytree(models[form], folder / form)
         self.shop.save(folder / _ITEMS)
         write_searches(folder, self.searches)
         write_json(folder / _FILE, asdict(self.config))
@@ -144,7 +187,8 @@ class HintWriter:
         if not is_writer(folder):
             raise DataError("the folder holds no writer of hints", where=str(folder), do="give the packaged `model`")
         config = parse_config(WriterConfig, json.loads((folder / _FILE).read_text()), str(folder / _FILE))
-        return cls(HintModel.load(folder), ShopWords.load(folder / _ITEMS), read_searches(folder), config)
+        direct, think = (HintModel.load(folder / form) for form in FORMS)
+        return cls(direct, think, ShopWords.load(folder / _ITEMS), read_searches(folder), config)
 
 
 def is_writer(folder: Path) -> bool:

@@ -7,7 +7,7 @@ word with anything that the person saw in common, finds too little in the day's 
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -80,16 +80,15 @@ class HintFilter:
         shared = seen.intersection(words_of(written.query))
         return "unrelated" if seen and len(shared) < self.config.shared else ""
 
-    def shown(
-        self, written: Sequence[Written], person: Behaviours, counted: Mapping[str, Iterable[str]], k: int
-    ) -> list[Hint]:
-        """At most `k` hints, each once whatever its case: what was written and stays, then of the `counted` rows, in
-        their order, what may be shown."""
+    def kept(self, written: Iterable[Written], person: Behaviours) -> list[str]:
+        """What stays of what a model wrote for this person."""
+        return [own.query for own in written if not self.refused_of(own, person)]
+
+    def shown(self, rows: Mapping[str, Iterable[str]], k: int) -> list[Hint]:
+        """At most `k` hints, each once whatever its case: of the rows by their source, in their order, what may be
+        shown."""
         found: dict[str, Hint] = {}
-        for own in written:
-            if not self.refused_of(own, person):
-                found.setdefault(own.query.lower(), Hint(own.query, MODEL))
-        for source, queries in counted.items():
+        for source, queries in rows.items():
             if len(found) >= k:
                 break
             for query in queries:

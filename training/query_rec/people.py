@@ -31,7 +31,7 @@ _LONGEST = 200  # characters of a search that are read; a prompt takes some toke
 
 @dataclass(frozen=True)
 class Person:
-    """Who meets the search box at `as_of`, and what they did before, oldest first: lists of one length.
+    """Who meets the search box at `as_of`, and what they did before: lists of one length, within a day oldest first.
 
     `contents`: the words of a search, else the id of an item. `features`: what tables of the profile say, empty where
     none was asked for.
@@ -47,13 +47,12 @@ class Person:
     @property
     def items(self) -> list[str]:
         """The items that they had to do with, oldest first, as often as they did."""
-        pairs = zip(self.actions, self.contents, strict=True)
-        return [content for action, content in pairs if action != SEARCH]
+        return [content for _, action, content in self._by_days() if action != SEARCH]
 
     @property
     def searches(self) -> list[str]:
         """What they searched for, oldest first."""
-        return [content for action, content in zip(self.actions, self.contents, strict=True) if action == SEARCH]
+        return [content for _, action, content in self._by_days() if action == SEARCH]
 
     def told(self, phrases: Mapping[str, str], last: int | None = None, profile: str | None = None) -> Behaviours:
         """The `last` things that they did (None: all), in words: an item by its phrase, a search by its beginning.
@@ -74,12 +73,15 @@ class Person:
             for _, action, _, content in self._told(phrases, last)
         ]
 
+    def _by_days(self) -> list[tuple[int, str, str]]:
+        """Days ago, action and content, whatever the order of the rows."""
+        return sorted(zip(self.days_ago, self.actions, self.contents, strict=True), key=lambda row: -row[0])
+
     def _told(self, phrases: Mapping[str, str], last: int | None) -> list[tuple[int, str, str, str]]:
         """Days ago, action, words and content of each behaviour that is told."""
-        rows = sorted(zip(self.days_ago, self.actions, self.contents, strict=True), key=lambda row: -row[0])
         worded = (
             (days, action, _words(content) if action == SEARCH else phrases.get(content, ""), content)
-            for days, action, content in rows
+            for days, action, content in self._by_days()
             if action in ACTIONS and days >= 0
         )
         alike = groupby((row for row in worded if row[2]), key=lambda row: row[:3])

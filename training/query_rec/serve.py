@@ -1,12 +1,13 @@
 """What answers for a packaged folder: `load(folder).predict(frame, params)`, as the registry asks.
 
 A folder with a hint ranker says of each row's person and query how likely a click is, as at the first place; one with a
-writer says the hints of each row's person.
+writer says the hints of each row's person, by its Direct model.
 """
 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from training.core.files import new_folder, write_json
+from training.query_rec.hint_model import Form
 from training.query_rec.hint_questions import OF_USER
 from training.query_rec.hint_ranker import HintRanker
 from training.query_rec.hint_writer import HintWriter, is_writer
@@ -63,10 +65,10 @@ def package(trained: Path, folder: Path) -> None:
         _describe(scratch, _SIGNATURE, _EXAMPLE)
 
 
-def package_writer(writer: HintWriter, model: Path, folder: Path) -> None:
-    """The same of a writer of hints; `model`: the folder of its model."""
+def package_writer(writer: HintWriter, models: Mapping[Form, Path], folder: Path) -> None:
+    """The same of a writer of hints; `models`: the folder of the model of each form."""
     with new_folder(folder) as scratch:
-        writer.save(scratch, model)
+        writer.save(scratch, models)
         _describe(scratch, _WRITER_SIGNATURE, {name: own for name, own in _EXAMPLE.items() if name != "query"})
 
 

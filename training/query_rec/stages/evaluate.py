@@ -1,7 +1,8 @@
-"""Stage: hints of every row on the same test days, and the model of hints packaged for serving.
+"""Stage: hints of every row on the same test days, and the models of hints packaged for serving.
 
-Rows: what only counts, and each model as it writes and with its filter and fill (`<row>_shown`). The row `serves` of a
-model, filtered and filled, is called `query_rec`: it is what the gate holds. Values are by person and day.
+Rows: what only counts, and each model as it writes and with its filter and fill (`<row>_shown`). What is packaged are
+the rows `serves`, one of each form; filtered and filled they are called `query_rec_direct` and `query_rec_think`, and
+both are what the gate holds. Values are by person and day.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +26,23 @@ from training.next_item.comparison import VALUES_SCHEMA, flat, metrics_table
 from training.query_rec.counting import ROWS, QueryCounts
 from training.query_rec.examples import Example, Examples
 from training.query_rec.hint_list_measures import KINDS_KNOWN, OF_KINDS, ListMeasures
-from training.query_rec.hint_model import HintModel
-from training.query_rec.hint_writer import Fill, HintWriter, WriterConfig, WrittenLists, as_written, write_lists
+from training.query_rec.hint_model import Form, HintModel
+from training.query_rec.hint_writer import (
+    FORMS,
+    Fill,
+    HintWriter,
+    WriterConfig,
+    WrittenLists,
+    as_written,
+    write_lists,
+)
 from training.query_rec.hints import Hint, HintFilter
 from training.query_rec.list_maker import THINK
 from training.query_rec.serve import package_writer as package
 from training.query_rec.shop_words import ShopWords
 
-SERVED = "query_rec"
-"""The row of what is packaged."""
+SERVED: Mapping[Form, str] = {form: f"query_rec_{form}" for form in FORMS}
+"""The rows of what is packaged."""
 SHOWN = "_shown"
 """Behind the name of a row: filtered and filled up."""
 _SPLIT = "time"
@@ -42,13 +52,13 @@ Lists = Sequence[Sequence[Hint]]
 @dataclass(frozen=True)
 class Config:
     """`days`: of so many test days at most. `rows`: each model of hints by its stage; where that was left out there is
-    no such row. `serves`: which of them is packaged. `printed`: of so many days the hints that are served are
-    written to `hints.txt`, for people."""
+    no such row. `serves`: which of them is packaged of each form; nothing is where one of the two was left out.
+    `printed`: of so many days the hints of Direct are written to `hints.txt`, for people."""
 
     lists: str = "lists"
     days: int = 2000
     rows: Mapping[str, str] = field(default_factory=dict)
-    serves: str = ""
+    serves: Mapping[Form, str] = field(default_factory=dict)
     writer: WriterConfig = field(default_factory=WriterConfig)
     encoder: str | None = None
     encoder_tokens: int = 32
@@ -59,12 +69,7 @@ class Config:
 def main(spec: StageSpec) -> StageResult:
     """Measure all rows; hand on `model/`."""
     config = resolve_config(spec, Config)
-    if config.serves not in config.rows:
-        raise DataError(
-            f"there is no row {config.serves!r} to serve",
-            why=f"the rows are {', '.join(config.rows) or '(none)'}",
-            do="set `serves` of the stage evaluate to one of them",
-        )
+    _require_served(config)
     lists = Examples.open(spec.artifact(config.lists) / "lists")
     days = lists.read(THINK, {"test"}, config.days)
     if not days:
@@ -77,6 +82,7 @@ def main(spec: StageSpec) -> StageResult:
     counted = [fill.counted(one.person, depth) for one in days]
     rows: dict[str, Lists] = {name: [own[name] for own in counted] for name in ROWS}
     valid: dict[str, WrittenLists] = {}
+    served: dict[Form, tuple[HintModel, Path]] = {}
     for row, stage in config.rows.items():
         if spec.left_out(stage):
             continue
@@ -84,16 +90,21 @@ def main(spec: StageSpec) -> StageResult:
         model = HintModel.load(folder)
         valid[row] = written = write_lists(row, model, [one.told for one in days], samples, spec.seed)
         rows[row] = [as_written(own) for own in written.queries]
-        rows[SERVED if row == config.serves else f"{row}{SHOWN}"] = [
+        form = _form_served(config, row, model)
+        rows[SERVED[form] if form else f"{row}{SHOWN}"] = [
             fill.shown(own, one.person, one.told, depth) for own, one in zip(written.queries, days, strict=True)
         ]
-        if row == config.serves:
-            package(HintWriter(model, shop, searches, config.writer), folder, spec.out_dir / "model")
+        if form:
+            served[form] = model, folder
+    if len(served) == len(FORMS):
+        models = {form: model for form, (model, _) in served.items()}
+        writer = HintWriter(models["direct"], models["think"], shop, searches, config.writer)
+        package(writer, {form: folder for form, (_, folder) in served.items()}, spec.out_dir / "model")
     # Once for all rows: the encoder is loaded for texts that it does not know.
     _vectors(spec, config, sorted({hint.query for row in rows.values() for own in row for hint in own}))
     values = {row: measures.values(own) for row, own in rows.items()}
-    if SERVED in rows:
-        _print(spec.out_dir / "hints.txt", days, rows[SERVED], config.printed)
+    if "direct" in served:
+        _print(spec.out_dir / "hints.txt", days, rows[SERVED["direct"]], config.printed)
     lines = _lines(values, measures.names, days, config, spec.seed)
     metrics = {
         **flat(lines),
@@ -103,6 +114,27 @@ def main(spec: StageSpec) -> StageResult:
         "days": float(len(days)),
     }
     return _written(spec, days, values, measures.names, lines, metrics)
+
+
+def _require_served(config: Config) -> None:
+    missing = [form for form in FORMS if config.serves.get(form) not in config.rows]
+    if missing:
+        raise DataError(
+            f"there is no row to serve of the form {missing[0]}: {config.serves.get(missing[0])!r}",
+            why=f"the rows are {', '.join(config.rows) or '(none)'}",
+            do="name a row of each form in `serves` of the stage evaluate",
+        )
+
+
+def _form_served(config: Config, row: str, model: HintModel) -> Form | None:
+    """The form that a row is packaged as; None: it is not."""
+    form = model.config.form
+    if row in config.serves.values() and config.serves[form] != row:
+        raise DataError(
+            f"the row {row} is of the form {form}, of which another one is served: {config.serves[form]}",
+            do="name a row of each form in `serves` of the stage evaluate",
+        )
+    return form if config.serves[form] == row else None
 
 
 def _lines(
@@ -125,18 +157,19 @@ def _lines(
 def _differences(
     values: Mapping[str, Floats], names: Sequence[str], days: Sequence[Example], config: Config, seed: int
 ) -> dict[str, float]:
-    """What is served minus each other row, paired by day: `query_rec.minus.popular.recall@30`, with `.lo` and `.hi`."""
+    """What is served minus each other row, paired by day: `query_rec_think.minus.popular.recall@30`, with `.lo` and
+    `.hi`."""
     found: dict[str, float] = {}
-    for row in (row for row in values if SERVED in values and row != SERVED):
-        for place, name in enumerate(names):
-            own, other = values[SERVED][:, place], values[row][:, place]
-            known = ~np.isnan(own) & ~np.isnan(other)
-            if known.any():
-                users = [one.person.user_id for one, there in zip(days, known, strict=True) if there]
-                pair = (own[known][:, None], other[known][:, None])
-                (gap,) = paired_difference(*pair, users, seed=seed, resamples=config.resamples)
-                key = f"{SERVED}.minus.{row}.{name}"
-                found |= {key: gap.value, f"{key}.lo": gap.lo, f"{key}.hi": gap.hi}
+    pairs = ((served, row) for served in SERVED.values() if served in values for row in values if row != served)
+    for (served, row), (place, name) in product(pairs, enumerate(names)):
+        own, other = values[served][:, place], values[row][:, place]
+        known = ~np.isnan(own) & ~np.isnan(other)
+        if known.any():
+            users = [one.person.user_id for one, there in zip(days, known, strict=True) if there]
+            pair = (own[known][:, None], other[known][:, None])
+            (gap,) = paired_difference(*pair, users, seed=seed, resamples=config.resamples)
+            key = f"{served}.minus.{row}.{name}"
+            found |= {key: gap.value, f"{key}.lo": gap.lo, f"{key}.hi": gap.hi}
     return found
 
 

@@ -13,20 +13,19 @@ from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any, Self
+from zlib import crc32
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from common.models import ModelVersion
 from training.core.batch_inference import answered, in_shards
-from training.core.choice import Choice
 from training.core.errors import LeftOut
 from training.core.files import new_folder
 from training.core.progress import Progress
 from training.core.stage import StageResult, StageSpec, read_batches, read_query, resolve_config
 from training.query_rec.hint_ranker import HintRanker
 from training.query_rec.hint_writer import HintWriter
-from training.query_rec.list_grammar import grammar_of
 from training.query_rec.people import Person
 from training.query_rec.shop_words import ShopWords
 from training.query_rec.trigger_index import INDEX, TIES, IndexConfig, index_of, ties
@@ -42,48 +41,35 @@ _COLUMNS = {
     "contents": _TEXTS,
 }
 _SEARCHED = {"stat_date": pa.date32(), "query": pa.string(), "clicked_30d": pa.int64(), "typed_30d": pa.int64()}
-_AT_ONCE = 32
 _PART = "part-0.parquet"
 
 
 @dataclass(frozen=True)
 class Config:
-    """`shard_people`: about how many people a shard has, which is what a kill costs at most. `temperature` and `top_p`:
-    how the one answer of each is drawn (INFERRED)."""
+    """`shard_people`: about how many people a shard has, which is what a kill costs at most."""
 
     shard_people: int = 512
-    temperature: float = 0.7
-    top_p: float = 0.95
     index: IndexConfig = field(default_factory=IndexConfig)
 
 
 def main(spec: StageSpec) -> StageResult:
     """Ask the shards that are missing, join all, and rank.
 
-    Raises LeftOut where no model or no ranker of hints has been promoted, where the model in use writes no interests,
-    and where nobody was active.
+    Raises LeftOut where no model or no ranker of hints has been promoted, and where nobody was active.
     """
     config = resolve_config(spec, Config)
     writer, ranker = (_champion(spec, name) for name in (WRITER, RANKER))
     asked = read_query(spec, PEOPLE, _COLUMNS)
     day = asked["as_of"][0].as_py().date() - timedelta(days=1)
     inputs = [spec.tables[name].files for name in (PEOPLE, "items")]
-    made_from = [
-        inputs,
-        writer.version,
-        ranker.version,
-        config.shard_people,
-        config.temperature,
-        config.top_p,
-        spec.seed,
-    ]
+    made_from = [inputs, writer.version, ranker.version, config.shard_people, spec.seed]
     shards = in_shards(asked, "user_id", config.shard_people)
     with Progress(len(asked), "write interests", "person") as progress:
         files = answered(
             spec.out_dir / "shards",
             made_from,
             shards,
-            lambda: _Night.of(spec, config, writer, ranker).ties,
+            lambda: _Night.of(spec, writer, ranker).ties,
             progress,
         )
     tied = pa.concat_tables([pq.read_table(file) for file in files])
@@ -102,45 +88,32 @@ def main(spec: StageSpec) -> StageResult:
 class _Night:
     """What a shard is asked of."""
 
-    config: Config
     writer: HintWriter
     ranker: HintRanker
     seed: int
 
     @classmethod
-    def of(cls, spec: StageSpec, config: Config, writer: ModelVersion, ranker: ModelVersion) -> Self:
+    def of(cls, spec: StageSpec, writer: ModelVersion, ranker: ModelVersion) -> Self:
         """Read both models, and the catalogue of the day."""
         read = replace(HintWriter.load(Path(writer.folder)), shop=ShopWords.read(spec))
-        if not read.model.thinks:
-            raise LeftOut(
-                f"version {writer.version} of {WRITER} writes lists without interests",
-                do="serve a model of the form think (`serves` of the stage evaluate)",
-            )
-        return cls(config, read, HintRanker.load(Path(ranker.folder)), spec.seed)
+        return cls(read, HintRanker.load(Path(ranker.folder)), spec.seed)
 
     def ties(self, rows: pa.Table) -> pa.Table:
         """Rows of `TIES` of the people of a shard."""
         people = [_person(row) for row in rows.to_pylist()]
-        parts = (people[start : start + _AT_ONCE] for start in range(0, len(people), _AT_ONCE))
-        found = [dict(zip(TIES.names, own, strict=True)) for part in parts for own in self._tied(part)]
+        found = [dict(zip(TIES.names, own, strict=True)) for own in self._tied(people)]
         return pa.Table.from_pylist(found, schema=TIES)
 
     def _tied(self, people: Sequence[Person]) -> Iterator[tuple[str, str, str, float]]:
-        model, phrases, last = self.writer.model, self.writer.shop.phrases, self.writer.model.lists.behaviours
-        told = [person.told(phrases, last) for person in people]
-        allowed = grammar_of(model.answers, model.model.get_output_embeddings().weight.shape[0])
-        choice = Choice(self.config.temperature, top_p=self.config.top_p, allowed=allowed)
-        # The seed goes by the first person's id: a shard that is asked again is answered alike.
-        answers = model.write(told, choice, 1, (self.seed, int.from_bytes(people[0].user_id.encode()[-6:], "big")))
-        kept = [
-            [own.query for own in lists[0] if not self.writer.fill.hints.refused_of(own, who)]
-            for lists, who in zip(model.written(told, answers), told, strict=True)
-        ]
-        chances = self.ranker.chances(people, kept)
-        for person, own, queries, each in zip(people, answers, kept, chances, strict=True):
-            if answer := model.planned.read(own[0]):
-                shown = dict(zip(queries, map(float, each), strict=True))
-                yield from ties(person.triggers(phrases, last), answer.found, shown)
+        phrases, last = self.writer.shop.phrases, self.writer.think.lists.behaviours
+        # Goes by whom it is asked of: a shard that is asked again is answered alike, two shards are not drawn alike.
+        seed = self.seed + crc32(people[0].user_id.encode())
+        interests = self.writer.interests(people, seed)
+        queries = [list(dict.fromkeys(query for one in own for query in one.queries)) for own in interests]
+        chances = self.ranker.chances(people, queries)
+        for person, found, asked, each in zip(people, interests, queries, chances, strict=True):
+            shown = dict(zip(asked, map(float, each), strict=True))
+            yield from ties(person.triggers(phrases, last), found, shown)
 
 
 def _person(row: Mapping[str, Any]) -> Person:

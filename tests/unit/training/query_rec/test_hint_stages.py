@@ -22,7 +22,7 @@ from training.core.stage import StageSpec
 from training.query_rec.examples import Examples
 from training.query_rec.hint_model import HintModel
 from training.query_rec.hint_writer import HintWriter, SampleConfig, WriterConfig
-from training.query_rec.hints import FilterConfig
+from training.query_rec.hints import FilterConfig, Hint
 from training.query_rec.labels import OBSERVED, SOURCES
 from training.query_rec.people import Person
 from training.query_rec.serve import load, package_writer
@@ -179,19 +179,21 @@ def test_all_rows_stand_in_one_table_and_what_is_served_is_packaged(
 ) -> None:
     config = {
         "rows": {"flat": "a", "planned": "b"},
-        "serves": "planned",
+        "serves": {"direct": "flat", "think": "planned"},
         "writer": {"samples": {"samples": 3, "depth": 12}, "hints": {"items": 4, "unsafe": ["lamps"]}},
     }
     metrics, spec = evaluated(made, config, a=direct[0], b=think[0])
-    rows = {"again", "co_click", "category", "openings", "popular", "flat", "flat_shown", "planned", "query_rec"}
+    served = {"query_rec_direct", "query_rec_think"}
+    rows = {"again", "co_click", "category", "openings", "popular", "flat", "planned", *served}
     values = pq.read_table(spec.out_dir / "tables/eval_values/part-0.parquet")
     assert set(values["model"].to_pylist()) == rows
-    assert metrics["query_rec.servable@12"] == 1.0 and metrics["flat.valid"] == metrics["planned.valid"] == 1.0
-    assert metrics["query_rec.hit@12"] >= metrics["planned.hit@12"] - 0.3
+    assert metrics["flat.valid"] == metrics["planned.valid"] == 1.0
+    for row, written in (("query_rec_direct", "flat"), ("query_rec_think", "planned")):
+        assert metrics[f"{row}.servable@12"] == 1.0 and metrics[f"{row}.hit@12"] >= metrics[f"{written}.hit@12"] - 0.3
     assert metrics["popular.written@12"] == 0.0 and metrics["flat.written@12"] == 1.0
-    assert "query_rec.minus.popular.recall@12.lo" in metrics
-    served = load(spec.out_dir / "model")
-    answer = served.predict(pd.read_parquet(spec.out_dir / "model" / "example.parquet"), {})
+    assert {f"{row}.minus.popular.recall@12.lo" for row in served} <= metrics.keys()
+    answering = load(spec.out_dir / "model")
+    answer = answering.predict(pd.read_parquet(spec.out_dir / "model" / "example.parquet"), {})
     assert len(answer) == 2 and all(0 < len(own) <= 12 for own in answer["hints"])
     assert set(answer["sources"][1]) <= {"model", "again", "popular", "category", "openings", "co_click"}
     printed = (spec.out_dir / "hints.txt").read_text().splitlines()
@@ -199,8 +201,10 @@ def test_all_rows_stand_in_one_table_and_what_is_served_is_packaged(
 
 
 def test_a_row_that_nobody_has_is_not_served(made: Path) -> None:
-    with pytest.raises(DataError, match="no row 'x' to serve"):
-        evaluated(made, {"rows": {"flat": "a"}, "serves": "x"})
+    with pytest.raises(DataError, match="no row to serve of the form think: 'x'"):
+        evaluated(made, {"rows": {"flat": "a"}, "serves": {"direct": "flat", "think": "x"}})
+    with pytest.raises(DataError, match="no row to serve of the form direct: None"):
+        evaluated(made, {"rows": {"flat": "a"}, "serves": {"think": "flat"}})
 
 
 def test_a_shop_without_a_log_is_left_out(tmp_path: Path) -> None:
@@ -211,12 +215,23 @@ def test_a_shop_without_a_log_is_left_out(tmp_path: Path) -> None:
         lists.main(spec)
 
 
-def test_anybody_is_shown_hints_that_can_be_shown(made: Path, think: tuple[Path, Any]) -> None:
+def _writer(made: Path, direct: tuple[Path, Any], think: tuple[Path, Any], config: WriterConfig) -> HintWriter:
+    models = [HintModel.load(one / "model") for one, _ in (direct, think)]
+    return HintWriter(models[0], models[1], ShopWords.of(kit.items()), Examples.open(made / "lists").searches(), config)
+
+
+def _packaged(writer: HintWriter, direct: tuple[Path, Any], think: tuple[Path, Any], folder: Path) -> Path:
+    package_writer(writer, {"direct": direct[0] / "model", "think": think[0] / "model"}, folder)
+    return folder
+
+
+def test_anybody_is_shown_hints_that_can_be_shown(
+    made: Path, direct: tuple[Path, Any], think: tuple[Path, Any]
+) -> None:
     """Who did nothing, ten thousand things, things out of order, in signs and from right to left."""
-    shop = ShopWords.of(kit.items())
-    config = WriterConfig(SampleConfig(samples=2, depth=5), FilterConfig(unsafe=("chair",)))
-    writer = HintWriter(HintModel.load(think[0] / "model"), shop, Examples.open(made / "lists").searches(), config)
-    long = ["x" * 10_000, "\U0001f58a\ufe0f red", "\u0642\u0644\u0645", "red pen", "chair-red-3"]
+    config = WriterConfig(SampleConfig(samples=2, depth=5), FilterConfig(log_prob=-20.0, unsafe=("chair",)))
+    writer = _writer(made, direct, think, config)
+    long = ["x" * 10_000, "\U0001f58a\ufe0f red", "\u0642\u0644\u0645", "red lamp", "chair-red-3"]
     actions = ["search"] * 4 + ["click"]
     people = [
         Person("nobody", AS_OF, (), (), ()),
@@ -227,6 +242,27 @@ def test_anybody_is_shown_hints_that_can_be_shown(made: Path, think: tuple[Path,
         assert 0 < len(shown) <= 5
         assert all(not writer.fill.hints.refused(hint.query) and "chair" not in hint.query for hint in shown)
     assert writer.hints(people) == writer.hints(people)
+    # What may be searched for again is first, the last search before the others.
+    assert writer.hints(people)[2][0] == Hint("red lamp", "again")
+    nobody, busy, _ = found = writer.interests(people)
+    assert nobody == [] and busy and found == writer.interests(people)
+    for person, own in zip(people, found, strict=True):
+        done = person.triggers(writer.shop.phrases, writer.think.lists.behaviours)
+        assert all(1 <= number <= len(done) for one in own for number in one.triggers)
+        assert all(one.queries and not any(map(writer.fill.hints.refused, one.queries)) for one in own)
+
+
+def test_both_forms_are_packaged_with_one_catalogue(
+    made: Path, direct: tuple[Path, Any], think: tuple[Path, Any], tmp_path: Path
+) -> None:
+    writer = _writer(made, direct, think, WriterConfig(SampleConfig(samples=1, depth=4)))
+    read = HintWriter.load(_packaged(writer, direct, think, tmp_path / "writer"))
+    assert (read.direct.config.form, read.think.config.form) == ("direct", "think") and read.config == writer.config
+    person = Person("a", AS_OF, (1, 1), ("search", "click"), ("blue lamp", "lamp-blue-3"))
+    assert read.hints([person]) == writer.hints([person])
+    assert read.interests([person]) == writer.interests([person])
+    with pytest.raises(DataError, match="holds no writer of hints"):
+        HintWriter.load(think[0] / "model")
 
 
 def test_another_model_adds_queries_and_prompts_say_who_somebody_was_then(made: Path, direct: tuple[Path, Any]) -> None:
@@ -253,7 +289,7 @@ def test_another_model_adds_queries_and_prompts_say_who_somebody_was_then(made: 
         assert ranks == sorted(ranks)
 
 
-def _night(made: Path, folder: Path, model: Path, **more: Any) -> StageSpec:
+def _night(made: Path, folder: Path, direct: tuple[Path, Any], think: tuple[Path, Any]) -> StageSpec:
     """A night of the shop's test people, with a writer and a ranker in use."""
     met = kit.meetings(60).to_pylist()
     rows = [
@@ -283,23 +319,20 @@ def _night(made: Path, folder: Path, model: Path, **more: Any) -> StageSpec:
         "query_stats": pa.table(stats),
     }
     folder.mkdir()
-    writer = HintWriter(
-        HintModel.load(model / "model"), ShopWords.of(kit.items()), Examples.open(made / "lists").searches(),
-        WriterConfig(hints=FilterConfig(log_prob=-20.0)),
-    )  # fmt: skip
-    package_writer(writer, model / "model", folder / "writer")
+    writer = _writer(made, direct, think, WriterConfig(hints=FilterConfig(log_prob=-20.0)))
+    _packaged(writer, direct, think, folder / "writer")
     versions = {
         "query_rec": (ModelVersion("3", "champion", str(folder / "writer")),),
         "hint_ranker": (ModelVersion("8", "champion", str(folder)),),
     }
     made_spec = kit.spec(folder, "trigger_queries", {"shard_people": 16}, tables)
-    return replace(made_spec, models=versions, **more)
+    return replace(made_spec, models=versions)
 
 
 def test_a_night_has_the_queries_of_what_people_did_that_may_be_shown(
-    made: Path, think: tuple[Path, Any], tmp_path: Path
+    made: Path, direct: tuple[Path, Any], think: tuple[Path, Any], tmp_path: Path
 ) -> None:
-    spec = _night(made, tmp_path / "a", think[0])
+    spec = _night(made, tmp_path / "a", direct, think)
     result = trigger_queries.main(spec)
     rows = pq.read_table(spec.out_dir / result.tables["trigger_queries"][0]).to_pylist()
     assert rows and result.metrics["rows"] == len(rows) and result.metrics["people"] == 60
@@ -317,9 +350,9 @@ def test_a_night_has_the_queries_of_what_people_did_that_may_be_shown(
 
 
 def test_a_night_that_was_killed_asks_the_open_shard_again_and_ends_alike(
-    made: Path, think: tuple[Path, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    made: Path, direct: tuple[Path, Any], think: tuple[Path, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole, cut = (_night(made, tmp_path / name, think[0]) for name in "ab")
+    whole, cut = (_night(made, tmp_path / name, direct, think) for name in "ab")
     expected = pq.read_table(whole.out_dir / trigger_queries.main(whole).tables["trigger_queries"][0])
     asked, write = list[int](), HintModel.write
 
@@ -337,9 +370,10 @@ def test_a_night_that_was_killed_asks_the_open_shard_again_and_ends_alike(
     assert found.equals(expected) and sum(asked) == 60 - before
 
 
-def test_a_night_without_a_model_that_thinks_is_left_out(made: Path, direct: tuple[Path, Any], tmp_path: Path) -> None:
-    with pytest.raises(LeftOut, match="version 3 of query_rec writes lists without interests"):
-        trigger_queries.main(_night(made, tmp_path / "a", direct[0]))
-    nobody = _night(made, tmp_path / "b", direct[0])
-    with pytest.raises(LeftOut, match="no version of hint_ranker has been promoted yet"):
-        trigger_queries.main(replace(nobody, models={**nobody.models, "hint_ranker": ()}))
+def test_a_night_without_a_model_or_a_ranker_in_use_is_left_out(
+    made: Path, direct: tuple[Path, Any], think: tuple[Path, Any], tmp_path: Path
+) -> None:
+    night = _night(made, tmp_path / "a", direct, think)
+    for model in ("query_rec", "hint_ranker"):
+        with pytest.raises(LeftOut, match=f"no version of {model} has been promoted yet"):
+            trigger_queries.main(replace(night, models={**night.models, model: ()}))

@@ -71,17 +71,18 @@ def test_what_a_model_wrote_is_probable_and_of_what_was_seen() -> None:
 def test_what_is_left_empty_is_filled_in_the_order_of_the_rows_with_where_it_came_from() -> None:
     written = [Written("Red pens", -1.0), Written("red PENS", -1.0), Written("nonsense", -0.1)]
     counted = {"co_click": ["red pens", "desk lamp", "rude"], "popular": ["pen", "lamp"]}
-    assert FILTER.shown(written, PERSON, counted, 3) == [
+    assert FILTER.shown({"model": FILTER.kept(written, PERSON), **counted}, 3) == [
         Hint("Red pens", "model"),
         Hint("desk lamp", "co_click"),
         Hint("pen", "popular"),
     ]
-    assert FILTER.shown([], NOBODY, {}, 3) == []
+    assert FILTER.shown({}, 3) == []
 
 
 @given(st.lists(st.sampled_from(["red pens", "RED pens", "desk lamp", "rude", "x", ""])), st.integers(0, 4))
 def test_hints_are_few_once_and_servable(queries: list[str], k: int) -> None:
-    shown = FILTER.shown([Written(query, 0.0) for query in queries], NOBODY, {"popular": queries}, k)
+    kept = FILTER.kept([Written(query, 0.0) for query in queries], NOBODY)
+    shown = FILTER.shown({"again": reversed(queries), "model": kept, "popular": queries}, k)
     texts = [hint.query.lower() for hint in shown]
     assert len(shown) <= k and len(set(texts)) == len(texts)
     assert all(not FILTER.refused(hint.query) for hint in shown)
