@@ -239,14 +239,14 @@ def _without_trials(job: Job) -> tuple[str, ...]:
 
 
 def _schedule(trigger: Trigger) -> PartitionedAssetTimetable | DeltaTriggerTimetable | None:
-    """Where a flag approves, each challenger is decided on at once: who waits for decisions waits for these alone, and
-    for the lists of other jobs, which follow decisions of their own: for all of them, so that it comes once."""
+    """Where a flag approves, each challenger is decided on at once: who waits for decisions waits for these, and for the
+    lists of other jobs, which follow decisions of their own: for all of them, so that it comes once."""
     if trigger.every:
         return every(trigger.minutes)
     decisions = [written for written in trigger.after if assets.is_decision(written)]
     if decisions and PROFILE.airflow.approve_by_flag:
         lists = [written for written in trigger.after if written in lists_of_jobs()]
-        return after_all(*lists, *decisions) if lists else after(*decisions)
+        return after_all(*lists, *decisions)
     return after(*trigger.after) if trigger.after else None
 
 

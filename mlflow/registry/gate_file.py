@@ -46,7 +46,8 @@ class Rule(BaseModel):
     `popularity`, or `best_baseline`): the worse end of the paired interval of the gain over that row must reach
     `margin`, or `share` of that row's own value; a negative one is a loss that is put up with. `direction` says which
     way is better. `counts`: `mean` holds the gain itself to it, and not the worse end: for "not below", which few
-    samples cannot show outside their interval.
+    samples cannot show outside their interval. `of`: the row of the evaluation that is asked, where a version has more
+    than the one that it is `evaluated_as`.
 
     `best_baseline` is the best of the gate's `baselines` on this metric, slice and split. It is chosen on the very
     samples that it is then met on, and the interval is that of a row named beforehand, so it does not know of the
@@ -57,6 +58,7 @@ class Rule(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     metric: str
+    of: str | None = None
     direction: Literal["higher", "lower"] = "higher"
     slice: str = "all"
     limit: float | None = None
@@ -77,9 +79,10 @@ class Rule(BaseModel):
     @property
     def name(self) -> str:
         """How a report calls the rule."""
+        asked = f" of {self.of}" if self.of else ""
         place = "" if self.slice == "all" else f" [{self.slice}]"
         mean = " in the mean" if self.counts == "mean" else ""
-        return f"{self.metric}{place}" + (f" vs {self.against}{mean}" if self.against else "")
+        return f"{self.metric}{asked}{place}" + (f" vs {self.against}{mean}" if self.against else "")
 
 
 class MarketRule(BaseModel):
@@ -185,7 +188,7 @@ class Gate(BaseModel):
             raise ValueError(f"the headline {self.headline!r} is none of the metrics: {', '.join(self.metrics)}")
         for rule in self.rules:
             formula = self.metrics.get(rule.metric)
-            if formula is None and (rule.against is not None or rule.slice != "all"):
+            if formula is None and (rule.against is not None or rule.of is not None or rule.slice != "all"):
                 raise ValueError(f"{rule.metric!r} is a number of the run: it has no samples to pair or to slice")
             if formula is not None and rule.direction == "lower" and formula.failed is None:
                 raise ValueError(

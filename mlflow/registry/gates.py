@@ -52,20 +52,20 @@ class _Held:
     candidate: Candidate
     champions: Sequence[Candidate]
 
-    def ours(self, formula: Formula, of: Candidate | None = None) -> Measured:
-        """The model itself, of this version or of another."""
-        return measure((of or self.candidate).values, self.gate.evaluated_as, self.gate.split, formula)
+    def ours(self, formula: Formula, of: Candidate | None = None, row: str | None = None) -> Measured:
+        """The model itself, of this version or of another; `row`: as another row of its evaluation."""
+        return measure((of or self.candidate).values, row or self.gate.evaluated_as, self.gate.split, formula)
 
     def met(self, rule: Rule) -> dict[str, Pairs]:
         """Who the rule is `against`, by name, on the samples of both: several champions, or one row, or nobody."""
         formula = self.gate.metrics[rule.metric]
-        ours = self.ours(formula)
+        ours, asked = self.ours(formula, row=rule.of), rule.of or self.gate.evaluated_as
         if rule.against != CHAMPION:
             return {name: pair(ours, row) for name, row in self._row(rule, formula).items()}
         found = dict[str, Pairs]()
         for one in self.champions:
-            if measures(one.values, self.gate.evaluated_as, self.gate.split, formula):
-                pairs = pair(ours, self.ours(formula, one))
+            if measures(one.values, asked, self.gate.split, formula):
+                pairs = pair(ours, self.ours(formula, one, asked))
                 found |= {one.version: pairs} if one is self.champions[0] or self.comparable(pairs) else {}
         return found
 
@@ -144,8 +144,9 @@ def _enough_samples(gate: Gate, whole: Measured) -> Check:
 def _enough_scored(gate: Gate, held: _Held) -> Check:
     """The metric with the most failures decides: a model may not leave out what it is bad at."""
     asked = dict.fromkeys([gate.headline, *(rule.metric for rule in gate.rules if rule.metric in gate.metrics)])
-    found = {name: held.ours(gate.metrics[name]) for name in asked}
-    name, worst = min(found.items(), key=lambda one: one[1].scored.mean())
+    rows = {rule.of for rule in gate.rules if rule.of} | {None}
+    found = {(name, row): held.ours(gate.metrics[name], row=row) for name in asked for row in rows}
+    (name, _), worst = min(found.items(), key=lambda one: one[1].scored.mean())
     scored = int(worst.scored.sum())
     reason = f"{len(worst)} submitted, {scored} scored, {len(worst) - scored} failed; those stay in {name}"
     share = float(worst.scored.mean())
@@ -165,7 +166,7 @@ def _limit_check(rule: Rule, held: _Held) -> Check:
         if value is None:
             return Check(rule.name, False, "the run has no such metric", None, rule.limit)
         return Check(rule.name, _reaches(rule, value, rule.limit), "as the run reports it", value, rule.limit)
-    part = held.ours(formula).within(rule.slice)
+    part = held.ours(formula, row=rule.of).within(rule.slice)
     if not len(part):
         return Check(rule.name, False, f"no sample is in the slice {rule.slice!r}", None, rule.limit)
     found = level(part, held.gate.bootstrap)

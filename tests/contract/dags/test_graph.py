@@ -21,7 +21,8 @@ from infra.profile import CHECKOUT, load_profile
 
 DAGS = CHECKOUT / "dags"
 JUDGE = ("align_semantic_judge", "promote_semantic_judge", "nightly_judge_scoring")
-BESIDE = ("train_ranker", "promote_ranker", *JUDGE, "align_query_rec", "promote_hint_ranker", "promote_query_rec")
+HINTS = ("align_query_rec", "promote_hint_ranker", "promote_query_rec", "nightly_trigger_to_query")
+BESIDE = ("train_ranker", "promote_ranker", *JUDGE, *HINTS)
 MADE = ("align_generative_rec", "promote_generative_rec", "nightly_recommend", *BESIDE)  # of the declarations
 MODELS = ("generative_rec", "hint_ranker", "query_rec", "ranker", "semantic_judge")
 CHAIN = ("ingest", "build_samples", "features", *MADE, "market", "quality_report")
@@ -84,6 +85,7 @@ def test_each_dag_of_the_chain_is_set_off_by_the_one_before(bag: Any) -> None:
         "promote_hint_ranker": {"align_query_rec"},
         "promote_query_rec": {"align_query_rec"},
         "promote_generative_rec": {"align_generative_rec"},
+        "nightly_trigger_to_query": {"build_samples", "promote_query_rec", "promote_hint_ranker"},
         "nightly_recommend": {"build_samples", "promote_generative_rec"},
         "nightly_judge_scoring": {"nightly_recommend", "promote_generative_rec", "promote_semantic_judge"},
         "market": {"nightly_recommend", "promote_generative_rec"},
@@ -100,6 +102,7 @@ def test_each_dag_of_the_chain_is_set_off_by_the_one_before(bag: Any) -> None:
             "align_query_rec",
             "promote_hint_ranker",
             "promote_query_rec",
+            "nightly_trigger_to_query",
         },
     }
 
@@ -152,6 +155,7 @@ def test_no_decision_leads_to_another_one(by_flag: bool, bag: Any, monkeypatch: 
             behind = {dag_id for dag_id, causes in before.items() if causes & found}
         assert not behind & {"train_ranker", "align_generative_rec"}
         scored = {"nightly_judge_scoring"} if model in ("generative_rec", "semantic_judge") else set()
+        scored |= {"nightly_trigger_to_query"} if model in ("hint_ranker", "query_rec") else set()
         assert behind == scored | ({"nightly_recommend", "market"} if model == "generative_rec" else set())
 
 
@@ -221,9 +225,9 @@ def test_where_a_flag_approves_lists_follow_the_decision_and_the_report_comes_on
     jobs = {job.name: builder.job_dag(one, job).timetable for one in builder.pipelines() for job in one.jobs}
     assert schedule(jobs["nightly_recommend"]) == "generative_rec_decision"
     assert schedule(jobs["nightly_judge_scoring"]) == "recommendations & semantic_judge_decision"
-    # Behind the lists and the decisions that lead to them, and those that lead to none.
-    hints = "hint_ranker_decision & query_rec_decision"
-    assert schedule(builder.news()) == f"{hints} & judge_scores & judge_checks & judge_means & market_replay"
+    assert schedule(jobs["nightly_trigger_to_query"]) == "query_rec_decision & hint_ranker_decision"
+    # Behind the lists and the decisions that lead to them.
+    assert schedule(builder.news()) == "trigger_queries & judge_scores & judge_checks & judge_means & market_replay"
 
 
 def test_a_judge_without_lists_to_score_follows_its_decision_alone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -100,6 +100,30 @@ def test_a_first_version_passes_on_its_limits_and_baselines_alone() -> None:
     assert [one.name for one in report.failed] == ["recall@1 vs popularity"]
 
 
+def test_a_rule_of_another_row_asks_that_row_of_both_versions() -> None:
+    """`ours` is better in the new version, `other` worse; each rule sees its own."""
+    before, after = (
+        ranks(ours=[2] * 40, other=[1] * 40, rule=[2] * 40),
+        ranks(ours=[1] * 40, other=[3] * 40, rule=[2] * 40),
+    )
+    rules: list[dict[str, Any]] = [
+        {"metric": "mrr", "against": "champion", "margin": 0.0},
+        {"metric": "mrr", "of": "other", "against": "champion", "margin": 0.0},
+        {"metric": "mrr", "of": "other", "against": "best_baseline", "margin": 0.0},
+        {"metric": "mrr", "of": "other", "limit": 0.4},
+    ]
+    report = evaluate(gate(*rules, baselines=["rule"]), version(after), version(before, "1"), GREEN)
+    assert check(report, "mrr vs champion").value == pytest.approx(1 / 2)
+    assert check(report, "mrr of other vs champion").value == pytest.approx(1 / 3 - 1)
+    assert check(report, "mrr of other vs best_baseline").value == pytest.approx(1 / 3 - 1 / 2)
+    assert check(report, "mrr of other").value == pytest.approx(1 / 3)
+    assert [one.name for one in report.failed] == [
+        "mrr of other vs champion",
+        "mrr of other vs best_baseline",
+        "mrr of other",
+    ]
+
+
 def test_equal_versions_differ_by_exactly_nothing_so_a_margin_of_zero_passes() -> None:
     frame = ranks(ours=[1, 3, None, 7, 2])
     rule = {"metric": "ndcg@10", "against": "champion", "margin": 0.0}
