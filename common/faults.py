@@ -148,8 +148,10 @@ def _of_jobs(pipeline: Pipeline) -> Iterator[str]:
     for job in pipeline.jobs:
         if job.stage.reads.artifacts:
             yield f"job {job.name} reads artifacts; outside of a training run there are none"
-        # It takes tables as they stand: each try would be another run, and each run would set off the next.
-        if own := sorted({*job.stage.reads.lake, *job.after} & set(job.stage.writes.tables)):
+        # It takes tables as they stand: each try would be another run, and each run would set off the next. What
+        # follows the clock sets off nothing, and may ask which rows it has answered already.
+        asked = set(job.stage.reads.query.tables) if job.every and job.stage.reads.query else set[str]()
+        if own := sorted(({*job.stage.reads.lake, *job.after} - asked) & set(job.stage.writes.tables)):
             yield f"job {job.name} reads or waits for {', '.join(own)}, which it writes itself"
 
 

@@ -147,10 +147,16 @@ class Training(Trigger):
 
 @dataclass(frozen=True, kw_only=True)
 class Job(Trigger):
-    """A stage outside of training runs: its DAG has the job's name and this one task."""
+    """A stage outside of training runs: its DAG has the job's name.
+
+    `builds`: tables that Spark brings up to date before it, where one of the models that the stage reads may be used.
+    `online`: views of the feature store that are told afterwards of what is new in their tables.
+    """
 
     name: str
     stage: Stage
+    builds: tuple[str, ...] = ()
+    online: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -88,7 +88,8 @@ class Expectation:
 
 @dataclass(frozen=True)
 class Contract:
-    """Everything that is promised about one table."""
+    """Everything that is promised about one table. Of one that `grows`, rows of a partition stay as others join them:
+    who publishes some adds those whose key is not there."""
 
     table: str
     description: str
@@ -102,6 +103,7 @@ class Contract:
     expectations: tuple[Expectation, ...]
     max_bad_share: float
     retention_days: int | None
+    grows: bool = False
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -186,6 +188,7 @@ def _parse(raw: dict[str, Any]) -> Contract:
         expectations=tuple(_expectation(q) for q in quality if q["engine"] == "greatExpectations"),
         max_bad_share=float(custom["maxBadShare"]),
         retention_days=custom.get("retentionDays"),
+        grows=bool(custom.get("grows", False)),
     )
 
 

@@ -6,6 +6,7 @@ Under `spark-submit`, from the checkout (the driver's memory and Java options ar
 
 Landed tables (items, events, and the others of `landing/tables.py`) follow the files of the landing folder; for them a
 range is optional. `landed` stands for all of them, `built` for all that is built of them, each in its order.
+`signals` follows the landing folder as a stream: what has landed since its last run.
 `python -m spark_jobs leakage --table next_item_samples` audits a whole sample table; 65 where it leaks.
 `market_replay` plays the night's lists in the simulated market, `market_validity` says how like real logs that is;
 `python -m spark_jobs market --help`: more of that.
@@ -27,6 +28,7 @@ from infra.errors import DataError, exit_with_reason
 from infra.ledger import Ledger
 from infra.profile import Profile, load_profile
 from infra.results import hand_on
+from spark_jobs import signals
 from spark_jobs.engine.job import Job, JobReport, run
 from spark_jobs.engine.spark import explained
 from spark_jobs.ingest import LANDED, ingest
@@ -48,7 +50,7 @@ def main() -> int:
     if sys.argv[1:2] == ["market"]:
         return market(sys.argv[2:])
     parser = argparse.ArgumentParser(prog="python -m spark_jobs", description=__doc__)
-    names = (*_GROUPS, *LANDED, *BUILT, "market_replay", "market_validity", "leakage")
+    names = (*_GROUPS, *LANDED, *BUILT, signals.TABLE, "market_replay", "market_validity", "leakage")
     parser.add_argument("jobs", nargs="+", choices=names, metavar="job", help=", ".join(names))
     add_range(parser, required=False)
     parser.add_argument(
@@ -101,6 +103,8 @@ def _something_landed(tables: Sequence[str], args: argparse.Namespace, profile: 
 def _run(name: str, args: argparse.Namespace, profile: Profile) -> JobReport:
     if name == "leakage":
         return JobReport(args.table, messages=(f"{args.table}: {audit_table(args.table, profile)} samples, no leak",))
+    if name == signals.TABLE:
+        return signals.update(profile)
     if args.partition is not None:
         first, last = given_range(args)
         if name in LANDED:

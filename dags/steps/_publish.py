@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from datetime import date
-from functools import reduce
+from functools import partial, reduce
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -33,7 +33,7 @@ def publish_rows(
     """Replace the partitions that `rows` hold; returns those that changed: the same rows again change nothing.
 
     `writer`: columns, with their values in all `rows`, that tell apart who writes: what others have written to the
-    same partitions stays. They publish one after the other.
+    same partitions stays, as does what is in a table that grows. They publish one after the other.
 
     The contract checks them as it does what Spark builds: refused rows go to the quarantine, results to the ledger.
 
@@ -41,19 +41,34 @@ def publish_rows(
         DataError: the rows do not have the contract's columns; or a partition has too many bad rows or does not meet an
             expectation, and keeps its old version. The others are published.
     """
-    if not writer:
+    grows = load_contract(table).grows
+    if not writer and not grows:
         return _publish(profile, table, rows, inputs)
     with hold(profile.home / "stages" / "writers" / table, alone=True):
-        return _publish(profile, table, _with_others(Lake(profile), table, rows, writer), inputs)
+        join = _grown if grows else partial(_with_others, writer=writer or {})
+        return _publish(profile, table, join(Lake(profile), load_contract(table), rows), inputs)
 
 
-def _with_others(lake: Lake, table: str, rows: pa.Table, writer: Mapping[str, str]) -> pa.Table:
-    contract = load_contract(table)
+def _with_others(lake: Lake, contract: Contract, rows: pa.Table, writer: Mapping[str, str]) -> pa.Table:
+    fitted, there = _beside(lake, contract, rows)
+    own = reduce(pc.and_, [pc.equal(there[name], value) for name, value in writer.items()])
+    return pa.concat_tables([fitted, there.filter(pc.invert(own))])
+
+
+def _grown(lake: Lake, contract: Contract, rows: pa.Table) -> pa.Table:
+    fitted, there = _beside(lake, contract, rows)
+    key = [contract.partition, *contract.key]
+    numbered = fitted.select(key).append_column("_row", pa.array(range(len(fitted)), pa.int64()))
+    new = numbered.join(there.select(key), key, join_type="left anti").sort_by("_row")["_row"]
+    return pa.concat_tables([there, fitted.take(new)])
+
+
+def _beside(lake: Lake, contract: Contract, rows: pa.Table) -> tuple[pa.Table, pa.Table]:
+    """The rows, and those that are there in their partitions."""
     fitted = _typed(contract, rows)
     days = fitted[contract.partition].unique().to_pylist()
-    there = read_rows([file.path for file in lake.files(table, partitions=days)], contract)
-    own = reduce(pc.and_, [pc.equal(there[name], value) for name, value in writer.items()])
-    return pa.concat_tables([fitted, there.filter(pc.invert(own)).cast(fitted.schema)])
+    there = read_rows([file.path for file in lake.files(contract.table, partitions=days)], contract)
+    return fitted, there.cast(fitted.schema)
 
 
 def _publish(profile: Profile, table: str, rows: pa.Table, inputs: Sequence[str]) -> tuple[date, ...]:

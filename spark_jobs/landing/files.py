@@ -50,13 +50,9 @@ def landing_files(landing: Path, table: str) -> Found:
 
     Nothing is read of which any part of the path below the landing folder is hidden.
     """
+    paths, problems = landing_paths(landing, table)
     files: list[LandingFile] = []
-    problems: dict[str, DataError] = {}
-    for path in sorted(_paths(landing, table)):
-        name = _readable(path.relative_to(landing))
-        if problem := _unusable(name, path, table):
-            problems[name] = problem
-            continue
+    for name, path in paths.items():
         try:
             with path.open("rb") as stream:
                 files.append(LandingFile(name, path, hashlib.file_digest(stream, "sha256").hexdigest()))
@@ -65,6 +61,24 @@ def landing_files(landing: Path, table: str) -> Found:
                 f"{name} cannot be opened.", why=error.strerror or "", do="Give this user the right to read it."
             )
     return Found(tuple(files), problems)
+
+
+def landing_paths(landing: Path, table: str) -> tuple[dict[str, Path], dict[str, DataError]]:
+    """The same files by name, none of them opened, and what cannot be read as a file."""
+    found: dict[str, Path] = {}
+    problems: dict[str, DataError] = {}
+    for path in sorted(_paths(landing, table)):
+        name = _readable(path.relative_to(landing))
+        if problem := _unusable(name, path, table):
+            problems[name] = problem
+        else:
+            found[name] = path
+    return found, problems
+
+
+def is_hidden(name: str) -> bool:
+    """Whether any part of a name says that it is not to be read."""
+    return any(part.startswith(_HIDDEN) for part in name.split("/"))
 
 
 def required_files(landing: Path, table: str) -> Found:
