@@ -203,7 +203,8 @@ def training_dag(pipeline: Pipeline) -> DAG:
 
 
 def job_dag(pipeline: Pipeline, job: Job) -> DAG:
-    """One stage outside of training runs. Its tables set off whatever waits for them, if it has a partition.
+    """One stage outside of training runs. Its tables set off whatever waits for them, if it has a partition. Before it
+    comes what Spark builds for it, which may find that there is nothing to do, and after it what is told online.
 
     A challenger whose lists are played does not set it off: that model's promotion makes them first (`trials`).
     """
@@ -216,15 +217,24 @@ def job_dag(pipeline: Pipeline, job: Job) -> DAG:
         deadline_minutes=job.deadline_minutes,
     )
     with dag:
-        task = _job_task(pipeline, job, RANGE if job.after else TODAY)
+        day = RANGE if job.after else TODAY
+        task = _job_task(pipeline, job, day)
         if job.after:
             task.add_outlets([asset(table) for table in job.stage.writes.tables])
+        if job.builds:
+            run = _job_run(pipeline, job, day)
+            heavy("prepare", "dags.steps.prepare_job", *run, minutes=job.stage.time_limit_minutes) >> task
+        if job.online:
+            task >> module("online", "feature_store", "push", *job.online, minutes=job.stage.time_limit_minutes)
     return dag
 
 
 def _job_task(pipeline: Pipeline, job: Job, day: Sequence[str]) -> BaseOperator:
-    run = ("--job", job.name, "--system", pipeline.system, "--run-id", "{{ run_id }}", *day)
-    return stage_task(pipeline, job.stage, *run)
+    return stage_task(pipeline, job.stage, *_job_run(pipeline, job, day))
+
+
+def _job_run(pipeline: Pipeline, job: Job, day: Sequence[str]) -> tuple[str, ...]:
+    return ("--job", job.name, "--system", pipeline.system, "--run-id", "{{ run_id }}", *day)
 
 
 def trials(model: str) -> list[tuple[Pipeline, Job]]:

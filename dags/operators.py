@@ -7,13 +7,16 @@ from typing import Any
 
 from airflow.providers.standard.operators.hitl import HITLOperator
 from airflow.sdk import BaseOperator
+from airflow.sdk.exceptions import AirflowSkipException
 
 from dags.commands import Commands, refusals
 from infra.errors import DataError
+from infra.results import NOTHING
 
 
 class RunCommand(Commands, BaseOperator):  # type: ignore[misc]
-    """Run `python <arguments>`; what it hands on is the task's XCom, and its asset events carry the run's range."""
+    """Run `python <arguments>`; what it hands on is the task's XCom, and its asset events carry the run's range. Where
+    that says that there is nothing to do, the task and those that follow it are skipped."""
 
     template_fields: Sequence[str] = ("arguments",)
     ui_color = "#e8f0fe"
@@ -26,6 +29,8 @@ class RunCommand(Commands, BaseOperator):  # type: ignore[misc]
         """Run the command; raises what its exit code asks for."""
         self.check_run(context)
         result = self.run_command(self.arguments)
+        if isinstance(result, dict) and (reason := result.get(NOTHING)):
+            raise AirflowSkipException(reason)
         self.label_events(context, result)
         return result
 

@@ -1,4 +1,4 @@
-"""`python -m feature_store apply | materialize | training-set | serve | show`."""
+"""`python -m feature_store apply | materialize | push | training-set | serve | show`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 import logging
 from collections.abc import Callable
 
-from feature_store.definitions import DAILY_VIEWS, SERVICES
+from feature_store.definitions import PUSHED_VIEWS, SERVICES, VIEWS
 from infra import telemetry
 from infra.arguments import add_range, given_range
 from infra.errors import exit_with_reason
@@ -29,6 +29,8 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _command(commands, "apply", _apply, "register the definitions and check the registry")
     add_range(_command(commands, "materialize", _materialize, "bring partitions into the online store"))
+    push = _command(commands, "push", _push, "tell the online store of what is new in tables that grow")
+    push.add_argument("views", nargs="+", metavar="VIEW", choices=[view.name for view in PUSHED_VIEWS])
     training_set = _command(commands, "training-set", _training_set, "join features to samples as of their time")
     training_set.add_argument("--table", default="next_item_training_set", help="which training set (%(default)s)")
     add_range(training_set)
@@ -64,6 +66,14 @@ def _materialize(profile: Profile, arguments: argparse.Namespace) -> None:
         print(f"{done.view}: {len(done.partitions)} partitions ({days}), {done.entities} entities read back")
 
 
+def _push(profile: Profile, arguments: argparse.Namespace) -> None:
+    from feature_store.push import push, pushed_view
+
+    for name in arguments.views:
+        done = push(profile, pushed_view(name))
+        print(f"{done.view}: {done.entities} entities told and read back, of {len(done.partitions)} partitions")
+
+
 def _training_set(profile: Profile, arguments: argparse.Namespace) -> None:
     from feature_store.training_sets import build_training_set, training_set
 
@@ -89,7 +99,7 @@ def _show(profile: Profile, arguments: argparse.Namespace) -> None:
     for service, members in SERVICES.items():
         print(f"service {service}: {', '.join(members)}")
     lake, ledger = Lake(profile), Ledger(profile)
-    for view in DAILY_VIEWS:
+    for view in VIEWS:
         current, done = current_windows(lake, ledger, view)
         pending = [day for day, key in current.items() if done.get(day) != key]
         online = f"{len(done)} partitions online, newest {max(done)}" if done else "nothing online"

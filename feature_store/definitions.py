@@ -1,4 +1,4 @@
-"""What the feature store holds: entities, daily views over lake tables, one on-demand view, one service per model.
+"""What the feature store holds: entities, views over lake tables, one on-demand view, one service per model.
 
 A view's features are the columns of its table's contract that are neither key nor partition, so a column appended to a
 contract is a feature without a word here. A feature's full name is `<view>__<feature>`, and a view's name begins with
@@ -60,7 +60,7 @@ class DailyView:
     def features(self) -> tuple[str, ...]:
         """Feature names: the contract's columns without key and partition."""
         contract = self.contract
-        return tuple(name for name in contract.names if name not in (*contract.key, contract.partition))
+        return tuple(name for name in contract.names if name not in (*contract.key, contract.partition, EVENT_TIME))
 
 
 USER = Entity("user", "user_id")
@@ -73,6 +73,10 @@ QUERY_DAILY = DailyView("query_daily", QUERY, "query_stats")
 # As old as the oldest event of a history: who has a history has a profile.
 USER_PROFILE = DailyView("user_profile", USER, "user_profiles", ttl=timedelta(days=730))
 DAILY_VIEWS = (USER_DAILY, ITEM_DAILY, QUERY_DAILY, USER_PROFILE)
+# Rows of these are told as they are made (`feature_store.push`). What somebody did three days ago calls for nothing.
+USER_HINTS = DailyView("user_hints", USER, "user_hints", ttl=timedelta(days=3))
+PUSHED_VIEWS = (USER_HINTS,)
+VIEWS = (*DAILY_VIEWS, *PUSHED_VIEWS)
 USER_RECENCY = "user_recency"
 USER_RECENCY_FEATURES = {"days_since_last_event": "double", "is_cold": "boolean"}
 USERS = "users_v1"  # what is known of a user before anything is asked about an item
@@ -82,6 +86,7 @@ SERVICES: Mapping[str, tuple[str, ...]] = {
     "semantic_judge_v1": _OF_USER_AND_ITEM,
     "hint_ranker_v1": ("user_daily", "query_daily", "user_profile", USER_RECENCY),
     USERS: ("user_daily", "user_profile", USER_RECENCY),
+    "user_hints_v1": (USER_HINTS.name,),
 }
 
 # Names of feast.types, by contract type; arrays are Array(<name>).
@@ -107,7 +112,7 @@ def service_views(service: str) -> tuple[DailyView, ...]:
             where="feature_store/definitions.py",
             do=f"Choose one of: {', '.join(SERVICES)}.",
         )
-    return tuple(view for view in DAILY_VIEWS if view.name in SERVICES[service])
+    return tuple(view for view in VIEWS if view.name in SERVICES[service])
 
 
 def feast_objects(sources: Mapping[str, Any]) -> list[Any]:
@@ -120,7 +125,7 @@ def feast_objects(sources: Mapping[str, Any]) -> list[Any]:
     entities = {
         e.name: feast.Entity(name=e.name, join_keys=[e.key], value_type=feast.ValueType.STRING) for e in ENTITIES
     }
-    daily = [view for view in DAILY_VIEWS if view.table in sources]
+    daily = [view for view in VIEWS if view.table in sources]
     views: dict[str, Any] = {v.name: _feature_view(v, entities[v.entity.name], sources[v.table]) for v in daily}
     objects = [*entities.values(), *sources.values()]
     if USER_DAILY.name in views:

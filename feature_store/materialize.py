@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 
-from feature_store.definitions import DAILY_VIEWS, DailyView, feast_objects
+from feature_store.definitions import DAILY_VIEWS, VIEWS, DailyView, feast_objects
 from feature_store.online import reconcile
 from feature_store.sources import Pinned, drop_other_links, pin, require_committed, sources_of
 from feature_store.store import apply, opened_store, single_writer
@@ -109,7 +109,7 @@ def materialize(profile: Profile, first: date, last: date) -> list[Materialised]
         windows = {view: plan(*current_windows(lake, ledger, view), first, last) for view in DAILY_VIEWS}
         if not any(windows.values()):
             return [Materialised(view.name, (), 0) for view in DAILY_VIEWS]
-        pins = {view.table: pin(lake, view.table) for view in DAILY_VIEWS}
+        pins = {view.table: pin(lake, view.table) for view in VIEWS}
         with opened_store(profile) as store:
             apply(store, feast_objects(sources_of(profile, list(pins.values()))))
             drop_other_links(profile, list(pins.values()))

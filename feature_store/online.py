@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from feature_store.definitions import EVENT_TIME, DailyView
@@ -27,7 +28,11 @@ def reconcile(store: Any, view: DailyView, files: Sequence[DataFile]) -> int:
     Raises:
         ReconciliationError: naming keys that are missing or that answer with other values.
     """
-    expected = newest_rows(view, files)
+    return reconcile_rows(store, view, newest_rows(view, files))
+
+
+def reconcile_rows(store: Any, view: DailyView, expected: Mapping[str, dict[str, Any]]) -> int:
+    """The same of rows in the shape of `newest_rows`."""
     online = online_rows(store, view, list(expected))
     missing = [key for key in expected if key not in online]
     different = [key for key, row in expected.items() if key in online and online[key] != row]
@@ -37,7 +42,7 @@ def reconcile(store: Any, view: DailyView, files: Sequence[DataFile]) -> int:
             f"{len(different)} have other values than the lake.",
             where=f"{view.entity.key}: {', '.join([*missing, *different][:_NAMED])}",
             why="Another process wrote to the online store, or lost what was written.",
-            do="Run `python -m feature_store materialize` again; the ledger has not recorded this run.",
+            do="Run the same command again; the ledger has not recorded this run.",
         )
     return len(expected)
 
@@ -45,7 +50,11 @@ def reconcile(store: Any, view: DailyView, files: Sequence[DataFile]) -> int:
 def newest_rows(view: DailyView, files: Sequence[DataFile]) -> dict[str, dict[str, Any]]:
     """Each entity's values in its newest row, with `available_at`; times in whole seconds, as Feast keeps them."""
     columns = [view.entity.key, EVENT_TIME, *view.features]
-    rows = read_rows([file.path for file in files], view.contract).select(columns)
+    return newest_of(view, read_rows([file.path for file in files], view.contract).select(columns))
+
+
+def newest_of(view: DailyView, rows: pa.Table) -> dict[str, dict[str, Any]]:
+    """The same of rows with the entity's key, `available_at` and the features."""
     newest: dict[str, dict[str, Any]] = {}
     for row in rows.take(pc.sort_indices(rows, sort_keys=[(EVENT_TIME, "ascending")])).to_pylist():
         key = row.pop(view.entity.key)

@@ -12,13 +12,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from feature_store.definitions import AS_OF_UNIX, DAILY_VIEWS, ENTITIES, SERVICES, USER_RECENCY, USER_RECENCY_FEATURES
+from feature_store.definitions import AS_OF_UNIX, ENTITIES, SERVICES, USER_RECENCY, USER_RECENCY_FEATURES, VIEWS
 
 MAX_ROWS = 10_000
 MAX_BYTES = 5_000_000
 _IDS = tuple(entity.key for entity in ENTITIES)
-_FEATURES = {view.name: view.features for view in DAILY_VIEWS} | {USER_RECENCY: tuple(USER_RECENCY_FEATURES)}
-_KEYS = {view.name: (view.entity.key,) for view in DAILY_VIEWS} | {USER_RECENCY: (_IDS[0], AS_OF_UNIX)}
+_FEATURES = {view.name: view.features for view in VIEWS} | {USER_RECENCY: tuple(USER_RECENCY_FEATURES)}
+_KEYS = {view.name: (view.entity.key,) for view in VIEWS} | {USER_RECENCY: (_IDS[0], AS_OF_UNIX)}
 _FLAGS = ("full_feature_names", "include_feature_view_version_metadata")
 _KNOWN = ("entities", "feature_service", "features", *_FLAGS)
 # The last second that the nanoseconds of pandas reach, in the year 2262; milliseconds are above it since April 1970.

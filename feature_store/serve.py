@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from feature_store import questions
-from feature_store.definitions import DAILY_VIEWS, feast_objects
+from feature_store.definitions import VIEWS, feast_objects
 from feature_store.sources import Pinned, pin, sources_of
 from feature_store.store import apply, opened_store, single_writer
 from infra.lake import Lake
@@ -22,7 +22,7 @@ HOST = "127.0.0.1"
 def apply_definitions(profile: Profile) -> list[Pinned]:
     """Bring the profile's registry to the definitions, over the newest snapshots; checked afterwards."""
     lake = Lake(profile)
-    pins = [pin(lake, view.table) for view in DAILY_VIEWS]
+    pins = [pin(lake, view.table) for view in VIEWS]
     with single_writer(profile), opened_store(profile) as store:
         apply(store, feast_objects(sources_of(profile, pins)))
     return pins

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 RESULT_FILE = "PLUMBLINE_RESULT_FILE"
+NOTHING = "nothing"
+"""Key of the reason why there is nothing to do: whoever is handed one skips what follows."""
 
 
 def hand_on(value: Any) -> None:
