@@ -6,7 +6,7 @@ import argparse
 import logging
 from collections.abc import Callable
 
-from feature_store.definitions import PUSHED_VIEWS, SERVICES, VIEWS
+from feature_store.definitions import PUSHED_VIEWS, SERVICES, TRIGGER_QUERIES, VIEWS
 from infra import telemetry
 from infra.arguments import add_range, given_range
 from infra.errors import exit_with_reason
@@ -29,8 +29,9 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _command(commands, "apply", _apply, "register the definitions and check the registry")
     add_range(_command(commands, "materialize", _materialize, "bring partitions into the online store"))
-    push = _command(commands, "push", _push, "tell the online store of what is new in tables that grow")
-    push.add_argument("views", nargs="+", metavar="VIEW", choices=[view.name for view in PUSHED_VIEWS])
+    push = _command(commands, "push", _push, "tell the online store of what is new, outside of a range of days")
+    names = [view.name for view in (*PUSHED_VIEWS, TRIGGER_QUERIES)]
+    push.add_argument("views", nargs="+", metavar="VIEW", choices=names, help=f"of {', '.join(names)}")
     training_set = _command(commands, "training-set", _training_set, "join features to samples as of their time")
     training_set.add_argument("--table", default="next_item_training_set", help="which training set (%(default)s)")
     add_range(training_set)
@@ -67,9 +68,14 @@ def _materialize(profile: Profile, arguments: argparse.Namespace) -> None:
 
 
 def _push(profile: Profile, arguments: argparse.Namespace) -> None:
+    from feature_store.index import publish_index
     from feature_store.push import push, pushed_view
 
     for name in arguments.views:
+        if name == TRIGGER_QUERIES.name:
+            put = publish_index(profile)
+            print(f"{name}: version {put.version} in force, {put.keys} keys written" if put else f"{name}: none yet")
+            continue
         done = push(profile, pushed_view(name))
         print(f"{done.view}: {done.entities} entities told and read back, of {len(done.partitions)} partitions")
 

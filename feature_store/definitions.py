@@ -22,6 +22,7 @@ from infra.errors import DataError
 PROJECT = "plumbline"
 EVENT_TIME = "available_at"
 AS_OF_UNIX = "as_of_unix"
+INDEX_VERSION = "index_version"
 
 
 @dataclass(frozen=True)
@@ -62,11 +63,39 @@ class DailyView:
         contract = self.contract
         return tuple(name for name in contract.names if name not in (*contract.key, contract.partition, EVENT_TIME))
 
+    @property
+    def types(self) -> Mapping[str, str]:
+        """The contract's type of the key and of each feature."""
+        return {column.name: column.type for column in self.contract.columns}
+
+
+@dataclass(frozen=True)
+class IndexView(DailyView):
+    """A view over a table of ordered lists, of which one whole partition is in force: `feature_store.index`.
+
+    An online row has the list of a key: its columns `listed`, each in the order of the places, and the version.
+    """
+
+    listed: tuple[str, ...] = ()
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """The listed columns and the version of the index."""
+        return (*self.listed, INDEX_VERSION)
+
+    @property
+    def types(self) -> Mapping[str, str]:
+        """Arrays of what is listed, and text."""
+        texts = dict.fromkeys((self.entity.key, INDEX_VERSION), "string")
+        columns = {column.name: column.type for column in self.contract.columns}
+        return {**texts, **{name: f"array<{columns[name]}>" for name in self.listed}}
+
 
 USER = Entity("user", "user_id")
 ITEM = Entity("item", "item_id")
 QUERY = Entity("query", "query")
-ENTITIES = (USER, ITEM, QUERY)
+TRIGGER = Entity("trigger", "trigger_key")  # <version of the index>|<kind>|<trigger>
+ENTITIES = (USER, ITEM, QUERY, TRIGGER)
 USER_DAILY = DailyView("user_daily", USER, "user_stats")
 ITEM_DAILY = DailyView("item_daily", ITEM, "item_stats")
 QUERY_DAILY = DailyView("query_daily", QUERY, "query_stats")
@@ -76,7 +105,10 @@ DAILY_VIEWS = (USER_DAILY, ITEM_DAILY, QUERY_DAILY, USER_PROFILE)
 # Rows of these are told as they are made (`feature_store.push`). What somebody did three days ago calls for nothing.
 USER_HINTS = DailyView("user_hints", USER, "user_hints", ttl=timedelta(days=3))
 PUSHED_VIEWS = (USER_HINTS,)
-VIEWS = (*DAILY_VIEWS, *PUSHED_VIEWS)
+TRIGGER_QUERIES = IndexView(
+    "trigger_queries", TRIGGER, "trigger_queries", timedelta(days=14), listed=("query", "score", "people")
+)
+VIEWS = (*DAILY_VIEWS, *PUSHED_VIEWS, TRIGGER_QUERIES)
 USER_RECENCY = "user_recency"
 USER_RECENCY_FEATURES = {"days_since_last_event": "double", "is_cold": "boolean"}
 USERS = "users_v1"  # what is known of a user before anything is asked about an item
@@ -87,6 +119,7 @@ SERVICES: Mapping[str, tuple[str, ...]] = {
     "hint_ranker_v1": ("user_daily", "query_daily", "user_profile", USER_RECENCY),
     USERS: ("user_daily", "user_profile", USER_RECENCY),
     "user_hints_v1": (USER_HINTS.name,),
+    "trigger_queries_v1": (TRIGGER_QUERIES.name,),
 }
 
 # Names of feast.types, by contract type; arrays are Array(<name>).
@@ -145,13 +178,12 @@ def feast_objects(sources: Mapping[str, Any]) -> list[Any]:
 def _feature_view(view: DailyView, entity: Any, source: Any) -> Any:
     import feast
 
-    types = {column.name: column.type for column in view.contract.columns}
     names = (view.entity.key, *view.features)
     return feast.FeatureView(
         name=view.name,
         entities=[entity],
         ttl=view.ttl,
-        schema=[feast.Field(name=name, dtype=_feast_type(types[name])) for name in names],
+        schema=[feast.Field(name=name, dtype=_feast_type(view.types[name])) for name in names],
         source=source,
         online=True,
         description=view.contract.grain,

@@ -67,7 +67,11 @@ def test_a_question_as_expected_is_answered(client: Any, body: Any) -> None:
         ({**GOOD, "entities": None}, ["entities"], "a list for each of: as_of_unix, item_id, user_id"),
         ({**GOOD, "entities": [ASKED]}, ["entities"], "expected an object"),
         ({**GOOD, "entities": {}}, ["entities", "as_of_unix"], "missing; expected whole seconds"),
-        (asked(user=["7", "8"]), ["entities", "user"], "unknown key; known: user_id, item_id, query, as_of_unix"),
+        (
+            asked(user=["7", "8"]),
+            ["entities", "user"],
+            "unknown key; known: user_id, item_id, query, trigger_key, as_of_unix",
+        ),
         (asked(user_id="7"), ["entities", "user_id"], "expected a list"),
         (asked(user_id=[], item_id=[], as_of_unix=[]), ["entities", "user_id"], "at least one value"),
         (asked(user_id=["7", None]), ["entities", "user_id", 1], "expected ids that are text"),
