@@ -70,7 +70,7 @@ def test_a_question_as_expected_is_answered(client: Any, body: Any) -> None:
         (
             asked(user=["7", "8"]),
             ["entities", "user"],
-            "unknown key; known: user_id, item_id, query, trigger_key, as_of_unix",
+            "unknown key; known: user_id, item_id, query, trigger_key",
         ),
         (asked(user_id="7"), ["entities", "user_id"], "expected a list"),
         (asked(user_id=[], item_id=[], as_of_unix=[]), ["entities", "user_id"], "at least one value"),
