@@ -177,6 +177,15 @@ def _fill(connection: duckdb.DuckDBPyConnection) -> None:
                 card(setting, statistic, source, origin, value, low, high, verdict, takes)"""
     )
     _fill_judge(connection)
+    connection.execute("drop view trigger_queries")
+    connection.execute(
+        f"""create table trigger_queries as
+            select index_date::date index_date, kind, trigger, place::bigint place, query, 0.5::double score,
+                0.5::double relevance, 0.5::double worth, 1::bigint people, '{EVIL}' model_version, '8' ranker_version
+            from (values ('2018-01-02', 'item', 'i1', 1, 'ink'), ('2018-01-05', 'item', 'i1', 1, 'ink'),
+                         ('2018-01-05', 'item', 'i1', 2, 'pens'), ('2018-01-05', 'search', 'ink', 1, 'pens'))
+                index(index_date, kind, trigger, place, query)"""
+    )
     connection.execute("drop view ops_promotions")
     connection.execute(
         """create table ops_promotions as
@@ -304,6 +313,14 @@ def test_the_page_shows_users_what_they_did_what_they_get_and_why(site: Path) ->
     assert ["1", "i1 own", "36.8 %", f"forward +1.25 , {html.escape(EVIL)} +0.50"] in rows
     page = (site / "report" / "index.html").read_text()
     assert "<code>u1</code> 1 event; the list by" in page and "Users with one or two events" in page
+
+
+def test_the_page_says_how_much_each_index_of_queries_knows_how_old_it_is_and_how_much_is_new(site: Path) -> None:
+    version = f"version {html.escape(EVIL)} chances by ranker 8"
+    assert rows_of(site, "trigger_queries")[1:] == [
+        ["2018-01-05 newest day of events", version, "1", "1", "2", *["100.0 % of 1"] * 2, "66.7 % in 3 days", "-"],
+        ["2018-01-02", version, "1", "0", "1", "- of 0", "- of 0", "-", "-"],
+    ]
 
 
 def test_the_page_says_what_the_judge_says_why_a_night_is_withheld_and_how_it_drifts(site: Path) -> None:

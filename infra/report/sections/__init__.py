@@ -15,6 +15,7 @@ SECTIONS = (
     "recommendations",
     "lists",
     "judge",
+    "trigger_queries",
     "market",
     "promotions",
     "landing",

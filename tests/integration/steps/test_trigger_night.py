@@ -93,9 +93,8 @@ def _run(monkeypatch: pytest.MonkeyPatch, folder: Path, day: date = DAY) -> dict
     job = ["--system", "query_rec", "--job", "nightly_trigger_to_query"]
     monkeypatch.setattr(sys, "argv", ["run_stage", "run", *job, "--run-id", "r", "--partition", day.isoformat()])
     assert run_stage.main() == 0
-    found: dict[str, Any] = json.loads(
-        (Path(json.loads(handed.read_text())["spec"]).parent / "result.json").read_text()
-    )
+    stage = Path(json.loads(handed.read_text())["spec"]).parent
+    found: dict[str, Any] = json.loads((stage / "result.json").read_text())
     return found
 
 

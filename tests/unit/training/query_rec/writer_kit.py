@@ -33,8 +33,8 @@ def packaged_writer(folder: Path) -> Path:
     """Of the shop of `shop_kit`."""
     (folder / "hint_ranker").mkdir()
     tables = {"query_samples": kit.meetings(240), "items": kit.items()}
-    config = {"lists": SIZES, "candidates": 4, "ranked": 2}
-    made = kit.spec(folder, "lists", config, tables, hint_ranker=folder / "hint_ranker")
+    learnt = {"lists": SIZES, "candidates": 4, "ranked": 2}
+    made = kit.spec(folder, "lists", learnt, tables, hint_ranker=folder / "hint_ranker")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(lists.HintRanker, "load", lambda *_: kit.KindRanker())
         patch.setattr(lists, "embed_texts", lambda texts, *_, **__: kit.encode(texts))
@@ -45,11 +45,9 @@ def packaged_writer(folder: Path) -> Path:
         il_sft.main(spec)
         models[form] = spec.out_dir / "model"
     read = {form: HintModel.load(model) for form, model in models.items()}
-    searches, config_ = (
-        Examples.open(made.out_dir / "lists").searches(),
-        WriterConfig(hints=FilterConfig(log_prob=-20.0)),
-    )
-    writer = HintWriter(read["direct"], read["think"], ShopWords.of(kit.items()), searches, config_)
+    searches = Examples.open(made.out_dir / "lists").searches()
+    config = WriterConfig(hints=FilterConfig(log_prob=-20.0))
+    writer = HintWriter(read["direct"], read["think"], ShopWords.of(kit.items()), searches, config)
     package_writer(writer, models, folder / "writer")
     return folder / "writer"
 
