@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -24,10 +24,11 @@ class UserLists:
         triggers = zip(row["trigger_actions"], row["trigger_contents"], strict=True)
         return cls(tuple(zip(row["lists"], hints, strict=True)), tuple(triggers))
 
-    def behind(self, trigger: tuple[str, str], hints: Sequence[Hint], last: int) -> Self:
-        """With a new list before them, `last` lists in all."""
+    def behind(self, trigger: tuple[str, str], hints: Sequence[Hint], last: int, refused: Callable[[str], str]) -> Self:
+        """With a new list before them, `last` lists in all; of the older ones what may still be shown (`refused` says
+        why not: the catalogue is of another day)."""
         found: dict[str, tuple[int, Hint]] = {}
-        older = ((number + 1, hint) for number, hint in self.hints)
+        older = ((number + 1, hint) for number, hint in self.hints if not refused(hint.query))
         for number, hint in (*((0, hint) for hint in hints), *older):
             if number < last:
                 found.setdefault(hint.query.lower(), (number, hint))

@@ -186,26 +186,12 @@ def test_a_batch_that_is_cut_short_is_read_again_and_ends_alike(
     assert shop.ledger.reconcile() == []
 
 
-_KILLED = """
-import os, signal
-from infra.profile import load_profile
-from spark_jobs import signals
-whole = signals.commit
-def killed(*arguments):
-    whole(*arguments)
-    os.kill(os.getpid(), signal.SIGKILL)
-signals.commit = killed
-signals.update(load_profile())
-"""
-
-
 def test_killed_between_publish_and_checkpoint_a_rerun_has_each_event_once(shop: Shop) -> None:
     shop.put("events/a.csv", [viewed("ann", "i1", 1), viewed("bob", "i2", 2)])
     places = {"PLUMBLINE__HOME": str(shop.profile.home), "PLUMBLINE__LANDING": str(shop.profile.landing)}
-    dead = subprocess.run(
-        [sys.executable, "-c", _KILLED], cwd=CHECKOUT, env={**os.environ, **places}, capture_output=True
-    )
-    assert dead.returncode == -signal.SIGKILL, dead.stderr.decode()[-2000:]
+    command = [sys.executable, "-m", "tests.integration.ingest.killed_stream"]
+    dead = subprocess.run(command, cwd=CHECKOUT, env={**os.environ, **places}, stderr=subprocess.DEVNULL)
+    assert dead.returncode == -signal.SIGKILL
     first = signals_of(shop)
     assert set(first) == {("ann", "i1"), ("bob", "i2")}
     report = signals.update(shop.profile)

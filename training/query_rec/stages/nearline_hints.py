@@ -20,7 +20,7 @@ from training.core.errors import LeftOut
 from training.core.files import new_folder
 from training.core.stage import StageResult, StageSpec, read_query, resolve_config
 from training.query_rec.hint_writer import HintWriter, SampleConfig
-from training.query_rec.hints import MODEL, Hint
+from training.query_rec.hints import MODEL, Hint, HintFilter
 from training.query_rec.people import Person
 from training.query_rec.shop_words import ShopWords
 from training.query_rec.user_lists import UserLists
@@ -70,7 +70,7 @@ def main(spec: StageSpec) -> StageResult:
     sampled = replace(writer.config, samples=config.samples)
     writer = replace(writer, shop=ShopWords.read(spec), config=sampled)
     hints = writer.hints([_person(row) for row in signals], spec.seed)
-    rows = list(_rows(signals, hints, version, config.lists))
+    rows = list(_rows(signals, hints, version, config.lists, writer.fill.hints))
     with new_folder(spec.out_dir / "tables" / TABLE) as scratch:
         pq.write_table(pa.Table.from_pylist(rows, _WRITTEN), scratch / _PART)
     shown = [hint for own in hints for hint in own]
@@ -85,7 +85,11 @@ def main(spec: StageSpec) -> StageResult:
 
 
 def _rows(
-    signals: Sequence[Mapping[str, Any]], hints: Sequence[Sequence[Hint]], version: ModelVersion, last: int
+    signals: Sequence[Mapping[str, Any]],
+    hints: Sequence[Sequence[Hint]],
+    version: ModelVersion,
+    last: int,
+    shop: HintFilter,
 ) -> Iterator[dict[str, Any]]:
     """Rows of `_WRITTEN`; signals of one person come in the order of time, each knows the lists before it, and is
     later than the one before."""
@@ -93,7 +97,7 @@ def _rows(
     for place, (signal, own) in enumerate(zip(signals, hints, strict=True)):
         user = signal["user_id"]
         before = lists.get(user) or UserLists.of(signal)
-        lists[user] = before.behind((signal["action"], signal["content"]), own, last)
+        lists[user] = before.behind((signal["action"], signal["content"]), own, last, shop.refused)
         yield {
             "hint_date": signal["signal_date"],
             **{name: signal[name] for name in ("user_id", "signal_id", "signal_time")},
