@@ -54,6 +54,17 @@ def test_a_job_has_every_preset_and_is_no_part_of_a_training_run(preset: Preset)
     assert not {"jobs", "training", "models"} & set(pipeline.made_by()), "it would name every run anew"
 
 
+def test_what_follows_the_clock_may_ask_which_rows_it_has_written(tmp_path: Path) -> None:
+    """Nothing sets it off by its own rows; it still reads none of them whole."""
+    root = declare(tmp_path, stage("fit", [], []), jobs=[job(stage=RENEWED, every="5m")])
+    assert load_pipeline("toy", "demo", root).job("nightly").minutes == 5
+    whole = {**RENEWED, "reads": {"tables": ["lists"]}}
+    (tmp_path / "again").mkdir()
+    root = declare(tmp_path / "again", stage("fit", [], []), jobs=[job(stage=whole, every="5m")])
+    with pytest.raises(DataError, match="reads or waits for lists, which it writes itself"):
+        load_pipeline("toy", "demo", root)
+
+
 def test_an_unknown_job_lists_the_known(tmp_path: Path) -> None:
     root = declare(tmp_path, stage("fit", [], []), jobs=[job()])
     assert load_pipeline("toy", "demo", root).job("nightly").stage.name == "list"

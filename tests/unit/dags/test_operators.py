@@ -55,6 +55,12 @@ def test_what_a_command_hands_on_is_the_tasks_result(make: Any) -> None:
     assert task.execute({}) == {"version": "3"}
 
 
+def test_a_task_without_anything_to_do_is_skipped_with_the_reason(make: Any) -> None:
+    task, _ = make("from infra.results import NOTHING, hand_on; hand_on({NOTHING: 'no model yet'})")
+    with pytest.raises(airflow.AirflowSkipException, match="no model yet"):
+        task.execute({})
+
+
 def test_outside_a_task_nothing_is_handed_on(tmp_path: Path) -> None:
     code = "from infra.results import hand_on; hand_on(1)"
     assert subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path).returncode == 0

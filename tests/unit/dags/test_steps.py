@@ -235,6 +235,23 @@ def test_no_rows_are_no_publish(profile: Profile) -> None:
     assert publish_rows(profile, "item_codes", codes()) == ()
 
 
+def test_rows_join_those_of_a_table_that_grows_and_change_none(profile: Profile) -> None:
+    def hints(*rows: tuple[date, str, str]) -> pa.Table:
+        at = datetime(2018, 1, 5, tzinfo=UTC)
+        fixed = {"available_at": at + timedelta(seconds=1), "signal_time": at, "sources": ["model"], "lists": [0]}
+        fixed |= {"trigger_actions": ["view"], "trigger_contents": ["i"], "model_version": "1"}
+        made = [{"hint_date": d, "user_id": u, "signal_id": "s", "queries": [q], **fixed} for d, u, q in rows]
+        return pa.Table.from_pylist(made, schema=arrow_schema(load_contract("user_hints")))
+
+    other = DAY + timedelta(days=1)
+    publish_rows(profile, "user_hints", hints((DAY, "ann", "pens"), (other, "ann", "pens")))
+    assert publish_rows(profile, "user_hints", hints((DAY, "bob", "ink"), (DAY, "ann", "glue"))) == (DAY,)
+    assert publish_rows(profile, "user_hints", hints((DAY, "bob", "tape"))) == ()
+    rows = [row for file in Lake(profile).files("user_hints") for row in pq.read_table(file.path).to_pylist()]
+    told = sorted((row["hint_date"], row["user_id"], row["queries"][0]) for row in rows)
+    assert told == [(DAY, "ann", "pens"), (DAY, "bob", "ink"), (other, "ann", "pens")]
+
+
 def _without_codes(rows: pa.Table) -> pa.Table:
     return rows.drop_columns(["codes"])
 
