@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from training.query_rec.labels import OBSERVED, SOURCES
 from training.query_rec.people import Person
 from training.query_rec.serve import load, package_writer
 from training.query_rec.shop_words import ShopWords
-from training.query_rec.stages import evaluate, il_grpo, il_sft, lists, trigger_queries
+from training.query_rec.stages import evaluate, il_grpo, il_sft, lists, nearline_hints, trigger_queries
 
 AS_OF = datetime(2026, 1, 20, tzinfo=UTC)
 SIZES = {"behaviours": 6, "labels": {"most": 4, "interests": 2, "queries": 2, "fits": 0.2}}
@@ -377,3 +377,74 @@ def test_a_night_without_a_model_or_a_ranker_in_use_is_left_out(
     for model in ("query_rec", "hint_ranker"):
         with pytest.raises(LeftOut, match=f"no version of {model} has been promoted yet"):
             trigger_queries.main(replace(night, models={**night.models, model: ()}))
+
+
+def _signal(user: str, minute: int, *done: tuple[str, str], before: tuple[str, ...] = ()) -> dict[str, Any]:
+    """The last thing `done` calls for hints; `before`: the queries of the person's lists so far."""
+    time = AS_OF + timedelta(minutes=minute)
+    own = {"user_id": user, "signal_id": f"{user}{minute}", "signal_date": time.date(), "signal_time": time}
+    own |= {"as_of": time + timedelta(microseconds=1), "action": done[-1][0], "content": done[-1][1]}
+    own |= {"days_ago": [0] * len(done), "actions": [one for one, _ in done], "contents": [one for _, one in done]}
+    own |= {"queries": list(before), "sources": ["model"] * len(before), "lists": [0] * len(before)}
+    asked = ["view"][: len(before)]
+    return {**own, "trigger_actions": asked, "trigger_contents": ["lamp-red-3"][: len(before)]}
+
+
+def _nearline(folder: Path, signals: list[dict[str, Any]], *served: Any) -> StageSpec:
+    folder.mkdir()
+    made, direct, think = served
+    config = WriterConfig(SampleConfig(samples=3), FilterConfig(log_prob=-20.0, unsafe=("chair",)))
+    _packaged(_writer(made, direct, think, config), direct, think, folder / "writer")
+    rows = pa.Table.from_pylist(signals, pa.schema(list(nearline_hints._ASKED.items())))
+    spec = kit.spec(folder, "nearline_hints", {}, {"fresh_signals": rows, "items": kit.items()})
+    return replace(spec, models={"query_rec": (ModelVersion("3", "champion", str(folder / "writer")),)})
+
+
+def test_whoever_calls_for_hints_has_a_list_before_the_last_ones(
+    made: Path, direct: tuple[Path, Any], think: tuple[Path, Any], tmp_path: Path
+) -> None:
+    """Also who did ten thousand things, out of order, in signs and from right to left, with an item that is gone."""
+    odd = [
+        ("search", "x" * 10_240),
+        ("view", "gone"),
+        ("search", "\U0001f58a\ufe0f red"),
+        ("search", "\u0642\u0644\u0645"),
+    ]
+    signals = [
+        _signal("ann", 1, ("view", "lamp-blue-3"), before=("red lamp", "chair")),
+        _signal("ann", 30, ("view", "lamp-blue-3"), ("search", "blue lamp"), before=("red lamp", "chair")),
+        _signal("busy", 2, *[("search", f"red pen {n}") for n in range(10_000)]),
+        _signal("gone", 3, ("view", "gone")),
+        _signal("odd", 4, *odd),
+    ]
+    spec = _nearline(tmp_path / "a", signals, made, direct, think)
+    result = nearline_hints.main(spec)
+    rows = pq.read_table(spec.out_dir / result.tables["user_hints"][0])
+    assert rows.schema.names == [column.name for column in load_contract("user_hints").columns]
+    told = {row["signal_id"]: row for row in rows.to_pylist()}
+    assert list(told) == [one["signal_id"] for one in signals] and result.metrics["people"] == 4
+    shop = ShopWords.of(kit.items())
+    for row in told.values():
+        assert (
+            0 < row["lists"].count(0) <= 10 and row["model_version"] == "3" and row["available_at"] > row["signal_time"]
+        )
+        assert len(row["queries"]) == len(row["sources"]) == len(row["lists"])
+        assert all(len(shop.words.found(query)) >= 4 and "chair" not in query for query in row["queries"])
+    first, second = told["ann1"], told["ann30"]
+    assert first["trigger_contents"] == ["lamp-blue-3", "lamp-red-3"] and "red lamp" in first["queries"]
+    # The list of half an hour later goes before that of now, and knows it.
+    assert second["trigger_contents"] == ["blue lamp", "lamp-blue-3", "lamp-red-3"]
+    assert second["queries"][0] == "blue lamp" and second["sources"][0] == "again"
+    assert second["available_at"] > first["available_at"]
+    # Of an item that is gone nothing is told: hints as for somebody who did nothing.
+    assert set(told["gone3"]["sources"]) <= {"model", "popular"}
+
+
+def test_without_a_model_in_use_or_anybody_who_calls_for_hints_it_is_left_out(
+    made: Path, direct: tuple[Path, Any], think: tuple[Path, Any], tmp_path: Path
+) -> None:
+    spec = _nearline(tmp_path / "a", [_signal("ann", 1, ("view", "lamp-red-3"))], made, direct, think)
+    with pytest.raises(LeftOut, match="no version of query_rec has been promoted yet"):
+        nearline_hints.main(replace(spec, models={}))
+    with pytest.raises(LeftOut, match="has found no row"):
+        nearline_hints.main(_nearline(tmp_path / "b", [], made, direct, think))
