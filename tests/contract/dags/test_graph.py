@@ -135,6 +135,22 @@ def test_a_challenger_is_played_before_the_gate_is_held_whatever_becomes_of_it(b
     assert set(_graph().describe(bag.dags)["promote_ranker"]["tasks"]) == {"gate_report", "approve", "decide"}
 
 
+def test_hints_follow_the_clock_between_what_spark_finds_and_the_online_store(bag: Any) -> None:
+    """One run at a time, and none that was missed; what there is nothing to do for is skipped, not failed."""
+    dag = bag.dags["nearline_hints"]
+    assert (dag.max_active_runs, dag.catchup, DAILY_CHAIN in dag.tags) == (1, False, False)
+    tasks = _graph().describe(bag.dags)["nearline_hints"]["tasks"]
+    assert {name: task["after"] for name, task in tasks.items()} == {
+        "prepare": [],
+        "nearline_hints": ["prepare"],
+        "online": ["nearline_hints"],
+    }
+    run = ["--job", "nearline_hints", "--system", "query_rec", "--run-id", "{{ run_id }}"]
+    assert tasks["prepare"]["arguments"][:-2] == ["-m", "dags.steps.prepare_job", *run]
+    assert tasks["online"]["arguments"] == ["-m", "feature_store", "push", "user_hints"]
+    assert all(task["outlets"] == [] for task in tasks.values()), "a day's chain is not set off every five minutes"
+
+
 @pytest.mark.parametrize("by_flag", [False, True])
 def test_no_decision_leads_to_another_one(by_flag: bool, bag: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """A decision sets off lists, these the market, and neither of them a promotion; by flag nor by hand."""

@@ -24,7 +24,7 @@ EXPECTED = {
     "ingest", "build_samples", "features", "align_generative_rec", "promote_generative_rec", "nightly_recommend",
     "train_ranker", "promote_ranker", "align_semantic_judge", "promote_semantic_judge", "market",
     "nightly_judge_scoring", "align_query_rec", "promote_hint_ranker", "promote_query_rec", "nightly_trigger_to_query",
-    "quality_report", "maintenance",
+    "nearline_hints", "quality_report", "maintenance",
 }  # fmt: skip
 
 
