@@ -28,13 +28,15 @@ def expire(lake: Lake, now: datetime | None = None) -> list[Expired]:
     """Expire snapshots older than the profile's `keep_days`, and delete unnamed files older than 24 hours.
 
     Never expired: the current and every tagged version, and the quarantine as it was at a kept version. The 24 hours
-    protect the files of runs under way: no run may take longer from its first file to its publish.
+    protect the files of runs under way: no run may take longer from its first file to its publish. Of a table that
+    grows, a version a day old says nothing that the later ones do not, and there is one every few minutes.
     """
     moment = now or datetime.now(UTC)
-    oldest = moment - timedelta(days=lake.profile.lake.keep_days)
     before = moment - _GRACE
     report = []
     for name in (name for name in lake.contracts if not name.endswith(QUARANTINE_SUFFIX)):
+        keep = lake.profile.lake.keep_days
+        oldest = moment - timedelta(days=min(keep, 1) if lake.contract(name).grows else keep)
         count, needed = _expire_table(lake, name, oldest, set())
         report.append(_sweep(lake, name, count, before))
         quarantine = f"{name}{QUARANTINE_SUFFIX}"

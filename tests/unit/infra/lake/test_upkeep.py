@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -83,6 +84,17 @@ def test_expire_forgets_old_versions_but_keeps_the_current_and_the_tagged_one(sh
     rollback(shop.lake, shop.ledger, "sales", tagged)
     assert (shop.rows(), shop.refused()) == ({day(0): (1,)}, {day(0): 1})
     assert _faults(shop) == []
+
+
+def test_of_a_table_that_grows_the_versions_of_a_day_are_enough(tmp_path: Path) -> None:
+    """There is one every few minutes, and each has the rows of those before it."""
+    days = datetime.now(UTC) + timedelta(days=2)
+    for grows, kept in ((False, 3), (True, 1)):
+        shop = Shop(tmp_path / str(grows), replace(sales_contract(), grows=grows))
+        for n in range(3):
+            shop.publish({day(0): Day(tuple(range(n + 1)))})
+        expire(shop.lake, days)
+        assert len(shop.lake.history("sales")) == kept and shop.rows() == {day(0): (0, 1, 2)}
 
 
 def test_a_tag_that_is_taken_away_protects_no_longer(shop: Shop) -> None:
