@@ -23,12 +23,13 @@ _COLUMNS = {
 
 @dataclass(frozen=True)
 class ShopWords:
-    """Items of the catalogue by id, `phrases` of those with a title, and the `words` of those that can be bought; made
-    of the rows of `table`."""
+    """Items of the catalogue by id, `phrases` of those with a title, and the `words` of those that can be bought, which
+    are `sold`; made of the rows of `table`."""
 
     table: pa.Table
     things: Mapping[str, Thing]
     phrases: Mapping[str, str]
+    sold: frozenset[str]
     words: CatalogueWords
 
     @classmethod
@@ -49,13 +50,12 @@ class ShopWords:
         titled = [row for row in rows if (row["title"] or "").strip()]
         things = {row["item_id"]: Thing(row["title"], row["brand"], kinds[row["item_id"]] or None) for row in titled}
         phrases = {item: item_phrase(thing.title, thing.brand) for item, thing in things.items()}
+        sold = [row for row in titled if row["in_stock"] is not False]
         # What an item is found by is what it says of itself: title, brand and kinds.
         texts = (
-            (f"{row['title']} {row['brand'] or ''} {row['category'] or ''}", kinds[row["item_id"]])
-            for row in titled
-            if row["in_stock"] is not False
+            (f"{row['title']} {row['brand'] or ''} {row['category'] or ''}", kinds[row["item_id"]]) for row in sold
         )
-        return cls(table, things, phrases, CatalogueWords.of(texts))
+        return cls(table, things, phrases, frozenset(row["item_id"] for row in sold), CatalogueWords.of(texts))
 
     def save(self, file: Path) -> None:
         """Write the rows."""

@@ -63,12 +63,12 @@ class Trigger:
 
 
 def ties(
-    done: Sequence[Trigger], interests: Iterable[Interest], shown: Mapping[str, float]
+    done: Sequence[Trigger | None], interests: Iterable[Interest], shown: Mapping[str, float]
 ) -> Iterator[tuple[str, str, str, float]]:
     """Rows of `TIES` of one person, each trigger and query once.
 
     Args:
-        done: their behaviours as the numbers of the triggers count them, from 1.
+        done: their behaviours as the numbers of the triggers count them, from 1; None is no trigger (any more).
         interests: what the model wrote; a number beyond `done` is no trigger.
         shown: the queries that may be shown, with the chance of a click by this person.
     """
@@ -76,8 +76,7 @@ def ties(
     for interest in interests:
         queries = [query for query in interest.queries if query in shown]
         for number in interest.triggers:
-            if 1 <= number <= len(done):
-                trigger = done[number - 1]
+            if 1 <= number <= len(done) and (trigger := done[number - 1]):
                 found.update(((trigger.kind, trigger.key, query), shown[query]) for query in queries)
     return ((*key, chance) for key, chance in found.items())
 
@@ -110,12 +109,6 @@ def index_of(tied: pa.Table, searched: Mapping[str, int], config: IndexConfig) -
     ranked = rows.sort_by([*order, ("query", "ascending")])
     place = _places(_owners(ranked))
     return ranked.append_column("place", pa.array(place)).filter(pa.array(place <= config.top)).select(INDEX.names)
-
-
-def churn(today: pa.Table, yesterday: pa.Table) -> float | None:
-    """The share of today's pairs of trigger and query that yesterday's index did not have; None without any today."""
-    now, before = (set(zip(*(table[name].to_pylist() for name in _KEY), strict=True)) for table in (today, yesterday))
-    return len(now - before) / len(now) if now else None
 
 
 def _worth(counted: pa.Table, searched: Mapping[str, int]) -> NDArray[np.float64]:

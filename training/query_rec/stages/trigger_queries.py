@@ -28,7 +28,7 @@ from training.query_rec.hint_ranker import HintRanker
 from training.query_rec.hint_writer import HintWriter
 from training.query_rec.people import Person
 from training.query_rec.shop_words import ShopWords
-from training.query_rec.trigger_index import INDEX, TIES, IndexConfig, index_of, ties
+from training.query_rec.trigger_index import BY_ITEM, INDEX, TIES, IndexConfig, Trigger, index_of, ties
 
 WRITER, RANKER, CHAMPION = "query_rec", "hint_ranker", "champion"
 TABLE, PEOPLE, STATISTICS = "trigger_queries", "active_people", "query_stats"
@@ -66,9 +66,7 @@ def main(spec: StageSpec) -> StageResult:
     shards = in_shards(asked, "user_id", config.shard_people)
     with Progress(len(asked), "write interests", "person") as progress:
         files = answered(
-            spec.out_dir / "shards",
-            made_from,
-            shards,
+            *(spec.out_dir / "shards", made_from, shards),
             lambda: _Night.of(spec, writer, ranker).ties,
             progress,
         )
@@ -101,7 +99,7 @@ class _Night:
     def ties(self, rows: pa.Table) -> pa.Table:
         """Rows of `TIES` of the people of a shard."""
         people = [_person(row) for row in rows.to_pylist()]
-        found = [dict(zip(TIES.names, own, strict=True)) for own in self._tied(people)]
+        found = [dict(zip(TIES.names, own, strict=True)) for own in (self._tied(people) if people else ())]
         return pa.Table.from_pylist(found, schema=TIES)
 
     def _tied(self, people: Sequence[Person]) -> Iterator[tuple[str, str, str, float]]:
@@ -113,7 +111,11 @@ class _Night:
         chances = self.ranker.chances(people, queries)
         for person, found, asked, each in zip(people, interests, queries, chances, strict=True):
             shown = dict(zip(asked, map(float, each), strict=True))
-            yield from ties(person.triggers(phrases, last), found, shown)
+            yield from ties([self._sold(one) for one in person.triggers(phrases, last)], found, shown)
+
+    def _sold(self, trigger: Trigger) -> Trigger | None:
+        """None for a thing that cannot be bought now: it leads nobody on."""
+        return trigger if trigger.kind != BY_ITEM or trigger.key in self.writer.shop.sold else None
 
 
 def _person(row: Mapping[str, Any]) -> Person:

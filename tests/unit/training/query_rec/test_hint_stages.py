@@ -289,6 +289,11 @@ def test_another_model_adds_queries_and_prompts_say_who_somebody_was_then(made: 
         assert ranks == sorted(ranks)
 
 
+def _without_stock(items: pa.Table, begin: str) -> pa.Table:
+    stock = [row["in_stock"] and not row["item_id"].startswith(begin) for row in items.to_pylist()]
+    return items.set_column(items.schema.get_field_index("in_stock"), "in_stock", pa.array(stock))
+
+
 def _night(made: Path, folder: Path, direct: tuple[Path, Any], think: tuple[Path, Any]) -> StageSpec:
     """A night of the shop's test people, with a writer and a ranker in use."""
     met = kit.meetings(60).to_pylist()
@@ -315,7 +320,7 @@ def _night(made: Path, folder: Path, direct: tuple[Path, Any], think: tuple[Path
     }
     tables = {
         "active_people": pa.Table.from_pylist(rows, schema),
-        "items": kit.items(),
+        "items": _without_stock(kit.items(), "lamp-blue-2"),
         "query_stats": pa.table(stats),
     }
     folder.mkdir()
@@ -337,12 +342,14 @@ def test_a_night_has_the_queries_of_what_people_did_that_may_be_shown(
     rows = pq.read_table(spec.out_dir / result.tables["trigger_queries"][0]).to_pylist()
     assert rows and result.metrics["rows"] == len(rows) and result.metrics["people"] == 60
     assert list(rows[0]) == [column.name for column in load_contract("trigger_queries").columns]
-    words, done = ShopWords.of(kit.items()), {"item": set[str](), "search": set[str]()}
+    words = ShopWords.of(_without_stock(kit.items(), "lamp-blue-2"))
+    done = {"item": set[str](), "search": set[str]()}
     for row in kit.meetings(60).to_pylist():
         for action, content in zip(row["behaviour_actions"], row["behaviour_contents"], strict=True):
             done["search" if action == "search" else "item"].add(content)
+    assert "lamp-blue-2" in done["item"] - words.sold and {"item", "search"} == {row["kind"] for row in rows}
     for row in rows:
-        assert row["trigger"] in done[row["kind"]]
+        assert row["trigger"] in done[row["kind"]] and (row["kind"] == "search" or row["trigger"] in words.sold)
         assert len(words.words.found(row["query"])) >= 4 and "chair" not in row["query"]
         assert (row["index_date"], row["model_version"], row["ranker_version"]) == (date(2026, 1, 20), "3", "8")
     # Nothing else was searched for up to the day.

@@ -18,7 +18,6 @@ from training.query_rec.trigger_index import (
     TIES,
     IndexConfig,
     Trigger,
-    churn,
     index_of,
     ties,
 )
@@ -39,6 +38,7 @@ def test_every_trigger_of_an_interest_leads_to_all_its_queries_that_may_be_shown
         ("search", "red pens", "desk", 0.1),
     ]
     assert list(ties([], interests, {"ink": 0.2})) == []
+    assert list(ties([None, _RED], interests, {"desk": 0.1})) == [("search", "red pens", "desk", 0.1)]
 
 
 def test_the_order_is_that_of_the_formula() -> None:
@@ -85,13 +85,6 @@ def test_places_count_from_one_scores_fall_and_the_order_of_people_does_not_matt
     for own in by_trigger.values():
         assert [row["place"] for row in own] == list(range(1, len(own) + 1)) and len(own) <= top
         assert [row["score"] for row in own] == sorted((row["score"] for row in own), reverse=True)
-
-
-def test_churn_is_the_share_of_new_pairs() -> None:
-    before = index_of(tied(("item", "i1", "ink", 0.1), ("item", "i2", "ink", 0.1)), {}, IndexConfig())
-    today = index_of(tied(("item", "i1", "ink", 0.1), ("item", "i1", "desk", 0.1)), {}, IndexConfig())
-    assert churn(today, before) == 0.5
-    assert churn(index_of(tied(), {}, IndexConfig()), before) is None
 
 
 def test_weights_that_leave_one_side_out_are_refused() -> None:
