@@ -249,8 +249,8 @@ def _without_trials(job: Job) -> tuple[str, ...]:
 
 
 def _schedule(trigger: Trigger) -> PartitionedAssetTimetable | DeltaTriggerTimetable | None:
-    """Where a flag approves, each challenger is decided on at once: who waits for decisions waits for these, and for the
-    lists of other jobs, which follow decisions of their own: for all of them, so that it comes once."""
+    """Where a flag approves, each challenger is decided on at once: who waits for decisions waits for these, and for
+    the lists of other jobs, which follow decisions of their own: for all of them, so that it comes once."""
     if trigger.every:
         return every(trigger.minutes)
     decisions = [written for written in trigger.after if assets.is_decision(written)]
