@@ -38,6 +38,7 @@ from training.query_rec.hint_questions import NAMES, OF_QUERY, Floats, Questions
 from training.query_rec.people import Person
 
 _WEIGHTS, _FACTS, _KNOWN, _PHRASES = "ranker.safetensors", "ranker.json", "queries.parquet", "phrases.parquet"
+_AGAIN = "train it again, or roll back to a version of this build"
 _HIDDEN, _PAIRS_AT_ONCE = 1, 4096
 Doubles = NDArray[np.float64]
 
@@ -148,7 +149,8 @@ class HintRanker:
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """Read it. Raises DataError for a folder that is none, and for one of other numbers than are counted now."""
+        """Read it. Raises DataError for a folder that is none, and for one of another build: of other numbers than are
+        counted now, or of another network."""
         path = Path(folder)
         if not (path / _FACTS).is_file():
             raise DataError(
@@ -156,11 +158,12 @@ class HintRanker:
             )
         facts = parse_config(Facts, json.loads((path / _FACTS).read_text()), str(path / _FACTS))
         if facts.names != NAMES:
-            raise DataError(
-                "the hint ranker reads other numbers than are counted now", where=str(path), do="train it again"
-            )
-        network = Network(facts.network)
-        network.load_state_dict(load_file(path / _WEIGHTS))
+            raise DataError("the hint ranker reads other numbers than are counted now", where=str(path), do=_AGAIN)
+        network, weights = Network(facts.network), load_file(path / _WEIGHTS)
+        shapes, found = ({name: one.shape for name, one in own.items()} for own in (network.state_dict(), weights))
+        if shapes != found:
+            raise DataError("the hint ranker is of another network than is built now", where=str(path), do=_AGAIN)
+        network.load_state_dict(weights)
         network.eval()
         rows = pq.read_table(path / _KNOWN)
         numbers = np.stack([rows[name].to_numpy() for name in OF_QUERY], axis=1)

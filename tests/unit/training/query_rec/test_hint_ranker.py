@@ -156,6 +156,10 @@ def test_a_folder_keeps_all_and_says_which_it_is(ranker: HintRanker, tmp_path: P
     (tmp_path / "ranker.json").write_text(json.dumps(facts | {"names": facts["names"][:-1]}))
     with pytest.raises(DataError, match="reads other numbers"):
         HintRanker.load(tmp_path)
+    wider = {**facts, "network": facts["network"] | {"width": facts["network"]["width"] + 1}}
+    (tmp_path / "ranker.json").write_text(json.dumps(wider))
+    with pytest.raises(DataError, match="of another network"):
+        HintRanker.load(tmp_path)
     with pytest.raises(DataError, match="holds no hint ranker"):
         HintRanker.load(tmp_path / "nowhere")
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -356,25 +357,31 @@ def test_a_night_has_the_queries_of_what_people_did_that_may_be_shown(
     assert {row["query"] for row in rows if row["worth"] > 0.5} == {"blue lamp"}
 
 
-def test_a_night_that_was_killed_asks_the_open_shard_again_and_ends_alike(
-    made: Path, direct: tuple[Path, Any], think: tuple[Path, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("step", "shards"), [("write", 0), ("write", 2), ("chances", 1), ("index_of", 4), ("_written", 4)]
+)
+def test_a_night_that_was_killed_asks_the_open_shards_and_no_other_and_ends_alike(
+    made: Path, direct: tuple[Path, Any], think: tuple[Path, Any], tmp_path: Path, step: str, shards: int
 ) -> None:
+    """While a shard is written or ranked, before the index is made, and before it is put down."""
     whole, cut = (_night(made, tmp_path / name, direct, think) for name in "ab")
     expected = pq.read_table(whole.out_dir / trigger_queries.main(whole).tables["trigger_queries"][0])
-    asked, write = list[int](), HintModel.write
+    target: Any = {"write": HintModel, "chances": kit.KindRanker}.get(step, trigger_queries)
+    calls, real = count(), getattr(target, step)
 
-    def dies(model: HintModel, people: Any, *rest: Any) -> Any:
-        asked.append(len(people))
-        if len(asked) == 3:
+    def dies(*arguments: Any) -> Any:
+        if target is trigger_queries or next(calls) == shards:
             raise KeyboardInterrupt
-        return write(model, people, *rest)
+        return real(*arguments)
 
-    monkeypatch.setattr(HintModel, "write", dies)
-    with pytest.raises(KeyboardInterrupt):
-        trigger_queries.main(cut)
-    before, asked[:] = sum(asked[:2]), []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(target, step, dies)
+        with pytest.raises(KeyboardInterrupt):
+            trigger_queries.main(cut)
+    left = {file: file.stat().st_mtime_ns for file in cut.out_dir.glob("shards/*/*/*.parquet")}
+    assert len(left) == shards
     found = pq.read_table(cut.out_dir / trigger_queries.main(cut).tables["trigger_queries"][0])
-    assert found.equals(expected) and sum(asked) == 60 - before
+    assert found.equals(expected) and {file: file.stat().st_mtime_ns for file in left} == left
 
 
 def test_a_night_without_a_model_or_a_ranker_in_use_is_left_out(
