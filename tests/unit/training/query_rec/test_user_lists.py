@@ -43,7 +43,9 @@ def test_the_last_lists_stay_the_newest_first_and_each_query_once(lists: list[li
 
 def test_of_the_lists_before_what_may_not_be_shown_any_more_goes() -> None:
     before = UserLists().behind(("search", "ink"), [Hint("ink", "again"), Hint("glue", "model")], 3, may_be_shown)
-    own = before.behind(("view", "i1"), [Hint("pens", "model")], 3, lambda query, _: "unsafe" if query == "glue" else "")
+    own = before.behind(
+        ("view", "i1"), [Hint("pens", "model")], 3, lambda query, _: "unsafe" if query == "glue" else ""
+    )
     assert own.row() == {
         "queries": ["pens", "ink"], "sources": ["model", "again"], "lists": [0, 1],
         "trigger_actions": ["view", "search"], "trigger_contents": ["i1", "ink"],
