@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
-from infra.airflow_env import DAILY_CHAIN
+from infra.airflow_env import DAILY_CHAIN, NEARLINE
 
 OWNERS: Final = ("data-engineering", "ml-engineering", "analytics")
 TAGS: Final = (
-    "ingest", "samples", "features", "training", "registry", "report", "operations", "nightly", DAILY_CHAIN,
+    "ingest", "samples", "features", "training", "registry", "report", "operations", "nightly", NEARLINE, DAILY_CHAIN,
 )  # fmt: skip
 
 

@@ -59,6 +59,13 @@ class Texts:
         shape = (len(self.texts), self.buckets)
         return csr_matrix((np.ones(len(found.numbers), dtype=np.float32), found.numbers, found.starts), shape)
 
+    @cached_property
+    def means(self) -> csr_matrix:
+        """What each word and piece is of the mean of a text's: [texts, buckets]."""
+        sizes = np.diff(self.hashed.starts)
+        shares = np.repeat(1.0 / np.maximum(sizes, 1), sizes).astype(np.float32)
+        return csr_matrix((shares, self.hashed.numbers, self.hashed.starts), (len(self.texts), self.buckets))
+
     def _all(self, parts: Sequence[Sequence[str]]) -> Hashed:
         rows = [sorted({zlib.crc32(part.encode()) % self.buckets for part in own}) for own in parts]
         starts = np.concatenate([[0], np.cumsum([len(row) for row in rows], dtype=np.int64)])

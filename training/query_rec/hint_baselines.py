@@ -1,8 +1,8 @@
 """What the hint ranker is held against, on the same hints and of the same numbers, each calibrated as it is.
 
 `place`: the share of clicks of each place, whatever stands there. `counting`: the query's own share of clicks as of the
-moment, smoothed. `logistic`: a logistic regression on the numbers, the place and the words of the query. `lightgbm`:
-boosted trees on the numbers and the place.
+moment, smoothed. `logistic`: a logistic regression on the numbers, the place and the words of the query, which is the
+ranker's linear part (`hint_linear`) with nothing hidden. `lightgbm`: boosted trees on the numbers and the place.
 """
 
 from __future__ import annotations
@@ -13,15 +13,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.sparse import csr_matrix, hstack
 
+from training.query_rec.calibration import Doubles, Platt, calibrated_loss
 from training.query_rec.hint_examples import Examples
-from training.query_rec.hint_network import PLACES
+from training.query_rec.hint_linear import PLACES, Linear, places_of
 from training.query_rec.hint_questions import Quantiles, Questions
-from training.query_rec.hint_ranker import Doubles, Platt, log_loss
 
 Logits = Callable[[Questions], Doubles]
-_STRENGTHS, _SMOOTHING = (0.001, 0.01, 0.1, 1.0), (1.0, 10.0, 30.0, 100.0, 300.0)
+_SMOOTHING = (1.0, 10.0, 30.0, 100.0, 300.0)
 _CLICKED, _SHOWN = (f"query_daily__{name}_365d" for name in ("clicked", "shown"))
 
 
@@ -41,7 +40,7 @@ def baselines(train: Examples, valid: Examples, boosting: Boosting, seed: int) -
     return {
         "place": _place(train),
         "counting": _counting(train, valid),
-        "logistic": _logistic(train, valid, seed),
+        "logistic": _logistic(train, valid),
         "lightgbm": _boosted(train, valid, boosting, seed),
     }
 
@@ -52,15 +51,11 @@ def calibrated(logits: Logits, valid: Examples) -> Logits:
     return lambda questions: platt(logits(questions))
 
 
-def _places(questions: Questions) -> np.ndarray:
-    return np.asarray(np.clip(questions.place - 1, 0, PLACES - 1))
-
-
 def _place(train: Examples) -> Logits:
-    places = _places(train.questions)
+    places = places_of(train.questions)
     shown = np.bincount(places, minlength=PLACES) + 2.0
     shares = (np.bincount(places, train.clicked, minlength=PLACES) + 2.0 * train.clicked.mean()) / shown
-    return lambda questions: _logit(shares[_places(questions)])
+    return lambda questions: _logit(shares[places_of(questions)])
 
 
 def _counting(train: Examples, valid: Examples) -> Logits:
@@ -76,29 +71,11 @@ def _counting(train: Examples, valid: Examples) -> Logits:
 
         return logits
 
-    return min((row(weight) for weight in _SMOOTHING), key=lambda one: _loss(one, valid))
+    return min(map(row, _SMOOTHING), key=lambda one: calibrated_loss(one(valid.questions), valid.clicked))
 
 
-def _logistic(train: Examples, valid: Examples, seed: int) -> Logits:
-    from sklearn.linear_model import LogisticRegression
-
-    quantiles = Quantiles.of(train.questions.numbers)
-
-    def wide(questions: Questions) -> csr_matrix:
-        own = quantiles(questions.numbers)
-        unknown = np.isnan(own)
-        told = np.where(unknown, 0.0, own)
-        places = np.eye(PLACES)[_places(questions)]
-        words = questions.texts.words[questions.query]
-        return csr_matrix(hstack([csr_matrix(np.concatenate([told, unknown, places], axis=1)), words]))
-
-    def fitted(strength: float) -> Logits:
-        model = LogisticRegression(C=strength, max_iter=300, random_state=seed).fit(
-            wide(train.questions), train.clicked
-        )
-        return lambda questions: np.asarray(model.decision_function(wide(questions)))
-
-    return min(map(fitted, _STRENGTHS), key=lambda one: _loss(one, valid))
+def _logistic(train: Examples, valid: Examples) -> Logits:
+    return Linear.fit(train, valid, Quantiles.of(train.questions.numbers), None)
 
 
 def _boosted(train: Examples, valid: Examples, config: Boosting, seed: int) -> Logits:
@@ -116,10 +93,6 @@ def _boosted(train: Examples, valid: Examples, config: Boosting, seed: int) -> L
     halt = [lgb.early_stopping(config.patience, verbose=False)]
     trees = lgb.train(settings, data, config.rounds, valid_sets=[held], callbacks=halt)
     return lambda questions: np.asarray(trees.predict(wide(questions), raw_score=True), dtype=np.float64)
-
-
-def _loss(logits: Logits, valid: Examples) -> float:
-    return log_loss(calibrated(logits, valid)(valid.questions), valid.clicked)
 
 
 def _logit(shares: Doubles) -> Doubles:

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from common.bootstrap import interval
 from common.formulas import Ratio
 from training.core.metrics import Interval
+from training.query_rec.calibration import Doubles
 from training.query_rec.hashed_text import Ints
 from training.query_rec.hint_examples import Examples
-from training.query_rec.hint_ranker import Doubles
 
 Mask = NDArray[np.bool_]
 BINS = 15

@@ -4,10 +4,11 @@
     u    = sum_i softmax(a(q, b_i, q * b_i))_i b_i              attention on the target (DIN, arXiv 1706.06978)
     x_0  = [q, u, q * u, numbers, what is unknown of them]
     x_l+1 = x_0 * (W_l x_l + b_l) + x_l                         crosses (DCN-v2, arXiv 2008.13535), beside a dense part
-    logit = w [x_L, dense(x_0)] + words(q) + bias(place)        the place adds, so that it can be held fixed (PAL)
+    logit = w [x_L, dense(x_0)] + linear(numbers, place, q)     wide and deep (arXiv 1606.07792)
 
-Numbers are quantiles of the training part (`Quantiles`), `words` a weight for each word and piece (wide and deep,
-arXiv 1606.07792).
+Numbers are quantiles of the training part (`Quantiles`). The linear part is fitted to its optimum (`hint_linear`) and
+not learnt by steps; w begins at zero, so the network begins where the linear part ends and learns what that leaves. In
+it the place adds, so that it can be held fixed (PAL).
 
 To all behaviours is added a nothing, so who did nothing, or nothing near, has an interest of zero.
 """
@@ -23,10 +24,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from training.query_rec.hashed_text import Hashed, Ints
+from training.query_rec.hint_linear import PLACES, Linear
 from training.query_rec.hint_questions import AGES, KINDS, KNOTS, NAMES, OF_QUERY, OF_USER, Floats, Quantiles, Questions
-
-PLACES = 16
-"""Places further down share the bias of the last one."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +80,6 @@ class Network(nn.Module):
         super().__init__()
         self.config, width = config, config.width
         self.bag = nn.EmbeddingBag(config.buckets, width, mode="mean", include_last_offset=True)
-        self.wide = nn.EmbeddingBag(config.buckets, 1, mode="mean", include_last_offset=True)
         self.kind, self.age = nn.Embedding(len(KINDS), width), nn.Embedding(AGES, width)
         # One layer over [q, b, q * b], in its parts: what is of the query or the behaviour alone is worked out once.
         self.asked = nn.Linear(width, config.attention)
@@ -93,14 +91,15 @@ class Network(nn.Module):
         sizes = (size, *config.dense)
         layers = [nn.Sequential(nn.Linear(a, b), nn.ReLU(), nn.Dropout(config.dropout)) for a, b in pairwise(sizes)]
         self.dense = nn.Sequential(*layers)
-        self.out = nn.Linear(size + sizes[-1], 1)
-        self.place = nn.Embedding(PLACES, 1)
+        self.out = nn.Linear(size + sizes[-1], 1, bias=False)
+        self.numbers, self.place = nn.Linear(2 * len(NAMES), 1), nn.Embedding(PLACES, 1)
+        self.wide = nn.EmbeddingBag(config.buckets, 1, mode="mean", include_last_offset=True)
         for name in ("edges", "ranks"):
             self.register_buffer(name, torch.zeros(len(NAMES), KNOTS))
         for small in (self.kind, self.age):
             nn.init.normal_(small.weight, std=0.01)
-        for zero in (self.wide, self.place):
-            nn.init.zeros_(zero.weight)
+        for zero in (self.out.weight, *self.numbers.parameters(), self.place.weight, self.wide.weight):
+            nn.init.zeros_(zero)
 
     @property
     def quantiles(self) -> Quantiles:
@@ -112,21 +111,35 @@ class Network(nn.Module):
         for held, value in zip((self.edges, self.ranks), Quantiles.of(numbers), strict=True):
             held.copy_(torch.from_numpy(value))
 
+    def begin(self, linear: Linear) -> None:
+        """Take this linear part; what the rest has learnt stays."""
+        fitted = (
+            *((self.numbers.weight, linear.numbers), (self.numbers.bias, np.float32([linear.bias]))),
+            *((self.place.weight, linear.places), (self.wide.weight, linear.words)),
+        )
+        with torch.no_grad():
+            for held, value in fitted:
+                held.copy_(torch.from_numpy(value).reshape(held.shape))
+
     def forward(self, batch: Batch, hidden: Tensor | None = None) -> Tensor:
         """Logits [n]. `hidden` [n, NAMES]: numbers that are not told, as of a query or a person that nobody knows."""
         texts = functional.normalize(self.bag(batch.texts, batch.starts), dim=1)
         query = functional.embedding(batch.query, texts)
         interest = self._interest(texts, query, batch)
         unknown = batch.numbers.isnan() if hidden is None else batch.numbers.isnan() | hidden
-        numbers = [batch.numbers.masked_fill(unknown, 0.0), unknown.to(batch.numbers.dtype)]
-        x0 = self.input(torch.cat([query, interest, query * interest, *numbers], dim=1))
+        numbers = torch.cat([batch.numbers.masked_fill(unknown, 0.0), unknown.to(batch.numbers.dtype)], dim=1)
+        x0 = self.input(torch.cat([query, interest, query * interest, numbers], dim=1))
         x = x0
         for cross in self.crosses:
             x = x0 * cross(x) + x
+        logit = self.out(torch.cat([x, self.dense(x0)], dim=1)) + self._linear(batch, numbers)
+        return torch.as_tensor(logit.squeeze(1))
+
+    @torch.no_grad()
+    def _linear(self, batch: Batch, numbers: Tensor) -> Tensor:
         words = functional.embedding(batch.query, self.wide(batch.texts, batch.starts))
         place = self.place((batch.place - 1).clamp(0, PLACES - 1))
-        logit = self.out(torch.cat([x, self.dense(x0)], dim=1)) + words + place
-        return torch.as_tensor(logit.squeeze(1))
+        return torch.as_tensor(self.numbers(numbers) + words + place)
 
     def _interest(self, texts: Tensor, query: Tensor, batch: Batch) -> Tensor:
         words = functional.embedding(batch.contents.clamp(min=0), texts)

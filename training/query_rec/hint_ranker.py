@@ -21,7 +21,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 
 from common.config import parse_config
@@ -31,23 +30,25 @@ from training.core.errors import DataError
 from training.core.files import write_json
 from training.core.stage import MetricsLog
 from training.core.steps import Steps, drawn
+from training.query_rec.calibration import Doubles, Platt, calibrated_loss
 from training.query_rec.hashed_text import Ints
 from training.query_rec.hint_examples import Examples, Hints
+from training.query_rec.hint_linear import Linear
 from training.query_rec.hint_network import Batch, Network, NetworkConfig, hiding
 from training.query_rec.hint_questions import NAMES, OF_QUERY, Floats, Questions
 from training.query_rec.people import Person
 
 _WEIGHTS, _FACTS, _KNOWN, _PHRASES = "ranker.safetensors", "ranker.json", "queries.parquet", "phrases.parquet"
 _AGAIN = "train it again, or roll back to a version of this build"
-_HIDDEN, _PAIRS_AT_ONCE = 1, 4096
-Doubles = NDArray[np.float64]
+_HIDDEN, _HIDDEN_OF_FIT, _PAIRS_AT_ONCE = 1, 2, 4096
 
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """Batches are of `requests`. Every `check_steps` the log loss of the validation days is measured, and after
-    `patience` checks without a lower one it ends; kept are the weights of the lowest. `hidden`: of such a share of
-    hints the query's numbers are not told, and of as many the person's (INFERRED)."""
+    """Batches are of `requests`. At the start and every `check_steps` the log loss of the validation days is
+    measured, calibrated on them, and after `patience` checks without a lower one it ends; kept are the weights of the
+    lowest. `hidden`: of such a share of hints the query's numbers are not told, and of as many the person's (INFERRED).
+    """
 
     epochs: int = 6
     requests: int = 256
@@ -57,29 +58,6 @@ class TrainingConfig:
     hidden: float = 0.3
     check_steps: int = 50
     patience: int = 5
-
-
-@dataclass(frozen=True)
-class Platt:
-    """P = sigmoid(exp(`log_slope`) z + `shift`)."""
-
-    log_slope: float = 0.0
-    shift: float = 0.0
-
-    @classmethod
-    def of(cls, logits: Doubles, clicked: NDArray[np.bool_]) -> Self:
-        """The one of the lowest log loss on these: both [n]."""
-        from scipy.optimize import minimize
-
-        def loss(given: Doubles) -> float:
-            return log_loss(_sigmoid(math.exp(given[0]) * logits + given[1]), clicked)
-
-        found = minimize(loss, np.zeros(2), method="Nelder-Mead", bounds=[(-4.0, 4.0), (-20.0, 20.0)])
-        return cls(float(found.x[0]), float(found.x[1]))
-
-    def __call__(self, logits: Doubles) -> Doubles:
-        """[n] to [n]."""
-        return _sigmoid(math.exp(self.log_slope) * logits + self.shift)
 
 
 @dataclass(frozen=True)
@@ -185,7 +163,11 @@ class Training:
     run: str
 
     def train(self, until: date, start: HintRanker | None) -> tuple[HintRanker, int | None]:
-        """The ranker, and the step that the run went on from; with a `start` from its weights."""
+        """The ranker, and the step that the run went on from; with a `start` from its weights.
+
+        The linear part is fitted anew to these days, also with a `start`, of which the rest goes on. What it begins
+        with is among what the validation days choose from, and the `start` as it was too.
+        """
         train, valid = self.hints.parts["train"], self.hints.parts["valid"]
         with torch.random.fork_rng():
             torch.manual_seed(self.seed)
@@ -194,34 +176,29 @@ class Training:
         if start is not None:
             # The numbers are measured as of then: weights that were learnt on them stay true.
             network.load_state_dict(start.network.state_dict())
-        else:
-            with torch.no_grad():
-                network.out.bias.fill_(math.log(self.hints.share / (1.0 - self.hints.share)))
         network.to(_device())
-        done, resumed = self._steps(network, train, valid)
+        done, resumed = self._steps(network, train, valid, started=start is not None)
         network.eval()
         calibration = Platt.of(logits_of(network, valid.questions), valid.clicked)
         started = start.version if start is not None else None
         facts = Facts(until.isoformat(), self.hints.share, self.network, calibration, NAMES, started, done)
         return HintRanker(network, facts, phrases=self.hints.phrases), resumed
 
-    def _steps(self, network: Network, train: Examples, valid: Examples) -> tuple[int, int | None]:
+    def _steps(self, network: Network, train: Examples, valid: Examples, *, started: bool) -> tuple[int, int | None]:
         config, log = self.config, MetricsLog(self.folder / "metrics.jsonl")
         optimizer = torch.optim.AdamW(network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
         steps = Steps(self.folder, self.run, network, optimizer, config.check_steps)
         best = places(self.folder)[1]
         resumed = steps.resume()
         log.rewind(steps.done)
-        if resumed is None:
-            steps.notes |= {"best": math.inf, "best_step": 0, "worse": 0}
         notes, requests = steps.notes, train.by_request()
         each = math.ceil(len(requests) / config.requests)
         total = config.epochs * each
 
-        def check(number: int, loss: float) -> None:
+        def check(number: int, **values: float) -> None:
             network.eval()
-            found = log_loss(_sigmoid(logits_of(network, valid.questions)), valid.clicked)
-            log.append(number, loss=loss, valid_log_loss=found)
+            found = calibrated_loss(logits_of(network, valid.questions), valid.clicked)
+            log.append(number, **values, valid_log_loss=found)
             if found < notes["best"]:
                 notes.update(best=found, best_step=number, worse=0)
                 save_weights(network, best)
@@ -235,9 +212,17 @@ class Training:
             own = order[place * config.requests : (place + 1) * config.requests].tolist()
             loss = self._step(network, optimizer, train.chosen(np.concatenate([requests[one] for one in own])), number)
             if (number + 1) % config.check_steps == 0 or number + 1 == total:
-                check(number + 1, loss)
+                check(number + 1, loss=loss)
             return loss
 
+        if resumed is None:
+            notes |= {"best": math.inf, "best_step": 0, "worse": 0}
+            if started:
+                check(0)
+            hidden = hiding(len(train), config.hidden, drawn(self.seed, 0, _HIDDEN_OF_FIT)).numpy()
+            network.begin(Linear.fit(train, valid, network.quantiles, hidden))
+            check(0)
+            notes.update(worse=0, enough=False)
         steps.run(total, "hint ranker", step)
         load_weights(network, best)
         return int(notes["best_step"]), resumed
@@ -268,21 +253,9 @@ def logits_of(network: Network, questions: Questions) -> Doubles:
     return np.concatenate(parts)
 
 
-def log_loss(chances: Doubles, clicked: NDArray[np.bool_]) -> float:
-    """Mean of -log P(what happened): both [n]."""
-    sure = np.clip(np.where(clicked, chances, 1.0 - chances), 1e-12, 1.0)
-    return float(-np.log(sure).mean())
-
-
 def _portions(size: int) -> Iterator[Ints]:
     for start in range(0, size, _PAIRS_AT_ONCE):
         yield np.arange(start, min(start + _PAIRS_AT_ONCE, size))
-
-
-def _sigmoid(values: Doubles) -> Doubles:
-    from scipy.special import expit
-
-    return np.asarray(expit(values))
 
 
 def _device() -> torch.device:

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from training.core.metrics import Interval
 from training.core.stage import StageResult, StageSpec, resolve_config
 from training.next_item.comparison import VALUES_SCHEMA, flat, metrics_table
+from training.query_rec.calibration import Doubles, log_loss
 from training.query_rec.hint_baselines import Boosting, Logits, baselines, calibrated
 from training.query_rec.hint_examples import TABLE, Examples, day_of, read_hints
 from training.query_rec.hint_measures import (
@@ -32,7 +33,7 @@ from training.query_rec.hint_measures import (
     values_table,
 )
 from training.query_rec.hint_questions import NAMES, OF_QUERY, Questions
-from training.query_rec.hint_ranker import Doubles, HintRanker, log_loss
+from training.query_rec.hint_ranker import HintRanker
 from training.query_rec.serve import HINT_RANKER, package
 
 UNTOLD = f"{HINT_RANKER}.untold"

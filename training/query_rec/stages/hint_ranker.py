@@ -14,10 +14,11 @@ from pathlib import Path
 from training.core.errors import DataError
 from training.core.files import new_folder
 from training.core.stage import StageResult, StageSpec, is_main_process, resolve_config
+from training.query_rec.calibration import log_loss
 from training.query_rec.hint_examples import Hints, day_of, read_hints, read_known
 from training.query_rec.hint_measures import auc
 from training.query_rec.hint_network import NetworkConfig
-from training.query_rec.hint_ranker import HintRanker, Training, TrainingConfig, log_loss
+from training.query_rec.hint_ranker import HintRanker, Training, TrainingConfig
 
 MODEL = "hint_ranker"
 

@@ -22,8 +22,9 @@ from tests.unit.training.hint_kit import no_hints, stage_spec, write_shop
 from training.core.errors import DataError, LeftOut, Preempted
 from training.core.stage import TableRef, run_stage
 from training.query_rec import hint_ranker as module
+from training.query_rec.calibration import Platt, log_loss
 from training.query_rec.hint_questions import OF_QUERY, OF_USER
-from training.query_rec.hint_ranker import HintRanker, Platt, log_loss
+from training.query_rec.hint_ranker import HintRanker
 from training.query_rec.people import Person
 from training.query_rec.stages import evaluate_hint_ranker, hint_ranker
 
