@@ -46,8 +46,8 @@ class Linear:
         asked, held = _features(train.questions, quantiles, hidden), _features(valid.questions, quantiles, None)
         models = [LogisticRegression(C=one, max_iter=300).fit(asked, train.clicked) for one in _STRENGTHS]
         best = min(models, key=lambda one: calibrated_loss(one.decision_function(held), valid.clicked))
-        parts = np.split(best.coef_[0].astype(np.float32), np.cumsum([2 * len(NAMES), PLACES]))
-        return cls(quantiles, *parts, float(best.intercept_[0]))
+        numbers, places, words = np.split(best.coef_[0].astype(np.float32), np.cumsum([2 * len(NAMES), PLACES]))
+        return cls(quantiles, numbers, places, words, float(best.intercept_[0]))
 
     def __call__(self, questions: Questions) -> Doubles:
         """Logits [n]."""

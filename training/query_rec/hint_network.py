@@ -112,14 +112,15 @@ class Network(nn.Module):
             held.copy_(torch.from_numpy(value))
 
     def begin(self, linear: Linear) -> None:
-        """Take this linear part; what the rest has learnt stays."""
+        """Be this linear part and nothing more, whatever the rest has learnt."""
         fitted = (
-            *((self.numbers.weight, linear.numbers), (self.numbers.bias, np.float32([linear.bias]))),
+            *((self.numbers.weight, linear.numbers), (self.numbers.bias, np.array([linear.bias], dtype=np.float32))),
             *((self.place.weight, linear.places), (self.wide.weight, linear.words)),
         )
         with torch.no_grad():
             for held, value in fitted:
                 held.copy_(torch.from_numpy(value).reshape(held.shape))
+            self.out.weight.zero_()
 
     def forward(self, batch: Batch, hidden: Tensor | None = None) -> Tensor:
         """Logits [n]. `hidden` [n, NAMES]: numbers that are not told, as of a query or a person that nobody knows."""

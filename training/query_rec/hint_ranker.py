@@ -165,8 +165,8 @@ class Training:
     def train(self, until: date, start: HintRanker | None) -> tuple[HintRanker, int | None]:
         """The ranker, and the step that the run went on from; with a `start` from its weights.
 
-        The linear part is fitted anew to these days, also with a `start`, of which the rest goes on. What it begins
-        with is among what the validation days choose from, and the `start` as it was too.
+        The linear part is fitted anew to these days, also with a `start`, of which the rest goes on. The validation
+        days choose from all that training comes by: the `start` as it was, the linear part alone, and what is learnt.
         """
         train, valid = self.hints.parts["train"], self.hints.parts["valid"]
         with torch.random.fork_rng():
@@ -190,7 +190,7 @@ class Training:
         steps = Steps(self.folder, self.run, network, optimizer, config.check_steps)
         best = places(self.folder)[1]
         resumed = steps.resume()
-        log.rewind(steps.done)
+        log.rewind(-1 if resumed is None else resumed)
         notes, requests = steps.notes, train.by_request()
         each = math.ceil(len(requests) / config.requests)
         total = config.epochs * each
@@ -217,11 +217,16 @@ class Training:
 
         if resumed is None:
             notes |= {"best": math.inf, "best_step": 0, "worse": 0}
+            rest = network.out.weight.detach().clone()
             if started:
                 check(0)
             hidden = hiding(len(train), config.hidden, drawn(self.seed, 0, _HIDDEN_OF_FIT)).numpy()
             network.begin(Linear.fit(train, valid, network.quantiles, hidden))
             check(0)
+            if started:
+                with torch.no_grad():
+                    network.out.weight.copy_(rest)
+                check(0)
             notes.update(worse=0, enough=False)
         steps.run(total, "hint ranker", step)
         load_weights(network, best)

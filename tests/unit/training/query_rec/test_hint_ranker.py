@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import signal
+import zlib
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,16 +16,23 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
 
 from common.models import ModelVersion
 from tests.unit.training.hint_kit import no_hints, stage_spec, write_shop
 from training.core.errors import DataError, LeftOut, Preempted
 from training.core.stage import TableRef, run_stage
+from training.core.steps import drawn
 from training.query_rec import hint_ranker as module
 from training.query_rec.calibration import Platt, log_loss
-from training.query_rec.hint_questions import OF_QUERY, OF_USER
+from training.query_rec.hashed_text import Texts
+from training.query_rec.hint_examples import Hints, read_hints
+from training.query_rec.hint_linear import PLACES, Linear
+from training.query_rec.hint_network import Network, NetworkConfig, hiding
+from training.query_rec.hint_questions import KNOTS, NAMES, OF_QUERY, OF_USER, Quantiles, Questions
 from training.query_rec.hint_ranker import HintRanker
 from training.query_rec.people import Person
 from training.query_rec.stages import evaluate_hint_ranker, hint_ranker
@@ -71,13 +80,13 @@ def test_it_learns_what_the_person_did_and_which_words_are_clicked(ranker: HintR
 
 
 def test_queries_that_nobody_has_seen_have_chances_of_their_own(ranker: HintRanker) -> None:
-    """No unknown id: words say what they are, and those that share none with the log differ too."""
+    """No unknown id: words and pieces say what they are; what shares none with the log has what its numbers say."""
     at_lamps = person((2, "view", "i1"), (0, "search", "lamps cheap"))
-    asked = ["pink lamp", "pink desk", "zyxwv", "qqrrss tt", "lamp lamps", "کاغذ", "🎁"]
+    asked = ["pink lamp", "pink desk", "lamp lamps", "qqrrss tt", "zyxwv", "کاغذ", "🎁"]
     assert not {query for query in asked if query in ranker.known}
     chances = said(ranker, at_lamps, *asked)
-    assert len(set(chances)) == len(asked)
-    assert chances[0] > 1.5 * chances[1]
+    assert len(set(chances[:5])) == 5
+    assert chances[0] > 1.5 * chances[1] and chances[0] > 1.5 * max(chances[3:])
 
 
 @pytest.mark.parametrize(
@@ -183,6 +192,116 @@ def test_it_goes_on_from_the_newest_version_that_fits(
     )
     cold = train(tmp_path / "cold", shop[1], short, models={"hint_ranker": (ModelVersion("3", "champion", str(wide)),)})
     assert cold.facts.started_from is None
+
+
+def checks(folder: Path) -> list[float]:
+    """The log loss of the validation days at each check, the first at the start."""
+    lines = (folder / "hint_ranker/metrics.jsonl").read_text().splitlines()
+    return [json.loads(line)["valid_log_loss"] for line in lines]
+
+
+def validated(ranker: HintRanker, hints: Hints) -> float:
+    valid = hints.parts["valid"]
+    return log_loss(ranker.chances_of(valid.questions), valid.clicked)
+
+
+WILD = {"network": NETWORK, "training": {"epochs": 1, "requests": 64, "check_steps": 2, "learning_rate": 3.0}}
+"""A rate at which nothing is learnt, and all that was known is lost."""
+
+
+@pytest.fixture(scope="module")
+def hints(shop: tuple[Path, dict[str, TableRef]]) -> Hints:
+    return read_hints(stage_spec(shop[0], "read", shop[1], {}), 10, 2048, None)
+
+
+def test_the_linear_part_by_hand() -> None:
+    """A pair of a known and of an unknown number, at the second place, of a query of one word and its four pieces."""
+    size, numbers = 2 * len(NAMES), np.full((1, len(NAMES)), np.nan, dtype=np.float32)
+    numbers[0, 0], one = 3.0, np.array([0])
+    texts, nothing = Texts(["lamp"], 2048), np.full((1, 1), -1)
+    asked = Questions(texts, nothing, nothing, nothing, one, one, np.array([2]), numbers)
+    edges = np.tile(np.linspace(0.0, 4.0, KNOTS, dtype=np.float32), (len(NAMES), 1))
+    quantiles = Quantiles(edges, edges / 2.0 - 1.0)  # 3 is at .5
+    weights = np.arange(size, dtype=np.float32) / 10.0
+    words = np.zeros(2048, dtype=np.float32)
+    buckets = [zlib.crc32(part.encode()) % 2048 for part in ("word lamp", "<la", "lam", "amp", "mp>")]
+    assert len(set(buckets)) == 5
+    words[buckets[0]] = 10.0
+    linear = Linear(quantiles, weights, np.array([7.0, 0.25, *[7.0] * (PLACES - 2)], dtype=np.float32), words, -1.0)
+    weights[0] = 2.0
+    unknown = sum(weights[len(NAMES) + 1 :].tolist())
+    assert linear(asked) == pytest.approx([0.5 * 2.0 + unknown + 0.25 + 10.0 / 5 - 1.0], rel=1e-6)
+
+
+def test_the_linear_part_is_where_no_direction_leads_further_down(hints: Hints) -> None:
+    """Its loss rises along what no regularisation holds back: the bias."""
+    train, valid = hints.parts["train"], hints.parts["valid"]
+    linear = Linear.fit(train, valid, Quantiles.of(train.questions.numbers), None)
+    chances = Platt()(linear(train.questions))
+    assert chances.mean() == pytest.approx(train.clicked.mean(), rel=1e-3)
+    off = Platt(0.0, 0.05), Platt(0.0, -0.05)
+    assert all(log_loss(one(linear(train.questions)), train.clicked) > log_loss(chances, train.clicked) for one in off)
+
+
+def test_the_network_begins_where_the_linear_part_ends(hints: Hints) -> None:
+    train, valid = hints.parts["train"], hints.parts["valid"]
+    network = Network(NetworkConfig(width=16, buckets=2048, length=10, dense=(16,)))
+    network.measure(train.questions.numbers)
+    torch.nn.init.normal_(network.out.weight)
+    hidden = hiding(len(train), 0.3, drawn(0, 0)).numpy()
+    linear = Linear.fit(train, valid, network.quantiles, hidden)
+    network.begin(linear)
+    network.eval()
+    odd = replace(valid.questions, place=valid.questions.place + 40)
+    for asked in (train.questions, valid.questions, evaluate_hint_ranker.untold(valid.questions), odd):
+        assert module.logits_of(network, asked) == pytest.approx(linear(asked), abs=1e-5)
+    torch.nn.init.normal_(network.out.weight)
+    assert module.logits_of(network, odd) != pytest.approx(linear(odd), abs=1e-2)
+
+
+def test_training_never_ends_with_a_higher_log_loss_than_it_began_with(
+    ranker: HintRanker, hints: Hints, shop: tuple[Path, dict[str, TableRef]], tmp_path: Path
+) -> None:
+    found = checks(shop[0])
+    assert validated(ranker, hints) == pytest.approx(min(found), rel=1e-9) and min(found) <= found[0]
+    lost = train(tmp_path, shop[1], WILD)
+    found = checks(tmp_path)
+    assert found[-1] > found[0] and lost.facts.steps == 0
+    assert validated(lost, hints) == pytest.approx(found[0], rel=1e-9)
+    assert not lost.network.out.weight.any()
+
+
+def test_it_goes_on_with_what_was_learnt_on_a_linear_part_of_these_days(
+    ranker: HintRanker, hints: Hints, shop: tuple[Path, dict[str, TableRef]], tmp_path: Path
+) -> None:
+    """A version whose linear part is of no use has that of today; one that cannot be bettered stays as it was."""
+    slow = WILD | {"training": {"epochs": 1, "requests": 64, "check_steps": 2, "learning_rate": 1e-6}}
+
+    def gone_on(start: HintRanker, name: str, config: dict[str, Any]) -> HintRanker:
+        start.save(tmp_path / name)
+        versions = {"hint_ranker": (ModelVersion("1", "champion", str(tmp_path / name)),)}
+        return train(tmp_path / f"{name}_on", shop[1], config, models=versions)
+
+    cut = deepcopy(ranker.network)
+    with torch.no_grad():
+        cut.wide.weight.zero_()
+        cut.numbers.weight.zero_()
+        cut.out.weight.normal_(std=0.001)
+    mended = gone_on(replace(ranker, network=cut), "cut", slow)
+    assert torch.equal(mended.network.wide.weight, ranker.network.wide.weight)
+    before, linear, both = checks(tmp_path / "cut_on")[:3]
+    assert linear < before and both < before and validated(mended, hints) <= linear * (1 + 1e-9)
+    stays = gone_on(ranker, "whole", WILD)
+    assert validated(stays, hints) <= validated(ranker, hints) * (1 + 1e-9)
+
+
+def test_a_version_of_other_weights_is_refused(ranker: HintRanker, tmp_path: Path) -> None:
+    ranker.save(tmp_path)
+    weights = load_file(tmp_path / "ranker.safetensors")
+    del weights["numbers.bias"]
+    save_file(weights, tmp_path / "ranker.safetensors")
+    with pytest.raises(DataError, match="built otherwise"):
+        HintRanker.load(tmp_path)
 
 
 def test_a_run_that_was_stopped_ends_with_the_same_bits(
