@@ -2,8 +2,8 @@
 
     z = w [numbers, what is unknown of them] + bias(place) + mean of the weights of the query's words and pieces + b
 
-An unknown number is 0, so nearly all that is not told costs nothing: features are sparse, in single precision. The mean
-keeps a query of a hundred words within the range of its words.
+What is unknown is 0 and named so; features are sparse, in single precision. By the mean a query of a hundred words is
+worth no more than the best of them.
 """
 
 from __future__ import annotations
