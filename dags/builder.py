@@ -52,7 +52,7 @@ PLAYED, REPLAY, VALIDITY = "recommendations", "market_replay", "market_validity"
 _SPAN = "days(partition_key, params, triggering_asset_events)"
 LAST_DAY = ("--partition", f"{{{{ {_SPAN}.last }}}}")
 RANGE = ("--from", f"{{{{ {_SPAN}.first }}}}", *LAST_DAY)
-# A run of every so many minutes is for the day on which it starts, unless a person has named another.
+# A run of every so many minutes is for the day on which it starts; where no clock is followed its key may name another.
 TODAY = ("--partition", "{{ partition_key or dag_run.run_after.strftime('%Y-%m-%d') }}")
 
 # Else Airflow would run a tick of the last hours at once on a fresh installation, before anything has landed.
@@ -104,9 +104,9 @@ def asset(written: str) -> Asset:
     return Asset(named.name, uri=named.uri)
 
 
-def every(minutes: int) -> DeltaTriggerTimetable | None:
-    """Every so many minutes, for no partition; where nobody follows the clock, when triggered."""
-    return DeltaTriggerTimetable(timedelta(minutes=minutes)) if PROFILE.airflow.follow_clock else None
+def every(minutes: int) -> DeltaTriggerTimetable | PartitionedAtRuntime:
+    """Every so many minutes, for no partition; without a clock when triggered, for the day of its key."""
+    return DeltaTriggerTimetable(timedelta(minutes=minutes)) if PROFILE.airflow.follow_clock else PartitionedAtRuntime()
 
 
 def new_dag(dag_id: str, doc: str, *, schedule: Any, owner: str, tags: Sequence[str], deadline_minutes: int) -> DAG:
