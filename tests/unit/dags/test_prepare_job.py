@@ -15,6 +15,7 @@ from dags.steps import prepare_job
 from infra.contracts import arrow_schema, load_contract
 from infra.profile import Profile
 from infra.results import NOTHING, RESULT_FILE
+from registry.promotions import Promotions
 from tests.lake_kit import put
 
 DAY = date(2018, 1, 5)
@@ -30,7 +31,9 @@ def prepare(profile: Profile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         result.unlink(missing_ok=True)
         monkeypatch.setenv(RESULT_FILE, str(result))
         monkeypatch.setattr(prepare_job, "load_profile", lambda: profile)
-        monkeypatch.setattr(prepare_job, "without_champion", lambda *_: [] if champion else ["query_rec"])
+        if champion and Promotions(profile).champion("query_rec") is None:
+            told = {"champion": None, "who": "a test", "report": None, "override": True, "reason": "a test"}
+            Promotions(profile).promote("query_rec", "1", **told)
         monkeypatch.setattr(prepare_job.subprocess, "call", lambda own, **_: built.append(own[-1]) or code)
         own = ["--system", "query_rec", "--job", "nearline_hints", "--run-id", "r", "--partition", DAY.isoformat()]
         monkeypatch.setattr(sys, "argv", ["prepare_job", *own])
