@@ -3,30 +3,25 @@
 from __future__ import annotations
 
 import json
-import shutil
 import sys
-from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import yaml
 
 from dags.steps import run_stage
 from feature_store.index import publish_index
-from infra.contracts import UNDATED, arrow_schema, load_contract
+from infra.contracts import UNDATED
 from infra.errors import DataError
 from infra.lake import Lake
 from infra.ledger import Ledger
 from infra.profile import Profile
 from infra.results import RESULT_FILE
-from registry import decisions, packaging, runs
+from registry import decisions
 from registry.store import connect
-from tests.lake_kit import put
-from tests.registry_kit import GATE, finish_stage
+from tests.hints_kit import deliver, put_in_use, put_rows
 from tests.unit.training.query_rec import shop_kit
 from tests.unit.training.query_rec.writer_kit import packaged_ranker, packaged_writer
 
@@ -38,17 +33,6 @@ MODELS = ("query_rec", "hint_ranker")
 def packed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     writer, ranker = (tmp_path_factory.mktemp(name) for name in MODELS)
     return {"query_rec": packaged_writer(writer), "hint_ranker": packaged_ranker(ranker)}
-
-
-def _put(profile: Profile, table: str, lines: Sequence[dict[str, Any]]) -> None:
-    schema = pa.schema([field.with_nullable(True) for field in arrow_schema(load_contract(table))])
-    put(profile, table, pa.Table.from_pylist(list(lines), schema=schema))
-
-
-def _deliver(profile: Profile, day: date, without: str = "") -> None:
-    """The catalogue, without what is of a kind."""
-    items = [row for row in shop_kit.items().to_pylist() if not (without and row["item_id"].startswith(without))]
-    _put(profile, "items", [{"snapshot_date": day, "source": "shop", **row} for row in items])
 
 
 @pytest.fixture
@@ -63,27 +47,12 @@ def lake(profile: Profile) -> Lake:
         events.append({**whole, "item_id": f"{kind}-{colour}-{number % 3 + 2}"})
         asked = {"search_date": at.date(), "search_time": at, "request_id": f"r{number}", "source": "typed", **user}
         searches.append({**asked, "query": f"{colour.upper()}  {kind}"})
-    _put(profile, "events", events)
-    _put(profile, "searches", searches)
+    put_rows(profile, "events", events)
+    put_rows(profile, "searches", searches)
     asked = {"stat_date": DAY, "query": "red pen", "available_at": datetime(2026, 1, 21, tzinfo=UTC)}
-    _put(profile, "query_stats", [{**asked, "clicked_30d": 1, "typed_30d": 5}])
-    _deliver(profile, UNDATED)
+    put_rows(profile, "query_stats", [{**asked, "clicked_30d": 1, "typed_30d": 5}])
+    deliver(profile, UNDATED)
     return Lake(profile)
-
-
-def _register(profile: Profile, folder: Path, model: str, packed: Path) -> str:
-    """A packaged model as a version of the real registry, in use."""
-    (folder.parent / "gates" / f"{model}.yaml").write_text(
-        yaml.safe_dump({**GATE, "model": model, "system": "query_rec"})
-    )
-    out = finish_stage(folder, "evaluate", snapshot=1)
-    shutil.rmtree(out / "model")
-    shutil.copytree(packed, out / "model")
-    spec = json.loads((out / "spec.json").read_text())
-    (out / "spec.json").write_text(json.dumps({**spec, "system": "query_rec", "tables": {}}))
-    version = packaging.register(profile, model, runs.log_stage(profile, out, out), out, out)
-    decisions.promote(profile, model, version, who="ada", override=True, reason="of a test")
-    return version
 
 
 def _run(monkeypatch: pytest.MonkeyPatch, folder: Path, day: date = DAY) -> dict[str, Any]:
@@ -108,7 +77,7 @@ def test_a_night_is_published_once_and_of_what_the_shop_still_has(
 ) -> None:
     assert "no version of query_rec has been promoted yet" in _run(monkeypatch, tmp_path)["left_out"]
     assert publish_index(profile) is None
-    versions = {model: _register(profile, tmp_path / model, model, packed[model]) for model in MODELS}
+    versions = {model: put_in_use(profile, tmp_path / model, model, packed[model]) for model in MODELS}
 
     assert _run(monkeypatch, tmp_path)["metrics"]["people"] == 12
     rows = _rows(lake)
@@ -123,7 +92,7 @@ def test_a_night_is_published_once_and_of_what_the_shop_still_has(
     assert first is not None and first.keys == len({(row["kind"], row["trigger"]) for row in rows})
 
     # The next delivery has no lamps: what was of them leads nowhere, and nothing leads to a query that finds nothing.
-    _deliver(profile, DAY, without="lamp")
+    deliver(profile, DAY, without="lamp")
     _run(monkeypatch, tmp_path)
     rows = _rows(lake)
     assert rows and not any(row["trigger"].startswith("lamp-") for row in rows if row["kind"] == "item")
@@ -135,8 +104,8 @@ def test_a_night_is_published_once_and_of_what_the_shop_still_has(
 def test_a_ranker_that_is_deleted_stops_the_night_in_words_and_the_index_stays(
     profile: Profile, lake: Lake, packed: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _register(profile, tmp_path / "query_rec", "query_rec", packed["query_rec"])
-    first, second = (_register(profile, tmp_path / name, "hint_ranker", packed["hint_ranker"]) for name in ("a", "b"))
+    put_in_use(profile, tmp_path / "query_rec", "query_rec", packed["query_rec"])
+    first, second = (put_in_use(profile, tmp_path / name, "hint_ranker", packed["hint_ranker"]) for name in ("a", "b"))
     _run(monkeypatch, tmp_path)
     told = _rows(lake)
     assert {row["ranker_version"] for row in told} == {second}
