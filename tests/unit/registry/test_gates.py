@@ -16,8 +16,8 @@ from common.formulas import Mean
 from infra.errors import DataError
 from registry.gate_file import GATES, Gate, GateFileError, load_gate
 from registry.gate_report import Check, GateReport
-from registry.gates import Candidate, DataQuality, evaluate
-from registry.values import Bootstrap, level, measure, read_values
+from registry.gates import Candidate, DataQuality, evaluate, held_to
+from registry.values import Bootstrap, Interval, level, measure, read_values
 
 GREEN = DataQuality((), 3)
 DAY = "2018-01-05"
@@ -307,6 +307,14 @@ def test_every_gate_of_the_project_can_be_read() -> None:
     names = [path.stem for path in GATES.glob("*.yaml")]
     assert "generative_rec" in names
     assert [load_gate(name).model for name in names] == names
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in GATES.glob("*.yaml")))
+def test_whoever_is_as_good_as_the_other_passes_its_rule(name: str) -> None:
+    """A share or a margin of the wrong sign asks for a gain where the gate means to allow a small loss."""
+    same = Interval(0.0, 0.0, 0.0)
+    relative = [rule for rule in load_gate(name).rules if rule.against]
+    assert relative and not [rule.name for rule in relative if not held_to(rule, same, 1.0, "its twin").passed]
 
 
 def test_the_best_baseline_is_chosen_by_metric_and_slice_on_the_same_split() -> None:
