@@ -174,7 +174,8 @@ class _Reader:
         files = [LandingFile(name, self.profile.landing / name, "") for name in names]
         written += timedelta(seconds=1)  # Spark tells the second that a file was written in
         raw = typed_rows(read_landing(self.spark, files, landed.wanted), landed, written)
-        raw = raw.persist(StorageLevel.MEMORY_AND_DISK)
+        # Files that come every few seconds are many and small: a task for each costs more than its rows.
+        raw = raw.coalesce(self.spark.sparkContext.defaultParallelism).persist(StorageLevel.MEMORY_AND_DISK)
         partition, days, unusable = landed.contract.partition, set[date](), set[str]()
         for name, tally, day in raw.select(SOURCE_FILE, TALLY, partition).distinct().collect():
             if tally is None:
