@@ -29,7 +29,7 @@ def test_weights_are_on_the_simplex_and_in_the_order_of_the_levels(levels: list[
 @given(VECTORS, st.integers(2, 4))
 def test_levels_on_another_scale_mean_nearly_the_same(levels: list[int], factor: int) -> None:
     one, other = simplex(np.array(levels)), simplex(np.array(levels) * factor)
-    np.testing.assert_allclose(one, other, atol=2e-3)
+    np.testing.assert_allclose(one, other, atol=1e-3 * len(levels))  # of one level above 0 each other takes up to 1e-3
     if len(set(levels)) == 1:
         np.testing.assert_allclose(one, other, atol=1e-6)
 
