@@ -33,7 +33,7 @@ def main() -> int:
 
 
 def decide(model: str, version: str, answer: str, form: dict[str, Any], who: str) -> str:
-    """Promote or reject; returns what was decided, and what the simulated market said where it was asked."""
+    """Promote or reject; returns what was decided, what the version has not shown, and what is said of its lists."""
     from registry import decisions
     from registry.promotions import GateNotPassed
 
@@ -43,7 +43,7 @@ def decide(model: str, version: str, answer: str, form: dict[str, Any], who: str
             override = bool(form.get("override"))
             made = decisions.promote(profile, model, version, who=who, override=override, reason=reason)
             said = f"{model}: version {made.to_version} is champion (before: {made.from_version or 'none'})"
-            return f"{said}\n{made.report.lists_sentence if made.report else ''}".rstrip()
+            return f"{said}\n{made.report.beside if made.report else ''}".rstrip()
         except GateNotPassed as refusal:
             reason = f"approved, but refused: {refusal.why}"
     made = decisions.reject(profile, model, version, who=who, reason=reason or "rejected without a reason")

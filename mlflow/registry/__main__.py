@@ -16,10 +16,8 @@ from infra.errors import EXIT_DATA, PlumblineError, exit_with_reason
 from infra.profile import load_profile
 from registry import airflow_events, decisions, gate_file, store
 from registry.card import show
-from registry.gate_report import NOT_PLAYED, GateReport, number
+from registry.gate_report import GateReport, number
 from registry.promotions import Decision, Promotions
-
-_SHOWN = {"passed": "passed", "failed": "FAILED", NOT_PLAYED: NOT_PLAYED}
 
 
 def main() -> int:
@@ -107,8 +105,8 @@ def _history(a: Namespace) -> list[Decision]:
 def _decided(made: Decision, text: str, before: Sequence[Decision] = ()) -> int:
     """The decision stands, whether Airflow hears of it or not. What was decided `before` is not decided twice."""
     _say(f"{made.model}: {text}")
-    if made.report and made.report.lists_sentence:
-        _say(made.report.lists_sentence)
+    if made.report and made.report.beside:
+        _say(made.report.beside)
     if made.id in {decision.id for decision in before}:
         since = f"{made.decision} by {made.who}, {made.at:%Y-%m-%d %H:%M} UTC"
         _say(f"It was so already ({since}): the ledger has no new row, and {made.who}'s reason stays.")
@@ -125,10 +123,18 @@ def _show_gate(report: GateReport) -> None:
     failed = f" ({report.samples - report.scored} of them failed)" if report.scored < report.samples else ""
     _say(f"{report.model} version {report.version}, {against}, {report.samples} samples{failed}, {report.origin} data")
     lines = [
-        (check.name, number(check.value), number(check.threshold), _SHOWN[check.verdict], check.reason)
+        (
+            check.name,
+            number(check.value),
+            number(check.threshold),
+            check.verdict.replace("failed", "FAILED"),
+            check.reason,
+        )
         for check in report.checks
     ]
     print_table(("check", "value", "threshold", "", "reason"), lines, "")
+    if report.told_sentence:
+        _say(f"not shown: {report.told_sentence}")
     _say("gate passed" if report.passed else f"gate failed: {', '.join(check.name for check in report.failed)}")
 
 

@@ -11,7 +11,7 @@ from infra.profile import Profile
 from registry.aliases import require_champion
 from registry.evaluation_artifacts import candidate, snapshots_of
 from registry.gate_file import Gate
-from registry.gates import Candidate
+from registry.gates import Candidate, told
 from registry.promotions import Promotions
 from registry.runs import lineage, tag
 from registry.stage_gates import stage_gates
@@ -36,6 +36,7 @@ def write(profile: Profile, client: MlflowClient, gate: Gate, version: str) -> s
         _head(client, gate, new, other),
         _data(Lake(profile), client, gate.model, version, other),
         _metrics(gate, new, candidate(client, gate.model, other) if other else None),
+        _told(gate, new),
         _gates(client, runs),
         _cost(runs),
         "## Limits\n\n" + "\n".join(f"* {caveat}" for caveat in (*gate.caveats, _CAVEAT)),
@@ -121,6 +122,12 @@ def _gains(gate: Gate, new: Candidate, champion: Candidate) -> list[str]:
             shared = str(len(pairs.a)) if metric == gate.headline else shared
         cells.append(cell)
     return [*cells, shared, "", ""]
+
+
+def _told(gate: Gate, new: Candidate) -> str:
+    """What a version need not show, and whether it has; empty where the gate tells nothing."""
+    lines = [f"* {check.otherwise or 'shown'} ({check.name}: {check.reason})" for check in told(gate, new)]
+    return "## Told, not held\n\n" + "\n".join(lines) if lines else ""
 
 
 def _gates(client: MlflowClient, runs: Sequence[Run]) -> str:

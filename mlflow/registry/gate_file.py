@@ -47,7 +47,9 @@ class Rule(BaseModel):
     `margin`, or `share` of that row's own value; a negative one is a loss that is put up with. `direction` says which
     way is better. `counts`: `mean` holds the gain itself to it, and not the worse end: for "not below", which few
     samples cannot show outside their interval. `of`: the row of the evaluation that is asked, where a version has more
-    than the one that it is `evaluated_as`.
+    than the one that it is `evaluated_as`. `otherwise`: what it means where the rule is not reached, in words; such a
+    rule stops nothing, but report, decision and card say so: for what a version need not show, and nobody may claim
+    that it has.
 
     `best_baseline` is the best of the gate's `baselines` on this metric, slice and split. It is chosen on the very
     samples that it is then met on, and the interval is that of a row named beforehand, so it does not know of the
@@ -66,6 +68,7 @@ class Rule(BaseModel):
     margin: float | None = None
     share: float | None = None
     counts: Literal["worse_end", "mean"] = "worse_end"
+    otherwise: str = ""
 
     @model_validator(mode="after")
     def _is_one_kind(self) -> Rule:
@@ -74,6 +77,8 @@ class Rule(BaseModel):
             raise ValueError("a rule has either a limit, or against and one of margin and share")
         if self.counts == "mean" and self.against is None:
             raise ValueError("a limit is on the value itself: `counts` belongs to a rule against somebody")
+        if self.otherwise and self.against is None:
+            raise ValueError("a limit is held: `otherwise` belongs to a rule against somebody")
         return self
 
     @property
@@ -82,7 +87,8 @@ class Rule(BaseModel):
         asked = f" of {self.of}" if self.of else ""
         place = "" if self.slice == "all" else f" [{self.slice}]"
         mean = " in the mean" if self.counts == "mean" else ""
-        return f"{self.metric}{asked}{place}" + (f" vs {self.against}{mean}" if self.against else "")
+        told = " (told, not held)" if self.otherwise else ""
+        return f"{self.metric}{asked}{place}" + (f" vs {self.against}{mean}" if self.against else "") + told
 
 
 class MarketRule(BaseModel):

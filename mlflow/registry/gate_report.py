@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 _COUNT_FROM = 100
-Verdict = Literal["passed", "failed", "not played yet", "not judged yet"]
+Verdict = Literal["passed", "failed", "not shown", "not played yet", "not judged yet"]
 NOT_PLAYED: Literal["not played yet"] = "not played yet"
 NOT_JUDGED: Literal["not judged yet"] = "not judged yet"
 
@@ -20,6 +20,7 @@ class Check:
 
     `in_market`: it was held on the simulated market; `by_judge`: on what the judge says of lists. `played`: there was
     something to hold it on; what was not played, or judged, yet has passed, unless the gate file requires it.
+    `otherwise`: it was not reached, and this is what that means; it was to be told, and stops nothing.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Check:
     in_market: bool = False
     played: bool = True
     by_judge: bool = False
+    otherwise: str = ""
 
     @property
     def of_lists(self) -> bool:
@@ -41,6 +43,8 @@ class Check:
         """In words."""
         if not self.passed:
             return "failed"
+        if self.otherwise:
+            return "not shown"
         return "passed" if self.played else NOT_JUDGED if self.by_judge else NOT_PLAYED
 
 
@@ -91,6 +95,16 @@ class GateReport:
         said = (f"{one.name}: {one.verdict} ({one.reason})" for one in self.checks if one.of_lists)
         return "; ".join(said)
 
+    @property
+    def told_sentence(self) -> str:
+        """What the version has not shown and need not, with the figures; empty where there is nothing to tell."""
+        return "; ".join(f"{one.otherwise} ({one.name}: {one.reason})" for one in self.checks if one.otherwise)
+
+    @property
+    def beside(self) -> str:
+        """What stands beside a decision, a line each: what it has not shown, and what is said of its lists."""
+        return "\n".join(filter(None, (self.told_sentence, self.lists_sentence)))
+
     def with_lists(self, checks: Sequence[Check]) -> GateReport:
         """The report with these checks of the lists in place of earlier ones."""
         return replace(self, checks=(*(check for check in self.checks if not check.of_lists), *checks))
@@ -120,6 +134,7 @@ class GateReport:
             "",
             f"Against {against}; {data}.",
             "",
+            *([f"**Not shown:** {self.told_sentence}.", ""] if self.told_sentence else []),
             "| check | value | threshold | passed | reason |",
             "|---|---:|---:|---|---|",
         ]

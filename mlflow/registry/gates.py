@@ -14,7 +14,7 @@ did score has a limit of its own.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 import pandas as pd
@@ -112,7 +112,7 @@ def evaluate(
         _enough_samples(gate, whole),
         _enough_scored(gate, held),
         *(_same_samples(held, name, pairs) for name, pairs in first.items()),
-        *(_gain_check(rule, held, met[rule]) if rule in met else _limit_check(rule, held) for rule in gate.rules),
+        *(_check(rule, held, met.get(rule)) for rule in gate.rules),
     )
     return GateReport(
         model=gate.model,
@@ -127,6 +127,17 @@ def evaluate(
         at=datetime.now(UTC).isoformat(timespec="seconds"),
         checks=checks,
     )
+
+
+def told(gate: Gate, candidate: Candidate) -> list[Check]:
+    """The rules that are told and stop nothing, on the version's own evaluation: no champion is met."""
+    held = _Held(gate, candidate, [])
+    return [_check(rule, held, held.met(rule)) for rule in gate.rules if rule.otherwise]
+
+
+def _check(rule: Rule, held: _Held, met: Mapping[str, Pairs] | None) -> Check:
+    check = _limit_check(rule, held) if met is None else _gain_check(rule, held, met)
+    return check if check.passed or not rule.otherwise else replace(check, passed=True, otherwise=rule.otherwise)
 
 
 def _data_quality(quality: DataQuality) -> Check:

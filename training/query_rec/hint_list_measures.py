@@ -3,7 +3,9 @@
 The paper prints no definitions; these are INFERRED. Of a day, with k the depth of the lists:
 
 * `hit@k`, `recall@k`: whether a hint is one of the queries of the day, and the share of them that are hints;
-* `category_hit@k`, `category_recall@k`: the same of kinds. The kind of a query is the commonest one of what it finds;
+* `new_recall@k`: the same share of what the person had never searched for before, of which `again` knows nothing;
+* `category_hit@k`, `category_recall@k`: as `hit` and `recall`, of kinds. The kind of a query is the commonest one of
+  what it finds;
 * `similarity@k`: the mean over the day's queries of the best cosine with a hint;
 * `categories@k`: how many kinds the hints are of;
 * `servable@k`: the share of the hints that find enough in the day's catalogue; `written@k`: that the model wrote.
@@ -22,10 +24,12 @@ from numpy.typing import NDArray
 from training.core.metrics import Floats
 from training.query_rec.hints import MODEL, Hint, HintFilter
 from training.query_rec.list_maker import Encode
+from training.query_rec.query_lists import plain
 
 NAMES = (
     "hit",
     "recall",
+    "new_recall",
     "category_hit",
     "category_recall",
     "similarity",
@@ -33,16 +37,17 @@ NAMES = (
     "servable",
     "written",
 )
-"""By column; a day of which nothing is known by a measure has NaN: of kinds, where what was searched for has none."""
-OF_KINDS, KINDS_KNOWN = ("category_hit", "category_recall"), "category_known"
-"""What only days with a known kind have, and what counts those days."""
+"""By column; a day of which a measure asks nothing has NaN."""
+OF_SOME = {"new_recall": "new_known", **dict.fromkeys(("category_hit", "category_recall"), "category_known")}
+"""What only some days have, those with a new search or with a known kind; each with what counts those days."""
 
 
 @dataclass(frozen=True)
 class ListMeasures:
-    """`observed`: what was searched for on each day."""
+    """`observed`: what was searched for on each day; `before`: what the same person had searched for until then."""
 
     observed: Sequence[Sequence[str]]
+    before: Sequence[Sequence[str]]
     hints: HintFilter
     encode: Encode
     depth: int
@@ -59,16 +64,20 @@ class ListMeasures:
             query for own in self.observed for query in own
         )
         vectors = dict(zip(texts, self.encode(list(texts)), strict=True)) if texts else {}
-        rows = [self._day(own, day, vectors) for own, day in zip(cut, self.observed, strict=True)]
+        days = zip(cut, self.observed, self.before, strict=True)
+        rows = [self._day(own, day, before, vectors) for own, day, before in days]
         return np.array(rows, dtype=np.float64).reshape(len(rows), len(NAMES))
 
     def _day(
         self,
         hints: Sequence[Hint],
         observed: Sequence[str],
+        before: Sequence[str],
         vectors: Mapping[str, NDArray[np.float32]],
     ) -> tuple[float, ...]:
-        hit, recall = _found({hint.query.lower() for hint in hints}, {query.lower() for query in observed})
+        shown, asked = {hint.query.lower() for hint in hints}, {query.lower() for query in observed}
+        hit, recall = _found(shown, asked)
+        _, new_recall = _found(shown, asked - {plain(query).lower() for query in before})
         kinds = {kind for hint in hints if (kind := self.hints.catalogue.kind(hint.query))}
         wanted = {kind for query in observed if (kind := self.hints.catalogue.kind(query))}
         near = 0.0
@@ -78,7 +87,7 @@ class ListMeasures:
         servable = [self.hints.servable(hint.query) for hint in hints]
         written = [hint.source == MODEL for hint in hints]
         shares = (float(np.mean(own)) if own else float("nan") for own in (servable, written))
-        return (hit, recall, *_found(kinds, wanted), near, float(len(kinds)), *shares)
+        return (hit, recall, new_recall, *_found(kinds, wanted), near, float(len(kinds)), *shares)
 
 
 def _found(own: set[str], wanted: set[str]) -> tuple[float, float]:

@@ -16,7 +16,7 @@ from common.formulas import Mean
 from infra.errors import DataError
 from registry.gate_file import GATES, Gate, GateFileError, load_gate
 from registry.gate_report import Check, GateReport
-from registry.gates import Candidate, DataQuality, evaluate, held_to
+from registry.gates import Candidate, DataQuality, evaluate, held_to, told
 from registry.values import Bootstrap, Interval, level, measure, read_values
 
 GREEN = DataQuality((), 3)
@@ -297,6 +297,67 @@ def test_a_mixture_below_its_best_signal_in_the_mean_does_not_pass_the_gate_of_t
     assert check(found, rule).reason.endswith("; it counts")
 
 
+def hints(**hits: list[int]) -> pd.DataFrame:
+    """The values of `query_rec` of a day each: recall 1 on the days of these numbers, all else alike in all rows."""
+    gate, days = load_gate("query_rec"), 400
+    names = {name: float(name != "recall@30") for formula in gate.metrics.values() for name in formula.needs}
+    others = (*gate.baselines, "il_sft_direct_shown", "il_sft_think_shown")
+    rows = {**{name: [] for name in others}, **hits}
+    lines = [
+        {"model": row, "unit": f"u{n}", "sample": f"{DAY} r{n}", "split": "time", "slices": (), "name": name}
+        | {"value": float(n in own) if name == "recall@30" else value}
+        for row, own in rows.items()
+        for name, value in names.items()
+        for n in range(days)
+    ]
+    return pd.DataFrame(lines)
+
+
+ADDS_NOTHING = "adds nothing: what only counts finds as much of what people search for"
+
+
+@pytest.mark.parametrize(
+    ("direct", "failed", "adds"),
+    [
+        (range(100), [], False),  # a twin of what is shown without it
+        (range(99), [], False),
+        (range(90), ["recall@30 of query_rec_direct vs best_baseline in the mean",
+                     "recall@30 of query_rec_direct vs counted"], False),
+        (range(140), [], True),
+    ],
+)  # fmt: skip
+def test_a_model_of_hints_that_pushes_out_what_counts_is_rejected_and_one_that_adds_nothing_is_called_so(
+    direct: range, failed: list[str], adds: bool
+) -> None:
+    """Of 400 days counting alone hits a hundred, and each of its rows by itself fewer."""
+    counted = list(range(100))
+    frame = hints(counted=counted, again=counted[:80], query_rec_think=counted, query_rec_direct=list(direct))
+    found = evaluate(load_gate("query_rec"), version(frame), None, GREEN)
+    assert [one.name for one in found.failed] == failed
+    assert ("the model of Direct " + ADDS_NOTHING in found.told_sentence) != adds
+    assert "the model of Think " + ADDS_NOTHING in found.told_sentence, "it is the twin of what is shown without it"
+    said = "difference to counted +0.0000 [0.0000, 0.0000]; its worse end counts"
+    assert said in found.told_sentence and f"**Not shown:** {found.told_sentence}." in found.to_markdown()
+    assert GateReport.from_json(found.to_json()) == found
+    assert [one.otherwise for one in told(load_gate("query_rec"), version(frame))] == [
+        one.otherwise for one in found.checks if one.name.endswith("(told, not held)")
+    ]
+
+
+def test_what_is_told_stops_nothing_and_is_not_called_passed() -> None:
+    rule = {"metric": "mrr", "against": "popularity", "margin": 0.1, "otherwise": "it is no better than popularity"}
+    level_with, better = (
+        evaluate(gate(rule), version(ranks(ours=ours, popularity=[2] * 40)), None, GREEN)
+        for ours in ([2] * 40, [1] * 40)
+    )
+    name = "mrr vs popularity (told, not held)"
+    assert level_with.passed and check(level_with, name).verdict == "not shown"
+    assert level_with.beside.startswith(f"it is no better than popularity ({name}: difference to popularity +0.0000")
+    assert better.passed and check(better, name).verdict == "passed" and better.beside == ""
+    with pytest.raises(ValueError, match="`otherwise` belongs to a rule against somebody"):
+        gate({"metric": "mrr", "limit": 0.1, "otherwise": "it is worth nothing"})
+
+
 def test_where_no_baseline_was_measured_the_rule_against_the_best_is_an_error() -> None:
     rule = {"metric": "mrr", "against": "best_baseline", "margin": 0.0}
     with pytest.raises(DataError, match="no rows of model 'popularity'"):
@@ -313,7 +374,7 @@ def test_every_gate_of_the_project_can_be_read() -> None:
 def test_whoever_is_as_good_as_the_other_passes_its_rule(name: str) -> None:
     """A share or a margin of the wrong sign asks for a gain where the gate means to allow a small loss."""
     same = Interval(0.0, 0.0, 0.0)
-    relative = [rule for rule in load_gate(name).rules if rule.against]
+    relative = [rule for rule in load_gate(name).rules if rule.against and not rule.otherwise]
     assert relative and not [rule.name for rule in relative if not held_to(rule, same, 1.0, "its twin").passed]
 
 

@@ -14,6 +14,7 @@ from infra.ledger import Ledger
 from infra.profile import Profile
 from registry import __main__ as command
 from registry import airflow_events, decisions, gate_file
+from registry.gate_report import Check, GateReport
 from registry.promotions import Decision, Promotions
 
 DAYS = [date(2018, 1, 4), date(2018, 1, 6), date(2018, 1, 5)]
@@ -108,3 +109,20 @@ def test_where_one_model_has_a_gate_it_is_meant_and_where_several_have_one_it_is
     with pytest.raises(SystemExit):
         command._parser().parse_args(["gate"])
     assert "--model" in capsys.readouterr().err
+
+
+def test_the_gate_is_shown_with_every_verdict_and_what_a_version_has_not_shown(
+    say: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checks = (
+        Check("recall", True, "enough", 0.5, 0.4),
+        Check("gain", True, "difference +0.0000", 0.0, 0.001, otherwise="it adds nothing"),
+        Check("clicks", True, "no night", played=False, in_market=True),
+        Check("score", True, "no night", played=False, by_judge=True),
+    )
+    report = GateReport("toy", "2", None, "time", "real", 60, 60, "user", 60, "2026-11-29T00:00:00+00:00", checks)
+    monkeypatch.setattr(decisions, "hold_gate", lambda *_: report)
+    assert say(Airflow(up=True), "gate") == 0
+    said = capsys.readouterr().out
+    assert all(verdict in said for verdict in ("passed", "not shown", "not played yet", "not judged yet"))
+    assert "not shown: it adds nothing (gain: difference +0.0000)\ngate passed" in said

@@ -1,8 +1,9 @@
 """Stage: hints of every row on the same test days, and the models of hints packaged for serving.
 
-Rows: what only counts, and each model as it writes and with its filter and fill (`<row>_shown`). What is packaged are
-the rows `serves`, one of each form; filtered and filled they are called `query_rec_direct` and `query_rec_think`, and
-both are what the gate holds. Values are by person and day.
+Rows: what only counts, each way of it alone and `counted`, which is what is shown without any model; and each model
+as it writes and with its filter and fill (`<row>_shown`). What is packaged are the rows `serves`, one of each form;
+filtered and filled they are called `query_rec_direct` and `query_rec_think`, and both are what the gate holds, against
+`counted` too: what they have more is what the model adds. Values are by person and day.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from training.core.stage import StageResult, StageSpec, resolve_config
 from training.next_item.comparison import VALUES_SCHEMA, flat, metrics_table
 from training.query_rec.counting import ROWS, QueryCounts
 from training.query_rec.examples import Example, Examples
-from training.query_rec.hint_list_measures import KINDS_KNOWN, OF_KINDS, ListMeasures
+from training.query_rec.hint_list_measures import OF_SOME, ListMeasures
 from training.query_rec.hint_model import Form, HintModel
 from training.query_rec.hint_writer import (
     FORMS,
@@ -45,6 +46,8 @@ SERVED: Mapping[Form, str] = {form: f"query_rec_{form}" for form in FORMS}
 """The rows of what is packaged."""
 SHOWN = "_shown"
 """Behind the name of a row: filtered and filled up."""
+COUNTED = "counted"
+"""The row of what is shown without a model."""
 _SPLIT = "time"
 Lists = Sequence[Sequence[Hint]]
 
@@ -78,9 +81,16 @@ def main(spec: StageSpec) -> StageResult:
     fill = Fill(QueryCounts.of(searches, shop.things), HintFilter(config.writer.hints, shop.words))
     samples = config.writer.samples
     depth = samples.depth
-    measures = ListMeasures([one.observed for one in days], fill.hints, partial(_vectors, spec, config), depth)
-    counted = [fill.counted(one.person, depth) for one in days]
-    rows: dict[str, Lists] = {name: [own[name] for own in counted] for name in ROWS}
+    measures = ListMeasures(
+        [one.observed for one in days],
+        [one.person.searches for one in days],
+        fill.hints,
+        partial(_vectors, spec, config),
+        depth,
+    )
+    alone = [fill.counted(one.person, depth) for one in days]
+    rows: dict[str, Lists] = {name: [own[name] for own in alone] for name in ROWS}
+    rows[COUNTED] = [fill.shown((), one.person, one.told, depth) for one in days]
     valid: dict[str, WrittenLists] = {}
     served: dict[Form, tuple[HintModel, Path]] = {}
     for row, stage in config.rows.items():
@@ -194,18 +204,19 @@ def _written(
 
 
 def _values(row: str, values: Floats, names: Sequence[str], days: Sequence[Example]) -> pa.Table:
-    """What each day adds to each measure. Of a day without a kind nothing is asked by kinds: it adds 0 to them, and to
-    `KINDS_KNOWN`, over which they are. Null: the row has no hint for the day."""
+    """What each day adds to each measure. Of a day without a kind nothing is asked by kinds, and of one without a new
+    search nothing of new ones: it adds 0 to them, and to what counts such days, over which they are (`OF_SOME`). Null:
+    the row has no hint for the day."""
     asked = {
         "unit": [one.person.user_id for one in days],
         "sample": [f"{one.day} {one.request_id}" for one in days],
         "slices": [[]] * len(days),
     }
     by_name = dict(zip(names, values.T, strict=True))
-    of_kinds = [name for name in names if name.startswith(OF_KINDS)]
-    known = ~np.isnan(by_name[of_kinds[0]])
-    by_name |= {name: np.where(known, by_name[name], 0.0) for name in of_kinds}
-    by_name[KINDS_KNOWN] = known.astype(np.float64)
+    for name in names:
+        if counts := OF_SOME.get(name.partition("@")[0]):
+            known = ~np.isnan(by_name[name])
+            by_name |= {name: np.where(known, by_name[name], 0.0), counts: known.astype(np.float64)}
     found = []
     for name, own in by_name.items():
         words = {"model": row, "split": _SPLIT, "name": name}

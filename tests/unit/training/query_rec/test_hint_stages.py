@@ -17,6 +17,7 @@ import pytest
 
 from common.models import ModelVersion
 from infra.contracts import load_contract
+from registry.gate_file import load_gate
 from tests.unit.training.query_rec import shop_kit as kit
 from training.core.errors import DataError, LeftOut
 from training.core.stage import StageSpec
@@ -185,20 +186,41 @@ def test_all_rows_stand_in_one_table_and_what_is_served_is_packaged(
     }
     metrics, spec = evaluated(made, config, a=direct[0], b=think[0])
     served = {"query_rec_direct", "query_rec_think"}
-    rows = {"again", "co_click", "category", "openings", "popular", "flat", "planned", *served}
+    rows = {"counted", "again", "co_click", "category", "openings", "popular", "flat", "planned", *served}
     values = pq.read_table(spec.out_dir / "tables/eval_values/part-0.parquet")
     assert set(values["model"].to_pylist()) == rows
     assert metrics["flat.valid"] == metrics["planned.valid"] == 1.0
     for row, written in (("query_rec_direct", "flat"), ("query_rec_think", "planned")):
         assert metrics[f"{row}.servable@12"] == 1.0 and metrics[f"{row}.hit@12"] >= metrics[f"{written}.hit@12"] - 0.3
     assert metrics["popular.written@12"] == 0.0 and metrics["flat.written@12"] == 1.0
-    assert {f"{row}.minus.popular.recall@12.lo" for row in served} <= metrics.keys()
+    assert {f"{row}.minus.{other}.recall@12.lo" for row in served for other in ("popular", "counted")} <= metrics.keys()
+    assert metrics["counted.written@12"] == 0.0 and metrics["counted.servable@12"] == 1.0
+    by_hand = _recalls_without_a_model(made, HintWriter.load(spec.out_dir / "model"), 12)
+    for measure, expected in zip(("recall@12", "new_recall@12"), by_hand, strict=True):
+        assert metrics[f"counted.{measure}"] == pytest.approx(expected) and expected > 0
+    assert metrics["again.new_recall@12"] == 0.0, "of what is new it knows nothing"
+    gate = load_gate("query_rec")
+    assert set(gate.baselines) < rows
+    needed = {name.replace("@30", "@12") for formula in gate.metrics.values() for name in formula.needs}
+    assert needed <= set(values["name"].to_pylist())
     answering = load(spec.out_dir / "model")
     answer = answering.predict(pd.read_parquet(spec.out_dir / "model" / "example.parquet"), {})
     assert len(answer) == 2 and all(0 < len(own) <= 12 for own in answer["hints"])
     assert set(answer["sources"][1]) <= {"model", "again", "popular", "category", "openings", "co_click"}
     printed = (spec.out_dir / "hints.txt").read_text().splitlines()
     assert len(printed) == 20 and not any("lamp" in line.split(": ", 1)[1] for line in printed)
+
+
+def _recalls_without_a_model(made: Path, writer: HintWriter, depth: int) -> tuple[float, float]:
+    """Of what is searched for on test days the share that is shown, and of what the person had not searched for."""
+    whole, new = list[float](), list[float]()
+    for day in Examples.open(made / "lists").read("think", {"test"}):
+        shown = {hint.query.lower() for hint in writer.fill.shown((), day.person, day.told, depth)}
+        asked = {query.lower() for query in day.observed}
+        unknown = asked - {query.lower() for query in day.person.searches}
+        whole.append(len(asked & shown) / len(asked))
+        new += [len(unknown & shown) / len(unknown)] if unknown else []
+    return sum(whole) / len(whole), sum(new) / len(new)
 
 
 def test_a_row_that_nobody_has_is_not_served(made: Path) -> None:
