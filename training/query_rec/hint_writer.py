@@ -103,12 +103,15 @@ class Fill:
     counts: QueryCounts
     hints: HintFilter
 
-    def shown(self, written: Sequence[Written], person: Person, told: Behaviours, depth: int) -> list[Hint]:
+    def shown(
+        self, written: Sequence[Written], person: Person, told: Behaviours, depth: int, asked: str = ""
+    ) -> list[Hint]:
         """What somebody has searched for before, then what stays of what was written, filled up by the other rows that
-        count: nothing is searched for as surely as what was (measured: docs/LOG.md)."""
+        count: nothing is searched for as surely as what was (measured: docs/LOG.md). `asked`: what they have searched
+        for just now, which is no hint."""
         counted = self.counts.rows(person.items, person.searches, depth)
         first = {AGAIN: counted[AGAIN], MODEL: self.hints.kept(written, told)}
-        return self.hints.shown({**first, **counted}, depth)
+        return self.hints.shown({**first, **counted}, depth, asked)
 
     def counted(self, person: Person, depth: int) -> Mapping[str, list[Hint]]:
         """What each row that counts says, nothing filtered."""
@@ -137,14 +140,15 @@ class HintWriter:
         """Counted once."""
         return Fill(QueryCounts.of(self.searches, self.shop.things), HintFilter(self.config.hints, self.shop.words))
 
-    def hints(self, people: Sequence[Person], seed: int = 0) -> list[list[Hint]]:
-        """The hints of each person by Direct, the best first."""
+    def hints(self, people: Sequence[Person], seed: int = 0, asked: Sequence[str] | None = None) -> list[list[Hint]]:
+        """The hints of each person by Direct, the best first; `asked`: what each has searched for just now, empty where
+        they have not, which is none of them."""
         told = self._told(self.direct, people)
         config = self.config.samples
         lists = write_lists("hints", self.direct, told, config, seed)
         return [
-            self.fill.shown(written, one, own, config.depth)
-            for written, own, one in zip(lists.queries, told, people, strict=True)
+            self.fill.shown(written, one, own, config.depth, query)
+            for written, own, one, query in zip(lists.queries, told, people, asked or [""] * len(people), strict=True)
         ]
 
     def interests(self, people: Sequence[Person], seed: int = 0) -> list[list[Interest]]:

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
+from common.query_text import normalised
 from training.query_rec.catalogue_words import CatalogueWords, words_of
 from training.query_rec.counting import AGAIN
 from training.query_rec.prompts import Behaviours
@@ -53,6 +54,11 @@ class Hint:
     source: str
 
 
+def same_query(one: str, other: str) -> bool:
+    """Whether two texts are one query, however they are written; what has no words is none."""
+    return bool(known := normalised(one)) and known == normalised(other)
+
+
 @dataclass(frozen=True)
 class HintFilter:
     """What may be shown, in the catalogue of a day."""
@@ -92,15 +98,15 @@ class HintFilter:
         """What stays of what a model wrote for this person."""
         return [own.query for own in written if not self.refused_of(own, person)]
 
-    def shown(self, rows: Mapping[str, Iterable[str]], k: int) -> list[Hint]:
+    def shown(self, rows: Mapping[str, Iterable[str]], k: int, asked: str = "") -> list[Hint]:
         """At most `k` hints, each once whatever its case: of the rows by their source, in their order, what may be
-        shown."""
+        shown, and is not what was `asked` for just now."""
         found: dict[str, Hint] = {}
         for source, queries in rows.items():
             if len(found) >= k:
                 break
             for query in queries:
-                if not self.refused(query, source):
+                if not self.refused(query, source) and not same_query(query, asked):
                     found.setdefault(query.lower(), Hint(query, source))
         return list(found.values())[:k]
 

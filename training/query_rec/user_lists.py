@@ -6,7 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
-from training.query_rec.hints import Hint
+from training.query_rec.hints import Hint, same_query
+from training.query_rec.prompts import SEARCH
+
+
+def searched_for(trigger: tuple[str, str]) -> str:
+    """The query of what calls for a list, an action and its content; empty for what is no search."""
+    action, content = trigger
+    return content if action == SEARCH else ""
 
 
 @dataclass(frozen=True)
@@ -28,9 +35,14 @@ class UserLists:
         self, trigger: tuple[str, str], hints: Sequence[Hint], last: int, refused: Callable[[str, str], str]
     ) -> Self:
         """With a new list before them, `last` lists in all; of the older ones what may still be shown (`refused` says
-        why not: the catalogue is of another day)."""
-        found: dict[str, tuple[int, Hint]] = {}
-        older = ((number + 1, hint) for number, hint in self.hints if not refused(hint.query, hint.source))
+        why not: the catalogue is of another day), and is not what the new `trigger` searches for: who has it before
+        them needs no hint of it."""
+        found, asked = dict[str, tuple[int, Hint]](), searched_for(trigger)
+        older = (
+            (number + 1, hint)
+            for number, hint in self.hints
+            if not refused(hint.query, hint.source) and not same_query(hint.query, asked)
+        )
         for number, hint in (*((0, hint) for hint in hints), *older):
             if number < last:
                 found.setdefault(hint.query.lower(), (number, hint))

@@ -1,7 +1,8 @@
 """Stage: new hints for whoever has just done something (AIGQ u2q, section 2.7), as the table `user_hints`.
 
 The model of hints in use writes a list for each signal (form direct, people put to it in batches) in the catalogue of
-the day; its filter and its counting rows decide what is shown. Before the newest list stand the person's last few.
+the day; its filter and its counting rows decide what is shown, and what a signal searches for is no hint of its own.
+Behind the newest list stand the person's last few.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from training.query_rec.hint_writer import HintWriter, SampleConfig
 from training.query_rec.hints import MODEL, Hint, HintFilter
 from training.query_rec.people import Person
 from training.query_rec.shop_words import ShopWords
-from training.query_rec.user_lists import UserLists
+from training.query_rec.user_lists import UserLists, searched_for
 
 WRITER, CHAMPION = "query_rec", "champion"
 TABLE, SIGNALS = "user_hints", "fresh_signals"
@@ -69,7 +70,8 @@ def main(spec: StageSpec) -> StageResult:
     writer = HintWriter.load(Path(version.folder))
     sampled = replace(writer.config, samples=config.samples)
     writer = replace(writer, shop=ShopWords.read(spec), config=sampled)
-    hints = writer.hints([_person(row) for row in signals], spec.seed)
+    asked = [searched_for(_trigger(row)) for row in signals]
+    hints = writer.hints([_person(row) for row in signals], spec.seed, asked)
     rows = list(_rows(signals, hints, version, config.lists, writer.fill.hints))
     with new_folder(spec.out_dir / "tables" / TABLE) as scratch:
         pq.write_table(pa.Table.from_pylist(rows, _WRITTEN), scratch / _PART)
@@ -97,7 +99,7 @@ def _rows(
     for place, (signal, own) in enumerate(zip(signals, hints, strict=True)):
         user = signal["user_id"]
         before = lists.get(user) or UserLists.of(signal)
-        lists[user] = before.behind((signal["action"], signal["content"]), own, last, shop.refused)
+        lists[user] = before.behind(_trigger(signal), own, last, shop.refused)
         yield {
             "hint_date": signal["signal_date"],
             **{name: signal[name] for name in ("user_id", "signal_id", "signal_time")},
@@ -105,6 +107,10 @@ def _rows(
             **lists[user].row(),
             "model_version": version.version,
         }
+
+
+def _trigger(signal: Mapping[str, Any]) -> tuple[str, str]:
+    return signal["action"], signal["content"]
 
 
 def _person(row: Mapping[str, Any]) -> Person:

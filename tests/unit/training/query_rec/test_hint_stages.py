@@ -454,13 +454,14 @@ def test_whoever_calls_for_hints_has_a_list_before_the_last_ones(
         _signal("busy", 2, *[("search", f"red pen {n}") for n in range(10_000)]),
         _signal("gone", 3, ("view", "gone")),
         _signal("odd", 4, *odd),
+        _signal("sure", 5, ("search", "green lamp"), ("search", " Red  LAMP"), before=("red lamp", "blue lamp")),
     ]
     spec = _nearline(tmp_path / "a", signals, made, direct, think)
     result = nearline_hints.main(spec)
     rows = pq.read_table(spec.out_dir / result.tables["user_hints"][0])
     assert rows.schema.names == [column.name for column in load_contract("user_hints").columns]
     told = {row["signal_id"]: row for row in rows.to_pylist()}
-    assert list(told) == [one["signal_id"] for one in signals] and result.metrics["people"] == 4
+    assert list(told) == [one["signal_id"] for one in signals] and result.metrics["people"] == 5
     shop = ShopWords.of(kit.items())
     for row in told.values():
         assert (
@@ -475,8 +476,12 @@ def test_whoever_calls_for_hints_has_a_list_before_the_last_ones(
     assert first["trigger_contents"] == ["lamp-blue-3", "lamp-red-3"] and "red lamp" in first["queries"]
     # The list of half an hour later goes before that of now, and knows it.
     assert second["trigger_contents"] == ["blue lamp", "lamp-blue-3", "lamp-red-3"]
-    assert second["queries"][0] == "blue lamp" and second["sources"][0] == "again"
     assert second["available_at"] > first["available_at"]
+    # Who has just searched is not shown that search, also not where a list before had it, but what was searched before.
+    for user, query in (("ann30", "blue lamp"), ("sure5", "red lamp")):
+        assert query not in map(str.lower, told[user]["queries"])
+    sure = dict(zip(told["sure5"]["queries"], told["sure5"]["sources"], strict=True))
+    assert next(iter(sure.items())) == ("green lamp", "again") and "blue lamp" in sure
     # Of an item that is gone nothing is told: hints as for somebody who did nothing.
     assert set(told["gone3"]["sources"]) <= {"model", "popular"}
 

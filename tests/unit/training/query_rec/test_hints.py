@@ -101,6 +101,18 @@ def test_what_somebody_searched_for_themselves_has_to_find_something_and_no_more
     assert FILTER.shown({"again": own, "popular": own}, 3) == [Hint("blue kinder", "again")]
 
 
+@pytest.mark.parametrize("asked", ["red pens", " RED\t Pens", "\uff32ed pens"])
+def test_what_was_asked_for_just_now_is_no_hint_however_it_is_written_and_its_place_is_filled(asked: str) -> None:
+    rows = {"again": ["Red pens", "desk lamp"], "model": ["red PENS"], "popular": ["red pens", "pen"]}
+    assert FILTER.shown(rows, 2, asked) == [Hint("desk lamp", "again"), Hint("pen", "popular")]
+    assert (
+        FILTER.shown(rows, 2, "red pen")
+        == FILTER.shown(rows, 2)
+        == [Hint("Red pens", "again"), *FILTER.shown(rows, 2)[1:]]
+    )
+    assert FILTER.shown(rows, 2, " ") == FILTER.shown(rows, 2)
+
+
 @given(st.lists(st.sampled_from(["red pens", "RED pens", "desk lamp", "rude", "x", ""])), st.integers(0, 4))
 def test_hints_are_few_once_and_servable(queries: list[str], k: int) -> None:
     kept = FILTER.kept([Written(query, 0.0) for query in queries], NOBODY)

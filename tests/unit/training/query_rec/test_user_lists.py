@@ -42,14 +42,23 @@ def test_the_last_lists_stay_the_newest_first_and_each_query_once(lists: list[li
 
 
 def test_of_the_lists_before_what_may_not_be_shown_any_more_goes() -> None:
-    before = UserLists().behind(("search", "ink"), [Hint("ink", "again"), Hint("glue", "model")], 3, may_be_shown)
+    before = UserLists().behind(("search", "tape"), [Hint("ink", "again"), Hint("glue", "model")], 3, may_be_shown)
     own = before.behind(
         ("view", "i1"), [Hint("pens", "model")], 3, lambda query, _: "unsafe" if query == "glue" else ""
     )
     assert own.row() == {
         "queries": ["pens", "ink"], "sources": ["model", "again"], "lists": [0, 1],
-        "trigger_actions": ["view", "search"], "trigger_contents": ["i1", "ink"],
+        "trigger_actions": ["view", "search"], "trigger_contents": ["i1", "tape"],
     }  # fmt: skip
+
+
+def test_what_a_signal_searches_for_is_taken_out_of_the_lists_before_and_a_view_takes_out_nothing() -> None:
+    before = UserLists().behind(("view", "i1"), [Hint("Red  Pens", "model"), Hint("ink", "model")], 3, may_be_shown)
+    now = [Hint("glue", "model")]
+    searched = before.behind(("search", " red\tPENS "), now, 3, may_be_shown)
+    assert searched.row()["queries"] == ["glue", "ink"] and searched.row()["lists"] == [0, 1]
+    assert before.behind(("view", "red pens"), now, 3, may_be_shown).row()["queries"] == ["glue", "Red  Pens", "ink"]
+    assert before.behind(("search", " \n"), now, 3, may_be_shown).row()["queries"] == ["glue", "Red  Pens", "ink"]
 
 
 def _at(minute: int) -> datetime:
