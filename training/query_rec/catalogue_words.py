@@ -9,8 +9,9 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,8 @@ from numpy.typing import NDArray
 Places = NDArray[np.int64]
 _WORD = re.compile(r"\w+")
 _SHORTEST_PLURAL = 4  # letters
+KEPT = 2**15
+"""Answers on the last so many queries are kept, each how much is found, or its kind: some 12 MB in all."""
 
 
 def words_of(text: str) -> list[str]:
@@ -31,11 +34,13 @@ def words_of(text: str) -> list[str]:
 
 @dataclass(frozen=True)
 class CatalogueWords:
-    """The items of a day by the words of their texts. `kinds` [items]: the narrowest category, empty where unknown."""
+    """The items of a day by the words of their texts. `kinds` [items]: the narrowest category, empty where unknown.
+
+    Of what a query finds its number and its kind are kept, never the places: those of a common word are all items.
+    """
 
     items_of: Mapping[str, Places]
     kinds: tuple[str, ...]
-    _found: dict[tuple[str, float], Places] = field(default_factory=dict, repr=False)
 
     @classmethod
     def of(cls, items: Iterable[tuple[str, str]]) -> CatalogueWords:
@@ -51,14 +56,26 @@ class CatalogueWords:
     def found(self, query: str, share: float = 1.0) -> Places:
         """The places of the items that have at least this share of a query's words by weight, rising; none for a query
         without words."""
-        key = " ".join(sorted(set(words_of(query)))), share
-        if key not in self._found:
-            self._found[key] = self._with(key[0].split(), share)
-        return self._found[key]
+        return self._with(_asked(query).split(), share)
+
+    def number(self, query: str, share: float = 1.0) -> int:
+        """How many those are."""
+        return self._number(_asked(query), share)
 
     def kind(self, query: str) -> str:
         """The commonest kind of what has all its words, of equally many the first in the alphabet; empty for none."""
-        counts = Counter(kind for place in self.found(query).tolist() if (kind := self.kinds[place]))
+        return self._kind(_asked(query))
+
+    @cached_property
+    def _number(self) -> Callable[[str, float], int]:
+        return lru_cache(KEPT)(lambda words, share: len(self._with(words.split(), share)))
+
+    @cached_property
+    def _kind(self) -> Callable[[str], str]:
+        return lru_cache(KEPT)(self._commonest)
+
+    def _commonest(self, words: str) -> str:
+        counts = Counter(kind for place in self._with(words.split(), 1.0).tolist() if (kind := self.kinds[place]))
         return min(counts, key=lambda kind: (-counts[kind], kind), default="")
 
     def _with(self, words: list[str], share: float) -> Places:
@@ -70,3 +87,8 @@ class CatalogueWords:
         places, held = np.unique(np.concatenate(lists), return_inverse=True)
         sums = np.bincount(held, np.repeat(weights, [len(own) for own in lists]), len(places))
         return np.asarray(places[sums >= share * sum(weights) * (1.0 - 1e-9)], dtype=np.int64)
+
+
+def _asked(query: str) -> str:
+    """Its words, each once, in the order of the alphabet: queries of the same words find the same."""
+    return " ".join(sorted(set(words_of(query))))

@@ -82,7 +82,7 @@ class HintFilter:
         return self._finds(query, self.config.items)
 
     def _finds(self, query: str, items: int) -> bool:
-        return len(self.catalogue.found(query, self.config.answered)) >= items
+        return self.catalogue.number(query, self.config.answered) >= items
 
     def refused_of(self, written: Written, person: Behaviours) -> str:
         """The same of what a model wrote for this person, and `improbable`, `unrelated`."""

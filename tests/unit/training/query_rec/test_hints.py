@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from training.query_rec import catalogue_words
 from training.query_rec.catalogue_words import CatalogueWords, words_of
 from training.query_rec.hints import FilterConfig, Hint, HintFilter, Written
 from training.query_rec.prompts import Behaviours
@@ -50,6 +51,32 @@ def test_enough_of_the_words_finds_and_a_rare_one_counts_for_more() -> None:
     assert CATALOGUE.found("pen table", 0.25).tolist() == list(range(8))
     assert CATALOGUE.found("pen table", 0.5).tolist() == []  # nobody sells a table: that word weighs more
     assert CATALOGUE.found("red pens pack", 0.5).tolist() == [0, 1, 2, 3, 4]
+
+
+@given(
+    st.lists(st.sampled_from(["red pens", "Pens RED", "pen", "desk lamp", "lamp table", "", "\U0001f389"]), min_size=9)
+)
+def test_few_answers_are_kept_and_are_those_of_a_catalogue_that_keeps_none(queries: list[str]) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(catalogue_words, "KEPT", 2)
+        own = CatalogueWords.of(ITEMS)
+        for query in queries:
+            for share in (0.5, 1.0):
+                assert own.number(query, share) == len(CATALOGUE.found(query, share))
+            assert own.kind(query) == CatalogueWords.of(ITEMS).kind(query)
+    for kept in (own._number, own._kind):
+        assert kept.cache_info().currsize <= kept.cache_info().maxsize == 2  # type: ignore[attr-defined]
+
+
+def test_a_catalogue_keeps_so_many_answers_and_no_more() -> None:
+    own = CatalogueWords.of(ITEMS)
+    for number in range(catalogue_words.KEPT + 100):
+        own.number(f"pen {number}", 0.25)
+    kept = own._number.cache_info()  # type: ignore[attr-defined]
+    assert kept.currsize == catalogue_words.KEPT and own.number("pen 0", 0.25) == len(own.found("pen 0", 0.25)) > 8
+    # One query is one answer, however it is written.
+    before = own._number.cache_info().misses  # type: ignore[attr-defined]
+    assert own.number("0  PENS", 0.25) == own.number("pen 0", 0.25) and own._number.cache_info().misses == before  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(
