@@ -20,7 +20,7 @@ Places = NDArray[np.int64]
 _WORD = re.compile(r"\w+")
 _SHORTEST_PLURAL = 4  # letters
 KEPT = 2**15
-"""Answers on the last so many queries are kept, each how much is found, or its kind: some 12 MB in all."""
+"""On the last so many queries it is kept how much is found, some 7 MiB, and of what kind that is."""
 
 
 def words_of(text: str) -> list[str]:

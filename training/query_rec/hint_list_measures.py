@@ -8,7 +8,8 @@ The paper prints no definitions; these are INFERRED. Of a day, with k the depth 
   what it finds;
 * `similarity@k`: the mean over the day's queries of the best cosine with a hint;
 * `categories@k`: how many kinds the hints are of;
-* `servable@k`: the share of the hints that find enough in the day's catalogue; `written@k`: that the model wrote.
+* `servable@k`: the share of the hints that find enough in the day's catalogue; `written@k`: that the model wrote;
+* `purchases@k`: the mean share of searches that a purchase follows, of the hints that somebody has searched for.
 
 Texts are compared whatever their case.
 """
@@ -24,6 +25,7 @@ from numpy.typing import NDArray
 from training.core.metrics import Floats
 from training.query_rec.hints import MODEL, Hint, HintFilter
 from training.query_rec.list_maker import Encode
+from training.query_rec.purchases import Purchases
 from training.query_rec.query_lists import plain
 
 NAMES = (
@@ -36,19 +38,27 @@ NAMES = (
     "categories",
     "servable",
     "written",
+    "purchases",
 )
 """By column; a day of which a measure asks nothing has NaN."""
-OF_SOME = {"new_recall": "new_known", **dict.fromkeys(("category_hit", "category_recall"), "category_known")}
-"""What only some days have, those with a new search or with a known kind; each with what counts those days."""
+OF_SOME = {
+    "new_recall": "new_known",
+    **dict.fromkeys(("category_hit", "category_recall"), "category_known"),
+    "purchases": "purchases_known",
+}
+"""What only some days have, those with a new search, with a known kind, with a hint that somebody has searched for;
+each with what counts those days."""
 
 
 @dataclass(frozen=True)
 class ListMeasures:
-    """`observed`: what was searched for on each day; `before`: what the same person had searched for until then."""
+    """`observed`: what was searched for on each day; `before`: what the same person had searched for until then.
+    `purchases`: of queries, as of the training days."""
 
     observed: Sequence[Sequence[str]]
     before: Sequence[Sequence[str]]
     hints: HintFilter
+    purchases: Purchases
     encode: Encode
     depth: int
 
@@ -86,7 +96,8 @@ class ListMeasures:
             near = float(np.mean([(own @ vectors[query]).max() for query in observed]))
         servable = [self.hints.servable(hint.query) for hint in hints]
         written = [hint.source == MODEL for hint in hints]
-        shares = (float(np.mean(own)) if own else float("nan") for own in (servable, written))
+        bought = [share for hint in hints if (share := self.purchases.share(hint.query)) is not None]
+        shares = (float(np.mean(own)) if own else float("nan") for own in (servable, written, bought))
         return (hit, recall, new_recall, *_found(kinds, wanted), near, float(len(kinds)), *shares)
 
 

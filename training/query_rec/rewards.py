@@ -52,12 +52,14 @@ _ALIKE = 0.8  # Jaccard of letter pairs from which on two queries are nearly the
 @dataclass(frozen=True)
 class RewardConfig:
     """Weights of the terms, all INFERRED: the paper prints none. `cap`: beta of clip(gamma p, 0, beta). `servability`
-    is not of the paper: whether a query finds enough in the day's catalogue; off, it is watched."""
+    and `purchases` are not of the paper: whether a query finds enough in the day's catalogue, and the share of its
+    searches that a purchase follows; off, they are watched."""
 
     ctr: float = 0.5
     rouge: float = 0.4
     length: float = 0.1
     servability: float = 0.0
+    purchases: float = 0.0
     cap: float = 1.0
 
 
@@ -83,6 +85,7 @@ def query_terms(
     config: RewardConfig,
     shape: RewardShape,
     servable: Callable[[str], bool],
+    purchases: Callable[[str], float],
     version: str,
 ) -> tuple[Term, ...]:
     """The terms with a value [G, slots] for each query, NaN where an answer has no such query. The `context` of a
@@ -90,7 +93,8 @@ def query_terms(
     plain: dict[str, tuple[float, QueryValues]] = {
         "rouge": (config.rouge, _rouge),
         "length": (config.length, partial(_length, shape=shape)),
-        "servability": (config.servability, partial(_servability, servable=servable)),
+        "servability": (config.servability, partial(_each, value=servable)),
+        "purchases": (config.purchases, partial(_each, value=purchases)),
     }
     clicks = partial(_clicks, answers=answers, chances=chances, scale=shape.scale, cap=config.cap)
     return (
@@ -206,8 +210,9 @@ def _length(group: Group, queries: Mapping[int, str], shape: RewardShape) -> Seq
     return [length_reward(len(query), shape.shortest, shape.longest) for query in queries.values()]
 
 
-def _servability(group: Group, queries: Mapping[int, str], servable: Callable[[str], bool]) -> Sequence[float]:
-    return [float(servable(query)) for query in queries.values()]
+def _each(group: Group, queries: Mapping[int, str], value: Callable[[str], float]) -> Sequence[float]:
+    """What is said of a query whoever it is for."""
+    return [float(value(query)) for query in queries.values()]
 
 
 def _format(group: Group, queries: Sequence[str] | None) -> float:

@@ -313,7 +313,7 @@ def hints(**hits: list[int]) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
-ADDS_NOTHING = "adds nothing: what only counts finds as much of what people search for"
+ADDS_NOTHING = "adds nothing: what only counts finds at least as much of what people search for"
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,7 @@ from training.query_rec.counting import ROWS, QueryCounts
 from training.query_rec.examples import Example, Examples
 from training.query_rec.hint_list_measures import OF_SOME, ListMeasures
 from training.query_rec.hint_model import Form, HintModel
+from training.query_rec.hint_ranker import HintRanker
 from training.query_rec.hint_writer import (
     FORMS,
     Fill,
@@ -39,6 +40,7 @@ from training.query_rec.hint_writer import (
 )
 from training.query_rec.hints import Hint, HintFilter
 from training.query_rec.list_maker import THINK
+from training.query_rec.purchases import Purchases
 from training.query_rec.serve import package_writer as package
 from training.query_rec.shop_words import ShopWords
 
@@ -56,9 +58,11 @@ Lists = Sequence[Sequence[Hint]]
 class Config:
     """`days`: of so many test days at most. `rows`: each model of hints by its stage; where that was left out there is
     no such row. `serves`: which of them is packaged of each form; nothing is where one of the two was left out.
-    `printed`: of so many days the hints of Direct are written to `hints.txt`, for people."""
+    `printed`: of so many days the hints of Direct are written to `hints.txt`, for people. `ranker`: the stage whose
+    ranker knows how often people bought behind a query on training days."""
 
     lists: str = "lists"
+    ranker: str = "hint_ranker"
     days: int = 2000
     rows: Mapping[str, str] = field(default_factory=dict)
     serves: Mapping[Form, str] = field(default_factory=dict)
@@ -85,6 +89,7 @@ def main(spec: StageSpec) -> StageResult:
         [one.observed for one in days],
         [one.person.searches for one in days],
         fill.hints,
+        Purchases.of(HintRanker.load(spec.artifact(config.ranker) / "model").known),
         partial(_vectors, spec, config),
         depth,
     )

@@ -27,6 +27,7 @@ from training.query_rec.hint_ranker import HintRanker
 from training.query_rec.hint_validation import METRICS, HintValidation
 from training.query_rec.hints import FilterConfig, HintFilter
 from training.query_rec.policy import Level, hint_variant
+from training.query_rec.purchases import Purchases
 from training.query_rec.rewards import RewardConfig, RewardShape, query_terms
 from training.query_rec.shop_words import ShopWords
 
@@ -69,7 +70,8 @@ def main(spec: StageSpec) -> StageResult:
     shop = HintFilter(FilterConfig(items=config.items), ShopWords.read(spec).words)
     shape = RewardShape.of(*_logged(ranker, asked[:_SHAPED]))
     chances = _Chances(ranker, asked)
-    queries = query_terms(model.answers, chances, config.rewards, shape, shop.servable, ranker.version)
+    bought = Purchases.of(ranker.known).expected
+    queries = query_terms(model.answers, chances, config.rewards, shape, shop.servable, bought, ranker.version)
     rollout = Sampling(config.responses, model.answers.max_tokens, model.answers.end, top_k=config.top_k)
     variant = hint_variant(model, rollout, queries, config.level, config.list_weight)
     validation = HintValidation(model, valid)

@@ -48,7 +48,7 @@ POLICY = {
 def patched() -> Iterator[None]:
     """A ranker and an encoder that cost nothing."""
     patch = pytest.MonkeyPatch()
-    for stage in (lists, il_grpo, trigger_queries):
+    for stage in (lists, il_grpo, evaluate, trigger_queries):
         patch.setattr(stage.HintRanker, "load", lambda *_: kit.KindRanker())
     for stage in (lists, evaluate):
         patch.setattr(stage, "embed_texts", lambda texts, *_, **__: kit.encode(texts))
@@ -155,7 +155,7 @@ def test_a_policy_logs_every_reward_with_the_version_of_its_ranker(
     rounds = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     played = [line for line in rounds if "rollout_seconds" in line]
     assert len(played) == 3
-    names = {"ctr@k1", "rouge", "length", "servability", "format", "repetition", "found"}
+    names = {"ctr@k1", "rouge", "length", "servability", "purchases", "format", "repetition", "found"}
     names |= {"trigger"} if form == "think" and level == "query" else set()
     logged = {name for line in played for name in line if name.startswith("reward/")}
     assert logged == {f"reward/{name}" for name in names}
@@ -172,7 +172,8 @@ def test_policies_learn_of_the_later_training_days(made: Path) -> None:
 
 def evaluated(made: Path, config: dict[str, Any], **stages: Path) -> tuple[dict[str, float], StageSpec]:
     tables = {"query_samples": kit.meetings(240), "items": kit.items()}
-    spec = kit.spec(made.parent, "evaluate", config, tables, lists=made, **stages)
+    ranker = made.parent / "hint_ranker"
+    spec = kit.spec(made.parent, "evaluate", config, tables, lists=made, hint_ranker=ranker, **stages)
     return dict(evaluate.main(spec).metrics), spec
 
 
@@ -195,10 +196,15 @@ def test_all_rows_stand_in_one_table_and_what_is_served_is_packaged(
     assert metrics["popular.written@12"] == 0.0 and metrics["flat.written@12"] == 1.0
     assert {f"{row}.minus.{other}.recall@12.lo" for row in served for other in ("popular", "counted")} <= metrics.keys()
     assert metrics["counted.written@12"] == 0.0 and metrics["counted.servable@12"] == 1.0
-    by_hand = _recalls_without_a_model(made, HintWriter.load(spec.out_dir / "model"), 12)
+    writer = HintWriter.load(spec.out_dir / "model")
+    by_hand = _recalls_without_a_model(made, writer, 12)
     for measure, expected in zip(("recall@12", "new_recall@12"), by_hand, strict=True):
         assert metrics[f"counted.{measure}"] == pytest.approx(expected) and expected > 0
     assert metrics["again.new_recall@12"] == 0.0, "of what is new it knows nothing"
+    # Of 60 searches 15 are followed by a purchase: of red pens (15 + 20 / 4) / 50, of red lamps (0 + 20 / 4) / 50.
+    bought = {"red pen": 0.4, "red lamp": 0.1}
+    shares = [bought[query] for query in writer.fill.counts.popular([], 12) if query in bought]
+    assert shares and metrics["popular.purchases@12"] == pytest.approx(sum(shares) / len(shares))
     gate = load_gate("query_rec")
     assert set(gate.baselines) < rows
     needed = {name.replace("@30", "@12") for formula in gate.metrics.values() for name in formula.needs}

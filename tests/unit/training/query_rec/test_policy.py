@@ -36,7 +36,9 @@ def model(form: str) -> HintModel:
 
 def variant(form: str, level: Level = "query") -> Variant:
     own = model(form)
-    terms = query_terms(own.answers, chances, RewardConfig(), RewardShape(1.0, 2, 20), lambda _: True, "v")
+    terms = query_terms(
+        own.answers, chances, RewardConfig(), RewardShape(1.0, 2, 20), lambda _: True, lambda _: 0.1, "v"
+    )
     return hint_variant(own, Sampling(4, 40, own.answers.end), terms, level, list_weight=0.5)
 
 
@@ -103,7 +105,7 @@ def test_too_easy_and_too_hard_is_left_out() -> None:
     best = FLAT.written(["one two three four five six seven eight"])  # the click's chance is at its cap
     hard = RewardConfig(ctr=0.0, rouge=1.0, length=0.0)
     own = model("direct")
-    terms = query_terms(own.answers, chances, hard, RewardShape(1.0, 2, 20), lambda _: True, "v")
+    terms = query_terms(own.answers, chances, hard, RewardShape(1.0, 2, 20), lambda _: True, lambda _: 0.1, "v")
     strict = hint_variant(own, Sampling(2, 40, FLAT.end), terms, "query", list_weight=0.5)
     cut = FLAT.read(best)
     assert cut is not None

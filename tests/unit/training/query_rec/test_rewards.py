@@ -28,6 +28,7 @@ from training.query_rec.rewards import (
 )
 
 CHANCES = {"red pen": 0.1, "lamp": 0.3, "pen": 0.02, "desk": 0.9}
+BOUGHT = {"red pen": 0.25, "lamp": 0.0, "pen": 0.1, "desk": 0.1}
 SHAPE = RewardShape(scale=2.0, shortest=4, longest=6)
 WORDS = st.lists(st.sampled_from(["red", "pen", "lamp"]), max_size=5).map(" ".join)
 
@@ -39,7 +40,7 @@ def chances(places: Sequence[int], queries: Sequence[Sequence[str]]) -> list[NDA
 
 def terms_of(config: RewardConfig | None = None) -> list[Term]:
     return [
-        *query_terms(LISTS, chances, config or RewardConfig(), SHAPE, lambda query: "pen" in query, "r3"),
+        *query_terms(LISTS, chances, config or RewardConfig(), SHAPE, lambda query: "pen" in query, BOUGHT.get, "r3"),
         *list_terms(LISTS),
     ]
 
@@ -61,6 +62,7 @@ def test_by_hand() -> None:
         "rouge": [[1.0, 1.0, nan], [2 / 3, nan, nan], [nan] * 3, [0.0, 0.0, 0.0]],
         "length": [[5 / 6, 1.0, nan], [0.75, nan, nan], [nan] * 3, [1.0, 0.75, 0.75]],  # 7, 4 and 3 letters
         "servability": [[1.0, 0.0, nan], [1.0, nan, nan], [nan] * 3, [0.0, 1.0, 1.0]],
+        "purchases": [[0.25, 0.0, nan], [0.1, nan, nan], [nan] * 3, [0.1, 0.1, 0.1]],
         "format": [0.0, 0.0, -1.0, 0.0],
         "repetition": [0.0, 0.0, 0.0, -1 / 3],
         "found": [1.0, 0.0, 0.0, 0.0],
@@ -98,7 +100,7 @@ def test_length_falls_outside_what_people_type() -> None:
 
 
 def test_for_a_whole_list_a_term_is_the_mean_of_its_queries_and_0_where_there_is_none() -> None:
-    (found,) = rewarded([group(["red pen", "lamp"], ["pen"], None)], of_lists(terms_of()[:4]), 0.0)
+    (found,) = rewarded([group(["red pen", "lamp"], ["pen"], None)], of_lists(terms_of()[:5]), 0.0)
     values = {name: reward.value.tolist() for name, reward in found.rewards.items()}
     assert values["ctr@r3"] == pytest.approx([0.4, 0.04, 0.0]) and values["servability"] == [0.5, 1.0, 0.0]
 
@@ -110,8 +112,9 @@ def test_gamma_makes_1_of_the_95th_percentile_and_the_log_says_what_is_long() ->
     assert RewardShape.of(["a"], np.zeros(1, dtype=np.float32)).shortest == 1
 
 
-def test_servability_is_watched_and_weighs_nothing_by_default() -> None:
+@pytest.mark.parametrize(("name", "paid"), [("servability", [0.3, 0.0]), ("purchases", [0.075, 0.0])])
+def test_what_is_not_of_the_paper_is_watched_and_weighs_nothing_by_default(name: str, paid: list[float]) -> None:
     (found,) = rewarded([group(["red pen"], ["lamp"])], terms_of(), 0.0)
-    assert found.rewards["servability"].weight == 0.0
-    (paid,) = rewarded([group(["red pen"], ["lamp"])], terms_of(RewardConfig(servability=0.3)), 0.0)
-    assert paid.rewards["servability"].weighted[:, 0].tolist() == pytest.approx([0.3, 0.0])
+    assert found.rewards[name].weight == 0.0
+    (weighed,) = rewarded([group(["red pen"], ["lamp"])], terms_of(RewardConfig(**{name: 0.3})), 0.0)
+    assert weighed.rewards[name].weighted[:, 0].tolist() == pytest.approx(paid)
