@@ -36,7 +36,7 @@ def write(profile: Profile, client: MlflowClient, gate: Gate, version: str) -> s
         _head(client, gate, new, other),
         _data(Lake(profile), client, gate.model, version, other),
         _metrics(gate, new, candidate(client, gate.model, other) if other else None),
-        _told(gate, new),
+        what_is_told(gate, new),
         _gates(client, runs),
         _cost(runs),
         "## Limits\n\n" + "\n".join(f"* {caveat}" for caveat in (*gate.caveats, _CAVEAT)),
@@ -124,7 +124,7 @@ def _gains(gate: Gate, new: Candidate, champion: Candidate) -> list[str]:
     return [*cells, shared, "", ""]
 
 
-def _told(gate: Gate, new: Candidate) -> str:
+def what_is_told(gate: Gate, new: Candidate) -> str:
     """What a version need not show, and whether it has; empty where the gate tells nothing."""
     lines = [f"* {check.otherwise or 'shown'} ({check.name}: {check.reason})" for check in told(gate, new)]
     return "## Told, not held\n\n" + "\n".join(lines) if lines else ""

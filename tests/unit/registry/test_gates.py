@@ -14,6 +14,7 @@ import yaml
 
 from common.formulas import Mean
 from infra.errors import DataError
+from registry.card import what_is_told
 from registry.gate_file import GATES, Gate, GateFileError, load_gate
 from registry.gate_report import Check, GateReport
 from registry.gates import Candidate, DataQuality, evaluate, held_to, told
@@ -354,6 +355,13 @@ def test_what_is_told_stops_nothing_and_is_not_called_passed() -> None:
     assert level_with.passed and check(level_with, name).verdict == "not shown"
     assert level_with.beside.startswith(f"it is no better than popularity ({name}: difference to popularity +0.0000")
     assert better.passed and check(better, name).verdict == "passed" and better.beside == ""
+    lines = [what_is_told(gate(rule), version(ranks(ours=ours, popularity=[2] * 40))) for ours in ([2] * 40, [1] * 40)]
+    heading = "## Told, not held\n\n* "
+    assert lines[0].startswith(f"{heading}it is no better than popularity ({name}: difference to popularity +0.0000")
+    assert (
+        lines[1].startswith(f"{heading}shown ({name}: difference to popularity +0.5000")
+        and what_is_told(gate({"metric": "mrr", "limit": 0.1}), version(ranks(ours=[1]))) == ""
+    )
     with pytest.raises(ValueError, match="`otherwise` belongs to a rule against somebody"):
         gate({"metric": "mrr", "limit": 0.1, "otherwise": "it is worth nothing"})
 
