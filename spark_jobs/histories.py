@@ -1,8 +1,8 @@
 """Histories: for each user with an event on a day, the user's last events strictly before that day, oldest first.
 
 Many shops (and public data sets) know only the day of an event, so events of one day have no order and are never
-history of each other. The rows are built from user-days: a bounded frame over a user's days, never a growing list,
-so the cost is linear in events.
+history of each other. The rows are slices of a user's events, of which each day adds so many at most, so the cost is
+linear in events.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from collections.abc import Mapping, Sequence
 from datetime import date
 from typing import Any, Literal
 
-from pyspark.sql import DataFrame, SparkSession, Window
+from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from spark_jobs.engine.job import Input, Job, on_days
-from spark_jobs.user_days import user_days
+from spark_jobs.user_days import USER, cut, in_one_row
 
 CONFIG: Mapping[str, Any] = {"length": 50, "lookback_days": 730}
 
@@ -44,17 +44,23 @@ def last_events(
     `past` holds the last `config["length"]` events of `config["lookback_days"]`; `up_to` -1 ends before the day, 0 with
     it.
     """
-    length, lookback = config["length"], config["lookback_days"]
-    # All of a user in one place: the windows over days then need neither a shuffle nor a sort of their own.
-    days = user_days(events.repartition("user_id"), length, keep="last", also=("rating", "event_date"))
-    # Each user-day holds at least one event: `length` of them hold at least the last `length` events.
-    before = Window.partitionBy("user_key", "user_id").orderBy("event_date").rowsBetween(up_to + 1 - length, up_to)
-    past = days.withColumn("past", F.flatten(F.collect_list("day_events").over(before)))
-    asked = past.where(on_days("event_date", partitions))
-    oldest = F.date_sub("event_date", lookback)
-    recent = asked.withColumn("past", F.filter("past", lambda event: event["event_date"] >= oldest))
-    last = F.slice("past", F.greatest(F.size("past") - length, F.lit(0)) + 1, length)
-    return recent.select("user_id", "event_date", last.alias("past"))
+    length = config["length"]
+    users = in_one_row(events, USER, length, keep="last", also=("rating", "event_date"))
+    days = cut(users, "events[at].event_date <> events[at - 1].event_date")
+    dated = days.withColumn("event_date", F.get("events", F.col("first"))["event_date"])
+    asked = dated.where(on_days("event_date", partitions))
+    end = F.col("first") if up_to else F.col("end")
+    start = F.greatest(end - length, F.lit(0))
+    last = asked.select("user_id", "event_date", F.slice("events", start + 1, end - start).alias("past"))
+    return last.select("user_id", "event_date", _not_before("past", F.date_sub("event_date", config["lookback_days"])))
+
+
+def _not_before(past: str, oldest: Column) -> Column:
+    """The events of that day and later; few have any others, which the first one says."""
+    others = F.get(past, F.lit(0))["event_date"] < oldest
+    return (
+        F.when(others, F.filter(past, lambda event: event["event_date"] >= oldest)).otherwise(F.col(past)).alias(past)
+    )
 
 
 JOB = Job(

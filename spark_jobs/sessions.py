@@ -15,7 +15,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from spark_jobs.engine.job import Input, Job, on_days
-from spark_jobs.user_days import user_days
+from spark_jobs.user_days import USER_DAY, cut, in_one_row
 
 CONFIG: Mapping[str, Any] = {"gap_minutes": 30, "max_session_events": 50, "max_user_day_events": 10_000}
 
@@ -25,29 +25,22 @@ def build(
 ) -> DataFrame:
     """Sessions of the asked days; `frames` holds `events`. A pause of exactly the gap does not end a session."""
     events = frames["events"].where(on_days("event_date", partitions))
-    days = user_days(events, config["max_user_day_events"], keep="first")
-    return _one_row_per_session(_cut(days, config["gap_minutes"]), config["max_session_events"])
+    days = in_one_row(events, USER_DAY, config["max_user_day_events"], keep="first")
+    pause = "unix_micros(events[at].event_time) - unix_micros(events[at - 1].event_time)"
+    sessions = cut(days, f"{pause} > {config['gap_minutes'] * 60_000_000}")
+    return _one_row_per_session(sessions, config["max_session_events"])
 
 
-def _cut(days: DataFrame, gap_minutes: int) -> DataFrame:
-    """One row per session: its user-day, `first` and `last`, the positions of its events there, from 0."""
-    pause = "unix_micros(day_events[at].event_time) - unix_micros(day_events[at - 1].event_time)"
-    starts = F.expr(f"filter(sequence(0, size(day_events) - 1), at -> at = 0 or {pause} > {gap_minutes * 60_000_000})")
-    each = days.withColumn("starts", starts).select("*", F.posexplode_outer("starts").alias("number", "first"))
-    next_one = F.get("starts", F.col("number") + 1)
-    return each.withColumn("last", F.coalesce(next_one, F.size("day_events")) - 1)
-
-
-def _one_row_per_session(cut: DataFrame, cap: int) -> DataFrame:
+def _one_row_per_session(sessions: DataFrame, cap: int) -> DataFrame:
     """Events beyond the day cap start no session: they are told of the last one of their user-day."""
-    started_at, ended_at = (F.get("day_events", position)["event_time"] for position in ("first", "last"))
-    n_events = (F.col("last") - F.col("first") + 1).cast("long")
+    started_at, ended_at = (F.get("events", at)["event_time"] for at in (F.col("first"), F.col("end") - 1))
+    n_events = (F.col("end") - F.col("first")).cast("long")
     n_truncated = F.greatest(n_events - cap, F.lit(0))
-    listed = F.slice("day_events", F.col("first") + 1, F.least(n_events, F.lit(cap)).cast("int"))
-    is_last = F.col("last") == F.size("day_events") - 1
+    listed = F.slice("events", F.col("first") + 1, F.least(n_events, F.lit(cap)).cast("int"))
+    is_last = F.col("end") == F.size("events")
     # 128 bits of SHA-256 over user and first event time: the same in every run, engine and range of partitions.
     session_id = F.substring(F.sha2(F.concat_ws("|", "user_id", F.unix_micros(started_at)), 256), 1, 32)
-    return cut.select(
+    return sessions.select(
         F.col("event_date").alias("session_date"),
         session_id.alias("session_id"),
         "user_id",
