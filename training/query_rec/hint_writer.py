@@ -70,7 +70,7 @@ def write_lists(
 ) -> WrittenLists:
     """Draw the lists of all people within the grammar, and merge them; the progress is shown."""
     queries, valid = list[list[Written]](), list[float]()
-    choice = _choice(model, config)
+    choice = choice_of(model, config)
     with Progress(len(people), f"write {name}", "person") as progress:
         for start in range(0, len(people), _AT_ONCE):
             part = people[start : start + _AT_ONCE]
@@ -81,7 +81,8 @@ def write_lists(
     return WrittenLists(queries, valid)
 
 
-def _choice(model: HintModel, config: SampleConfig) -> Choice:
+def choice_of(model: HintModel, config: SampleConfig) -> Choice:
+    """How the next token of an answer is drawn within the grammar; at a temperature of 0 it is the likeliest one."""
     allowed = grammar_of(model.answers, model.model.get_output_embeddings().weight.shape[0])
     return Choice(config.temperature, top_p=config.top_p, allowed=allowed)
 
@@ -157,7 +158,7 @@ class HintWriter:
         Their triggers count the person's `Person.triggers(shop.phrases, think.lists.behaviours)`, from 1. Who did
         nothing has none, as has an answer that is none.
         """
-        choice, found = _choice(self.think, self.config.samples), list[list[Interest]]()
+        choice, found = choice_of(self.think, self.config.samples), list[list[Interest]]()
         told = self._told(self.think, people)
         for start in range(0, len(told), _AT_ONCE):
             part = told[start : start + _AT_ONCE]

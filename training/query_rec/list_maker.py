@@ -41,12 +41,12 @@ def no_profile(person: Person) -> str | None:
 
 @dataclass(frozen=True)
 class ListMaker:
-    """`candidates` of each counting row are ordered by the ranker, its `ranked` best are added."""
+    """`candidates` of each counting row are ordered by the ranker, its `ranked` best are added; without one, none."""
 
     config: ListConfig
     phrases: Mapping[str, str]
     counts: QueryCounts
-    ranker: ClickRanker
+    ranker: ClickRanker | None
     encode: Encode
     teacher: Teacher
     candidates: int = 10
@@ -85,6 +85,8 @@ class ListMaker:
 
     def _ranked(self, met: Sequence[Met]) -> list[list[str]]:
         """The ranker's best of what counting says, and of the hints that were shown."""
+        if self.ranker is None:
+            return [[] for _ in met]
         pools = [filled_up(one.shown, self._counted(one.person), 10 * self.candidates) for one in met]
         found = list[list[str]]()
         for pool, chances in zip(pools, self.ranker.chances([one.person for one in met], pools), strict=True):

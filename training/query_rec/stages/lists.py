@@ -53,7 +53,8 @@ _PROFILES = {"user_id": pa.string(), "available_at": pa.timestamp("us", tz="UTC"
 @dataclass(frozen=True)
 class Config:
     """`requests` and `days`: how many examples of Direct and Think each part of the split has at most, drawn with the
-    seed. `candidates` of each counting row are ordered by the ranker, whose `ranked` best are added to a list.
+    seed. `candidates` of each counting row are ordered by the ranker, whose `ranked` best are added to a list; 0:
+    no ranker is asked, as in a log without hints, where none can be learnt.
     `profiles`: whether prompts say who a person is. `encoder`: a sentence-transformers folder, None: the embedded
     MiniLM; texts are cut to `encoder_tokens`. `generated`: a stage of Direct whose model adds queries; none by default.
     """
@@ -72,7 +73,7 @@ class Config:
 def main(spec: StageSpec) -> StageResult:
     """Draw, make the lists, and write them."""
     config = resolve_config(spec, Config)
-    ranker = HintRanker.load(spec.artifact("hint_ranker") / "model")
+    ranker = HintRanker.load(spec.artifact("hint_ranker") / "model") if config.ranked else None
     shop = ShopWords.read(spec)
     drawn, searches = _drawn(spec, config)
     maker = ListMaker(

@@ -109,6 +109,15 @@ def test_lists_begin_with_what_was_searched_for_and_know_nothing_of_it_beforehan
     assert requests and all("hint" in one.sources and not one.interests for one in requests)
 
 
+def test_without_a_ranker_lists_are_what_was_searched_for(tmp_path: Path) -> None:
+    """A log of searches without hints: nothing tells which of what is counted would be clicked."""
+    tables = {"query_samples": kit.meetings(60), "items": kit.items()}
+    spec = kit.spec(tmp_path, "lists", {"lists": SIZES, "ranked": 0}, tables)
+    assert "source.rank" not in lists.main(spec).metrics
+    days = Examples.open(spec.out_dir / "lists").read("think", {"train"})
+    assert days and all(one.labels == one.observed for one in days)
+
+
 def test_a_smaller_draw_begins_a_larger_one(made: Path) -> None:
     examples = Examples.open(made / "lists")
     assert examples.read("think", {"train"}, 9) == examples.read("think", {"train"}, 20)[:9]
