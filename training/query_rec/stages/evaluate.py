@@ -59,7 +59,8 @@ class Config:
     """`days`: of so many test days at most. `rows`: each model of hints by its stage; where that was left out there is
     no such row. `serves`: which of them is packaged of each form; nothing is where one of the two was left out.
     `printed`: of so many days the hints of Direct are written to `hints.txt`, for people. `ranker`: the stage whose
-    ranker knows how often people bought behind a query on training days."""
+    ranker knows how often people bought behind a query on training days; empty: nothing is known of that, as in a log
+    without hints, where no ranker can be learnt."""
 
     lists: str = "lists"
     ranker: str = "hint_ranker"
@@ -89,7 +90,7 @@ def main(spec: StageSpec) -> StageResult:
         [one.observed for one in days],
         [one.person.searches for one in days],
         fill.hints,
-        Purchases.of(HintRanker.load(spec.artifact(config.ranker) / "model").known),
+        Purchases.of(HintRanker.load(spec.artifact(config.ranker) / "model").known if config.ranker else {}),
         partial(_vectors, spec, config),
         depth,
     )

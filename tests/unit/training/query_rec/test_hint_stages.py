@@ -10,6 +10,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -236,6 +237,16 @@ def _recalls_without_a_model(made: Path, writer: HintWriter, depth: int) -> tupl
         whole.append(len(asked & shown) / len(asked))
         new += [len(unknown & shown) / len(unknown)] if unknown else []
     return sum(whole) / len(whole), sum(new) / len(new)
+
+
+def test_without_a_ranker_nothing_is_known_of_purchases_and_the_rest_is_measured(
+    made: Path, direct: tuple[Path, Any], think: tuple[Path, Any]
+) -> None:
+    rows = {"rows": {"flat": "a", "planned": "b"}, "serves": {"direct": "flat", "think": "planned"}}
+    metrics, spec = evaluated(made, {**rows, "ranker": ""}, a=direct[0], b=think[0])
+    assert np.isnan(metrics["popular.purchases@30"]) and metrics["popular.recall@30"] > 0
+    values = pq.read_table(spec.out_dir / "tables/eval_values/part-0.parquet").to_pandas()
+    assert not values.loc[values["name"] == "purchases_known", "value"].any()
 
 
 def test_a_row_that_nobody_has_is_not_served(made: Path) -> None:
