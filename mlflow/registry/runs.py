@@ -82,13 +82,20 @@ class StageRun:
 
     @property
     def origin(self) -> str:
-        """`simulated` as soon as one input is, else `real`."""
-        return "simulated" if any(ref["origin"] == "simulated" for ref in self.tables.values()) else "real"
+        """`simulated` as soon as one table is, of its own or of a stage that it goes on from; else `real`."""
+        return "simulated" if _simulated(self.spec) else "real"
 
     @property
     def tables(self) -> Mapping[str, Mapping[str, Any]]:
         """The tables that it read: name to `{files, snapshot, origin}`."""
         return dict(self.spec.get("tables", {}))
+
+
+def _simulated(spec: Mapping[str, Any]) -> bool:
+    if any(ref["origin"] == "simulated" for ref in spec.get("tables", {}).values()):
+        return True
+    before = (Path(folder, "spec.json") for folder in spec.get("artifacts", {}).values())
+    return any(_simulated(json.loads(file.read_text())) for file in before if file.is_file())
 
 
 def log_stage(profile: Profile, spec_dir: Path, out_dir: Path) -> str:
