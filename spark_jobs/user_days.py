@@ -44,6 +44,7 @@ def cut(rows: DataFrame, begins: str) -> DataFrame:
     `begins` is the SQL condition by which the event `at` begins a stretch; the first one always does.
     """
     starts = F.expr(f"filter(sequence(0, size(events) - 1), at -> at = 0 or {begins})")
-    each = rows.withColumn("starts", starts).select("*", F.posexplode("starts").alias("number", "first"))
+    # Outer: else Spark filters by the size of `starts` first, and finds them once more for that.
+    each = rows.withColumn("starts", starts).select("*", F.posexplode_outer("starts").alias("number", "first"))
     next_one = F.get("starts", F.col("number") + 1)
     return each.withColumn("end", F.coalesce(next_one, F.size("events"))).drop("starts", "number")
