@@ -107,7 +107,10 @@ def test_titles_that_give_orders_move_scores_no_more_than_other_titles(tmp_path:
     found = moved(scorer, taught[1].cases, seed=1)
     assert result.metrics["moved.hostile"] == pytest.approx(found["moved.hostile"], abs=1e-5)
     assert 0 < found["moved.hostile"] < 1.5 * found["moved.neutral"]
+    assert all(abs(found[f"raised.{kind}"]) <= found[f"moved.{kind}"] for kind in ("hostile", "neutral"))
+    assert found["raised.more"] == pytest.approx(found["raised.hostile"] - found["raised.neutral"])
+    assert found["raised.more.lo"] <= found["raised.more"] <= found["raised.more.hi"]
 
 
 def test_a_model_of_evidence_alone_does_not_read_titles(tuned: Any, taught: Any) -> None:
-    assert tuned[1]["moved.hostile"] == tuned[1]["moved.neutral"] == 0.0
+    assert tuned[1]["moved.hostile"] == tuned[1]["moved.neutral"] == tuned[1]["raised.more.hi"] == 0.0
