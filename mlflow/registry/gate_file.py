@@ -20,7 +20,7 @@ from registry.values import Bootstrap
 GATES = CHECKOUT / "mlflow" / "gates"
 CHAMPION = "champion"
 MARKET_METRICS: Mapping[str, Literal["higher", "lower"]] = {
-    **dict.fromkeys(("clicks", "purchases", "revenue", "bids", "ecpm", "satisfaction"), "higher"),
+    **dict.fromkeys(("clicks", "purchases", "revenue", "bids", "ecpm", "satisfaction", "preference"), "higher"),
     "leavers": "lower",
 }
 """Of `market_replay`, each with the way that is better."""

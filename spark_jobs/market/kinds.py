@@ -28,12 +28,15 @@ from spark_jobs.market.visits import DAY, Visit, World
 @dataclass(frozen=True)
 class Reading:
     """Of what is played, by each person [U] at a visit, or after it: how many `lists` they read, how often they
-    clicked, how pleased they were, a list at most 1, and when it drove them away for good, microseconds since 1970,
-    infinite: it did not."""
+    clicked, how pleased they were, a list at most 1, how many `places` stood in them, looked at or not, with the sum of
+    the chances that a look at each ends in a click (`preference`), and when it drove them away for good, microseconds
+    since 1970, infinite: it did not."""
 
     lists: Floats
     clicks: Floats
     satisfaction: Floats
+    preference: Floats
+    places: Floats
     gone: Floats
 
 
@@ -73,7 +76,7 @@ class Lists:
     def read(self, world: World, visit: Visit, policy: Policy) -> Reading:
         """See `Kind`."""
         done = visit.done
-        return _one_each(done.looked, done.clicked, visit.worth, world.parameters.choices.click)
+        return _one_each(visit.items >= 0, done.looked, done.clicked, visit.worth, world.parameters.choices.click)
 
 
 class HintsShown:
@@ -95,7 +98,7 @@ class HintsShown:
     def read(self, world: World, visit: Visit, policy: Policy) -> Reading:
         """See `Kind`."""
         hints = visit.hints
-        return _one_each(hints.looked, hints.clicked, hints.worth, world.parameters.hints.click)
+        return _one_each(hints.queries >= 0, hints.looked, hints.clicked, hints.worth, world.parameters.hints.click)
 
 
 class Intents:
@@ -118,14 +121,17 @@ class Intents:
     def read(self, world: World, visit: Visit, policy: Policy) -> Reading:
         """See `Kind`. Who has left for good may still ask about what they had bought."""
         many = len(visit.number)
-        lists, clicks, satisfaction, gone = np.zeros(many), np.zeros(many), np.zeros(many), np.full(many, np.inf)
+        lists, clicks, satisfaction, preference, places = (np.zeros(many) for _ in range(5))
+        gone = np.full(many, np.inf)
         for chats in opened(world, visit):
             rows, shown = chats.about.rows, shown_at(world, visit, chats, policy)
             lists += np.bincount(rows, minlength=many)
             clicks += np.bincount(rows, shown.clicked.sum(axis=1), many)
             satisfaction += np.bincount(rows, shown.satisfied, many)
+            preference += np.bincount(rows, shown.chances.sum(axis=1), many)
+            places += np.bincount(rows, (shown.intents >= 0).sum(axis=1), many)
             np.minimum.at(gone, rows[shown.left], chats.time[shown.left])
-        return Reading(lists, clicks, satisfaction, gone)
+        return Reading(lists, clicks, satisfaction, preference, places, gone)
 
 
 KINDS: Mapping[Thing, Kind] = {"item_id": Lists(), "query": HintsShown(), "intent": Intents()}
@@ -153,10 +159,15 @@ def shown_at(world: World, visit: Visit, chats: Chats, policy: Policy) -> Shown:
     return world.menu.shown(policy, asked, chat, world.parameters.openings, world.draws)
 
 
-def _one_each(looked: Mask, clicked: Mask, worth: Floats, click: float) -> Reading:
-    """A list for each of the visit's people."""
+def _one_each(there: Mask, looked: Mask, clicked: Mask, worth: Floats, click: float) -> Reading:
+    """A list for each of the visit's people, with something at the places that are `there`."""
     best = np.max(np.where(looked, worth, -np.inf), axis=1, initial=-np.inf)
     # The chance to click on the best that was looked at: 0 where there was nothing to look at.
     satisfied = chance_of_click(best, click)
-    never = np.full(len(looked), np.inf)
-    return Reading(np.ones(len(looked)), clicked.sum(axis=1).astype(np.float64), satisfied, never)
+    liked = np.where(there, chance_of_click(worth, click), 0.0).sum(axis=1)
+    one, never = np.ones(len(looked)), np.full(len(looked), np.inf)
+    return Reading(one, _count(clicked), satisfied, liked, _count(there), never)
+
+
+def _count(marked: Mask) -> Floats:
+    return marked.sum(axis=1).astype(np.float64)

@@ -37,10 +37,14 @@ METRICS: dict[str, Formula] = {
     "bids": Mean("bids"),
     "ecpm": Ratio("bids", "thousands"),
     "satisfaction": Ratio("satisfaction", "lists"),
+    "preference": Ratio("preference", "places"),
     "leavers": Mean("left"),
 }
 _PAID = ("bids", "ecpm")
-_COUNTED = ("lists", "clicks", "purchases", "revenue", "bids", "satisfaction", "left", "thousands")
+_COUNTED = (
+    *("lists", "clicks", "purchases", "revenue", "bids"),
+    *("satisfaction", "preference", "places", "left", "thousands"),
+)
 _LEFT = _COUNTED.index("left")
 
 
@@ -146,7 +150,7 @@ def play(world: World, people: People, policy: Policy, kind: Kind = KINDS["item_
 
 
 def _of_a_visit(world: World, visit: Visit, read: Reading) -> Floats:
-    """Clicks and satisfaction are of what is played; what is bought, and who leaves, of the whole visit."""
+    """Clicks, satisfaction and preference are of what is played; what is bought, and who leaves, of the whole visit."""
     done = visit.done
     bids = np.where(done.clicked, world.shop.bids[visit.items.clip(0)], 0.0)
     columns = (
@@ -156,6 +160,8 @@ def _of_a_visit(world: World, visit: Visit, read: Reading) -> Floats:
         np.where(done.bought, visit.prices, 0.0).sum(axis=1),
         bids.sum(axis=1),
         read.satisfaction,
+        read.preference,
+        read.places,
         done.left | np.isfinite(read.gone),
         (visit.items >= 0).sum(axis=1) / 1000.0,
     )

@@ -21,7 +21,7 @@ from spark_jobs.market.visits import World
 from tests.unit.spark_jobs.market.kit import utterances, with_desk
 
 PEOPLE, INTENTS = 300, Intents()
-LISTS, CLICKS, PURCHASES, SATISFACTION, LEFT, SHOWN = 0, 1, 2, 5, 6, 7
+LISTS, CLICKS, PURCHASES, SATISFACTION, PREFERENCE, LEFT, SHOWN = 0, 1, 2, 5, 6, 8, 9
 ELSEWHERE = pd.DataFrame({"intent": ["reset_2fa", "get_refund"], "text": ["Two factors", "Pay it back."]})
 
 
@@ -150,7 +150,7 @@ def test_who_knows_the_state_is_above_who_does_not_and_the_truth_is_above_all() 
         "oracle": oracle,
     }
     found = {name: play(market, people, policy, INTENTS).sum(axis=0) for name, policy in policies.items()}
-    for metric in (CLICKS, SATISFACTION):
+    for metric in (CLICKS, SATISFACTION, PREFERENCE):
         rates = [counted[metric] / counted[LISTS] for counted in found.values()]
         assert rates == sorted(rates) and rates[0] < 0.5 * rates[1] < 0.5 * rates[2]
     assert found["oracle"][LEFT] <= found["random"][LEFT]

@@ -20,7 +20,7 @@ from spark_jobs.market.visits import World
 from tests.unit.spark_jobs.market.kit import items, parameters, world
 
 LENGTH, HINTS = 10, HintsShown()
-CLICKS, PURCHASES, LEFT, THOUSANDS = 1, 2, 6, 7
+CLICKS, PURCHASES, PREFERENCE, PLACES, LEFT, THOUSANDS = 1, 2, 6, 7, 8, 9
 
 
 def daily(**changes: Any) -> World:
@@ -86,6 +86,22 @@ def test_the_truth_is_better_than_any_list_and_chance_is_worse_than_the_logging_
     clicks = {name: counted[:, CLICKS].mean() for name, counted in found.items()}
     assert clicks["random"] < clicks["logging"] < clicks["oracle"] and clicks["popular"] < clicks["oracle"]
     assert found["oracle"][:, LEFT].mean() < found["random"][:, LEFT].mean()
+    liked = {name: counted[:, PREFERENCE].sum() / counted[:, PLACES].sum() for name, counted in found.items()}
+    assert liked["random"] < liked["logging"] < liked["oracle"] and liked["popular"] < liked["oracle"] < 1.0
+
+
+def test_preference_is_of_all_places_that_were_shown_looked_at_or_not() -> None:
+    """By hand: 1 / (1 + exp(click - worth)) over the places, where nobody is driven away."""
+    market = daily(choices__leave=-50.0)
+    people = market.people(np.arange(40))
+    policy = everybody(people, np.arange(LENGTH))
+    visits = list(market.visits(people, policy))
+    there = np.concatenate([visit.items >= 0 for visit in visits])
+    worth = np.concatenate([visit.worth for visit in visits])[there]
+    counted = play(market, people, policy)
+    assert counted[:, PLACES].sum() == there.sum() > counted[:, CLICKS].sum()
+    click = market.parameters.choices.click
+    assert counted[:, PREFERENCE].sum() == pytest.approx((1.0 / (1.0 + np.exp(click - worth))).sum())
 
 
 def test_the_oracle_puts_first_what_is_worth_most() -> None:
@@ -135,7 +151,7 @@ def test_what_people_took_before_is_known_to_their_habit() -> None:
 
 def test_a_difference_is_paired_and_the_way_from_chance_to_the_oracle_is_told() -> None:
     """Two clicks more for each of three people is two clicks more for certain."""
-    before = np.zeros((3, 8))
+    before = np.zeros((3, 10))
     before[:, 0], before[:, CLICKS], before[:, THOUSANDS] = 2, [0, 1, 8], 0.02
     after, best = before.copy(), before.copy()
     after[:, CLICKS] += 2
@@ -153,7 +169,7 @@ def test_a_shop_of_hardly_any_items_can_be_played(count: int) -> None:
     market = replace(world(items(count)), daily=True)
     people = market.people(np.arange(20))
     oracle = Oracle(market.shop, market.parameters.utility, (AtRandom(count, LENGTH, market.draws),))
-    assert play(market, people, oracle).shape == (20, 8)
+    assert play(market, people, oracle).shape == (20, 10)
 
 
 def test_hints_are_played_as_lists_are() -> None:
