@@ -170,4 +170,4 @@ def _one_each(there: Mask, looked: Mask, clicked: Mask, worth: Floats, click: fl
 
 
 def _count(marked: Mask) -> Floats:
-    return marked.sum(axis=1).astype(np.float64)
+    return np.asarray(marked.sum(axis=1), dtype=np.float64)

