@@ -30,7 +30,8 @@ def read(sources: Sources) -> dict[str, Any]:
            where run_date = (select max(run_date) from fct_market_replay)
            order by against is not null, model_version,
                list_position(
-                   ['clicks', 'purchases', 'revenue', 'bids', 'ecpm', 'satisfaction', 'preference', 'leavers'], metric)"""
+                   ['clicks', 'purchases', 'revenue', 'bids', 'ecpm', 'satisfaction', 'preference', 'leavers'],
+                   metric)"""
     )
     return {"played": played, "card": card(sources.marts), "words": WORDS, "data": sources.contracts["events"].origin}
 
