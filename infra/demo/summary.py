@@ -13,9 +13,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from infra.contracts import all_contracts
 from infra.dbt import marts_path
 from infra.demo.watch import Chain
+from infra.lake import Lake
 from infra.profile import Profile
 from infra.report.marts import Marts
 from infra.report.sections.models import model_metrics, shown
@@ -29,7 +29,7 @@ def collect(profile: Profile, chain: Chain, started: float, seconds: float) -> d
     """All figures of the run, from the marts and the scheduler; Airflow took `started` of the `seconds` to start."""
     marts = Marts(marts_path(profile), profile.home / "lake" / "lake.duckdb")
     try:
-        tables = table_quality(marts, all_contracts())
+        tables = table_quality(marts, Lake(profile).contracts)
         metrics = [row for row in model_metrics(marts) if row["slice"] == "all"]
         gates, decisions, nights = stage_gates(marts), promotions(marts), recommendations(marts)
     finally:

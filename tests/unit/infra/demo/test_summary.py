@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,10 @@ def summary(profile: Profile) -> dict[str, Any]:
     with duckdb.connect(str(marts_path(profile))) as connection:
         for name, columns in MARTS.items():
             table(connection, name, columns, rows[name])
+    return collected(profile)
+
+
+def collected(profile: Profile) -> dict[str, Any]:
     chain = Chain(since=BEGAN, partition_key="2026-01-01", dags=("ingest",))
     chain.tasks["ingest"] = [Task("ingest", "land", "success", BEGAN, BEGAN, BEGAN, 1)]
     return collect(profile, chain, started=3.21, seconds=100.04)
@@ -99,6 +104,14 @@ def test_the_summary_is_what_the_marts_and_the_scheduler_say(summary: dict[str, 
     assert {model: row["decision"] for model, row in summary["decisions"].items()} == {"m": "reject"}
     assert [(one["role"], one["users"]) for one in summary["lists"]] == [("champion", 12)]  # of the newest day alone
     assert [(task["dag"], task["task"], task["state"]) for task in summary["tasks"]] == [("ingest", "land", "success")]
+
+
+def test_all_tables_of_a_simulated_shop_are_called_so(summary: dict[str, Any], profile: Profile) -> None:
+    simulated = collected(replace(profile, landing_origin="simulated"))
+    assert [table["data"] for table in (*summary["tables"].values(), *simulated["tables"].values())] == [
+        "real",
+        "simulated",
+    ]
 
 
 def test_it_is_written_and_shown_by_the_metrics_of_the_gate_file(summary: dict[str, Any], tmp_path: Path) -> None:
