@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -107,7 +106,7 @@ def test_the_summary_is_what_the_marts_and_the_scheduler_say(summary: dict[str, 
 
 
 def test_all_tables_of_a_simulated_shop_are_called_so(summary: dict[str, Any], profile: Profile) -> None:
-    simulated = collected(replace(profile, landing_origin="simulated"))
+    simulated = collected(profile.model_copy(update={"landing_origin": "simulated"}))
     assert [table["data"] for table in (*summary["tables"].values(), *simulated["tables"].values())] == [
         "real",
         "simulated",
