@@ -18,7 +18,9 @@ from training.query_rec.query_lists import plain
 
 AGAIN = "again"
 """The row of one's own searches."""
-ROWS = (AGAIN, "co_click", "category", "openings", "popular")
+POPULAR = "popular"
+"""The row of what is searched for most."""
+ROWS = (AGAIN, "co_click", "category", "openings", POPULAR)
 """The rows of a table, from the most personal on."""
 
 

@@ -83,35 +83,17 @@ def main(spec: StageSpec) -> StageResult:
     if not days:
         raise LeftOut("nobody has searched on a test day", where="query_samples", do="wait, or move the cut dates")
     shop, searches = ShopWords.read(spec), lists.searches()
-    fill = Fill(QueryCounts.of(searches, shop.things), HintFilter(config.writer.hints, shop.words))
-    samples = config.writer.samples
-    depth = samples.depth
+    fill = fill_of(config, shop, searches)
     measures = ListMeasures(
         [one.observed for one in days],
         [one.person.searches for one in days],
         fill.hints,
         Purchases.of(HintRanker.load(spec.artifact(config.ranker) / "model").known if config.ranker else {}),
         partial(_vectors, spec, config),
-        depth,
+        config.writer.samples.depth,
     )
-    alone = [fill.counted(one.person, depth) for one in days]
-    rows: dict[str, Lists] = {name: [own[name] for own in alone] for name in ROWS}
-    rows[COUNTED] = [fill.shown((), one.person, one.told, depth) for one in days]
-    valid: dict[str, WrittenLists] = {}
-    served: dict[Form, tuple[HintModel, Path]] = {}
-    for row, stage in config.rows.items():
-        if spec.left_out(stage):
-            continue
-        folder = spec.artifact(stage) / "model"
-        model = HintModel.load(folder)
-        valid[row] = written = write_lists(row, model, [one.told for one in days], samples, spec.seed)
-        rows[row] = [as_written(own) for own in written.queries]
-        form = _form_served(config, row, model)
-        rows[SERVED[form] if form else f"{row}{SHOWN}"] = [
-            fill.shown(own, one.person, one.told, depth) for own, one in zip(written.queries, days, strict=True)
-        ]
-        if form:
-            served[form] = model, folder
+    made = rows_of(spec, config, fill, days)
+    rows, served = made.hints, made.served
     if len(served) == len(FORMS):
         models = {form: model for form, (model, _) in served.items()}
         writer = HintWriter(models["direct"], models["think"], shop, searches, config.writer)
@@ -125,11 +107,50 @@ def main(spec: StageSpec) -> StageResult:
     metrics = {
         **flat(lines),
         **_differences(values, measures.names, days, config, spec.seed),
-        **{f"{row}.valid": float(np.mean(own.valid)) for row, own in valid.items()},
+        **{f"{row}.valid": float(np.mean(own.valid)) for row, own in made.written.items()},
         **{f"{row}.different_queries": float(_different(own)) for row, own in rows.items()},
         "days": float(len(days)),
     }
     return _written(spec, days, values, measures.names, lines, metrics)
+
+
+def fill_of(config: Config, shop: ShopWords, searches: Sequence[tuple[str, str | None]]) -> Fill:
+    """What only counts, of the searches of training days."""
+    return Fill(QueryCounts.of(searches, shop.things), HintFilter(config.writer.hints, shop.words))
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The hints of each row on each of the days; what each model wrote, by its row; and the model of each form that is
+    packaged, with its folder."""
+
+    hints: Mapping[str, Lists]
+    written: Mapping[str, WrittenLists]
+    served: Mapping[Form, tuple[HintModel, Path]]
+
+
+def rows_of(spec: StageSpec, config: Config, fill: Fill, days: Sequence[Example]) -> Rows:
+    """Of what only counts, and of each model that was not left out. DataError for two rows to serve of a form."""
+    samples = config.writer.samples
+    alone = [fill.counted(one.person, samples.depth) for one in days]
+    hints: dict[str, Lists] = {name: [own[name] for own in alone] for name in ROWS}
+    hints[COUNTED] = [fill.shown((), one.person, one.told, samples.depth) for one in days]
+    written: dict[str, WrittenLists] = {}
+    served: dict[Form, tuple[HintModel, Path]] = {}
+    for row, stage in config.rows.items():
+        if spec.left_out(stage):
+            continue
+        folder = spec.artifact(stage) / "model"
+        model = HintModel.load(folder)
+        written[row] = found = write_lists(row, model, [one.told for one in days], samples, spec.seed)
+        hints[row] = [as_written(own) for own in found.queries]
+        form = _form_served(config, row, model)
+        hints[SERVED[form] if form else f"{row}{SHOWN}"] = [
+            fill.shown(own, one.person, one.told, samples.depth) for own, one in zip(found.queries, days, strict=True)
+        ]
+        if form:
+            served[form] = model, folder
+    return Rows(hints, written, served)
 
 
 def _require_served(config: Config) -> None:

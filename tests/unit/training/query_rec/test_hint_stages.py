@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import UTC, date, datetime, timedelta
 from itertools import count
 from pathlib import Path
@@ -19,6 +19,7 @@ import pytest
 from common.models import ModelVersion
 from infra.contracts import load_contract
 from registry.gate_file import load_gate
+from spark_jobs.market.policy_tables import PolicyTable
 from tests.unit.training.query_rec import shop_kit as kit
 from training.core.errors import DataError, LeftOut
 from training.core.stage import StageSpec
@@ -28,6 +29,7 @@ from training.query_rec.hint_writer import HintWriter, SampleConfig, WriterConfi
 from training.query_rec.hints import FilterConfig, Hint
 from training.query_rec.labels import OBSERVED, SOURCES
 from training.query_rec.people import Person
+from training.query_rec.policy_tables import write_tables
 from training.query_rec.serve import load, package_writer
 from training.query_rec.shop_words import ShopWords
 from training.query_rec.stages import evaluate, il_grpo, il_sft, lists, nearline_hints, trigger_queries
@@ -225,6 +227,29 @@ def test_all_rows_stand_in_one_table_and_what_is_served_is_packaged(
     assert set(answer["sources"][1]) <= {"model", "again", "popular", "category", "openings", "co_click"}
     printed = (spec.out_dir / "hints.txt").read_text().splitlines()
     assert len(printed) == 20 and not any("lamp" in line.split(": ", 1)[1] for line in printed)
+
+
+def test_rows_of_a_run_can_be_played_to_everybody_of_the_test_part(
+    made: Path, direct: tuple[Path, Any], think: tuple[Path, Any], tmp_path: Path
+) -> None:
+    config = {"rows": {"flat": "a", "planned": "b"}, "serves": {"direct": "flat", "think": "planned"}}
+    _, spec = evaluated(made, config, a=direct[0], b=think[0])
+    run = tmp_path / "run"
+    (run / "evaluate").mkdir(parents=True)
+    (run / "evaluate" / "spec.json").write_text(json.dumps(asdict(spec)))
+    rows = ["counted", "co_click", "query_rec_think"]
+    write_tables(run, rows, 3, tmp_path / "played")
+    tables = {row: pd.read_parquet(tmp_path / "played" / f"{row}.parquet") for row in rows}
+    people = {one.person.user_id for one in Examples.open(made / "lists").read("think", {"test"})}
+    for row, table in tables.items():
+        played = PolicyTable.of(table, sorted(set(table["query"])), row)
+        assert set(played.users) == people and played.version == row and played.thing == "query"
+        assert (table.groupby("user_id").size() == 3).all(), "a search box is never empty"
+    assert not tables["co_click"].equals(tables["counted"])
+    with pytest.raises(DataError, match="no row better"):
+        write_tables(run, ["better"], 3, tmp_path / "other")
+    with pytest.raises(DataError, match="no evaluation"):
+        write_tables(tmp_path, rows, 3, tmp_path / "other")
 
 
 def _recalls_without_a_model(made: Path, writer: HintWriter, depth: int) -> tuple[float, float]:
