@@ -14,8 +14,9 @@ from training.core.errors import DataError
 from training.core.grammar import Allowed
 from training.core.heads import head_parts
 
-_NUCLEUS_AT_FIRST = 512
-"""A nucleus is looked for among so many tokens before all are sorted, which would take longer than the model."""
+_NUCLEUS_WIDTHS = (32, 128, 512)
+"""A nucleus is looked for among so many tokens before all are sorted: to order more than it holds takes longer than a
+small model, and few answers need the next width."""
 
 
 @dataclass(frozen=True)
@@ -52,28 +53,29 @@ class Choice:
 
     def _drawn(self, logits: Tensor, uniform: Tensor) -> Tensor:
         scaled = logits.double() / self.temperature
-        if self.top_k is None and self.top_p is None:
-            return _place(scaled, uniform)[:, 0]
         if self.top_k is None:
-            kept, tokens = _nucleus(scaled, self.top_p or 1.0)
-        else:
-            kept, tokens = scaled.topk(min(self.top_k, scaled.shape[1]), dim=1)
-            if self.top_p is not None:
-                kept, inside = _nucleus(kept, self.top_p)
-                tokens = tokens.gather(1, inside)
-        return tokens.gather(-1, _place(kept, uniform))[:, 0]
+            places = _place(scaled, uniform) if self.top_p is None else _place_in_nucleus(scaled, self.top_p, uniform)
+            return places[:, 0]
+        kept, tokens = scaled.topk(min(self.top_k, scaled.shape[1]), dim=1)
+        places = _place(kept, uniform) if self.top_p is None else _place_in_nucleus(kept, self.top_p, uniform)
+        return tokens.gather(1, places)[:, 0]
 
 
-def _nucleus(logits: Tensor, share: float) -> tuple[Tensor, Tensor]:
-    """The largest `logits` [n, K], -inf beyond those that together have the `share`, and the columns they are from."""
+def _place_in_nucleus(logits: Tensor, share: float, uniform: Tensor) -> Tensor:
+    """As `_place` of the largest `logits` [n, V] alone, the fewest that together have the `share`, largest first."""
+    places, open_rows = torch.zeros_like(uniform, dtype=torch.int64), torch.arange(len(logits), device=logits.device)
     total = logits.logsumexp(dim=1, keepdim=True)
-    for width in sorted({min(_NUCLEUS_AT_FIRST, logits.shape[1]), logits.shape[1]}):
-        kept, columns = logits.topk(width, dim=1)
-        probabilities = (kept - total).exp()
+    for width in (*(width for width in _NUCLEUS_WIDTHS if width < logits.shape[1]), logits.shape[1]):
+        kept, columns = logits[open_rows].topk(width, dim=1)
+        probabilities = (kept - total[open_rows]).exp()
         before = probabilities.cumsum(dim=1) - probabilities
-        if bool((before[:, -1] >= share).all()):
+        whole = before[:, -1] >= share if width < logits.shape[1] else torch.ones_like(open_rows, dtype=torch.bool)
+        inside = kept[whole].masked_fill(before[whole] >= share, float("-inf"))
+        places[open_rows[whole]] = columns[whole].gather(1, _place(inside, uniform[open_rows[whole]]))
+        open_rows = open_rows[~whole]
+        if not len(open_rows):
             break
-    return kept.masked_fill(before >= share, float("-inf")), columns
+    return places
 
 
 def _place(logits: Tensor, uniform: Tensor) -> Tensor:

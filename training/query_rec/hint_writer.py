@@ -20,6 +20,7 @@ from typing import Final
 
 from common.config import parse_config
 from training.core.choice import Choice
+from training.core.decoding import REQUESTS_AT_ONCE
 from training.core.errors import DataError
 from training.core.files import write_json
 from training.core.progress import Progress
@@ -35,7 +36,6 @@ from training.query_rec.shop_words import ShopWords
 
 FORMS: Final[tuple[Form, Form]] = ("direct", "think")
 """What a writer has a model of, each in a folder of this name."""
-_AT_ONCE = 32
 _FILE, _ITEMS = "hint_writer.json", "items.parquet"
 
 
@@ -72,8 +72,8 @@ def write_lists(
     queries, valid = list[list[Written]](), list[float]()
     choice = choice_of(model, config)
     with Progress(len(people), f"write {name}", "person") as progress:
-        for start in range(0, len(people), _AT_ONCE):
-            part = people[start : start + _AT_ONCE]
+        for start in range(0, len(people), REQUESTS_AT_ONCE):
+            part = people[start : start + REQUESTS_AT_ONCE]
             for lists in model.written(part, model.write(part, choice, config.samples, (seed, start))):
                 queries.append(merged(lists, config.depth))
                 valid.append(sum(map(bool, lists)) / len(lists))
@@ -158,21 +158,17 @@ class HintWriter:
         Their triggers count the person's `Person.triggers(shop.phrases, think.lists.behaviours)`, from 1. Who did
         nothing has none, as has an answer that is none.
         """
-        choice, found = choice_of(self.think, self.config.samples), list[list[Interest]]()
-        told = self._told(self.think, people)
-        for start in range(0, len(told), _AT_ONCE):
-            part = told[start : start + _AT_ONCE]
-            answers = self.think.write(part, choice, 1, (seed, start))
-            written = self.think.written(part, answers)
-            for who, (answer,), (own,) in zip(part, answers, written, strict=True):
-                read, kept = self.think.planned.read(answer), set(self.fill.hints.kept(own, who))
-                found.append(
-                    [
-                        Interest(one.triggers, queries)
-                        for one in (read.found if read and who.contents else ())
-                        if (queries := tuple(query for query in one.queries if query in kept))
-                    ]
-                )
+        told, found = self._told(self.think, people), list[list[Interest]]()
+        answers = self.think.write(told, choice_of(self.think, self.config.samples), 1, (seed,))
+        for who, (answer,), (own,) in zip(told, answers, self.think.written(told, answers), strict=True):
+            read, kept = self.think.planned.read(answer), set(self.fill.hints.kept(own, who))
+            found.append(
+                [
+                    Interest(one.triggers, queries)
+                    for one in (read.found if read and who.contents else ())
+                    if (queries := tuple(query for query in one.queries if query in kept))
+                ]
+            )
         return found
 
     def _told(self, model: HintModel, people: Sequence[Person]) -> list[Behaviours]:

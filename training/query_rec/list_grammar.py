@@ -118,10 +118,12 @@ def _words(vocabulary: Vocabulary, size: int) -> Mapping[int, Tensor]:
 
 
 def _masks(following: Sequence[tuple[int, ...]], words: Mapping[int, Tensor], device: torch.device) -> Tensor:
-    found = torch.zeros(len(following), len(words[_WORDS]), dtype=torch.bool)
-    for row, own in zip(found, following, strict=True):
+    """[n, size]; most answers of a step may go on alike, and a mask is made once."""
+    kinds = {own: kind for kind, own in enumerate(dict.fromkeys(following))}
+    found = torch.zeros(len(kinds), len(words[_WORDS]), dtype=torch.bool)
+    for row, own in zip(found, kinds, strict=True):
         for token in own:
             if token < 0:
                 row |= words[token]
         row[[token for token in own if token >= 0]] = True
-    return found.to(device)
+    return found[[kinds[own] for own in following]].to(device)

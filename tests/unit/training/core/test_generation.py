@@ -121,10 +121,10 @@ def test_the_cache_grows_by_many_tokens_at_once(monkeypatch: pytest.MonkeyPatch)
     logits=st.lists(st.lists(st.floats(-8, 8), min_size=6, max_size=6), min_size=1, max_size=4),
     top_k=st.sampled_from([None, 1, 3, 6, 50]),
     top_p=st.sampled_from([0.05, 0.5, 0.9, 1.0]),
-    at_first=st.sampled_from([2, 512]),
+    widths=st.sampled_from([(2,), (1, 3), (512,)]),
 )
 def test_the_cuts_keep_the_tokens_that_transformers_keeps(
-    logits: list[list[float]], top_k: int | None, top_p: float, at_first: int
+    logits: list[list[float]], top_k: int | None, top_p: float, widths: tuple[int, ...]
 ) -> None:
     table = torch.tensor(logits, dtype=torch.float64)
     gaps = table.sort(dim=1).values.diff(dim=1)
@@ -132,7 +132,7 @@ def test_the_cuts_keep_the_tokens_that_transformers_keeps(
     wrappers = LogitsProcessorList(([TopKLogitsWarper(min(top_k, 6))] if top_k else []) + [TopPLogitsWarper(top_p)])
     odds = wrappers(None, table.clone() / 0.7).softmax(-1)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("training.core.choice._NUCLEUS_AT_FIRST", at_first)
+        patch.setattr("training.core.choice._NUCLEUS_WIDTHS", widths)
         for place in (0.0, 0.2, 0.5, 0.8, 1.0 - 1e-9):
             uniform = torch.full((len(table), 1), place, dtype=torch.float64)
             drawn = Choice(0.7, top_k, top_p)._drawn(table, uniform)
