@@ -14,7 +14,7 @@ skipped.
 **Owner**: data-engineering.
 """
 
-from dags.builder import DAILY_CHAIN, RANGE, after, asset, heavy, new_dag
+from dags.builder import DAILY_CHAIN, RANGE, after, asset, heavy, is_read, new_dag
 
 with new_dag(
     "build_samples",
@@ -26,5 +26,13 @@ with new_dag(
 ):
     # One Spark process for all of it: to start and warm up another costs as much as two of these tables.
     known = ("sessions", "histories", "user_stats", "item_stats", "query_stats", "user_profiles")
-    samples = ("next_item_samples", "judge_pairs", "judge_examples", "query_samples", "hint_samples")
-    heavy("samples", "spark_jobs", "built", *RANGE, minutes=150, outlets=[*map(asset, (*known, *samples))])
+    # Samples, and the training set that features are joined to them for.
+    samples = {
+        "next_item_samples": "next_item_training_set",
+        "judge_pairs": "judge_pairs",
+        "judge_examples": "judge_training_set",
+        "query_samples": "query_samples",
+        "hint_samples": "hint_training_set",
+    }
+    built = (*known, *(table for table, joined in samples.items() if is_read(table, joined)))
+    heavy("samples", "spark_jobs", *built, *RANGE, minutes=150, outlets=[*map(asset, built)])

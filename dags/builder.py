@@ -79,6 +79,16 @@ def pipelines() -> list[Pipeline]:
     return declared_systems(PROFILE)[0]
 
 
+def is_read(*tables: str) -> bool:
+    """Whether a system that the profile names reads one of these tables. Where it names none, or one that cannot be
+    used now, all are: what is not made of a day is missed when that system is there."""
+    chosen, faults = declared_systems(PROFILE)
+    if PROFILE.systems is None or faults:
+        return True
+    stages = [stage for pipeline in chosen for stage in (*pipeline.stages, *(job.stage for job in pipeline.jobs))]
+    return any(not set(tables).isdisjoint(stage.reads.lake) for stage in stages)
+
+
 def refuse_faulty_systems() -> None:
     """Raise what is wrong with the declarations of the others, for Airflow to show."""
     if faults := declared_systems(PROFILE)[1]:

@@ -14,22 +14,21 @@
 **Owner**: ml-engineering.
 """
 
-from dags.builder import DAILY_CHAIN, RANGE, after, asset, chain, heavy, module, new_dag
+from dags.builder import DAILY_CHAIN, RANGE, after, asset, chain, heavy, is_read, module, new_dag
 
 with new_dag(
     "features",
     __doc__,
-    schedule=after("next_item_samples"),
+    schedule=after("user_profiles"),
     owner="ml-engineering",
     tags=["features", DAILY_CHAIN],
     deadline_minutes=120,
 ):
     apply = module("apply", "feature_store", "apply", minutes=15)
     materialize = module("materialize", "feature_store", "materialize", *RANGE, minutes=30)
-    training_set = heavy(
-        "training_set", "feature_store", "training-set", *RANGE, minutes=30, outlets=[asset("next_item_training_set")]
-    )
-    chain(apply, materialize, training_set)
-    for table in ("judge_training_set", "hint_training_set"):
-        other = ("feature_store", "training-set", "--table", table, *RANGE)
-        chain(materialize, heavy(table, *other, minutes=30, outlets=[asset(table)]))
+    chain(apply, materialize)
+    for table in ("next_item_training_set", "judge_training_set", "hint_training_set"):
+        if is_read(table):
+            name = table.removeprefix("next_item_")
+            join = ("feature_store", "training-set", "--table", table, *RANGE)
+            chain(materialize, heavy(name, *join, minutes=30, outlets=[asset(table)]))

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from common.assets import decision
+from common.errors import DataError
 from infra import processes
 from infra.airflow_env import DAILY_CHAIN, FIRST_DAG, NO_DAG, airflow_environment, dag_files
 from infra.profile import CHECKOUT, load_profile
@@ -226,6 +227,18 @@ def test_every_table_that_is_ingested_or_built_sets_off_whoever_waits_for_it(bag
         assert {asset.name for asset in bag.dags[dag_id].get_task(task_id).outlets} == set(tables)
 
 
+def test_what_no_system_of_the_profile_reads_is_not_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    from dags import builder
+
+    monkeypatch.setattr(builder, "PROFILE", builder.PROFILE.model_copy(update={"systems": ("query_rec",)}))
+    assert builder.is_read("query_samples") and builder.is_read("hint_samples", "hint_training_set")
+    assert not builder.is_read("judge_pairs") and not builder.is_read("next_item_samples", "next_item_training_set")
+    chosen, _ = builder.declared_systems(builder.PROFILE)
+    fault = DataError("The declaration cannot be read.")
+    monkeypatch.setattr(builder, "declared_systems", lambda *_: (chosen, [fault]))
+    assert builder.is_read("judge_pairs"), "it may be read by the system that cannot be used today"
+
+
 def test_a_decision_on_the_command_line_makes_the_event_that_promote_makes(bag: Any) -> None:
     (outlet,) = bag.dags["promote_generative_rec"].get_task("decide").outlets
     assert outlet.name == decision("generative_rec").name
@@ -262,7 +275,11 @@ def test_a_judge_without_lists_to_score_follows_its_decision_alone(monkeypatch: 
     ("dag_id", "task_id", "arguments"),
     [
         ("ingest", "landed", ["-m", "spark_jobs", "landed", "--go-on", *RANGE]),
-        ("features", "training_set", ["-m", "feature_store", "training-set", *RANGE]),
+        (
+            "features",
+            "training_set",
+            ["-m", "feature_store", "training-set", "--table", "next_item_training_set", *RANGE],
+        ),
         ("align_generative_rec", "sft", ["-m", "dags.steps.run_stage", "run", "--stage", "sft", *RUN]),
         ("align_generative_rec", "register", ["-m", "dags.steps.register", "--model", "generative_rec", *RUN]),
         ("nightly_recommend", "recommend", ["-m", "dags.steps.run_stage", "run", "--job", "nightly_recommend", *RUN]),

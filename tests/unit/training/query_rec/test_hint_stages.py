@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from datetime import UTC, date, datetime, timedelta
@@ -272,6 +273,24 @@ def test_without_a_ranker_nothing_is_known_of_purchases_and_the_rest_is_measured
     assert np.isnan(metrics["popular.purchases@30"]) and metrics["popular.recall@30"] > 0
     values = pq.read_table(spec.out_dir / "tables/eval_values/part-0.parquet").to_pandas()
     assert not values.loc[values["name"] == "purchases_known", "value"].any()
+
+
+def test_what_a_refused_stage_hands_on_is_not_written_again(
+    made: Path, direct: tuple[Path, Any], think: tuple[Path, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = list[str]()
+    write = evaluate.write_lists
+    monkeypatch.setattr(evaluate, "write_lists", lambda row, *rest: asked.append(row) or write(row, *rest))
+    shutil.copytree(direct[0] / "model", tmp_path / "model")
+    config = {
+        "rows": {"flat": "a", "refused": "c", "planned": "b"},
+        "serves": {"direct": "refused", "think": "planned"},
+        "writer": {"samples": {"samples": 2, "depth": 6}},
+    }
+    metrics, _ = evaluated(made, config, a=direct[0], b=think[0], c=tmp_path)
+    assert asked == ["flat", "planned"], "one model is asked once, whatever its folder"
+    for name in ("recall@6", "similarity@6", "valid"):
+        assert metrics[f"refused.{name}"] == metrics[f"flat.{name}"]
 
 
 def test_a_row_that_nobody_has_is_not_served(made: Path) -> None:
