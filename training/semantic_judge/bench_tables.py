@@ -1,15 +1,14 @@
-"""A simulated shop for the benchmark of the training stages: the tables that they read, as files, made column by column."""
+"""A simulated shop for the benchmark of the training stages: the tables that they read, made column by column."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
-from training.core.stage import TableRef
 from training.next_item.public_sets import ITEMS_SCHEMA
 from training.semantic_judge.example_tables import (
     EVENTS,
@@ -21,17 +20,41 @@ from training.semantic_judge.example_tables import (
     PROFILE_TEXT,
     TIME,
 )
-from training.semantic_judge.examples import EPOCH, SUBSETS, Ints
+from training.semantic_judge.examples import SUBSETS, Ints
 
-_EACH, _HISTORY, _LATER, _KINDS, _BRANDS, _STATES_OF_USER = 4, 20, 10, 400, 3000, 3
+Flags = NDArray[np.bool_]
+Words = NDArray[np.str_]
+
+_EACH, _STATES_OF_USER, _HISTORY, _LATER = 4, 3, 20, 10
+_KINDS, _BRANDS = 400, 3000
 _DAY = 86_400_000_000
 _FIRST = 20_000  # days since 1970
-_WORDS = "pen desk lamp paper ink steel oak blue clamp refill board whisk office drawer folder label roll set pack".split()
+_WORDS = [
+    "pen",
+    "desk",
+    "lamp",
+    "paper",
+    "ink",
+    "steel",
+    "oak",
+    "blue",
+    "clamp",
+    "refill",
+    "board",
+    "whisk",
+    "office",
+    "drawer",
+    "folder",
+    "label",
+    "roll",
+    "set",
+    "pack",
+]
 
 
-def shop_tables(folder: Path, items: int, examples: int, pairs: int) -> dict[str, TableRef]:
-    """`items`, `judge_training_set` and `judge_pairs` in `folder`: four examples for each user state, three states for
-    each user, histories of 20, and what is liked hangs on kind and price, on each more or less by user.
+def write_tables(folder: Path, items: int, examples: int, pairs: int) -> None:
+    """`items`, `judge_training_set` and `judge_pairs` into `folder`: four examples for each user state, three states
+    for each user, histories of 20, and what is liked hangs on kind and price, on each more or less by user.
 
     Users are parted 6 : 1 : 3. Titles are of some twelve words, profiles of some forty.
     """
@@ -52,18 +75,15 @@ def shop_tables(folder: Path, items: int, examples: int, pairs: int) -> dict[str
         PAIRS: _pairs(user, days, part, asked, liked, pairs),
     }
     folder.mkdir(parents=True, exist_ok=True)
-    named = dict[str, TableRef]()
     for name, rows in tables.items():
-        pq.write_table(rows, folder / f"{name}.parquet")
-        named[name] = TableRef((str(folder / f"{name}.parquet"),), origin="simulated")
-    return named
+        pq.write_table(rows.replace_schema_metadata({"origin": "simulated"}), folder / f"{name}.parquet")
 
 
 def _texts(rows: int, words: int, rng: np.random.Generator) -> list[str]:
     return [" ".join(row) for row in np.array(_WORDS)[rng.integers(0, len(_WORDS), (rows, words))].tolist()]
 
 
-def _catalogue(items: int, kind: Ints, price: np.ndarray, rng: np.random.Generator) -> pa.Table:
+def _catalogue(items: int, kind: Ints, price: NDArray[np.float64], rng: np.random.Generator) -> pa.Table:
     columns = {name: pa.nulls(items, ITEMS_SCHEMA.field(name).type) for name in ITEMS_SCHEMA.names}
     titles = [f"{words} {number}" for number, words in enumerate(_texts(items, 11, rng))]
     columns |= {"item_id": pa.array([f"i{n}" for n in range(items)]), "title": pa.array(titles)}
@@ -73,7 +93,7 @@ def _catalogue(items: int, kind: Ints, price: np.ndarray, rng: np.random.Generat
 
 
 def _examples(
-    user: Ints, days: Ints, part: np.ndarray, history: Ints, asked: Ints, liked: np.ndarray, rng: np.random.Generator
+    user: Ints, days: Ints, part: Words, history: Ints, asked: Ints, liked: Flags, rng: np.random.Generator
 ) -> pa.Table:
     """Three of four are taken, with stars; the last was drawn."""
     size, row = asked.size, np.repeat(np.arange(len(user)), _EACH)
@@ -98,7 +118,7 @@ def _examples(
     return pa.table(columns).cast(pa.schema(dict(EXAMPLE_COLUMNS)))
 
 
-def _pairs(user: Ints, days: Ints, part: np.ndarray, asked: Ints, liked: np.ndarray, limit: int) -> pa.Table:
+def _pairs(user: Ints, days: Ints, part: Words, asked: Ints, liked: Flags, limit: int) -> pa.Table:
     """Of the first states whose first two items are not liked alike."""
     chosen = np.flatnonzero(liked[:, 0] != liked[:, 1])[:limit]
     first = liked[chosen, 0]
