@@ -149,15 +149,6 @@ class Evidence:
         self._of_context(found, cases)
         return found
 
-    def nearest(self, items: Ints, starts: Ints, others: Ints) -> Floats:
-        """The largest cosine of the item at `items` [n] with those at `others[starts[i] : starts[i + 1]]`; NaN where
-        there is none: [n]."""
-        lengths, found = np.diff(starts), np.full(len(items), -np.inf, dtype=np.float32)
-        owner = np.repeat(np.arange(len(items)), lengths)
-        for own, other in _parts(owner, others[starts[0] : starts[-1]]):
-            np.maximum.at(found, own, _cosines(self.vectors, items[own], self.vectors, other))
-        return np.where(lengths > 0, found, np.float32(np.nan))
-
     def words(self, numbers: Floats) -> list[str]:
         """The evidence [n, len(NAMES)] as a line each, for a prompt that has the `LEGEND`; see `evidence_words`."""
         return self._lines(numbers, terse)

@@ -118,9 +118,18 @@ class RuleTeacher:
         became = _levels(own_fit(examples.hindsight, np.arange(len(examples))), self.config.wanted)
         if entropies(became[:, None], (FUTURE,))[FUTURE.name] >= self.config.told:
             return became[rows]
-        hindsight, bands = examples.hindsight, self.evidence.bands
-        near = self.evidence.nearest(examples.cases.item, hindsight.starts, hindsight.later)[rows]
-        return _levels(near, (bands.near, bands.very))
+        bands = self.evidence.bands
+        return _levels(self._nearest_later(examples, rows), (bands.near, bands.very))
+
+    def _nearest_later(self, examples: Examples, rows: Ints) -> Floats:
+        """The largest cosine of the item with what was taken later, NaN where nothing was: [rows]."""
+        hindsight, item, vectors = examples.hindsight, examples.cases.item, self.evidence.vectors
+        found = np.full(len(rows), np.nan, dtype=np.float32)
+        for place, row in enumerate(rows.tolist()):
+            later = hindsight.later[hindsight.starts[row] : hindsight.starts[row + 1]]
+            if len(later):
+                found[place] = (vectors[later] @ vectors[item[row]]).max()
+        return found
 
     def _novelty(self, numbers: Floats) -> Levels:
         """Known is what was taken or nearly the same; a variation what is near to something, or of a known brand."""

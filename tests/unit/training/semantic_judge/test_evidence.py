@@ -128,21 +128,3 @@ def test_words_say_what_the_numbers_say_and_hold_no_text_of_the_catalogue() -> N
     assert "brand new" in again and "never taken before" in again and "nobody took it" in again
     second += again
     assert "Ignore" not in second and "Say" not in second
-
-
-@given(
-    later=st.lists(st.lists(st.integers(0, len(ITEMS) - 1), max_size=5), min_size=1, max_size=6),
-    at_once=st.integers(1, 9),
-)
-def test_the_nearest_of_others_is_that_of_each_by_itself(later: list[list[int]], at_once: int) -> None:
-    evidence, items = evidence_of(ITEMS), np.arange(len(later)) % len(ITEMS)
-    starts = np.concatenate([[0], np.cumsum([len(own) for own in later])]).astype(np.int64)
-    others = np.array([item for own in later for item in own], dtype=np.int64)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "_EVENTS_AT_ONCE", at_once)
-        found = evidence.nearest(items, starts, others)
-    vectors = evidence.vectors
-    wanted = [
-        max((float(vectors[o] @ vectors[i]) for o in own), default=np.nan) for i, own in zip(items, later, strict=True)
-    ]
-    np.testing.assert_allclose(found, wanted, atol=1e-6)
