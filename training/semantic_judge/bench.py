@@ -30,7 +30,7 @@ from training.core.prompts import FENCES
 from training.core.sequences import Tree
 from training.core.stage import StageSpec
 from training.core.tokens import Vocabulary
-from training.jobs import load_job, stage_specs
+from training.jobs import load_job, merged, stage_specs
 from training.semantic_judge import bench_shop, bench_tables
 from training.semantic_judge.aspects import aspects
 from training.semantic_judge.evidence import Evidence
@@ -91,9 +91,9 @@ def bench_judge_shop(items: int = 100_000, examples: int = 200_000, pairs: int =
         folder = Path(scratch)
         bench_tables.write_tables(folder / "tables", items, examples, pairs)
         job = load_job("judge_office")
-        whole = {"teach": {"encoder": {"path": str(_shallow(folder / "encoder"))}}, "evaluate": {"pairs": None}}
-        config = {name: {**job.config.get(name, {}), **own} for name, own in whole.items()}
-        specs = stage_specs(replace(job, config={**job.config, **config}), folder / "tables", folder / "out", 17)
+        own = {"teach": {"encoder": {"path": str(_shallow(folder / "encoder"))}}, "evaluate": {"pairs": None}}
+        job = replace(job, config=merged(job.config, own, nulls=True))
+        specs = stage_specs(job, folder / "tables", folder / "out", 17)
         stages = {spec.stage: _alone(spec, folder / "home") for spec in specs}
     most = max(used["peak_gib"] for used in stages.values())
     return {
