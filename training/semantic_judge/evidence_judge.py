@@ -258,8 +258,8 @@ def crossed(
 
 
 def one_thread() -> AbstractContextManager[object]:
-    """For products of few columns: on a busy machine threads of BLAS, which wait for each other by spinning, cost seventy
-    times as much as the work."""
+    """For products of few columns: where the machine is busy, threads of BLAS wait for each other by spinning, which
+    has cost seventy times as much as the work."""
     return threadpool_limits(1, user_api="blas")
 
 
