@@ -2,8 +2,8 @@
 
 As with the market, a version has lists only once it is challenger, so these rules are held when somebody decides: on
 the newest night on which one judge has scored the lists of version and champion, and its scores were not withheld;
-before the first promotion, of what stood in for a champion. They are paired by user, over all rows that were submitted: one
-that failed counts as the least that can be said. Scores of two judges are never held against each other; those of a
+before the first promotion, of what stood in for a champion. They are paired by user, over all rows that were submitted:
+one that failed counts as the least that can be said. Scores of two judges are never held against each other; those of a
 judge that is in use no more still count, as it said the same of both, and the check says so. What was not judged says
 so, and stops nothing unless the gate file says `required`.
 """
