@@ -260,7 +260,8 @@ def crossed(
 def one_thread() -> AbstractContextManager[object]:
     """For products of few columns: where the machine is busy, threads of BLAS wait for each other by spinning, which
     has cost seventy times as much as the work."""
-    return threadpool_limits(1, user_api="blas")
+    limited: AbstractContextManager[object] = threadpool_limits(1, user_api="blas")
+    return limited
 
 
 _KINDS: Mapping[str, type[Linear] | type[Boosted]] = {"linear": Linear, "boosted": Boosted}
