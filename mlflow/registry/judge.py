@@ -1,10 +1,11 @@
 """Rules "not worse by the judge": what the semantic judge says of the lists of two versions (`judge_scores`).
 
 As with the market, a version has lists only once it is challenger, so these rules are held when somebody decides: on
-the newest night on which a judge has scored the lists of version and champion, and its scores were not withheld; before
-the first promotion, of what stood in for a champion. They are paired by user, over all rows that were submitted: one
-that failed counts as the least that can be said. What was not judged says so, and stops nothing unless the gate file
-says `required`.
+the newest night on which one judge has scored the lists of version and champion, and its scores were not withheld;
+before the first promotion, of what stood in for a champion. They are paired by user, over all rows that were submitted:
+one that failed counts as the least that can be said. Scores of two judges are never held against each other; those of a
+judge that is in use no more still count, as it said the same of both, and the check says so. What was not judged says
+so, and stops nothing unless the gate file says `required`.
 """
 
 from __future__ import annotations
@@ -23,9 +24,10 @@ from infra.profile import Profile
 from registry.gate_file import Gate, JudgeRule
 from registry.gate_report import Check
 from registry.gates import held_to
+from registry.promotions import Promotions
 from registry.values import Bootstrap
 
-TABLE = "judge_scores"
+TABLE, JUDGE = "judge_scores", "semantic_judge"
 STAND_IN = "baseline"  # the role of what stands in for a champion
 LEAST = -1.0
 """The lowest score that there is: what a failed row counts as."""
@@ -36,28 +38,35 @@ def by_judge(profile: Profile, gate: Gate, version: str, champion: str | None) -
     """What the judge says by now of a version beside the champion; nothing where no rule asks it."""
     if not gate.judge:
         return ()
-    return held(gate.judge, gate.bootstrap, _nights(profile), version, champion)
+    in_use = Promotions(profile).champion(JUDGE)
+    return held(gate.judge, gate.bootstrap, _nights(profile), version, champion, in_use)
 
 
 def held(
-    rules: Sequence[JudgeRule], by: Bootstrap, nights: Iterator[pd.DataFrame], version: str, champion: str | None
+    rules: Sequence[JudgeRule],
+    by: Bootstrap,
+    nights: Iterator[pd.DataFrame],
+    version: str,
+    champion: str | None,
+    in_use: str | None = None,
 ) -> tuple[Check, ...]:
-    """The rules on `nights` of `judge_scores`, the newest first; they are read as far as needed."""
+    """The rules on `nights` of `judge_scores`, the newest first; they are read as far as needed. `in_use`: the version
+    of the judge that is champion by now."""
     if champion == version:
         return tuple(_passed_over(rule, "it is the champion: there is no other to compare with") for rule in rules)
     why = f"no night has judged lists of version {version}"
-    for night in nights:
+    for night in _by_judges(nights):
         own = night[night["model_version"] == version]
         if own.empty:
             continue
         theirs = night[night["model_version"] == champion] if champion else night[night["role"] == STAND_IN]
-        if night["score"].isna().all():
-            why = f"the scores of {night['run_date'].iloc[0]} are withheld (judge_checks says why)"
-        elif theirs.empty:
+        if theirs.empty:
             whose = f"champion {champion}" if champion else "what stands in for a champion"
             why = f"no night has judged lists of version {version} beside those of {whose}"
+        elif own["score"].isna().all() and theirs["score"].isna().all():
+            why = f"the scores of {own['run_date'].iloc[0]} are withheld, or there are none (judge_checks says why)"
         else:
-            return tuple(_held(rule, by, own, theirs, champion) for rule in rules)
+            return tuple(_held(rule, by, own, theirs, champion, in_use) for rule in rules)
     return tuple(_not_judged(rule, why) for rule in rules)
 
 
@@ -68,10 +77,21 @@ class _Mean:
         return np.asarray(sums[..., 0] / sums[..., 1])
 
 
-def _held(rule: JudgeRule, by: Bootstrap, own: pd.DataFrame, theirs: pd.DataFrame, champion: str | None) -> Check:
+def _by_judges(nights: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
+    """What each judge says of a night, the newest judge first."""
+    for night in nights:
+        for judge in sorted(night["judge_version"].unique(), key=lambda one: (len(one), one), reverse=True):
+            yield night[night["judge_version"] == judge]
+
+
+def _held(
+    rule: JudgeRule, by: Bootstrap, own: pd.DataFrame, theirs: pd.DataFrame, champion: str | None, in_use: str | None
+) -> Check:
     sides = [_by_user(rows) for rows in (own, theirs)]
     users = sorted(sides[0].index.intersection(sides[1].index))
-    where = f"{len(users)} users, the lists of {own['run_date'].iloc[0]}, judge version {own['judge_version'].iloc[0]}"
+    judge = own["judge_version"].iloc[0]
+    since = f" (in use by now: {in_use})" if in_use not in (None, judge) else ""
+    where = f"{len(users)} users, the lists of {own['run_date'].iloc[0]}, judge version {judge}{since}"
     if not users:
         return _not_judged(rule, f"no user has lists of both: {where}")
     terms = [side.loc[users].to_numpy(dtype=np.float64) for side in sides]

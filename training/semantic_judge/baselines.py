@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from training.semantic_judge.evidence import DISLIKED, LIKED, Evidence, column
-from training.semantic_judge.evidence_judge import standard
+from training.semantic_judge.evidence_judge import one_thread, standard
 from training.semantic_judge.examples import Examples, Floats, Ints, Pairs
 
 MAJORITY = "majority"
@@ -78,7 +78,8 @@ def _text_liked(examples: Examples, evidence: Evidence, said: Ints, valid: Ints,
     best, found = -1.0, np.zeros(len(evidence.vectors))
     for strength in _STRENGTHS:
         fitted = LogisticRegression(C=strength, max_iter=300, class_weight="balanced", random_state=seed)
-        scores = fitted.fit(evidence.vectors[item[said]], liked[said]).decision_function(evidence.vectors)
+        with one_thread():
+            scores = fitted.fit(evidence.vectors[item[said]], liked[said]).decision_function(evidence.vectors)
         both = len(set(liked[valid].tolist())) == 2
         auc = float(roc_auc_score(liked[valid], scores[item[valid]])) if both else 0.5
         if auc > best:
@@ -96,8 +97,9 @@ def _direct(numbers: Floats, train: Pairs, held: Pairs, seed: int) -> Floats:
     both, right = np.concatenate([apart, -apart]), np.repeat([1, 0], len(apart))
     best, found = -1.0, np.zeros(len(numbers))
     for strength in _STRENGTHS:
-        fitted = LogisticRegression(C=strength, fit_intercept=False, max_iter=300, random_state=seed).fit(both, right)
-        scores = fitted.decision_function(values)
+        fitted = LogisticRegression(C=strength, fit_intercept=False, max_iter=300, random_state=seed)
+        with one_thread():
+            scores = fitted.fit(both, right).decision_function(values)
         share = float((scores[held.preferred] > scores[held.other]).mean()) if len(held) else 0.0
         if share > best:
             best, found = share, scores

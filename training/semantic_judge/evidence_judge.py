@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, Self
@@ -18,6 +19,7 @@ import lightgbm as lgb
 import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
+from threadpoolctl import threadpool_limits
 
 from training.core.errors import DataError, LeftOut
 from training.core.files import write_json
@@ -70,9 +72,9 @@ class Linear:
         from sklearn.linear_model import LogisticRegression
 
         mean, scale = standard(numbers)
-        fitted = LogisticRegression(C=strength, max_iter=300, tol=1e-3, random_state=seed).fit(
-            _wide(numbers, mean, scale), levels
-        )
+        asked = LogisticRegression(C=strength, max_iter=300, tol=1e-3, random_state=seed)
+        with one_thread():
+            fitted = asked.fit(_wide(numbers, mean, scale), levels)
         weights, intercept = np.zeros((size, 2 * len(mean))), np.full(size, -_IMPOSSIBLE)
         # Two classes are one row in scikit-learn: the second one's log odds.
         binary = len(fitted.classes_) == 2
@@ -253,6 +255,13 @@ def crossed(
         judge = EvidenceJudge.fit(evidence, scored, numbers, levels, (others, valid), config, seed)
         found[own] = expected(judge.chances_of(numbers[own]), scored)
     return found
+
+
+def one_thread() -> AbstractContextManager[object]:
+    """For products of few columns: where the machine is busy, threads of BLAS wait for each other by spinning, which
+    has cost seventy times as much as the work."""
+    limited: AbstractContextManager[object] = threadpool_limits(1, user_api="blas")
+    return limited
 
 
 _KINDS: Mapping[str, type[Linear] | type[Boosted]] = {"linear": Linear, "boosted": Boosted}

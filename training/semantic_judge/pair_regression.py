@@ -37,12 +37,12 @@ class UserFeatures:
     words: TfidfVectorizer | None
 
     @classmethod
-    def fit(cls, states: States, catalogue: Catalogue, rows: Ints) -> Self:
-        """On the states at these `rows`. Of words the commonest ones; none where too few users have a text."""
-        numbers = _numbers(states, catalogue)[rows]
+    def fit(cls, states: States, catalogue: Catalogue) -> Self:
+        """On these states. Of words the commonest ones; none where too few users have a text."""
+        numbers = _numbers(states, catalogue)
         words = TfidfVectorizer(max_features=_WORDS, min_df=_RARE)
         try:
-            words.fit([_text(states, row) for row in rows.tolist()])
+            words.fit([_text(states, row) for row in range(len(states))])
         except ValueError:  # no word is left
             return cls(numbers.mean(axis=0), numbers.std(axis=0) + 1e-6, None)
         return cls(numbers.mean(axis=0), numbers.std(axis=0) + 1e-6, words)
@@ -66,8 +66,10 @@ class PairRegression:
     @classmethod
     def fit(cls, contests: Contests, states: States, catalogue: Catalogue, *, personal: bool) -> Self:
         """By maximum likelihood with a standard normal prior on the coefficients, from uniform weights."""
-        features = UserFeatures.fit(states, catalogue, np.unique(contests.state)) if personal else None
-        design = _matrix(features, states, catalogue)[contests.state]
+        asked, place = np.unique(contests.state, return_inverse=True)
+        own = states.chosen(asked)
+        features = UserFeatures.fit(own, catalogue) if personal else None
+        design = _matrix(features, own, catalogue)[place]
         shape = (design.shape[1], contests.difference.shape[1])
         bounds = [(-_SHARPEST, _SHARPEST), *[(None, None)] * (shape[0] * shape[1])]
         known = (design, contests.difference.astype(np.float64))
@@ -111,26 +113,30 @@ def _text(states: States, row: int) -> str:
 def _numbers(states: States, catalogue: Catalogue) -> Floats:
     """Length of the history, mean rating, shares of what was liked and disliked, how many brands and categories it is
     spread over, the mean and the spread of its log prices: [states, 8]; 0 where there is nothing to take them of."""
-    found = np.zeros((len(states), 8), dtype=np.float32)
-    for row in range(len(states)):
-        own = slice(int(states.starts[row]), int(states.starts[row + 1]))
-        items, ratings = states.history[own], states.ratings[own]
-        if not len(items):
-            continue
-        prices = catalogue.log_prices[items]
-        known, rated = prices[~np.isnan(prices)], ratings[~np.isnan(ratings)]
-        found[row] = [
-            np.log1p(len(items)),
-            _mean(rated),
-            _mean(rated >= LIKED),
-            _mean(rated <= DISLIKED),
-            len(np.unique(catalogue.brands[items])) / len(items),
-            len(np.unique(catalogue.categories[items])) / len(items),
-            _mean(known),
-            known.std() if len(known) else 0.0,
-        ]
-    return found
+    lengths = np.diff(states.starts)
+    owner, items, ratings = np.repeat(np.arange(len(states)), lengths), states.history, states.ratings
+    prices, stars = catalogue.log_prices[items].astype(np.float64), ratings.astype(np.float64)
+    rated, priced, groups = ~np.isnan(stars), ~np.isnan(prices), (catalogue.brands, catalogue.categories)
+
+    def mean(values: NDArray[np.bool_] | Vector, known: NDArray[np.bool_]) -> Vector:
+        """Of the known ones of each state."""
+        total = np.bincount(owner[known], weights=values[known], minlength=len(states))
+        return total / np.maximum(np.bincount(owner[known], minlength=len(states)), 1)
+
+    usual = mean(prices, priced)
+    columns = [
+        np.log1p(lengths),
+        mean(stars, rated),
+        mean(stars >= LIKED, rated),
+        mean(stars <= DISLIKED, rated),
+        *(_kinds(owner, own[items], len(states)) / np.maximum(lengths, 1) for own in groups),
+        usual,
+        np.sqrt(mean((prices - usual[owner]) ** 2, priced)),
+    ]
+    return np.column_stack(columns).astype(np.float32)
 
 
-def _mean(values: NDArray[np.bool_] | Floats) -> float:
-    return float(np.mean(values)) if len(values) else 0.0
+def _kinds(owner: Ints, numbers: Ints, states: int) -> Ints:
+    """How many different numbers, from -1 on, each owner has: [states]."""
+    width = int(numbers.max(initial=0)) + 2
+    return np.bincount(np.unique(owner * width + numbers + 1) // width, minlength=states)

@@ -33,8 +33,8 @@ def night(day: date = MONDAY, gain: float = 0.0, **other: Any) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def one(*nights: pd.DataFrame, rule: JudgeRule = RULE, champion: str | None = "7") -> Check:
-    (found,) = held([rule], Bootstrap(resamples=200), iter(nights), "8", champion)
+def one(*nights: pd.DataFrame, rule: JudgeRule = RULE, champion: str | None = "7", in_use: str | None = "3") -> Check:
+    (found,) = held([rule], Bootstrap(resamples=200), iter(nights), "8", champion, in_use)
     assert found.by_judge and found.of_lists and not found.in_market
     return found
 
@@ -43,7 +43,7 @@ def one(*nights: pd.DataFrame, rule: JudgeRule = RULE, champion: str | None = "7
 def test_a_difference_of_all_users_alike_has_no_width_and_is_held_to_the_margin(gain: float, passes: bool) -> None:
     found = one(night(gain=gain))
     assert found.passed is passes and found.value == pytest.approx(gain) and found.threshold == -0.05
-    assert "40 users, the lists of 2026-01-05, judge version 3" in found.reason and "version 7" in found.reason
+    assert found.reason.endswith("40 users, the lists of 2026-01-05, judge version 3") and "version 7" in found.reason
 
 
 def test_what_failed_counts_as_the_least_that_can_be_said() -> None:
@@ -85,6 +85,42 @@ def test_what_was_not_judged_says_why_and_stops_only_where_the_gate_file_says_so
         found = one(*nights, rule=rule)
         assert found.passed is not required and not found.played and why in found.reason
         assert found.verdict == ("failed" if required else "not judged yet")
+
+
+def of(rows: pd.DataFrame, version: str, judge: str) -> pd.DataFrame:
+    """The rows of one version, as another judge's."""
+    return rows[rows["model_version"] == version].assign(judge_version=judge)
+
+
+def test_scores_of_two_judges_are_not_held_against_each_other() -> None:
+    """The champion was judged before the judge changed, the challenger after it."""
+    apart = pd.concat([of(night(gain=0.3), "7", "3"), of(night(gain=0.3), "8", "4")])
+    found = one(apart)
+    assert found.verdict == "not judged yet" and "beside those of champion 7" in found.reason
+    assert one(apart, rule=JudgeRule(margin=-0.05, required=True)).verdict == "failed"
+    # Each judge by itself, the newest that has scored both first: 10 is newer than 9.
+    both = pd.concat([night(gain=-0.3, judge_version="9"), night(gain=0.3, judge_version="10")])
+    assert one(both).passed and "judge version 10" in one(both).reason
+    lone = pd.concat([night(gain=-0.3, judge_version="9"), of(night(), "8", "10")])
+    assert not one(lone).passed and "judge version 9" in one(lone).reason
+    # What the newest judge has withheld, the one before it may have said.
+    told = pd.concat([night(gain=-0.3, judge_version="9"), night(score=float("nan"), judge_version="10")])
+    assert not one(told).passed and "judge version 9" in one(told).reason
+
+
+@pytest.mark.parametrize(("in_use", "told"), [("3", ""), (None, ""), ("4", " (in use by now: 4)")])
+def test_a_night_of_a_judge_that_is_in_use_no_more_counts_and_is_called_so(in_use: str | None, told: str) -> None:
+    found = one(night(gain=-0.5), in_use=in_use)
+    assert not found.passed and found.reason.endswith(f"judge version 3{told}")
+
+
+def test_lists_of_which_nothing_was_scored_tell_nothing_however_others_fare() -> None:
+    rows = night(gain=0.3)
+    stand_in = rows[rows["model_version"] == "7"].assign(model_version="ranker", role="baseline")
+    found = one(pd.concat([rows.assign(score=float("nan")), stand_in]))
+    assert (
+        found.verdict == "not judged yet" and "the scores of 2026-01-05 are withheld, or there are none" in found.reason
+    )
 
 
 def test_before_the_first_promotion_the_other_is_what_stood_in_for_a_champion() -> None:

@@ -105,7 +105,8 @@ class Chat:
                 answer = await self._paid(messages, answer_tokens)
             except Failed as failure:
                 if not failure.again or tried + 1 == self._config.tries:
-                    self._in_vain += failure.kind == "down"
+                    # Whoever refuses or says what nobody can read is there.
+                    self._in_vain = self._in_vain + 1 if failure.kind == "down" else 0
                     raise
                 pause = min(self._config.backoff_seconds * 2.0**tried, _LONGEST_PAUSE)
                 # The server speaks of all questions, not of this one.
@@ -173,6 +174,8 @@ class Chat:
             raise Failed("slow", again=True, billed=True) from error
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
             raise Failed("down", again=True, billed=False) from error
+        except httpx.DecodingError as error:  # it is not packed as it says
+            raise Failed("not_json", again=True, billed=True) from error
         except httpx.TransportError as error:  # it died in the middle
             raise Failed("down", again=True, billed=True) from error
         self._refuse_status(reply)
@@ -201,7 +204,7 @@ def _read(reply: httpx.Response, most: int) -> tuple[str, int]:
         found: Any = reply.json()
         choice = found["choices"][0]
         text, whole = choice["message"]["content"], choice.get("finish_reason") != "length"
-    except (ValueError, KeyError, IndexError, TypeError) as error:
+    except (ValueError, KeyError, IndexError, TypeError, RecursionError) as error:
         raise Failed("not_json", again=True, billed=True) from error
     usage = found.get("usage") or {}
     counted = usage.get("total_tokens") if isinstance(usage, dict) else None
@@ -213,7 +216,7 @@ def _read(reply: httpx.Response, most: int) -> tuple[str, int]:
 def _retry_after(reply: httpx.Response) -> float:
     """Seconds, said as a number or as a time (RFC 9110, 10.2.3); 0 where nothing is said."""
     said = reply.headers.get("retry-after", "")
-    if said.isdigit():
+    if said.isdecimal():  # a raised 2 is a digit, and no number
         return float(said)
     try:
         left: float = (parsedate_to_datetime(said) - datetime.now(UTC)).total_seconds()

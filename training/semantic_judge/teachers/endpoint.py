@@ -163,7 +163,7 @@ def parsed(text: str, rows: int, aspects: Sequence[Aspect]) -> list[Answer]:
     if not right:
         raise Failed("unparsable", again=False, billed=True)
     return [
-        {**{one.name: answer[one.name] for one in aspects}, "reason": answer["reason"][:_LONGEST_REASON]}
+        {**{one.name: answer[one.name] for one in aspects}, "reason": _whole_text(answer["reason"])[:_LONGEST_REASON]}
         for answer in answers
     ]
 
@@ -172,6 +172,11 @@ def _once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     if len({name for name, _ in pairs}) < len(pairs):
         raise ValueError("a key stands twice")
     return dict(pairs)
+
+
+def _whole_text(text: str) -> str:
+    """JSON can spell halves of characters, which no table can hold."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def _whole(value: object, least: int, most: int) -> bool:

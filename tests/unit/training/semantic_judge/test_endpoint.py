@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -19,13 +20,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from tests.unit.training import judge_kit
 from tests.unit.training.judge_kit import evidence_of, shop_items, stage_spec, write_shop
 from training.core.errors import DataError
+from training.semantic_judge import encoder
 from training.semantic_judge.aspects import UNKNOWN, aspects
 from training.semantic_judge.example_tables import read_examples, read_items
 from training.semantic_judge.examples import Examples
+from training.semantic_judge.stages import evidence as evidence_stage
+from training.semantic_judge.stages import teach
 from training.semantic_judge.teachers.chat import EndpointConfig, Failed
 from training.semantic_judge.teachers.endpoint import EndpointTeacher, parsed
 from training.semantic_judge.teachers.labels import Labels
@@ -174,6 +181,14 @@ def html(call: Call) -> None:
     call.send(200, b"<html><body>Welcome to our proxy</body></html>", "text/html")
 
 
+def packed_wrong(call: Call) -> None:
+    call.send(200, b"<html>an error of the proxy</html>", "text/html", Content_Encoding="gzip")
+
+
+def nested(call: Call) -> None:
+    call.send(200, b"[" * 100_000)
+
+
 def broken(call: Call) -> None:
     call.send(503, b"no", "text/plain")
 
@@ -223,7 +238,71 @@ def test_what_fails_is_counted_no_row_is_lost_and_it_is_asked_again(room: Class,
     assert labelled(room.teach()) == ROWS
 
 
-@pytest.mark.parametrize("reply", [limited, html, broken, dies])
+ONCE: dict[str, tuple[Reply, dict[str, Any]]] = {
+    **BEHAVIOURS,
+    "packed wrong": (packed_wrong, {}),
+    "nested": (nested, {}),
+    "dies": (dies, {}),
+    "cut short": (cut_short, {}),
+}
+NAMES = {"packed wrong": "not_json", "nested": "not_json", "dies": "down", "cut short": "unparsable"}
+
+
+@pytest.mark.parametrize("kind", ONCE)
+def test_one_question_that_fails_for_good_costs_its_own_rows_and_no_other(
+    room: Class, server: Server, kind: str
+) -> None:
+    """The others get their own labels, in their places, the budget holds, and the next run asks for what is missing."""
+    reply, changes = ONCE[kind]
+    right = room.teach()
+    assert labelled(right) == ROWS
+    texts, poison, budget = [text for call in server.calls for text in call.texts], server.calls[1].texts[0], 60_000
+    server.reply = lambda call: reply(call) if poison in call.texts else call.right()
+    server.answered.clear()
+    server.spent = 0
+    found = room.teach(**{"model": "other", "tries": 2, "token_budget": budget, **changes})
+    assert found.failures == {NAMES.get(kind, kind): 2} and len(found.levels) == len(found.reasons) == ROWS
+    failed = (found.levels == UNKNOWN).all(axis=1)
+    assert failed.sum() == 2 and [reason is None for reason in found.reasons] == failed.tolist()
+    np.testing.assert_array_equal(found.levels[~failed], right.levels[~failed])
+    booked = {one["call"]: one["tokens"] for one in map(json.loads, (room.folder / "spent").read_text().splitlines())}
+    assert server.spent <= sum(booked.values()) <= budget
+    server.reply = Call.right
+    again = room.teach(model="other", token_budget=10 * budget)
+    np.testing.assert_array_equal(again.levels, right.levels)
+    assert server.answered == Counter(dict.fromkeys(texts, 1)), "what was answered is not asked again"
+
+
+def test_a_server_that_refuses_is_there_and_one_that_nobody_reaches_is_given_up(room: Class, server: Server) -> None:
+    """Three questions in a row that nobody answers end the asking; a refusal between them says that somebody does."""
+    bad = [broken, broken, refuses, broken, broken, Call.right]
+    server.reply = lambda call: bad[call.number](call)
+    found = room.teach(concurrency=1, tries=1)
+    assert found.failures == {"down": 8, "refused": 2} and labelled(found) == 2
+    server.reply = broken
+    assert room.teach(concurrency=1, tries=1, model="other").failures == {"down": ROWS} and len(server.calls) == 6 + 3
+
+
+def test_a_long_rate_limit_in_the_middle_keeps_what_was_answered_and_the_next_run_asks_for_the_rest(
+    room: Class, server: Server
+) -> None:
+    server.reply = lambda call: call.right() if call.number < 3 else call.send(429, b"{}", Retry_After="86400")
+    found = room.teach(concurrency=1)
+    assert labelled(found) == 6 and found.failures == {"deadline": 6} and len(server.calls) == 4
+    server.reply = Call.right
+    assert labelled(room.teach()) == ROWS and set(server.answered.values()) == {1}
+
+
+@pytest.mark.parametrize("said", ["\u00b2", "soon", "-5", "", "9" * 400, "Wed, 21 Oct 2015 07:28:00"])
+def test_a_pause_that_nobody_can_read_is_none(room: Class, server: Server, said: str) -> None:
+    """`9999...` can be read, and is longer than any run."""
+    server.reply = first(1, lambda call: call.send(429, b"{}", Retry_After=said))
+    found = room.teach(concurrency=1)
+    assert labelled(found) + sum(found.failures.values()) == ROWS
+    assert found.failures == ({"deadline": ROWS} if said.isdecimal() else {})
+
+
+@pytest.mark.parametrize("reply", [limited, html, packed_wrong, nested, broken, dies])
 def test_another_try_helps_where_it_can(room: Class, server: Server, reply: Reply) -> None:
     server.reply = first(2, reply)
     found = room.teach()
@@ -341,6 +420,9 @@ GOOD = {"row": 1, "profile": 4, "future": 0, "novelty": 2, "reason": "near"}
         json.dumps({"answers": [{**GOOD, "reason": None}]}),
         json.dumps({"answers": [{**GOOD, "context": 1}]}),
         json.dumps({"answers": [{key: value for key, value in GOOD.items() if key != "novelty"}]}),
+        json.dumps({"antworten": [GOOD]}),
+        json.dumps({"answers": [{**GOOD, "profile": "sehr gut"}]}),
+        json.dumps({"answers": [{"zeile": 1, "profil": 4, "zukunft": 0, "neuheit": 2, "grund": "nah"}]}),
         '{"answers": [{"row": 1, "profile": 0, "profile": 4, "future": 0, "novelty": 2, "reason": "near"}]}',
         "[" * 100_000,
     ],
@@ -350,6 +432,81 @@ def test_anything_but_the_form_asked_for_is_a_failure(text: str) -> None:
         parsed(text, 1, THREE)
     assert failed.value.kind == "unparsable"
     assert parsed(f"\n {json.dumps({'answers': [GOOD]})} ", 1, THREE)[0]["profile"] == 4
+
+
+def test_a_reason_may_be_in_any_language_and_is_text_that_a_table_can_hold() -> None:
+    for reason, kept in (
+        ("接近喜欢的东西", "接近喜欢的东西"),
+        ("half \ud83d", "half ?"),
+        ("\U0001f600" * 400, "\U0001f600" * 300),
+    ):
+        (found,) = parsed(json.dumps({"answers": [{**GOOD, "reason": reason}]}), 1, THREE)
+        assert found["reason"] == kept and pa.array([found["reason"]]).to_pylist() == [kept]
+
+
+def varied(call: Call) -> None:
+    """Levels that differ by what is asked, so that there is something to learn."""
+    call.server.answered.update(call.texts)
+    rows = [
+        {"row": place, "profile": len(text) % 5, "future": len(text) % 3, "novelty": len(text) // 3 % 3, "reason": "so"}
+        for place, text in enumerate(call.texts, start=1)
+    ]
+    call.content(json.dumps({"answers": rows}))
+
+
+def test_the_stage_hands_on_every_row_whatever_the_endpoint_does_to_some(
+    tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each kind of failure hits some of the questions; the judge learns from the rest, and the next day asks again."""
+    monkeypatch.setattr(encoder, "embed_texts", lambda texts, *_, **__: judge_kit.encode(texts))
+    monkeypatch.setenv("PLUMBLINE__HOME", str(tmp_path / "home"))
+    bad = [limited, html, packed_wrong, broken, babbles, refuses, dies, cut_short]
+
+    def reply(call: Call) -> None:
+        sort = int(hashlib.sha256(call.texts[0].encode()).hexdigest(), 16) % 24
+        bad[sort](call) if sort < len(bad) else varied(call)
+
+    def taught(name: str) -> tuple[dict[str, float], Path]:
+        spec = stage_spec(tmp_path / name, "teach", tables, config=config)
+        return dict(teach.main(spec).metrics), spec.out_dir
+
+    tables, budget = write_shop(tmp_path, users=90), 4_000_000
+    endpoint = {"url": server.url, "model": "wise", "batch": 8, "concurrency": 1, "tries": 2, "backoff_seconds": 0.001}
+    config = {"teacher": "endpoint", "endpoint": {**endpoint, "token_budget": budget}}
+    server.reply = reply
+    found, out = taught("first")
+    failed = {name.removeprefix("failed."): value for name, value in found.items() if name.startswith("failed.")}
+    assert set(failed) == {"limited", "not_json", "down", "unparsable", "refused"}
+    assert found["labelled"] + sum(failed.values()) == found["submitted"]
+    assert 0.5 < found["labelled"] / found["submitted"] < 0.8
+    rows = pq.read_table(out / "tables" / "judge_labels" / "part-0.parquet")
+    assert len(rows) == found["submitted"] and rows[THREE[0].column].null_count == sum(failed.values())
+    assert server.spent <= budget
+    judged = evidence_stage.main(stage_spec(tmp_path / "first", "evidence", tables, {"teach": out}, LEARNT))
+    assert judged.metrics["train"] > 100
+    server.reply, before = varied, set(server.answered)
+    server.answered.clear()
+    again, _ = taught("next day")
+    assert again["labelled"] == again["submitted"] == found["submitted"]
+    assert not before & set(server.answered), "what was paid for is not asked again"
+
+
+LEARNT = {"judge": {"rounds": 5, "patience": 5, "regularisation": [0.1], "least": 20}}
+
+
+def test_an_endpoint_that_is_down_for_all_ends_the_stage_in_words_and_nothing_is_handed_on(
+    tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(encoder, "embed_texts", lambda texts, *_, **__: judge_kit.encode(texts))
+    monkeypatch.setenv("PLUMBLINE__HOME", str(tmp_path / "home"))
+    server.reply = broken
+    endpoint = {"url": server.url, "model": "wise", "tries": 2, "backoff_seconds": 0.001}
+    config = {"teacher": "endpoint", "endpoint": endpoint}
+    spec = stage_spec(tmp_path, "teach", write_shop(tmp_path, users=9), config=config)
+    with pytest.raises(DataError, match="the teacher says nothing at all"):
+        teach.main(spec)
+    assert not (spec.out_dir / "tables").exists()
+    assert len(server.calls) < 40, "it is not asked on and on"
 
 
 def test_a_kill_loses_no_answer_that_has_arrived_and_none_is_paid_twice(room: Class, server: Server) -> None:

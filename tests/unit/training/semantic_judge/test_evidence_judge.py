@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from tests.unit.training.judge_kit import evidence_of, shop_items
 from training.core.errors import DataError, LeftOut
+from training.semantic_judge import evidence_judge
 from training.semantic_judge.aspects import UNKNOWN, Levels, aspects, expected
 from training.semantic_judge.evidence import NAMES
 from training.semantic_judge.evidence_judge import (
     EvidenceJudge,
     EvidenceJudgeConfig,
+    Linear,
     crossed,
     log_loss,
     softmax,
@@ -153,3 +159,20 @@ def test_level_auc_of_hand_worked_numbers() -> None:
     # Of (0, 1): 1 of 1; of (0, 2): 1 of 1; of (1, 2): 0.
     assert level_auc(np.array([0.1, 0.9, 0.5]), np.array([0, 1, 2], dtype=np.int8)) == pytest.approx(2 / 3)
     assert np.isnan(level_auc(np.array([0.1, 0.9]), np.array([1, 1], dtype=np.int8)))
+
+
+def test_regressions_are_fitted_by_one_thread_and_are_those_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    numbers, levels = labelled()
+    pools, own = list[set[int]](), LogisticRegression.fit
+
+    def fit(self: LogisticRegression, *given: Any) -> LogisticRegression:
+        pools.append({pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"})
+        return own(self, *given)
+
+    with monkeypatch.context() as patch, threadpool_limits(2, user_api="blas"):
+        patch.setattr(LogisticRegression, "fit", fit)
+        alone = Linear.fit(numbers, levels[:, 0], 5, 0.1, seed=1)
+        patch.setattr(evidence_judge, "one_thread", nullcontext)
+        among = Linear.fit(numbers, levels[:, 0], 5, 0.1, seed=1)
+    assert pools == [{1}, {2}]
+    np.testing.assert_allclose(alone.weights, among.weights, atol=1e-6)
