@@ -20,6 +20,8 @@ SYSTEM = "query_rec"
 _BUNDLED = CHECKOUT / "spark_jobs" / "sample_data" / "landing"
 _CATALOGUE = ("items", "queries")
 _LOGGED = ("events", "searches", "hint_exposures")
+# A month of them: with fewer people the gate of the ranker finds too few hints to know its calibration.
+_LOG = ("--scale", "demo", "--days", "30")
 
 
 def market_shop(first: Profile) -> Profile | None:
@@ -58,7 +60,7 @@ def land(shop: Profile, first: Profile) -> None:
 
 
 def _simulate(folder: Path, first: Profile, said: Path) -> None:
-    command = processes.python("spark_jobs", "market", "simulate", "--scale", "demo", "--folder", str(folder))
+    command = processes.python("spark_jobs", "market", "simulate", *_LOG, "--folder", str(folder))
     environment = {**os.environ, "PLUMBLINE__HOME": str(first.home)}
     with said.open("wb") as output:
         done = subprocess.run(
