@@ -17,7 +17,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -81,10 +81,14 @@ def stage_specs(
     if unknown:
         raise DataError(f"the job names unknown stages: {', '.join(sorted(unknown))}", do=f"use {', '.join(names)}")
     chosen = [stage for stage in stages if not job.stages or stage.name in job.stages]
-    return [_spec(job, stage, samples, out, seed, given) for stage in chosen]
+    ran = {stage.name for stage in chosen}
+    return [_spec(job, stage, ran, samples, out, seed, given) for stage in chosen]
 
 
-def _spec(job: Job, stage: Stage, samples: Path, out: Path, seed: int, models: Mapping[str, Path]) -> StageSpec:
+def _spec(
+    job: Job, stage: Stage, ran: Set[str], samples: Path, out: Path, seed: int, models: Mapping[str, Path]
+) -> StageSpec:
+    """`ran`: the stages of the job. What another stage would have made is not there, as in a preset without it."""
     files = {table: samples / f"{table}.parquet" for table in stage.reads.tables}
     missing = sorted(str(file) for file in files.values() if not file.is_file())
     if missing:
@@ -98,7 +102,7 @@ def _spec(job: Job, stage: Stage, samples: Path, out: Path, seed: int, models: M
         seed,
         module=stage.code,
         tables={table: TableRef((str(file),), origin=_origin(file)) for table, file in files.items()},
-        artifacts={name: str(out / name) for name in stage.reads.artifacts},
+        artifacts={name: str(out / name) for name in stage.reads.artifacts if name in ran},
         models={
             name: (ModelVersion("given", "challenger", str(models[name])),)
             for name in stage.reads.models

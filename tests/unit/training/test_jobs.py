@@ -81,6 +81,11 @@ def test_a_stage_that_the_preset_leaves_out_runs_where_the_job_names_it(root: Pa
     assert [(spec.stage, spec.config) for spec in specs][-1] == ("only_demo", {"rows": 3})
 
 
+def test_what_a_stage_outside_the_job_would_have_made_is_not_there(root: Path, tmp_path: Path) -> None:
+    (easy,) = stage_specs(Job("shop", stages=("easy",)), tmp_path, tmp_path, 1, root)
+    assert easy.artifacts == {} and easy.left_out("codes") == ""
+
+
 def test_values_are_merged_to_any_depth() -> None:
     assert merged({"a": {"b": 1, "c": {"d": 2}}, "e": 3}, {"a": {"c": {"d": 4}}, "e": {"f": 5}}) == {
         "a": {"b": 1, "c": {"d": 4}},
