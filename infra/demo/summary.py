@@ -79,6 +79,8 @@ def collect(profile: Profile, chain: Chain, started: float, seconds: float) -> d
     }
 
 
+_PUBLISHES = "recommend"
+"""The task whose lists the demo tells of; a shop without it has none to tell of."""
 _METRIC_FIELDS = (
     "system", "stage", "model", "metric", "slice", "split", "value", "lo", "hi", "n", "scored", "origin", "shown",
 )  # fmt: skip
@@ -107,7 +109,8 @@ def show(summary: dict[str, Any], path: Path, console: Console) -> None:
     console.print(_times(summary))
     for line in _standing(summary):
         console.print(line, markup=False, soft_wrap=True)
-    console.print(_lists(summary), markup=False, soft_wrap=True)
+    if summary["lists"] or any(task["task"] == _PUBLISHES for task in summary["tasks"]):
+        console.print(_lists(summary), markup=False, soft_wrap=True)
     if summary["reused"]:
         console.print("reused: every landed row was committed before, so nothing was ingested again")
     for name, page in summary["reports"].items():

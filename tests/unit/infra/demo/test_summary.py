@@ -125,7 +125,16 @@ def test_it_is_written_and_shown_by_the_metrics_of_the_gate_file(summary: dict[s
     assert "45 of 60 scored" in said and said.count("scored") == 1
     assert "macro_f1" in said and "judge, global time split" in said
     assert "champion: m version 1 (promoted by flag)" in said
-    assert "reused: every landed row was committed before" in said
+    assert "reused: every landed row was committed before" in said and "lists: 12 users" in said
+
+
+def test_a_shop_that_publishes_no_lists_is_not_told_that_they_are_missing(
+    summary: dict[str, Any], tmp_path: Path
+) -> None:
+    for task, told in (("land", False), ("recommend", True)):
+        shown = io.StringIO()
+        show({**summary, "lists": [], "tasks": [{**summary["tasks"][0], "task": task}]}, tmp_path, Console(file=shown))
+        assert ("lists: none yet" in shown.getvalue()) == told
 
 
 def test_a_stage_that_was_left_out_says_why() -> None:
