@@ -3,13 +3,15 @@
 What stays: whatever was opened within a day, and so may be in use; of each system the newest runs, and the newest days
 of each job, as many as `stages.keep` of the profile says; what made champion and challenger of each model, and these
 unpacked; and a run that was never finished, for `lake.keep_days` days, so that it can be taken up again. Lake and
-MLflow keep what is theirs: what is removed here can be trained, or unpacked, again.
+MLflow keep what is theirs: what is removed here can be trained, or unpacked, again. Beside them, of the vectors of
+texts that stages keep, the files that none has used for as many days.
 """
 
 from __future__ import annotations
 
 import argparse
 import shutil
+import sys
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -29,12 +31,14 @@ from infra.systems import stages_of
 
 # Longer than any stage may run: whoever works in a folder has opened it since then.
 IN_USE = timedelta(hours=24)
+# Where stages keep the vectors of texts (`training.core.embeddings`), below the profile's home.
+TEXT_VECTORS = "text_vectors"
 _REMOVED = "removed-"
 
 
 @dataclass(frozen=True)
 class Folder:
-    """A folder, when it was last opened (UTC), its size in bytes, and why it stays (empty: it does not)."""
+    """A folder, or a file, when it was last opened (UTC), its size in bytes, why it stays (empty: it does not)."""
 
     path: Path
     opened: datetime
@@ -54,7 +58,27 @@ def main() -> int:
         goes = "would be removed" if dry_run else "removed"
         lines = [(f.path, f.opened, round(f.bytes / 1e6), f"stays: {f.why}" if f.why else goes) for f in found]
         print_table(("folder", "opened (UTC)", "MB", ""), lines, f"{system}: no stage has run.")
+    unused = clean_vectors(profile, now, dry_run)
+    size = sum(file.bytes for file in unused) / 1e6
+    goes = "would be removed" if dry_run else "removed"
+    sys.stdout.write(f"vectors of texts that nobody uses: {len(unused)} files {goes}, {size:.0f} MB\n")
     return 0
+
+
+def clean_vectors(profile: Profile, now: datetime, dry_run: bool = False) -> list[Folder]:
+    """Remove the files of vectors that no stage has used for `lake.keep_days` days, and what a killed write has left;
+    returns them. Whoever asks for one that is gone encodes its texts again."""
+    patience = timedelta(days=profile.lake.keep_days)
+    found = []
+    for path in sorted((profile.home / TEXT_VECTORS).glob("*/*")):
+        with suppress(FileNotFoundError):  # a stage that is at work renames its files
+            said = path.stat()
+            used = datetime.fromtimestamp(said.st_mtime, UTC)
+            if now - used > (patience if path.suffix == ".parquet" else IN_USE):
+                found.append(Folder(path, used, said.st_size, ""))
+                if not dry_run:
+                    path.unlink()
+    return found
 
 
 def clean(profile: Profile, pipeline: Pipeline, now: datetime, dry_run: bool = False) -> list[Folder]:

@@ -84,10 +84,13 @@ def history(a: Namespace) -> int:
 def compare(a: Namespace) -> int:
     """Show champion and challenger beside each other."""
     rows = decisions.compare(load_profile(), a.model, a.version)
-    first = rows[0]
+    first = next(row for row in rows if row.gain is not None)
     failed = f" ({first.samples - first.scored} of them not scored by both)" if first.scored < first.samples else ""
     _say(f"{a.model}: {first.samples} samples{failed}, {first.origin} data, intervals by {first.unit}")
-    lines = [(row.metric, show(row.champion), show(row.challenger), show(row.gain)) for row in rows]
+    lines = [
+        (row.metric, *(show(one) if one else "not measured" for one in (row.champion, row.challenger, row.gain)))
+        for row in rows
+    ]
     print_table(("metric", "champion", "challenger", "gain (paired)"), lines, "")
     return 0
 

@@ -17,13 +17,13 @@ from registry.data_quality import check_data
 from registry.evaluation_artifacts import EVALUATION, candidate, snapshots_of
 from registry.gate_file import Gate, load_gate
 from registry.gate_report import Check, GateReport
-from registry.gates import evaluate
+from registry.gates import Candidate, evaluate
 from registry.judge import by_judge
 from registry.market import in_market
 from registry.promotions import Decision, Promotions, line_of_champions
 from registry.runs import tag
 from registry.store import connect
-from registry.values import difference, level, measure, pair
+from registry.values import difference, level, measure, measures, pair
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -33,13 +33,14 @@ if TYPE_CHECKING:
 class Comparison:
     """One metric of champion and challenger on the samples submitted to both, and the paired gain of the challenger.
 
-    `scored`: how many of the samples both have scored.
+    `scored`: how many of the samples both have scored. A champion of before the metric was measured has none of it, and
+    the challenger stands alone.
     """
 
     metric: str
-    champion: Interval
+    champion: Interval | None
     challenger: Interval
-    gain: Interval
+    gain: Interval | None
     samples: int
     scored: int
     unit: str
@@ -132,26 +133,39 @@ def compare(profile: Profile, model: str, version: str | None = None) -> list[Co
         raise DataError(f"Model {model!r} has no champion to compare with.", do="See: python -m registry gate")
     require_champion(client, model, champion)
     chosen = _chosen(client, ledger, model, version)
-    sides = [candidate(client, model, v) for v in (chosen, champion)]
-    origin, found = ", ".join(sorted({side.origin for side in sides})), list[Comparison]()
-    for metric in gate.compared:
-        formula = gate.metrics[metric]
-        pairs = pair(*(measure(side.values, gate.evaluated_as, gate.split, formula) for side in sides))
-        if not len(pairs.a):
-            raise DataError(f"Versions {chosen} and {champion} of {model!r} were evaluated on different samples.")
-        found.append(
-            Comparison(
-                metric,
-                champion=level(pairs.b, gate.bootstrap),
-                challenger=level(pairs.a, gate.bootstrap),
-                gain=difference(pairs, gate.bootstrap),
-                samples=len(pairs.a),
-                scored=int((pairs.a.scored & pairs.b.scored).sum()),
-                unit=gate.unit,
-                origin=origin,
-            )
+    sides = candidate(client, model, chosen), candidate(client, model, champion)
+    found = [_compared(gate, metric, *sides) for metric in gate.compared]
+    if all(one.gain is None for one in found):
+        raise DataError(
+            f"Version {champion} of {model!r}, the champion, was measured by nothing that version {chosen} was.",
+            why=f"The gate asks for {', '.join(gate.compared)}.",
+            do="Register a version of today beside it: python -m registry gate says what it lacks.",
         )
     return found
+
+
+def _compared(gate: Gate, metric: str, ours: Candidate, champion: Candidate) -> Comparison:
+    formula, asked = gate.metrics[metric], gate.evaluated_as
+    own = measure(ours.values, asked, gate.split, formula)
+    origin = ", ".join(sorted({ours.origin, champion.origin}))
+    if not measures(champion.values, asked, gate.split, formula):
+        alone = level(own, gate.bootstrap)
+        return Comparison(metric, None, alone, None, len(own), int(own.scored.sum()), gate.unit, origin)
+    pairs = pair(own, measure(champion.values, asked, gate.split, formula))
+    if not len(pairs.a):
+        raise DataError(
+            f"Versions {ours.version} and {champion.version} of {gate.model!r} were evaluated on different samples."
+        )
+    return Comparison(
+        metric,
+        champion=level(pairs.b, gate.bootstrap),
+        challenger=level(pairs.a, gate.bootstrap),
+        gain=difference(pairs, gate.bootstrap),
+        samples=len(pairs.a),
+        scored=int((pairs.a.scored & pairs.b.scored).sum()),
+        unit=gate.unit,
+        origin=origin,
+    )
 
 
 def _open(profile: Profile, model: str) -> tuple[MlflowClient, Promotions]:

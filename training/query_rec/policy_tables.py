@@ -24,7 +24,7 @@ from training.query_rec.examples import Example, Examples
 from training.query_rec.hints import Hint
 from training.query_rec.list_maker import THINK
 from training.query_rec.shop_words import ShopWords
-from training.query_rec.stages.evaluate import Config, Lists, fill_of, rows_of
+from training.query_rec.stages.evaluate import Config, Lists, fill_of, row_names, rows_of
 
 _SCHEMA = pa.schema({"user_id": pa.string(), "rank": pa.int64(), "query": pa.string(), "model_version": pa.string()})
 
@@ -58,14 +58,15 @@ def write_tables(run: Path, rows: Sequence[str], top: int, out: Path) -> None:
         raise DataError("the run has no evaluation", where=str(file), do="run the job up to `evaluate`")
     spec = StageSpec.load(file)
     config = resolve_config(spec, Config)
+    known = row_names(spec, config)
+    if unknown := sorted(set(rows) - set(known)):
+        raise DataError(f"the run has no row {', '.join(unknown)}", where=str(run), do=f"use {', '.join(known)}")
     lists = Examples.open(spec.artifact(config.lists) / "lists")
     asked = sorted(lists.read(THINK, {"test"}, config.days), key=lambda one: (one.person.user_id, one.day))
     days = list({one.person.user_id: one for one in asked}.values())
     if not days:
         raise DataError("nobody has searched on a test day", where=str(run), do="give a run of more days")
     made = rows_of(spec, config, fill_of(config, ShopWords.read(spec), lists.searches()), days).hints
-    if unknown := sorted(set(rows) - set(made)):
-        raise DataError(f"the run has no row {', '.join(unknown)}", where=str(run), do=f"use {', '.join(made)}")
     make_folder(out)
     for row in rows:
         pq.write_table(table_of(row, days, made[row], made[POPULAR], top), out / f"{row}.parquet")

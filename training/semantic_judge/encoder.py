@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from training.core.embeddings import embed_texts
+from training.core.embeddings import embed_texts, kept_vectors
 from training.semantic_judge.examples import Floats
 
 
@@ -22,13 +22,12 @@ class EncoderConfig:
 
 @dataclass(frozen=True)
 class Encoder:
-    """Vectors are kept in the folder `cache`; equal texts are encoded once."""
+    """Equal texts are encoded once, whatever run asks for them."""
 
     config: EncoderConfig
-    cache: Path
 
     def __call__(self, texts: Sequence[str]) -> Floats:
         """[texts, width]"""
         path = Path(self.config.path) if self.config.path else None
-        vectors = embed_texts(texts, self.cache, encoder=path, max_tokens=self.config.max_tokens)
+        vectors = embed_texts(texts, kept_vectors(), encoder=path, max_tokens=self.config.max_tokens)
         return np.asarray(vectors, dtype=np.float32)

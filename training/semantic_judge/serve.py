@@ -21,7 +21,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from common.config import parse_config
-from training.core.environment import state_folder
 from training.core.errors import DataError
 from training.core.files import new_folder, write_json
 from training.semantic_judge.aggregator import load_aggregator
@@ -101,7 +100,7 @@ class Judge:
         if not (path / _ENCODER).is_file():
             raise DataError("the folder is no packaged judge", where=str(path), do="use the `model/` of evaluate")
         config = parse_config(EncoderConfig, json.loads((path / _ENCODER).read_text()), str(path / _ENCODER))
-        evidence = Evidence.load(path / "evidence", Encoder(config, state_folder() / "judge_contexts"))
+        evidence = Evidence.load(path / "evidence", Encoder(config))
         scorer = _scorer(path, evidence, engine)
         told = path / AGGREGATOR
         aggregator = load_aggregator(told, scorer.aspects) if told.is_dir() else Uniform(scorer.aspects)

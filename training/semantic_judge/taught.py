@@ -83,7 +83,7 @@ class Taught:
     def load(cls, spec: StageSpec) -> Taught:
         """Of the spec's artifact `teach`. Raises DataError where its examples are not those of the spec's tables."""
         folder = spec.artifact("teach")
-        encoder = Encoder(encoder_of(folder), spec.out_dir / "embeddings")
+        encoder = Encoder(encoder_of(folder))
         evidence = Evidence.load(folder / _EVIDENCE, encoder)
         arrays, examples = load_file(folder / _TAUGHT), read_examples(spec, evidence.catalogue)
         if len(examples) != len(arrays["levels"]):

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from training.core.catalogue import item_texts, refuse_broken
-from training.core.embeddings import embed_texts
+from training.core.embeddings import embed_texts, kept_vectors
 from training.core.errors import DataError
 from training.core.stage import StageSpec, read_batches
 from training.generative_rec.collaborative_vectors import CollaborativeVectors, pooled_users, pooling_weights
@@ -172,6 +172,6 @@ def _matching(vectors: CollaborativeVectors, known: Interactions) -> Collaborati
 
 def _embedded(spec: StageSpec, texts: Sequence[str], ids: Sequence[str], config: TextConfig, kind: str) -> Tensor:
     encoder = Path(config.encoder) if config.encoder else None
-    found = embed_texts(texts, spec.out_dir / "embeddings", encoder=encoder, max_tokens=config.max_tokens)
+    found = embed_texts(texts, kept_vectors(), encoder=encoder, max_tokens=config.max_tokens)
     refuse_broken(ids, found, kind)
     return torch.from_numpy(found.astype(np.float32))

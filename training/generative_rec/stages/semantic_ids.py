@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 
 from training.core.catalogue import item_texts, read_catalogue, refuse, refuse_broken
-from training.core.embeddings import embed_texts
+from training.core.embeddings import embed_texts, kept_vectors
 from training.core.stage import MetricsLog, StageResult, StageSpec, read_table, resolve_config
 from training.generative_rec.code_sizes import fitted
 from training.generative_rec.quantizers import QUANTIZERS, codebook_report, unique_leaves
@@ -74,7 +74,7 @@ def _quantized(
     """Codes [items, levels] of the items' texts, how many codes a level has, and the quantizer's tensors."""
     encoder = Path(config.encoder) if config.encoder else None
     texts = item_texts(items, config.fallback_text)
-    vectors = embed_texts(texts, spec.out_dir / "embeddings", encoder=encoder, max_tokens=config.max_tokens)
+    vectors = embed_texts(texts, kept_vectors(), encoder=encoder, max_tokens=config.max_tokens)
     refuse_broken([item["item_id"] for item in items], vectors)
     points = torch.from_numpy(vectors)
     quantizer = QUANTIZERS[config.quantizer](*fitted(config.levels, config.codes, len(points)), config.width, spec.seed)

@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from training.core.embeddings import embed_texts
+from training.core.embeddings import embed_texts, kept_vectors
 from training.core.errors import DataError, LeftOut
 from training.core.metrics import Floats, intervals, paired_difference
 from training.core.stage import StageResult, StageSpec, resolve_config
@@ -130,6 +130,18 @@ class Rows:
     served: Mapping[Form, tuple[HintModel, Path]]
 
 
+def row_names(spec: StageSpec, config: Config) -> tuple[str, ...]:
+    """The rows that `rows_of` makes."""
+    made = [row for row, stage in config.rows.items() if not spec.left_out(stage)]
+    return (*ROWS, COUNTED, *made, *(_shown_as(config, row) for row in made))
+
+
+def _shown_as(config: Config, row: str) -> str:
+    """The name of a model's row with its filter and fill."""
+    forms = [form for form, served in config.serves.items() if served == row]
+    return SERVED[forms[0]] if forms else f"{row}{SHOWN}"
+
+
 def rows_of(spec: StageSpec, config: Config, fill: Fill, days: Sequence[Example]) -> Rows:
     """Of what only counts, and of each model that was not left out. DataError for two rows to serve of a form."""
     samples = config.writer.samples
@@ -150,7 +162,7 @@ def rows_of(spec: StageSpec, config: Config, fill: Fill, days: Sequence[Example]
         written[row] = found = drawn[same]
         hints[row] = [as_written(own) for own in found.queries]
         form = _form_served(config, row, model)
-        hints[SERVED[form] if form else f"{row}{SHOWN}"] = [
+        hints[_shown_as(config, row)] = [
             fill.shown(own, one.person, one.told, samples.depth) for own, one in zip(found.queries, days, strict=True)
         ]
         if form:
@@ -282,5 +294,5 @@ def _different(lists: Lists) -> int:
 
 def _vectors(spec: StageSpec, config: Config, texts: Sequence[str]) -> np.ndarray[Any, np.dtype[np.float32]]:
     encoder = Path(config.encoder) if config.encoder else None
-    found = embed_texts(texts, spec.out_dir / "vectors", encoder=encoder, max_tokens=config.encoder_tokens)
+    found = embed_texts(texts, kept_vectors(), encoder=encoder, max_tokens=config.encoder_tokens)
     return np.asarray(found, dtype=np.float32)

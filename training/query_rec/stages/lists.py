@@ -21,7 +21,7 @@ import numpy as np
 import pyarrow as pa
 
 from training.core.choice import Choice
-from training.core.embeddings import embed_texts
+from training.core.embeddings import embed_texts, kept_vectors
 from training.core.errors import LeftOut
 from training.core.files import new_folder
 from training.core.progress import Progress
@@ -139,7 +139,7 @@ def _draw(seed: int, met: Met) -> int:
 
 def _vectors(spec: StageSpec, config: Config, texts: Sequence[str]) -> np.ndarray[Any, np.dtype[np.float32]]:
     encoder = Path(config.encoder) if config.encoder else None
-    found = embed_texts(texts, spec.out_dir / "vectors", encoder=encoder, max_tokens=config.encoder_tokens)
+    found = embed_texts(texts, kept_vectors(), encoder=encoder, max_tokens=config.encoder_tokens)
     return np.asarray(found, dtype=np.float32)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from training.core.catalogue import item_text
-from training.core.embeddings import embed_texts
+from training.core.embeddings import embed_texts, kept_vectors
 from training.core.errors import LeftOut
 from training.core.files import new_folder
 from training.core.stage import StageResult, StageSpec, resolve_config
@@ -89,7 +89,7 @@ def _vectors(spec: StageSpec, config: Config, items: Sequence[Item]) -> Vectors:
     if "tf_idf" in config.texts:
         found["tf_idf"] = tf_idf(texts)
     if "encoder" in config.texts:
-        vectors = embed_texts(texts, spec.out_dir / "embeddings", max_tokens=config.max_tokens)
+        vectors = embed_texts(texts, kept_vectors(), max_tokens=config.max_tokens)
         vectors[[not text for text in texts]] = 0.0
         found["encoder"] = vectors
     return found

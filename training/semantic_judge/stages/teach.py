@@ -47,7 +47,7 @@ def main(spec: StageSpec) -> StageResult:
     examples = read_examples(spec, read_items(spec))
     contexts = examples.cases.states.contexts
     scored = aspects(any(contexts))
-    encoder = Encoder(config.encoder, spec.out_dir / "embeddings")
+    encoder = Encoder(config.encoder)
     evidence = Evidence.of(examples.cases.catalogue, contexts, encoder, spec.seed)
     numbers = evidence.numbers(examples.cases)
     rows = _asked(examples, read_pairs(spec, examples), config.examples, spec.seed)

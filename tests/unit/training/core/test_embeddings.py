@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -82,6 +83,39 @@ def test_another_cut_of_the_texts_is_another_embedding(encoder: Path, tmp_path: 
     embeddings.embed_texts(["a"], tmp_path / "cache", encoder=encoder, max_tokens=8)
     embeddings.embed_texts(["a"], tmp_path / "cache", encoder=encoder, max_tokens=16)
     assert FakeEncoder.asked == ["a", "a"]
+
+
+def test_an_encoder_whose_files_have_changed_is_another_one(encoder: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    embeddings.embed_texts(["a"], cache, encoder=encoder)
+    embeddings.embed_texts(["a"], cache, encoder=encoder.rename(tmp_path / "elsewhere"))
+    assert FakeEncoder.asked == ["a"]
+    (tmp_path / "elsewhere" / "model.safetensors").write_bytes(b"y")  # as many bytes, another model
+    embeddings.embed_texts(["a"], cache, encoder=tmp_path / "elsewhere")
+    assert FakeEncoder.asked == ["a", "a"]
+
+
+def test_a_file_that_cannot_be_read_is_told_and_made_again(
+    encoder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = embeddings.embed_texts(["a", "bb", "ccc"], tmp_path / "cache", encoder=encoder)
+    embeddings._keys.cache_clear()
+    broken = next(file for file in (tmp_path / "cache").rglob("*.parquet") if len(embeddings._keys(file)) == 2)
+    embeddings._keys.cache_clear()
+    broken.write_bytes(b"PAR1")
+    FakeEncoder.asked.clear()
+    again = embeddings.embed_texts(["a", "bb", "ccc"], tmp_path / "cache", encoder=encoder)
+    assert again.tolist() == first.tolist() and FakeEncoder.asked == ["a", "bb"]
+    assert str(broken) in capsys.readouterr().err and not broken.exists()
+
+
+def test_what_is_asked_for_is_marked_as_used_and_nothing_else(encoder: Path, tmp_path: Path) -> None:
+    embeddings.embed_texts(["a", "bb", "ccc"], tmp_path / "cache", encoder=encoder)
+    files = sorted((tmp_path / "cache").rglob("*.parquet"), key=lambda file: len(embeddings._keys(file)))
+    for file in files:
+        os.utime(file, (0, 0))
+    embeddings.embed_texts(["ccc", "no", "no"], tmp_path / "cache", encoder=encoder)
+    assert files[0].stat().st_mtime > 0 and files[1].stat().st_mtime == 0
 
 
 def test_an_encoder_that_is_not_there_is_refused_and_nothing_is_downloaded(tmp_path: Path) -> None:

@@ -23,7 +23,8 @@ from registry.gate_file import load_gate
 from spark_jobs.market.policy_tables import PolicyTable
 from tests.unit.training.query_rec import shop_kit as kit
 from training.core.errors import DataError, LeftOut
-from training.core.stage import StageSpec
+from training.core.stage import StageSpec, resolve_config
+from training.query_rec import policy_tables
 from training.query_rec.examples import Examples
 from training.query_rec.hint_model import HintModel
 from training.query_rec.hint_writer import HintWriter, SampleConfig, WriterConfig
@@ -231,7 +232,7 @@ def test_all_rows_stand_in_one_table_and_what_is_served_is_packaged(
 
 
 def test_rows_of_a_run_can_be_played_to_everybody_of_the_test_part(
-    made: Path, direct: tuple[Path, Any], think: tuple[Path, Any], tmp_path: Path
+    made: Path, direct: tuple[Path, Any], think: tuple[Path, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = {"rows": {"flat": "a", "planned": "b"}, "serves": {"direct": "flat", "think": "planned"}}
     _, spec = evaluated(made, config, a=direct[0], b=think[0])
@@ -247,6 +248,9 @@ def test_rows_of_a_run_can_be_played_to_everybody_of_the_test_part(
         assert set(played.users) == people and played.version == row and played.thing == "query"
         assert (table.groupby("user_id").size() == 3).all(), "a search box is never empty"
     assert not tables["co_click"].equals(tables["counted"])
+    values = pd.read_parquet(spec.out_dir / "tables/eval_values/part-0.parquet")
+    assert set(values["model"]) == set(evaluate.row_names(spec, resolve_config(spec, evaluate.Config)))
+    monkeypatch.setattr(policy_tables, "rows_of", None)  # what it is asked for, it knows before it writes a list
     with pytest.raises(DataError, match="no row better"):
         write_tables(run, ["better"], 3, tmp_path / "other")
     with pytest.raises(DataError, match="no evaluation"):
