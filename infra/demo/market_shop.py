@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from pathlib import Path
 
 from common.folders import make_folder
 from infra import processes
@@ -38,38 +37,57 @@ def market_shop(first: Profile) -> Profile | None:
     return load_profile(environ={**os.environ, **{f"PLUMBLINE__{name}": value for name, value in places.items()}})
 
 
-def land(shop: Profile, first: Profile) -> None:
-    """Write its landing folder, by the market in the catalogue that `first` has ingested; one that is there stays.
+class MarketLog:
+    """The log of the shop beside `first`, and its landing folder; one that is there stays.
 
-    Raises:
-        PlumblineError: the market could not write its log.
+    The market writes it in the catalogue that `first` has ingested, in a process beside whatever else is done.
     """
-    if shop.landing.is_dir():
-        return
-    log, draft = shop.home / "log", shop.landing.with_name("landing.part")
-    for folder in (log, draft):
-        shutil.rmtree(folder, ignore_errors=True)
-    _simulate(log, first, make_folder(shop.home / "demo" / "logs") / "market.log")
-    make_folder(draft)
-    for table in _CATALOGUE:
-        shutil.copytree(first.landing / table, draft / table)
-    for table in _LOGGED:
-        (log / table).rename(draft / table)
-    draft.rename(shop.landing)
-    shutil.rmtree(log)
 
+    def __init__(self, shop: Profile, first: Profile) -> None:
+        self._shop, self._first = shop, first
+        self._log, self._draft = shop.home / "log", shop.landing.with_name("landing.part")
+        self._said = shop.home / "demo" / "logs" / "market.log"
+        self._market: subprocess.Popen[bytes] | None = None
 
-def _simulate(folder: Path, first: Profile, said: Path) -> None:
-    command = processes.python("spark_jobs", "market", "simulate", *_LOG, "--folder", str(folder))
-    environment = {**os.environ, "PLUMBLINE__HOME": str(first.home)}
-    with said.open("wb") as output:
-        done = subprocess.run(
-            command, cwd=CHECKOUT, env=environment, stdout=output, stderr=subprocess.STDOUT, check=False
-        )
-    if done.returncode != 0:
-        raise PlumblineError(
-            "The market could not write the log of the second shop.",
-            where=str(said),
-            why=f"It ended with exit code {done.returncode}; its last lines say more.",
-            do="Mend the cause and run `make demo` again: what is committed is not done twice.",
-        )
+    def begin(self) -> None:
+        """Start the market, once."""
+        if self._shop.landing.is_dir() or self._market is not None:
+            return
+        for folder in (self._log, self._draft):
+            shutil.rmtree(folder, ignore_errors=True)
+        make_folder(self._said.parent)
+        command = processes.python("spark_jobs", "market", "simulate", *_LOG, "--folder", str(self._log))
+        environment = {**processes.inherited(), "PLUMBLINE__HOME": str(self._first.home)}
+        with self._said.open("wb") as output:
+            self._market = subprocess.Popen(
+                command, cwd=CHECKOUT, env=environment, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+            )
+
+    def land(self) -> None:
+        """Wait for the market, and make the landing folder of its log.
+
+        Raises:
+            PlumblineError: the market could not write it.
+        """
+        self.begin()
+        if self._market is None:
+            return
+        if code := self._market.wait():
+            raise PlumblineError(
+                "The market could not write the log of the second shop.",
+                where=str(self._said),
+                why=f"It ended with exit code {code}; its last lines say more.",
+                do="Mend the cause and run `make demo` again: what is committed is not done twice.",
+            )
+        make_folder(self._draft)
+        for table in _CATALOGUE:
+            shutil.copytree(self._first.landing / table, self._draft / table)
+        for table in _LOGGED:
+            (self._log / table).rename(self._draft / table)
+        self._draft.rename(self._shop.landing)
+        shutil.rmtree(self._log)
+
+    def close(self) -> None:
+        """Stop the market where it is still at work."""
+        if self._market is not None and self._market.poll() is None:
+            processes.stop([self._market.pid])

@@ -9,9 +9,12 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from common.pipelines import promotion
 from infra.airflow_client import AirflowApiError, AirflowClient
 from infra.errors import EXIT_BUG, PlumblineError
 from infra.processes import COMMAND_MARK
+from infra.profile import Profile
+from infra.systems import declared_systems
 
 _LINES = 25
 _AIRFLOWS_REMARK = "Task failed with exception"  # before the reason of a task that runs no command
@@ -80,9 +83,14 @@ class Chain:
         return [*self.runs, *(dag for dag in self.dags if dag not in self.runs)]
 
     @property
+    def over(self) -> set[str]:
+        """The DAGs whose runs have ended."""
+        return {dag for dag, state in self.states.items() if state in ("success", "failed")}
+
+    @property
     def done(self) -> bool:
         """Every DAG of the chain is over, and none of them stopped the rest."""
-        return all(self.states.get(dag) in ("success", "failed") for dag in self.dags) and not self.stopped
+        return self.over.issuperset(self.dags) and not self.stopped
 
     @property
     def failed(self) -> list[str]:
@@ -102,6 +110,13 @@ class Chain:
 def tagged(client: AirflowClient, name: str) -> tuple[str, ...]:
     """The DAGs with a tag."""
     return tuple(dag["dag_id"] for dag in client.dags() if name in {tag["name"] for tag in dag["tags"]})
+
+
+def clocked(profile: Profile) -> dict[str, set[str]]:
+    """The jobs of the clock, which does not run here, with what decides on the models that they ask: once for each,
+    when that is over."""
+    jobs = (job for system in declared_systems(profile)[0] for job in system.jobs if not job.after)
+    return {job.name: {promotion(model) for model in job.stage.reads.models} for job in jobs}
 
 
 def _task(dag: str, row: dict[str, Any]) -> Task:

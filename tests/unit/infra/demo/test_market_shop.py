@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+from contextlib import closing
 from pathlib import Path
 
+import psutil
 import pytest
 
-from infra.demo import market_shop as shops
-from infra.demo.market_shop import land, market_shop
+from infra import processes
+from infra.demo.market_shop import MarketLog, market_shop
 from infra.errors import PlumblineError
 from infra.profile import Profile, load_profile
 
@@ -30,25 +33,38 @@ def test_nobody_elses_shop_gets_a_second_one(tmp_path: Path) -> None:
     assert market_shop(profile(tmp_path, PLUMBLINE__SYSTEMS="[query_rec]")) is not None
 
 
+WRITES = """
+import sys, pathlib
+for table in sys.argv[2:]:
+    folder = pathlib.Path(sys.argv[1]) / table
+    folder.mkdir(parents=True)
+    (folder / "2026-01-01.parquet").write_text(table)
+"""
+
+
+def market_of(monkeypatch: pytest.MonkeyPatch, code: str, *tables: str) -> None:
+    """In place of the market a few lines of Python, with its folder and `tables` as their arguments."""
+    monkeypatch.setattr(
+        processes, "python", lambda *words: [sys.executable, "-c", code, words[words.index("--folder") + 1], *tables]
+    )
+
+
 def test_its_landing_folder_is_made_once_and_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = profile(tmp_path)
     shop = market_shop(first)
     assert shop is not None
-    logs = []
-
-    def simulate(folder: Path, *_: object) -> None:
-        logs.append(folder)
-        for table in ("events", "searches", *(("hint_exposures", "true_hints") if len(logs) > 1 else ())):
-            (folder / table).mkdir(parents=True)
-            (folder / table / "2026-01-01.parquet").write_text(table)
-
-    monkeypatch.setattr(shops, "_simulate", simulate)
+    market_of(monkeypatch, WRITES, "events", "searches")
     with pytest.raises(FileNotFoundError):
-        land(shop, first)
+        MarketLog(shop, first).land()
     assert not shop.landing.exists()
-    for _ in range(2):
-        land(shop, first)
-    assert len(logs) == 2
+    market_of(monkeypatch, WRITES, "events", "searches", "hint_exposures", "true_hints")
+    log = MarketLog(shop, first)
+    log.begin()
+    log.land()
+    market_of(monkeypatch, "raise SystemExit(1)")
+    again = MarketLog(shop, first)
+    again.begin()
+    again.land()
     assert {path.name for path in shop.landing.iterdir()} == {
         "items",
         "queries",
@@ -60,11 +76,24 @@ def test_its_landing_folder_is_made_once_and_whole(tmp_path: Path, monkeypatch: 
     assert {path.name for path in shop.home.iterdir()} == {"landing", "demo"}
 
 
+def test_a_market_at_work_ends_with_the_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = profile(tmp_path)
+    shop = market_shop(first)
+    assert shop is not None
+    market_of(monkeypatch, "import time; time.sleep(600)")
+    with pytest.raises(KeyboardInterrupt), closing(MarketLog(shop, first)) as log:
+        log.begin()
+        (market,) = psutil.Process().children()
+        raise KeyboardInterrupt
+    assert not market.is_running()
+    assert not shop.landing.exists()
+
+
 def test_a_market_that_fails_says_where_its_words_are(tmp_path: Path) -> None:
     first = profile(tmp_path)  # which has no catalogue
     shop = market_shop(first)
     assert shop is not None
 
     with pytest.raises(PlumblineError, match="could not write the log") as raised:
-        land(shop, first)
+        MarketLog(shop, first).land()
     assert "The market has no catalogue." in Path(raised.value.where).read_text()

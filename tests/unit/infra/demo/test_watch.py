@@ -7,7 +7,8 @@ import pytest
 
 from infra.airflow_client import AirflowApiError, AirflowClient
 from infra.airflow_env import DAILY_CHAIN
-from infra.demo.watch import Chain, RunFailed, follow, tagged
+from infra.demo.watch import Chain, RunFailed, clocked, follow, tagged
+from infra.profile import Profile
 
 SINCE = datetime(2026, 1, 1, tzinfo=UTC)
 DAGS = ("ingest", "quality_report")
@@ -144,3 +145,13 @@ def test_a_dag_that_fails_before_it_has_made_what_others_wait_for_stops_the_chai
 def test_what_has_begun_stands_first_on_the_screen() -> None:
     chain = Chain(SINCE, "2018-01-05", ("a", "b", "c"), runs={"c": "r", "a": "r"})
     assert chain.in_order == ["c", "a", "b"]
+
+
+def test_a_job_of_the_clock_waits_for_what_decides_on_its_models(profile: Profile) -> None:
+    assert clocked(profile) == {"nearline_hints": {"promote_query_rec"}}
+    assert clocked(profile.model_copy(update={"systems": ("generative_rec",)})) == {}
+
+
+def test_a_dag_is_over_whether_it_has_failed_or_not() -> None:
+    states = {"a": "success", "b": "failed", "c": "running"}
+    assert Chain(SINCE, "2018-01-05", tuple(states), states=states).over == {"a", "b"}
