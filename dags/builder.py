@@ -253,6 +253,12 @@ def trials(model: str) -> list[tuple[Pipeline, Job]]:
     return [(pipeline, job) for pipeline, job in jobs if f"challenger({model})" in job.after]
 
 
+def hearings() -> list[tuple[Pipeline, Job]]:
+    """The jobs that say something of lists, as the judge's does: they follow them and read them."""
+    jobs = [(pipeline, job) for pipeline in pipelines() for job in pipeline.jobs]
+    return [(pipeline, job) for pipeline, job in jobs if PLAYED in job.after and PLAYED in job.stage.reads.lake]
+
+
 def _without_trials(job: Job) -> tuple[str, ...]:
     played = PLAYED in job.stage.writes.tables
     return tuple(written for written in job.after if not (played and assets.is_challenger(written)))
@@ -278,10 +284,10 @@ def replayed(*tables: str, outlets: Sequence[Asset]) -> RunCommand:
 def promotion_dag(doc: str, model: str) -> DAG:
     """Gate report, a person's answer, and the decision, about one registered model.
 
-    Where its lists are played, the challenger's are made and played first, beside those of the champion or of what
-    stands in for one. Whatever becomes of that, the gate is held: what was not played says so, and the gate file says
-    whether it stops a promotion. Where a flag approves nobody is told of these lists: those who wait for lists wait for
-    what follows the decision, and would not wait for that if they had met these.
+    Where its lists are played, the challenger's are made, played and judged first, beside those of the champion or of
+    what stands in for one. Whatever becomes of that, the gate is held: what was not played or judged says so, and the
+    gate file says whether it stops a promotion. Where a flag approves nobody is told of these lists: those who wait for
+    lists wait for what follows the decision, and would not wait for that if they had met these.
     """
     report, answer = "ti.xcom_pull(task_ids='gate_report')", "ti.xcom_pull(task_ids='approve')"
     version = f"{{{{ {report}['version'] or '' }}}}"
@@ -310,7 +316,8 @@ def promotion_dag(doc: str, model: str) -> DAG:
         )
         if made := [_job_task(pipeline, job, RANGE) for pipeline, job in trials(model)]:
             told = [] if PROFILE.airflow.approve_by_flag else [asset(PLAYED), asset(REPLAY)]
-            chain(made, replayed(REPLAY, outlets=told), ask)
+            for said in (replayed(REPLAY, outlets=told), *(_job_task(*one, RANGE) for one in hearings())):
+                made >> said >> ask
         chain(ask, approve, decide)
     return dag
 

@@ -30,9 +30,9 @@ PROMOTION = """### Promote {model}: a person says whether the challenger becomes
 2. `approve` waits: that is its job. Answer under *Required Actions*; after a day without an answer it is a rejection.
 3. `decide` red: the registry refused and says why (for instance because the champion has changed meanwhile).
 
-Where the simulated market plays the model's lists, `recommend` and `replay` come first: the challenger's lists, played
-beside the champion's. A red one stops nothing: the rules of the market are then `not played yet`, which the gate file
-lets pass or not. They are held again when the answer comes.
+Where the simulated market plays the model's lists, `recommend`, `replay` and `score` come first: the challenger's
+lists, played and judged beside the champion's. A red one stops nothing: the rules of market or judge are then `not
+played yet` or `not judged yet`, which the gate file lets pass or not. They are held again when the answer comes.
 
 **Rerun**: clear `gate_report` to check the present challenger again, `recommend` to play it again before. Decisions are
 appended, never changed.
