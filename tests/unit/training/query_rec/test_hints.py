@@ -30,6 +30,7 @@ def test_a_query_finds_what_has_all_of_its_words_in_any_form_and_order() -> None
     assert CATALOGUE.found("red lamp").tolist() == CATALOGUE.found("").tolist() == CATALOGUE.found("?!").tolist() == []
     assert (CATALOGUE.kind("pen"), CATALOGUE.kind("lamp"), CATALOGUE.kind("table")) == ("pens", "lamps", "")
     assert words_of("Glass bus, PENS") == ["glass", "bus", "pen"]
+    assert words_of("हिन्दी, किताब cafe\u0301 \uff30\uff25\uff2e") == ["हिन्दी", "किताब", "caf\u00e9", "pen"]
 
 
 @given(
