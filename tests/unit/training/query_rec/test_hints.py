@@ -97,6 +97,10 @@ def test_a_catalogue_keeps_so_many_answers_and_no_more() -> None:
         ("RUDE pens", "unsafe"),
         ("knife pens", "unservable"),
         ("knives pen", "unsafe"),
+        ("red pen \uff32\uff35\uff24\uff25", "unsafe"),  # in wide signs
+        ("red pen r\u00fcd\u00e9", "unsafe"),
+        ("red pen ru\u0308de\u0301", "unsafe"),  # the same in pieces
+        ("red pen ru\u200dde", "unsafe"),  # a sign that is not seen
         ("blue pen", "unservable"),  # three are not four
     ],
 )
