@@ -61,19 +61,20 @@ def trigger_of(action: str, content: str) -> tuple[str, str]:
     return (SEARCH, normalised(content)) if action == SEARCH else (ITEM, content)
 
 
-def merged(own: Sequence[Found], by_trigger: Sequence[Sequence[Found]], most: int) -> list[Shown]:
+def merged(own: Sequence[Found], by_trigger: Sequence[Sequence[Found]], most: int, asked: str = "") -> list[Shown]:
     """At most `most` hints, each once whatever its case and spaces, as the first that has it writes it.
 
     Args:
         own: the person's lists, the newest first.
         by_trigger: the list of each trigger, that of the last thing done first.
+        asked: the one form of what was searched for just now: who has it before them needs no hint of it.
     """
-    turns = (found for found in _in_turn([own, list(_in_turn(by_trigger))]) if normalised(found.query))
     reasons, words = dict[str, list[Why]](), dict[str, str]()
-    for found in turns:
+    for found in _in_turn([own, list(_in_turn(by_trigger))]):
         key = normalised(found.query)
-        words.setdefault(key, found.query)
-        reasons.setdefault(key, []).append(found.why)
+        if key and key != asked:
+            words.setdefault(key, found.query)
+            reasons.setdefault(key, []).append(found.why)
     return [Shown(words[key], tuple(dict.fromkeys(why))) for key, why in list(reasons.items())[:most]]
 
 
@@ -86,11 +87,13 @@ def hints_of(
 ) -> list[Shown]:
     """The hints of a person who did `done` (action and content, oldest first), read of an opened online store.
 
-    Each side may be empty, and so may both: nobody has written for the person of late, no night has an index yet, or
-    nothing was tied to what they did. All that is read of the index is of one version.
+    What they searched for last of all is none of them. Each side may be empty, and so may both: nobody has written for
+    the person of late, no night has an index yet, or nothing was tied to what they did. All that is read of the index
+    is of one version.
     """
     last = list(dict.fromkeys(trigger_of(*one) for one in reversed(done)))[:TRIGGERS]
-    return merged(own_lists(store, user_id, now or datetime.now(UTC)), of_triggers(store, last), most)
+    asked = next((key for kind, key in last[:1] if kind == SEARCH), "")
+    return merged(own_lists(store, user_id, now or datetime.now(UTC)), of_triggers(store, last), most, asked)
 
 
 def own_lists(store: Any, user_id: str, now: datetime) -> list[Found]:

@@ -8,6 +8,7 @@ known by its path: one that is written to later does not come again, and is told
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -29,6 +30,8 @@ _SHAPE = "path string, modificationTime timestamp, length bigint, content binary
 # Spark would leave out, without a word, what is older than a week beside the newest file.
 _ANY_AGE = "36500d"
 _GLOB = re.compile(r"([\[\]{}*?\\])")
+_BATCHES = "org.apache.spark.sql.execution.streaming.runtime.MicroBatchExecution"
+_PROXY_FAILED = "There was an exception while executing the Python Proxy on the Python Side."
 Listing = dict[str, list[int]]
 
 
@@ -95,6 +98,7 @@ class LandingStream:
                 raised.append(error)
                 raise
 
+        _leave_failures_to_us(spark)
         source = spark.readStream.format("binaryFile").schema(_SHAPE).option("recursiveFileLookup", "true")
         frame = source.option("maxFileAge", _ANY_AGE).load(self._pattern()).select("path", "modificationTime")
         writer = frame.writeStream.foreachBatch(batch).option("checkpointLocation", str(self.folder / "checkpoint"))
@@ -130,6 +134,17 @@ class LandingStream:
                 names[name.split("/")[0].split(".")[0]].append(name)
         written = max(row["modificationTime"] for row in rows)
         return NewFiles(number, {table: sorted(own) for table, own in names.items()}, _utc(written))
+
+
+def _leave_failures_to_us(spark: SparkSession) -> None:
+    """What a batch raises comes out of `each`: before that py4j and Spark would tell it in two stacks of theirs."""
+    logging.getLogger("py4j.clientserver").addFilter(_is_news)
+    log4j = spark.sparkContext._jvm.org.apache.logging.log4j
+    log4j.core.config.Configurator.setLevel(_BATCHES, log4j.Level.OFF)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    return record.msg != _PROXY_FAILED
 
 
 def _utc(moment: datetime) -> datetime:

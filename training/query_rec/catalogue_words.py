@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -17,15 +18,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 Places = NDArray[np.int64]
-_WORD = re.compile(r"\w+")
+# To `re` a vowel sign of Hindi or an accent by itself is no letter, and would part a word.
+_MARKS = "".join(sign for sign in map(chr, range(0x300, 0x10000)) if unicodedata.category(sign)[0] == "M")
+_WORD = re.compile(rf"[\w{_MARKS}]+")
 _SHORTEST_PLURAL = 4  # letters
 KEPT = 2**15
 """On the last so many queries it is kept how much is found, some 7 MiB, and of what kind that is."""
 
 
 def words_of(text: str) -> list[str]:
-    """The words of a text in lower case, of a plural in -s without it; its order and repetitions stay."""
-    found = _WORD.findall(text.lower())
+    """The words of a text in lower case with compatible characters as one (NFKC), of a plural in -s without it. Their
+    order and repetitions stay."""
+    found = _WORD.findall((text if text.isascii() else unicodedata.normalize("NFKC", text)).lower())
     return [
         word[:-1] if len(word) >= _SHORTEST_PLURAL and word.endswith("s") and not word.endswith("ss") else word
         for word in found

@@ -27,7 +27,7 @@ class FilterConfig:
     written query has at least so many words in common with what the person did; who did nothing is let off. `items`: a
     hint finds so many items of the day's catalogue, by the share `answered` of its words (see `CatalogueWords`); `own`:
     so many are enough for what a person searched for themselves. `longest`: characters. `unsafe`: words that no hint
-    has."""
+    has, whatever their case, width and accents."""
 
     log_prob: float = -4.0
     shared: int = 1
@@ -73,7 +73,7 @@ class HintFilter:
             return "broken"
         if len(query) > self.config.longest:
             return "long"
-        if self._unsafe.intersection(words_of(query)):
+        if self._unsafe.intersection(words_of(_undressed(query))):
             return "unsafe"
         return "" if self._finds(query, self.config.own if source == AGAIN else self.config.items) else "unservable"
 
@@ -112,7 +112,7 @@ class HintFilter:
 
     @cached_property
     def _unsafe(self) -> frozenset[str]:
-        return frozenset(word for unsafe in self.config.unsafe for word in words_of(unsafe))
+        return frozenset(word for unsafe in self.config.unsafe for word in words_of(_undressed(unsafe)))
 
 
 _STEERING = frozenset({"Cc", "Cf", "Cs", "Co", "Cn"})  # controls, marks of direction, halves of pairs, unassigned
@@ -121,3 +121,9 @@ _JOINERS = frozenset("\u200c\u200d")  # between letters of Persian and Hindi, an
 
 def _steers(sign: str) -> bool:
     return unicodedata.category(sign) in _STEERING and sign not in _JOINERS
+
+
+def _undressed(text: str) -> str:
+    """Its letters without width, accents and joiners, in small: what is not to be said is not said in any dress."""
+    signs = unicodedata.normalize("NFKD", text)
+    return "".join(sign for sign in signs if unicodedata.category(sign)[0] != "M" and sign not in _JOINERS).casefold()

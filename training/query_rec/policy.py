@@ -29,8 +29,8 @@ Level = Literal["query", "list"]
 def hint_variant(
     model: HintModel, rollout: Rollout, queries: Sequence[Term], level: Level, list_weight: float
 ) -> Variant:
-    """IL-GRPO of the terms of `queries` by the level `query`; by `list`, GRPO with the same rewards, clips, bonus and
-    filter, and one advantage for all tokens of a list."""
+    """IL-GRPO of the terms of `queries` by the level `query`; by `list`, GRPO with the same rewards (not that of the
+    triggers, which are no queries), clips, bonus and filter, and one advantage for all tokens of a list."""
     lists = list_terms(model.answers)
     if level == "list":
         whole = of_lists(queries)

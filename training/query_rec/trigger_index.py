@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from common.query_text import normalised
 from training.query_rec.interest_lists import Interest
 
 BY_ITEM, BY_SEARCH = "item", "search"
@@ -65,30 +66,33 @@ class Trigger:
 def ties(
     done: Sequence[Trigger | None], interests: Iterable[Interest], shown: Mapping[str, float]
 ) -> Iterator[tuple[str, str, str, float]]:
-    """Rows of `TIES` of one person, each trigger and query once.
+    """Rows of `TIES` of one person, each trigger and query once, however it is written.
 
     Args:
         done: their behaviours as the numbers of the triggers count them, from 1; None is no trigger (any more).
         interests: what the model wrote; a number beyond `done` is no trigger.
         shown: the queries that may be shown, with the chance of a click by this person.
     """
-    found: dict[tuple[str, str, str], float] = {}
+    found: dict[tuple[str, str, str], tuple[str, float]] = {}
     for interest in interests:
         queries = [query for query in interest.queries if query in shown]
         for number in interest.triggers:
             if 1 <= number <= len(done) and (trigger := done[number - 1]):
-                found.update(((trigger.kind, trigger.key, query), shown[query]) for query in queries)
-    return ((*key, chance) for key, chance in found.items())
+                for query in queries:
+                    found.setdefault((trigger.kind, trigger.key, normalised(query)), (query, shown[query]))
+    return ((kind, key, *shown_as) for (kind, key, _), shown_as in found.items())
 
 
 def index_of(tied: pa.Table, searched: Mapping[str, int], config: IndexConfig) -> pa.Table:
     """The queries of each trigger, the best first; of one score the query of more people, then by the alphabet.
 
+    A query is one however it is written, and stands as it was written most often.
+
     Args:
         tied: rows of `TIES`.
-        searched: how often each query was searched for; 0 where it is not named.
+        searched: how often each query, normalised, was searched for; 0 where it is not named.
     """
-    counted = tied.group_by(_KEY).aggregate([("chance", "count"), ("chance", "mean")])
+    counted = _as_most_written(tied).group_by(_KEY).aggregate([("chance", "count"), ("chance", "mean")])
     people = counted["chance_count"].to_numpy()
     strength = np.log1p(people)
     owner = _owners(counted)
@@ -111,11 +115,23 @@ def index_of(tied: pa.Table, searched: Mapping[str, int], config: IndexConfig) -
     return ranked.append_column("place", pa.array(place)).filter(pa.array(place <= config.top)).select(INDEX.names)
 
 
+def _as_most_written(tied: pa.Table) -> pa.Table:
+    """Of equally many ways to write a query the first in the order of the alphabet."""
+    query = tied["query"].combine_chunks().dictionary_encode()
+    ways, at = query.dictionary.to_pylist(), query.indices.to_numpy()
+    times, forms = np.bincount(at, minlength=len(ways)), [normalised(way) for way in ways]
+    best: dict[str, int] = {}
+    for way in sorted(range(len(ways)), key=lambda way: (-times[way], ways[way])):
+        best.setdefault(forms[way], way)
+    most = np.array([best[form] for form in forms], dtype=np.int64)
+    return tied.set_column(_KEY.index("query"), "query", query.dictionary.take(pa.array(most[at])))
+
+
 def _worth(counted: pa.Table, searched: Mapping[str, int]) -> NDArray[np.float64]:
     """Of each row's query, 0 to 1: the same whatever trigger it belongs to."""
     query = counted["query"].combine_chunks().dictionary_encode()
     names, at = query.dictionary.to_pylist(), query.indices.to_numpy()
-    views = np.log1p([searched.get(name, 0) for name in names])
+    views = np.log1p([searched.get(normalised(name), 0) for name in names])
     people, chance = counted["chance_count"].to_numpy(), counted["chance_mean"].to_numpy()
     chances = np.bincount(at, people * chance, len(names)) / np.maximum(np.bincount(at, people, len(names)), 1)
     each = (_over_largest(views) + _over_largest(chances)) / 2

@@ -10,13 +10,18 @@ nights as (
 
 triggers as (select distinct index_date, kind, trigger from pairs),
 
--- Things and searches alike, by what they are looked up by. Compatible characters of a search are not made one here, as
--- `common.query_text` does: it is a rare search that counts as not covered for it.
+-- Each wording once: a log repeats its queries.
+forms as (
+    select query, normalised(query) as trigger from (select distinct query from {{ ref('stg_searches') }}) as wordings
+),
+
+-- Things and searches alike, by what they are looked up by.
 done as (
     select event_date as day, user_id, 'item' as kind, item_id as trigger from {{ ref('stg_events') }}
     union all
-    select search_date, user_id, 'search', rtrim(left(trim(regexp_replace(lower(query), '\s+', ' ', 'g')), 120))
-    from {{ ref('stg_searches') }}
+    select searches.search_date, searches.user_id, 'search', forms.trigger
+    from {{ ref('stg_searches') }} as searches
+    inner join forms on searches.query = forms.query
 ),
 
 of_late as (

@@ -8,11 +8,12 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from datetime import date
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from infra.errors import TransientError
+from infra.errors import DataError, TransientError
 from infra.profile import CHECKOUT
 from spark_jobs import signals
 from spark_jobs.engine.commit import JobReport
@@ -184,6 +185,16 @@ def test_a_batch_that_is_cut_short_is_read_again_and_ends_alike(
     assert set(signals_of(shop)) == {("ann", "i1"), ("bob", "i2"), ("eve", "i5")}
     assert {key: row for key, row in signals_of(shop).items() if key in found} == found
     assert shop.ledger.reconcile() == []
+
+
+def test_a_batch_that_fails_is_told_in_words_and_once(shop: Shop, tmp_path: Path) -> None:
+    shop.put("events/a.csv", [viewed("ann", "i1", 1)])
+    places = {"PLUMBLINE__HOME": str(tmp_path / "without items"), "PLUMBLINE__LANDING": str(shop.profile.landing)}
+    command = [sys.executable, "-m", "spark_jobs", "signals"]
+    failed = subprocess.run(command, cwd=CHECKOUT, env={**os.environ, **places}, capture_output=True, text=True)
+    assert failed.returncode == DataError.exit_code
+    assert failed.stderr.count("The items that events refer to are not there.") == 1
+    assert "Traceback" not in failed.stderr and "\tat " not in failed.stderr
 
 
 def test_killed_between_publish_and_checkpoint_a_rerun_has_each_event_once(shop: Shop) -> None:

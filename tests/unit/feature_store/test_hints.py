@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from common.query_text import normalised
+from feature_store import hints
 from feature_store.hints import ITEM, SEARCH, Found, Shown, Why, merged, trigger_of
 
 KNOWN = ["red pens", "Red  PENS", "ﬁles", "files", "ink", "عطر", "🎁 gift", "", "   "]
@@ -35,6 +37,17 @@ def test_a_query_of_both_sides_stands_once_as_it_was_first_written_with_both_rea
     first, second = own("Red  Pens"), indexed("red pens")
     assert merged([first], [[second]], 5) == [Shown("Red  Pens", (first.why, second.why))]
     assert merged([first, first], [[], [second, second]], 5) == [Shown("Red  Pens", (first.why, second.why))]
+
+
+def test_what_was_searched_for_just_now_is_no_hint_of_either_side(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hints, "own_lists", lambda *_: [own("Red  Pens"), own("ink")])
+    monkeypatch.setattr(hints, "of_triggers", lambda *_: [[indexed("red pens"), indexed("files")]])
+    for done, expected in (
+        ([("view", "i1"), ("search", " RED pens")], ["ink", "files"]),
+        ([("search", "red pens"), ("view", "i1")], ["Red  Pens", "ink", "files"]),
+        ([], ["Red  Pens", "ink", "files"]),
+    ):
+        assert [shown.query for shown in hints.hints_of(None, "ann", done)] == expected
 
 
 @given(LISTS, INDEX, st.integers(0, 12))

@@ -16,6 +16,7 @@ from typing import Any, Self
 from zlib import crc32
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from common.models import ModelVersion
@@ -131,12 +132,14 @@ def _champion(spec: StageSpec, model: str) -> ModelVersion:
 
 
 def _searched(spec: StageSpec, day: date) -> Mapping[str, int]:
-    """How often each query was searched for in the 30 days before its newest row up to the day."""
+    """How often each query was searched for in the 30 days up to its newest row, of those that have one in the last 30
+    days: what nobody does any more has none of late, and its last row tells of long ago."""
     newest: dict[str, tuple[date, int]] = {}
+    of_late = (pc.field("stat_date") > day - timedelta(days=30)) & (pc.field("stat_date") <= day)
     for table in read_batches(spec, STATISTICS, _SEARCHED):
-        for row in table.to_pylist():
+        for row in table.filter(of_late).to_pylist():
             at, count = row["stat_date"], row["clicked_30d"] + row["typed_30d"]
-            if at <= day and at >= newest.get(row["query"], (at, 0))[0]:
+            if at >= newest.get(row["query"], (at, 0))[0]:
                 newest[row["query"]] = (at, count)
     return {query: count for query, (_, count) in newest.items()}
 

@@ -410,12 +410,14 @@ def _night(made: Path, folder: Path, direct: tuple[Path, Any], think: tuple[Path
     )
     for name in ("actions", "contents"):
         schema = schema.append(pa.field(name, pa.list_(pa.string())))
-    days = [(date(2026, 1, 3), 9), (date(2026, 1, 18), 2), (date(2026, 1, 30), 99)]
+    # What was searched for long ago, of late, and later than the night.
+    counts = [("red lamp", date(2025, 12, 21), 99), ("blue lamp", date(2026, 1, 3), 9)]
+    counts += [("blue lamp", date(2026, 1, 18), 2), ("blue lamp", date(2026, 1, 30), 99)]
     stats = {
-        "stat_date": [day for day, _ in days],
-        "query": ["blue lamp"] * 3,
-        "clicked_30d": [0] * 3,
-        "typed_30d": [count for _, count in days],
+        "stat_date": [day for _, day, _ in counts],
+        "query": [query for query, _, _ in counts],
+        "clicked_30d": [0] * len(counts),
+        "typed_30d": [count for _, _, count in counts],
     }
     tables = {
         "active_people": pa.Table.from_pylist(rows, schema),
@@ -451,7 +453,7 @@ def test_a_night_has_the_queries_of_what_people_did_that_may_be_shown(
         assert row["trigger"] in done[row["kind"]] and (row["kind"] == "search" or row["trigger"] in words.sold)
         assert len(words.words.found(row["query"], 0.5)) >= 4 and "chair" not in row["query"]
         assert (row["index_date"], row["model_version"], row["ranker_version"]) == (date(2026, 1, 20), "3", "8")
-    # Nothing else was searched for up to the day.
+    # Nothing else was searched for in the 30 days up to the day.
     assert {row["query"] for row in rows if row["worth"] > 0.5} == {"blue lamp"}
 
 

@@ -30,6 +30,7 @@ def test_a_query_finds_what_has_all_of_its_words_in_any_form_and_order() -> None
     assert CATALOGUE.found("red lamp").tolist() == CATALOGUE.found("").tolist() == CATALOGUE.found("?!").tolist() == []
     assert (CATALOGUE.kind("pen"), CATALOGUE.kind("lamp"), CATALOGUE.kind("table")) == ("pens", "lamps", "")
     assert words_of("Glass bus, PENS") == ["glass", "bus", "pen"]
+    assert words_of("हिन्दी, किताब cafe\u0301 \uff30\uff25\uff2e") == ["हिन्दी", "किताब", "caf\u00e9", "pen"]
 
 
 @given(
@@ -96,6 +97,10 @@ def test_a_catalogue_keeps_so_many_answers_and_no_more() -> None:
         ("RUDE pens", "unsafe"),
         ("knife pens", "unservable"),
         ("knives pen", "unsafe"),
+        ("red pen \uff32\uff35\uff24\uff25", "unsafe"),  # in wide signs
+        ("red pen r\u00fcd\u00e9", "unsafe"),
+        ("red pen ru\u0308de\u0301", "unsafe"),  # the same in pieces
+        ("red pen ru\u200dde", "unsafe"),  # a sign that is not seen
         ("blue pen", "unservable"),  # three are not four
     ],
 )

@@ -52,6 +52,16 @@ def test_the_order_is_that_of_the_formula() -> None:
     assert found[1]["score"] == pytest.approx(0.6 * desk_relevance + 0.4 * desk_worth)
 
 
+def test_a_query_is_one_however_it_is_written_and_stands_as_it_was_written_most_often() -> None:
+    interests = [Interest((1,), ("USB hub", "usb  HUB")), Interest((1,), ("\uff35SB hub",))]
+    shown = {"USB hub": 0.2, "usb  HUB": 0.4, "\uff35SB hub": 0.3}
+    assert list(ties([_PENS], interests, shown)) == [("item", "i1", "USB hub", 0.2)]
+    rows = [("item", "i1", query, 0.2) for query in ("usb hub", "USB hub", "\uff35SB hub", "USB hub", "ink")]
+    first, second = index_of(tied(*rows), {"usb hub": 3, "USB hub": 99}, IndexConfig()).to_pylist()
+    assert (first["query"], first["people"], first["worth"]) == ("USB hub", 4, 1.0)
+    assert (second["query"], second["worth"]) == ("ink", 0.5)
+
+
 def test_a_night_without_ties_has_an_empty_index() -> None:
     assert index_of(tied(), {}, IndexConfig()).schema.names == INDEX.names
     assert len(index_of(tied(), {}, IndexConfig())) == 0
