@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from feature_store.online import online_rows
 from feature_store.point_in_time import scan_rows
 from infra.contracts import load_contract
 from infra.lake import Lake
+from infra.partitions import DataFile
 from infra.profile import Profile
 from infra.report.page import environment, put_page
 
@@ -122,23 +123,28 @@ def _named(person: PersonCard) -> Iterable[tuple[str, str]]:
 
 
 def _newest_people(lake: Lake) -> list[str]:
-    """Those whose lists were written last."""
-    rows = _newest_partition(lake, USER_HINTS.table, ["user_id", EVENT_TIME]).sort_by([(EVENT_TIME, "descending")])
-    return list(dict.fromkeys(rows["user_id"].to_pylist()))[:LISTED]
+    """Those whose lists were written last, of as many days as it takes."""
+    files, found = lake.files(USER_HINTS.table), dict[str, None]()
+    for day in sorted({file.partition for file in files}, reverse=True):
+        rows = _rows_of(files, day, USER_HINTS.table, ["user_id", EVENT_TIME]).sort_by([(EVENT_TIME, "descending")])
+        found |= dict.fromkeys(rows["user_id"].to_pylist())
+        if len(found) >= LISTED:
+            break
+    return list(found)[:LISTED]
 
 
 def _largest_triggers(lake: Lake) -> list[tuple[str, str]]:
     """Those that the most people stand behind."""
-    rows = _newest_partition(lake, TRIGGER_QUERIES.table, ["kind", "trigger", "people"])
+    files = lake.files(TRIGGER_QUERIES.table)
+    newest = max((file.partition for file in files), default=None)
+    rows = _rows_of(files, newest, TRIGGER_QUERIES.table, ["kind", "trigger", "people"])
     largest = rows.group_by(["kind", "trigger"]).aggregate([("people", "sum")])
     order = [("people_sum", "descending"), ("kind", "ascending"), ("trigger", "ascending")]
     return [(row["kind"], row["trigger"]) for row in largest.sort_by(order)[:LISTED].to_pylist()]
 
 
-def _newest_partition(lake: Lake, table: str, columns: Sequence[str]) -> pa.Table:
-    files = lake.files(table)
-    newest = max((file.partition for file in files), default=None)
-    paths = [file.path for file in files if file.partition == newest]
+def _rows_of(files: Iterable[DataFile], day: date | None, table: str, columns: Sequence[str]) -> pa.Table:
+    paths = [file.path for file in files if file.partition == day]
     return scan_rows(paths, load_contract(table)).to_table(columns=list(columns))
 
 

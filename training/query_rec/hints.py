@@ -7,6 +7,7 @@ word with anything that the person saw in common, finds too little in the day's 
 from __future__ import annotations
 
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -68,11 +69,16 @@ class HintFilter:
 
     def refused(self, query: str, source: str = MODEL) -> str:
         """Why nobody is shown a query of this source; empty where it may be: `broken` (a half character, a sign
-        that steers the text, nothing), `long`, `unsafe`, `unservable`."""
+        that steers the text, nothing), `long`, `stutters` (a word three times), `wordless` (numbers alone, which mean
+        something only to who has searched for them), `unsafe`, `unservable`."""
         if not plain(query) or "\ufffd" in query or any(map(_steers, query)):
             return "broken"
         if len(query) > self.config.longest:
             return "long"
+        if max(Counter(words_of(query)).values(), default=0) > _TWICE:
+            return "stutters"
+        if source != AGAIN and not any(map(str.isalpha, query)):
+            return "wordless"
         if self._unsafe.intersection(words_of(_undressed(query))):
             return "unsafe"
         return "" if self._finds(query, self.config.own if source == AGAIN else self.config.items) else "unservable"
@@ -115,6 +121,7 @@ class HintFilter:
         return frozenset(word for unsafe in self.config.unsafe for word in words_of(_undressed(unsafe)))
 
 
+_TWICE = 2
 _STEERING = frozenset({"Cc", "Cf", "Cs", "Co", "Cn"})  # controls, marks of direction, halves of pairs, unassigned
 _JOINERS = frozenset("\u200c\u200d")  # between letters of Persian and Hindi, and parts of an emoji
 

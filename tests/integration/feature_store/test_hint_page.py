@@ -85,6 +85,16 @@ def test_the_page_tells_of_each_person_and_trigger_what_is_shown_and_why(hinted:
     assert "<form" not in page and "simulated" in page
 
 
+def test_people_of_the_day_before_stand_on_the_page_too(hinted: Any) -> None:
+    now = datetime.now(UTC)
+    before = now - timedelta(days=1)
+    hinted.publish("user_hints", {before.date(): [written("cid", before), written("ann", before)]})
+    push(hinted.profile, pushed_view("user_hints"))
+    path = write_hint_page(hinted.profile)
+    assert path is not None
+    assert [card.split()[0] for card in cards(path.read_text())][:3] == ["ann", "bob", "cid"]
+
+
 def test_a_shop_without_hints_has_no_page(shop: Any) -> None:
     assert write_hint_page(shop.profile) is None
 

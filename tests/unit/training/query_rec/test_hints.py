@@ -93,6 +93,10 @@ def test_a_catalogue_keeps_so_many_answers_and_no_more() -> None:
         ("red pen\u202e", "broken"),  # turns what comes behind it
         ("red\x00pen", "broken"),
         ("red pen " * 2_000, "long"),
+        ("pen red pens red pen", "stutters"),
+        ("pen red pen red", ""),
+        ("2622037 2127204", "wordless"),
+        ("\u0662\u0666 \U0001f389", "wordless"),
         ("red pen rude", "unsafe"),
         ("RUDE pens", "unsafe"),
         ("knife pens", "unservable"),
@@ -131,6 +135,7 @@ def test_what_somebody_searched_for_themselves_has_to_find_something_and_no_more
     own = ["blue kinder", "table", "rude pen"]
     assert FILTER.refused(own[0]) == "unservable" and FILTER.refused(own[0], "again") == ""
     assert FILTER.shown({"again": own, "popular": own}, 3) == [Hint("blue kinder", "again")]
+    assert FILTER.refused("501", "again") == "unservable", "who has searched for a number knows what it is"
 
 
 @pytest.mark.parametrize("asked", ["red pens", " RED\t Pens", "\uff32ed pens"])
