@@ -84,6 +84,7 @@ def _plumbline_overrides(profile: Profile) -> dict[str, str]:
         "PLUMBLINE_PROFILE": profile.name,
         "PLUMBLINE__HOME": str(profile.home),
         "PLUMBLINE__LANDING": str(profile.landing),
+        "PLUMBLINE__LANDING_ORIGIN": profile.landing_origin,
         "PLUMBLINE__SAMPLES__VALID_FROM": str(profile.samples.valid_from),
         "PLUMBLINE__SAMPLES__TEST_FROM": str(profile.samples.test_from),
         "PLUMBLINE__SYSTEMS": json.dumps(profile.systems),

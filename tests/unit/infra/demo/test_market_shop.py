@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import sys
 from contextlib import closing
+from datetime import date
 from pathlib import Path
 
 import psutil
 import pytest
 
 from infra import processes
+from infra.airflow_env import airflow_environment
+from infra.demo.__main__ import _demo_profile
+from infra.demo.landing import LandedDays
 from infra.demo.market_shop import MarketLog, market_shop
 from infra.errors import PlumblineError
 from infra.profile import Profile, load_profile
@@ -25,6 +29,16 @@ def test_it_is_a_simulated_shop_in_a_folder_of_its_own(tmp_path: Path) -> None:
     assert shop is not None and shop.landing_origin == "simulated" and shop.systems == ("query_rec",)
     assert shop.home == tmp_path / "market" and shop.landing == tmp_path / "market" / "landing"
     assert str(tmp_path / "market") in shop.database_uri and str(tmp_path / "market") in shop.lake.catalog_uri
+
+
+def test_tasks_find_the_same_profile_as_the_demo_has(tmp_path: Path) -> None:
+    first = profile(tmp_path)
+    shop = market_shop(first)
+    assert shop is not None
+    days = LandedDays(date(2026, 1, 1), date(2026, 1, 31), date(2026, 1, 20), date(2026, 1, 25))
+    for one in (first, shop):
+        shown = _demo_profile(one, days)
+        assert load_profile(environ=airflow_environment(shown)) == shown
 
 
 def test_nobody_elses_shop_gets_a_second_one(tmp_path: Path) -> None:
