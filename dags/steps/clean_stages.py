@@ -33,6 +33,7 @@ from infra.systems import stages_of
 IN_USE = timedelta(hours=24)
 # Where stages keep the vectors of texts (`training.core.embeddings`), below the profile's home.
 TEXT_VECTORS = "text_vectors"
+_WHOLE = ".arrow"  # of a file there that is whole
 _REMOVED = "removed-"
 
 
@@ -74,7 +75,7 @@ def clean_vectors(profile: Profile, now: datetime, dry_run: bool = False) -> lis
         with suppress(FileNotFoundError):  # a stage that is at work renames its files
             said = path.stat()
             used = datetime.fromtimestamp(said.st_mtime, UTC)
-            if now - used > (patience if path.suffix == ".parquet" else IN_USE):
+            if now - used > (patience if path.suffix == _WHOLE else IN_USE):
                 found.append(Folder(path, used, said.st_size, ""))
                 if not dry_run:
                     path.unlink()

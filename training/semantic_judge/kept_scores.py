@@ -1,8 +1,9 @@
 """What a judge has said before, by what it was asked: a case that stands as it stood is not judged again.
 
 The key of a case is of all that a judge may see (the user's history with stars, profile, context; the item's words and
-price; what others have made of it) and of the judge's own files, whole. So one changed title is judged anew wherever it
-is recommended or stands in a history, and nothing else; another judge starts from nothing.
+price; what others have made of it), of the judge's own files, whole, and of the code of this room, in which its prompt
+and its evidence are put. So one changed title is judged anew wherever it is recommended or stands in a history, and
+nothing else; another judge, or another wording of what it is asked, starts from nothing.
 
 A night reads it and changes nothing until it is over: killed and resumed, it finds what it found before. Then it holds
 what that night has asked about, and no more.
@@ -26,12 +27,13 @@ from training.semantic_judge.examples import Cases, Floats, Item
 _TABLE = "CREATE TABLE IF NOT EXISTS said (key BLOB PRIMARY KEY, night INTEGER, numbers BLOB) WITHOUT ROWID"
 _KEEP = "INSERT INTO said VALUES (?, ?, ?) ON CONFLICT (key) DO UPDATE SET night = max(night, excluded.night)"
 _SIZE = 16
+_ROOM = Path(__file__).parent
 
 
-def hash_of(folder: Path) -> str:
-    """Sha256 (hex) of the names and bytes of all files below a folder."""
+def hash_of(folder: Path, which: str = "*") -> str:
+    """Sha256 (hex) of the names and bytes of all files below a folder, or of those that are called so."""
     digest = hashlib.sha256()
-    for file in sorted(file for file in folder.rglob("*") if file.is_file()):
+    for file in sorted(file for file in folder.rglob(which) if file.is_file()):
         with file.open("rb") as stream:
             own = hashlib.file_digest(stream, "sha256").digest()
         digest.update(file.relative_to(folder).as_posix().encode() + b"\0" + own)
@@ -42,7 +44,7 @@ class Keys:
     """Of cases over one catalogue, for one judge (`judge`: the hash of its folder)."""
 
     def __init__(self, judge: str, items: Sequence[Item]) -> None:
-        self._judge = bytes.fromhex(judge)
+        self._judge = bytes.fromhex(judge) + bytes.fromhex(hash_of(_ROOM, "*.py"))
         self._items = [_digest(repr(vars(item)).encode()) for item in items]
 
     def of(self, cases: Cases) -> list[bytes]:

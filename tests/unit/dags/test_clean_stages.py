@@ -29,7 +29,7 @@ from infra.contracts import arrow_schema, load_contract
 from infra.lake import Lake
 from infra.profile import Profile
 from tests.pipeline_kit import declared
-from training.core.embeddings import kept_vectors
+from training.core.embeddings import SUFFIX, kept_vectors
 
 TABLE = "item_codes"
 DAY, NOW = date(2018, 1, 5), datetime.now(UTC)
@@ -268,11 +268,12 @@ def test_vectors_that_nobody_uses_go_and_so_does_what_a_killed_write_has_left(
     shelf = kept_vectors() / "encoder-64-bfloat16"
     shelf.mkdir(parents=True)
     keep = profile.lake.keep_days
-    old = {"used.parquet": 1, "kept.parquet": keep - 1, "gone.parquet": keep + 1, "now.partial": 0.1, "left.partial": 2}
+    whole = {f"{name}{SUFFIX}": days for name, days in (("used", 1), ("kept", keep - 1), ("gone", keep + 1))}
+    old = {**whole, "now.partial": 0.1, "left.partial": 2}
     for name, days in old.items():
         (shelf / name).write_bytes(b"x")
         age(shelf / name, days)
     for dry_run in (True, False):
         found = clean_stages.clean_vectors(profile, NOW, dry_run)
-        assert [folder.path.name for folder in found] == ["gone.parquet", "left.partial"]
-    assert sorted(file.name for file in shelf.iterdir()) == ["kept.parquet", "now.partial", "used.parquet"]
+        assert [folder.path.name for folder in found] == [f"gone{SUFFIX}", "left.partial"]
+    assert sorted(file.name for file in shelf.iterdir()) == [f"kept{SUFFIX}", "now.partial", f"used{SUFFIX}"]

@@ -3,7 +3,7 @@
 First the gold set of the judge in use. Where it does not hold nothing is judged, and where the night's scores look
 wrong none is published: `judge_scores` has all submitted rows all the same, as `withheld`, and `judge_checks` says why.
 Users are judged shard by shard; killed and resumed, the stage judges the open shard again and no other, and publishes
-what an undisturbed run does.
+what an undisturbed run does. Shards that a try came to too late are judged by the next one.
 """
 
 from __future__ import annotations
@@ -159,8 +159,16 @@ def _judged(spec: StageSpec, config: Config, held: _Held, night: Night, asked: p
     shards = with_allowances(in_shards(asked, "user_id", config.shard_users), budget)
     inputs = [spec.tables[name].files for name in (LISTED, "items", STATISTICS)]
     made_from = [inputs, held.version.version, held.content, budget, config.shard_users]
+    _forget_late(spec.out_dir / "shards")
     with Progress(len(asked), "score", "user") as progress:
         return answered(spec.out_dir / "shards", made_from, shards, lambda: night.answer, progress)
+
+
+def _forget_late(folder: Path) -> None:
+    """Remove the shards that an earlier try came to after its deadline: this one has time again."""
+    for file in folder.glob(f"*/*/{_PART}"):
+        if DEADLINE in pq.read_table(file, columns=["failure"])["failure"].unique().to_pylist():
+            file.unlink()
 
 
 def _of_night(rows: pa.Table, night: Night, bands: Bands, coverage: float) -> list[Check]:

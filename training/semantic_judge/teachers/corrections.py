@@ -6,6 +6,7 @@ level that is two places off is four times as wrong as one that is one off.
 
 from __future__ import annotations
 
+import sys
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from training.core.errors import DataError
-from training.core.stage import StageSpec, read_table
+from training.core.stage import StageSpec, is_main_process, read_table
 from training.core.tables import EmptyTable, refuse_nulls
 from training.semantic_judge.aspects import UNKNOWN, Aspect, Levels
 from training.semantic_judge.example_tables import TIME, found_by_key
@@ -49,8 +50,8 @@ class Correction:
 def read_corrections(spec: StageSpec, examples: Examples, aspects: Sequence[Aspect]) -> list[Correction]:
     """Of the examples, by day; of one person the last word on an aspect counts. None where nobody has corrected.
 
-    Raises DataError for an aspect or a level that there is not; what is of other examples, or of the context where the
-    shop has none, is passed over.
+    Raises DataError for a level that there is not; what is of other examples, or of an aspect that the shop has not, is
+    passed over, and the log says how many.
     """
     if CORRECTIONS not in spec.tables:
         return []
@@ -64,13 +65,21 @@ def read_corrections(spec: StageSpec, examples: Examples, aspects: Sequence[Aspe
     days = table["corrected_date"].cast(pa.int32()).to_pylist()
     found: dict[tuple[int, int, str], Correction] = {}
     said = zip(*(table[name].to_pylist() for name in ("aspect", "level", "person")), strict=True)
+    passed_over = 0
     for row, day, (aspect, level, person) in sorted(
         zip(places.tolist(), days, said, strict=True), key=lambda one: one[1]
     ):
-        if row >= 0 and aspect in number:
-            k = number[aspect]
-            _refuse_level(level, aspects[k], person)
-            found[row, k, person] = Correction(row, k, level, person, day)
+        if row < 0 or aspect not in number:
+            passed_over += 1
+            continue
+        k = number[aspect]
+        _refuse_level(level, aspects[k], person)
+        found[row, k, person] = Correction(row, k, level, person, day)
+    if passed_over and is_main_process():
+        sys.stderr.write(
+            f"warning: {passed_over} of {len(table)} corrections are of no example of this run, or of an aspect that "
+            "the shop has not, and change nothing\n"
+        )
     return list(found.values())
 
 

@@ -95,14 +95,20 @@ def test_an_encoder_whose_files_have_changed_is_another_one(encoder: Path, tmp_p
     assert FakeEncoder.asked == ["a", "a"]
 
 
-def test_a_file_that_cannot_be_read_is_told_and_made_again(
-    encoder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("fault", ["empty", "cut", "of zeros", "of a disk that does not answer"])
+def test_what_cannot_be_read_is_told_and_made_again(
+    encoder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, fault: str
 ) -> None:
     first = embeddings.embed_texts(["a", "bb", "ccc"], tmp_path / "cache", encoder=encoder)
     embeddings._keys.cache_clear()
-    broken = next(file for file in (tmp_path / "cache").rglob("*.parquet") if len(embeddings._keys(file)) == 2)
+    files = (tmp_path / "cache").rglob(f"*{embeddings.SUFFIX}")
+    broken = next(file for file in files if len(embeddings._keys(file)) == 2)
     embeddings._keys.cache_clear()
-    broken.write_bytes(b"PAR1")
+    whole = broken.read_bytes()
+    broken.write_bytes({"empty": b"", "cut": whole[:-9], "of zeros": bytes(len(whole))}.get(fault, whole))
+    if fault.startswith("of a disk"):
+        own = embeddings._table
+        monkeypatch.setattr(embeddings, "_table", lambda path: own(path) if path != broken else os.listdir(broken))
     FakeEncoder.asked.clear()
     again = embeddings.embed_texts(["a", "bb", "ccc"], tmp_path / "cache", encoder=encoder)
     assert again.tolist() == first.tolist() and FakeEncoder.asked == ["a", "bb"]
@@ -111,7 +117,7 @@ def test_a_file_that_cannot_be_read_is_told_and_made_again(
 
 def test_what_is_asked_for_is_marked_as_used_and_nothing_else(encoder: Path, tmp_path: Path) -> None:
     embeddings.embed_texts(["a", "bb", "ccc"], tmp_path / "cache", encoder=encoder)
-    files = sorted((tmp_path / "cache").rglob("*.parquet"), key=lambda file: len(embeddings._keys(file)))
+    files = sorted((tmp_path / "cache").rglob(f"*{embeddings.SUFFIX}"), key=lambda file: len(embeddings._keys(file)))
     for file in files:
         os.utime(file, (0, 0))
     embeddings.embed_texts(["ccc", "no", "no"], tmp_path / "cache", encoder=encoder)

@@ -12,6 +12,7 @@ import pytest
 
 from tests.unit.training.judge_kit import cases_of, evidence_of, shop_items
 from training.core.errors import DataError
+from training.semantic_judge import kept_scores
 from training.semantic_judge.examples import Candidate, Item, UserState
 from training.semantic_judge.kept_scores import KeptScores, Keys, hash_of
 
@@ -56,6 +57,18 @@ def test_whatever_a_judge_may_see_is_part_of_the_key(other: Callable[[], bytes])
 
 def test_who_and_when_and_other_items_are_not() -> None:
     assert key(replace(USER, user_id="v", as_of=date(2026, 2, 3))) == key() == key(items=changed(9, title="another"))
+
+
+def test_another_wording_of_what_is_asked_is_asked_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    found = set[bytes]()
+    for words in ("Judge an item.", "Judge an item well."):
+        (tmp_path / "prompts.py").write_text(words)
+        (tmp_path / "prompts.pyc").write_text(f"what Python made of it: {words}")
+        monkeypatch.setattr(kept_scores, "_ROOM", tmp_path)
+        found |= {key(), key()}
+        (tmp_path / "prompts.pyc").write_text("what another Python made of it")
+        found.add(key())
+    assert len(found) == 2
 
 
 def test_one_night_is_kept_and_an_older_one_made_later_does_not_push_it_out(tmp_path: Path) -> None:

@@ -161,7 +161,9 @@ def corrections_file(folder: Path, rows: list[tuple[object, ...]]) -> TableRef:
     return TableRef((str(folder / "corrections.parquet"),))
 
 
-def test_people_win_the_last_word_of_each_counts_and_the_middle_of_several(tmp_path: Path) -> None:
+def test_people_win_the_last_word_of_each_counts_and_the_middle_of_several(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     tables = write_shop(tmp_path)
     spec = stage_spec(tmp_path, "teach", tables)
     examples = read_examples(spec, read_items(spec))
@@ -179,6 +181,7 @@ def test_people_win_the_last_word_of_each_counts_and_the_middle_of_several(tmp_p
     spec = stage_spec(tmp_path, "teach", {**tables, CORRECTIONS: corrections_file(tmp_path, said)})
     found = read_corrections(spec, examples, THREE)
     assert sorted((one.person, one.level) for one in found) == [("ann", 4), ("bob", 3), ("cid", 1)]
+    assert "2 of 6 corrections are of no example of this run" in capsys.readouterr().err
     levels = np.full((len(examples), 3), 2, dtype=np.int8)
     final, by_person = corrected(levels, found)
     assert final[0].tolist() == [3, 2, 2] and by_person.sum() == 1 and by_person[0, 0]

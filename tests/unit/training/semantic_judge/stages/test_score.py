@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -131,6 +132,28 @@ def test_after_the_deadline_what_was_said_before_stands_and_the_rest_is_failed(t
         again = (after["user_id"], after["item_id"]) in new
         assert after["failure"] == ("deadline" if again else None)
         assert after["score"] == (None if again else before["score"])
+
+
+def test_what_one_try_came_to_too_late_is_judged_by_the_next_and_nothing_else(
+    tmp_path: Path, judge: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows, own, asked = lists(USERS), night.numbers_of, list[tuple[str, str]]()
+    _, whole = scored(night_spec(tmp_path / "whole", judge, rows))
+    monkeypatch.setenv("PLUMBLINE__HOME", str(tmp_path / "another"))  # a night that is withheld keeps nothing
+
+    def counted(of: Judge, cases: Cases) -> Floats:
+        asked.extend((cases.user(row).user_id, cases.judged(row).item_id) for row in range(len(cases)))
+        now[0] += 30.0  # a shard takes half a minute
+        return own(of, cases)
+
+    now = [0.0]
+    monkeypatch.setattr(score, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(night, "numbers_of", counted)
+    first, late = scored(night_spec(tmp_path / "a", judge, rows, deadline_minutes=1))
+    assert {row["failure"] for row in late} == {"withheld", "deadline"} and 0 < len(set(asked)) == len(asked)
+    done = len(asked)
+    _, out = scored(night_spec(tmp_path / "a", judge, rows, deadline_minutes=60))
+    assert out == whole and len(asked) == len(set(asked)) > done and first.metrics["failed.deadline"] > 0
 
 
 def stuck(_: Judge, cases: Cases) -> Scores:
