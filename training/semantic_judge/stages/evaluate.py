@@ -21,6 +21,7 @@ from training.core.errors import DataError, LeftOut
 from training.core.metrics import Interval
 from training.core.stage import StageResult, StageSpec, resolve_config
 from training.next_item.comparison import VALUES_SCHEMA, metrics_table
+from training.semantic_judge.abstention import Abstention, AbstentionConfig, distances_of, one_each
 from training.semantic_judge.aggregator import load_aggregator
 from training.semantic_judge.aspects import UNKNOWN, Aspect, expected, overall
 from training.semantic_judge.baselines import MAJORITY, baselines
@@ -65,7 +66,8 @@ class Config:
     stage whose model it is, read by `engine`. `routed`: the share of cases, those that the judge of evidence doubts
     most on validation, that go to the last of them in a row of its own; null: there is no such row. `serves`: which
     row is packaged, and called the judge: `evidence`, one of `scorers`, or `routed`; where its stage was left out it is
-    `evidence`. `gold`: what is frozen into the package for the checks of each night."""
+    `evidence`. `gold`: what is frozen into the package for the checks of each night. `abstention`: how often the
+    verdicts that count may be wrong."""
 
     pairs: int | None = 20_000
     resamples: int = 1000
@@ -74,6 +76,7 @@ class Config:
     engine: Kind = "core"
     serves: str = EVIDENCE
     gold: GoldConfig = field(default_factory=GoldConfig)
+    abstention: AbstentionConfig = field(default_factory=AbstentionConfig)
 
 
 def main(spec: StageSpec) -> StageResult:
@@ -121,6 +124,7 @@ def main(spec: StageSpec) -> StageResult:
     encoder = encoder_of(spec.artifact("teach"))
     package(taught.evidence, judge, encoder, made, learnt(taught.examples), spec.out_dir / "model", language)
     metrics |= _frozen(taught, pairs, spec.out_dir / "model", config, spec.seed)
+    metrics |= _abstaining(taught, pairs, Judge.load(spec.out_dir / "model", config.engine), config, spec.seed)
     return _written(spec, held, lines, values, metrics)
 
 
@@ -132,6 +136,22 @@ def _frozen(taught: Taught, pairs: Pairs, folder: Path, config: Config, seed: in
     gold.save(folder, bands)
     sizes = {"gold.pairs": float(len(gold.preferred)), "gold.labelled": float(len(gold.labelled))}
     return sizes | {f"gold.{name}": value for name, value in asdict(bands).items()}
+
+
+def _abstaining(taught: Taught, pairs: Pairs, judge: Judge, config: Config, seed: int) -> dict[str, float]:
+    """How many pairs the packaged judge has a verdict on that counts, by validation, and how many of them are wrong."""
+    distances = dict[str, NDArray[np.float64]]()
+    for part in ("valid", "test"):
+        own = pairs.of_subset(part)
+        if not len(own):
+            return {}
+        drawn = one_each(own, users_of(taught.examples, own.preferred), seed)
+        members = np.unique(np.concatenate([drawn.preferred, drawn.other]))
+        distances[part] = distances_of(judge.score_of(taught.examples.cases.chosen(members)), members, drawn)
+    found = Abstention.of(distances["valid"], config.abstention)
+    sizes = {"gap": found.gap, "bound": found.bound, **found.measured(distances["test"])}
+    known = {name: value for name, value in sizes.items() if np.isfinite(value)}
+    return {f"abstention.{name}": value for name, value in known.items()}
 
 
 def learnt(examples: Examples) -> Learnt:

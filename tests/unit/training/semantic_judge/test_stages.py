@@ -131,6 +131,7 @@ def test_values_hold_every_pair_for_every_row_in_the_slice_of_its_source(tmp_pat
     assert len({tuple(row.values()) for row in keys}) == len(keys)
     lines = pq.read_table(tmp_path / "evaluate" / found.tables["model_metrics"][0])
     assert set(lines["origin"].to_pylist()) == {"real"}
+    assert 0 <= found.metrics["abstention.coverage"] <= 1
 
 
 def test_pairs_of_a_simulated_market_are_called_simulated(tmp_path: Path) -> None:
