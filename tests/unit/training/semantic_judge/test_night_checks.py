@@ -87,6 +87,18 @@ def test_the_night_is_refused_for_length_for_sameness_and_for_what_is_missing() 
     assert told == "too few of the submitted rows were scored: coverage is 0.8, where at least 0.95 is asked for"
 
 
+def test_a_night_of_few_rows_is_not_withheld_for_a_slope_that_is_chance() -> None:
+    rng = np.random.default_rng(4)
+
+    def withheld(rows: int) -> float:
+        nights = [on_night(rng.normal(0, 0.2, rows), rng.integers(5, 80, rows), rows, BANDS, 0.95) for _ in range(200)]
+        return float(np.mean([failed(night) != set() for night in nights]))
+
+    assert withheld(12) < 0.01 and withheld(40) < 0.01
+    lengths = np.arange(5, 45)
+    assert failed(on_night(lengths / 100, lengths, 40, BANDS, 0.95)) == {"length_slope"}, "this one is none"
+
+
 def test_a_slope_is_a_correlation_and_nothing_where_one_of_both_is_constant() -> None:
     x, y = np.array([1, 5, 9, 2]), np.array([0.2, 0.1, 0.6, 0.4])
     assert length_slope(y, x) == pytest.approx(np.corrcoef(x, y)[0, 1])
