@@ -1,4 +1,4 @@
-"""Charts of the report as inline SVG: rows per day, intervals per model, task landing."""
+"""Charts of the report as inline SVG: rows per day, shares by bin, intervals per model, task landing."""
 
 from __future__ import annotations
 
@@ -37,6 +37,26 @@ def rows_per_day(days: Sequence[tuple[date, int, int]]) -> str:
         return _svg(figure, "rows per day")
 
 
+def shares_by_bin(shares: Sequence[float], top: float) -> str:
+    """A strip of bars side by side, the highest of them `top`, with a mark at the middle of the scale."""
+    with plt.rc_context(_STYLE):
+        figure, axes = plt.subplots(figsize=(5.2, 0.7))
+        axes.bar(np.arange(len(shares)) + 0.5, shares, width=0.9, color=_ACCENT)
+        axes.axvline(len(shares) / 2, color=_MUTED, linewidth=0.5)
+        axes.set_xlim(0, len(shares))
+        axes.set_ylim(0, top)
+        _bare(axes)
+        return _svg(figure, "share of scores by bin")
+
+
+def _bare(axes: Axes) -> None:
+    """A line below, and nothing else. No labels: drawn this small they smear, and the table's row says them."""
+    axes.axhline(0, color=_MUTED, linewidth=0.5)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.spines[["left", "bottom"]].set_visible(False)
+
+
 def _strip(axes: Axes, days: Sequence[tuple[date, int, int]]) -> None:
     dates = date2num([day for day, _, _ in days])
     axes.xaxis_date()
@@ -44,11 +64,7 @@ def _strip(axes: Axes, days: Sequence[tuple[date, int, int]]) -> None:
     corners = np.repeat(dates, 4) + np.tile([-0.5, -0.5, 0.5, 0.5], len(days))
     for heights, colour in (([good for _, good, _ in days], _ACCENT), ([-bad for _, _, bad in days], _BAD)):
         axes.fill(corners, np.repeat(heights, 4) * np.tile([0, 1, 1, 0], len(days)), color=colour, linewidth=0)
-    axes.axhline(0, color=_MUTED, linewidth=0.5)
-    # No labels: drawn this small they smear, and the row of the table says from which day to which.
-    axes.set_xticks([])
-    axes.set_yticks([])
-    axes.spines[["left", "bottom"]].set_visible(False)
+    _bare(axes)
 
 
 def intervals(rows: Sequence[dict[str, Any]], metric: str) -> str:

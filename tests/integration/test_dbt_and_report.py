@@ -30,6 +30,14 @@ METRICS = (
     "('2018-01-06', 'c', 'query_rec', null, 'judge', 'held_out', 'macro_f1', 0.6712, 0.6511, 0.6902, null, null)",
     "('2018-01-06', 'c', 'query_rec', null, 'judge', 'held_out', 'accuracy', 0.8001, 0.7811, 0.8202, null, null)",
 )
+# What the stages of the judge say of themselves: the newest run of each stage alone is told.
+TAUGHT = (
+    ("2018-01-04", "j", "teach", "training", "kappa.profile.people", 0.1),
+    ("2018-01-05", "k", "teach", "training", "kappa.profile.teacher", 0.41),
+    ("2018-01-05", "k", "teach", "training", "kappa.profile.teacher.weighted", 0.5),
+    ("2018-01-05", "k", "teach", "training", "kappa.profile.teacher.n", 1200),
+    ("2018-01-05", "l", "evaluate", "time", "routed", 0.25),
+)
 GATES = (
     "('e', 'generative_rec', '2018-01-06-ff', 'sp_easy', true, '', '436 preferences', 'ndcg@10', 0.03, 0.0318, 0.0321)",
     "('f', 'generative_rec', '2018-01-06-ff', 'rf_hard', false, '18 preferences, fewer than 50', '', 'ndcg@10', 0.03,"
@@ -204,6 +212,12 @@ def _fill(connection: duckdb.DuckDBPyConnection) -> None:
             from (values {", ".join(METRICS)})
                 figures(logged_date, run_id, system, version, model, split, metric, value, lo, hi, scored, shown)"""
     )
+    connection.executemany(
+        """insert into ops_model_metrics
+            select $1, $2, 'semantic_judge', $3, 'routed', null, $5, 'all', $4, $6, null, null, 60, null, 'simulated',
+                null, null""",
+        TAUGHT,
+    )
     connection.execute("drop view stage_gates")
     connection.execute(
         f"""create table stage_gates as
@@ -340,7 +354,15 @@ def test_the_page_says_what_the_judge_says_why_a_night_is_withheld_and_how_it_dr
     assert ["version 7 champion", "all", "+0.350", "+0.050", "+1.000", "2 of 2"] in rows
     assert ["version 8 challenger", "all", "-0.450", "", "", "1 of 2"] in rows
     assert ["1", html.escape(f"Ink {EVIL}"), "+0.400", html.escape(f"profile: fits; {EVIL}")] in rows
+    assert [[row[0], *row[2:]] for row in rows if len(row) == 4 and "%" in row[2]] == [
+        ["version 7 champion", "0.2 to 0.4: 50.0 %, 0.4 to 0.6: 50.0 %", "2"],
+        ["version 8 challenger", "0.0 to 0.2: 100.0 %", "1"],
+    ]
+    assert [row for row in rows if {"people", "teacher and people"} & {*row[:1]}] == [
+        ["teacher and people", "profile", "+0.410", "+0.500", "1,200"]
+    ]
     section = (site / "report" / "index.html").read_text().split('<section id="judge">')[1].split("</section>")[0]
+    assert "25.0 % of 60 cases" in section and section.count('aria-label="share of scores by bin"') == 2
     assert "2018-01-03" in section and html.escape(f"too few rows: {EVIL}") in section and EVIL not in section
     assert "are withheld:" not in section  # the newest night is not
     with duckdb.connect(str(site / "dbt" / "marts.duckdb"), read_only=True) as marts:

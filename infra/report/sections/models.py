@@ -15,7 +15,7 @@ from infra.report.marts import Marts, Sources
 TITLE = "Models"
 Row = dict[str, Any]
 # Of several evaluations of one day, the one registered last is the newest.
-_NEWEST_FIRST = "logged_date desc, coalesce(try_cast(version as bigint), 0) desc, run_id desc"
+NEWEST_FIRST = "logged_date desc, coalesce(try_cast(version as bigint), 0) desc, run_id desc"
 _EVALUATED = "split <> 'training'"  # what a stage says of its own training is no evaluation
 
 
@@ -71,7 +71,7 @@ def model_metrics(marts: Marts) -> list[Row]:
     """The metrics of each system's newest evaluation."""
     return marts.rows(
         f"""select * from fct_model_metrics where {_EVALUATED}
-            qualify dense_rank() over (partition by system, stage, split order by {_NEWEST_FIRST}) = 1
+            qualify dense_rank() over (partition by system, stage, split order by {NEWEST_FIRST}) = 1
             order by system, stage, split, slice, metric, value desc"""  # noqa: S608
     )
 
@@ -81,8 +81,8 @@ def evaluations(marts: Marts, place: dict[str, str], metric: str) -> list[Evalua
     rows = marts.rows(
         f"""select * from fct_model_metrics
             where system = ? and stage = ? and split = ? and slice = 'all' and metric = ?
-            qualify dense_rank() over (order by {_NEWEST_FIRST}) <= 10
-            order by {_NEWEST_FIRST}""",  # noqa: S608
+            qualify dense_rank() over (order by {NEWEST_FIRST}) <= 10
+            order by {NEWEST_FIRST}""",  # noqa: S608
         [place["system"], place["stage"], place["split"], metric],
     )
     found: dict[str, Evaluation] = {}

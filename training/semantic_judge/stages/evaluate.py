@@ -110,6 +110,8 @@ def main(spec: StageSpec) -> StageResult:
         if isinstance(scorer, Routed):
             said[name], asked = scorer.judged(taught.examples.cases.chosen(held.members))
             metrics |= {"routed": float(asked.sum()), "judged": float(len(asked))}
+            share = Interval(float(asked.mean()), 0.0, 0.0, len(asked))
+            lines.append({**_line(name, ROUTED, MEMBERS, share, len(asked)), **_NO_ENDS})
         else:
             said[name] = held.judged(scorer)
         scores = held.score_of(said[name], aggregator)

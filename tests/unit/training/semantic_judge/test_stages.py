@@ -169,6 +169,10 @@ def test_language_scorers_stand_beside_the_judge_of_evidence_on_the_same_pairs(t
     found = evaluate.main(stage_spec(tmp_path, "evaluate", tables, both, config))
     metrics = found.metrics
     assert 0 < metrics["routed"] < metrics["judged"]
+    compared = pq.read_table(tmp_path / "evaluate" / found.tables["model_metrics"][0]).to_pylist()
+    (share,) = [row for row in compared if row["metric"] == "routed"]
+    assert (share["model"], share["n"]) == ("routed", metrics["judged"])
+    assert share["value"] == metrics["routed"] / metrics["judged"]
     for name in ("judge", "words", "routed"):
         assert 0 <= metrics[f"{name}.pair_accuracy"] <= 1
         assert 0 <= metrics[f"{name}.point_accuracy.profile.members"] <= 1
