@@ -79,5 +79,9 @@ def expected(chances: Sequence[NDArray[np.floating]], scored: Sequence[Aspect]) 
 
 
 def overall(values: NDArray[np.floating], weights: NDArray[np.floating]) -> NDArray[np.float32]:
-    """The holistic score w(x)^T s(x, a): aspect values [n, K] and weights [n, K] on the simplex, to [n]."""
-    return np.asarray(np.einsum("nk,nk->n", values, weights), dtype=np.float32)
+    """The holistic score w(x)^T s(x, a): aspect values [n, K] and weights [n, K] on the simplex, to [n].
+
+    The value of what weighs nothing may be unknown (NaN).
+    """
+    counted = np.where(weights == 0, 0, values)
+    return np.asarray(np.einsum("nk,nk->n", counted, weights), dtype=np.float32)

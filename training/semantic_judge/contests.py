@@ -13,10 +13,10 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from training.semantic_judge.aspects import expected
+from training.semantic_judge.aspects import Aspect, expected
 from training.semantic_judge.examples import Cases, Floats, Ints, Pairs, States
 from training.semantic_judge.importance import TIE
-from training.semantic_judge.judge import Scorer
+from training.semantic_judge.judge import Scorer, known
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,13 +44,15 @@ class Contests:
             scores = expected(scorer.chances(cases.chosen(rows)), scorer.aspects)
         of_cases = np.full((len(cases), len(scorer.aspects)), np.nan, dtype=np.float32)
         of_cases[rows] = scores
-        return cls.by(pairs, cases, of_cases)
+        return cls.by(pairs, cases, of_cases, scorer.aspects)
 
     @classmethod
-    def by(cls, pairs: Pairs, cases: Cases, scores: Floats) -> Self:
-        """From the aspect scores of the cases [cases, K], known of all members."""
-        state, both = cases.state[pairs.preferred], (scores[pairs.preferred], scores[pairs.other])
-        return cls.between(state, *both, pairs.source)
+    def by(cls, pairs: Pairs, cases: Cases, scores: Floats, scored: Sequence[Aspect]) -> Self:
+        """From the aspect scores of the cases [cases, K]; by an aspect that is not `known` no two differ."""
+        state = cases.state[pairs.preferred]
+        there = known(cases.states, scored)[state]
+        preferred, other = (np.where(there, scores[rows], np.float32(0)) for rows in (pairs.preferred, pairs.other))
+        return cls.between(state, preferred, other, pairs.source)
 
     @classmethod
     def between(cls, state: Ints, preferred: Floats, other: Floats, source: NDArray[np.str_]) -> Self:

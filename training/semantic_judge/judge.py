@@ -1,17 +1,19 @@
 """The two parts of a judge, as whoever builds one meets them, and the score that they make together.
 
-Part A scores a candidate by aspect (`Scorer`), Part B says how much each aspect counts for a user (`Aggregator`).
+Part A scores a candidate by aspect (`Scorer`), Part B says how much each aspect counts for a user (`Aggregator`). Where
+nothing is looked for, as at night, nobody knows how an item fits that: `known` says so, and `Scores` leaves it out.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
-from training.semantic_judge.aspects import Aspect
+from training.semantic_judge.aspects import CONTEXT, Aspect, expected, overall
 from training.semantic_judge.evidence import Evidence
 from training.semantic_judge.examples import Cases, Catalogue, Floats, States
 
@@ -58,3 +60,35 @@ class Uniform:
     def weights(self, states: States, catalogue: Catalogue) -> Floats:
         """See `Aggregator.weights`."""
         return np.full((len(states), len(self.aspects)), 1.0 / len(self.aspects), dtype=np.float32)
+
+
+def known(states: States, scored: Sequence[Aspect]) -> NDArray[np.bool_]:
+    """Which aspects there are to judge of each user state: [states, K], all but context where nothing is looked for."""
+    sought = np.array([bool(context) for context in states.contexts], dtype=bool)
+    return np.stack([sought | (aspect != CONTEXT) for aspect in scored], axis=1)
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """What a judge says of n cases: `aspects` [n, K] are expected values, `weights` [n, K] what each counts for the
+    user, `score` [n] their product. An aspect that is not `known` is NaN and weighs 0; the others share its weight."""
+
+    aspects: Floats
+    weights: Floats
+    score: Floats
+
+    @classmethod
+    def of(cls, chances: Sequence[Floats], scored: Sequence[Aspect], aggregator: Aggregator, cases: Cases) -> Self:
+        """Of what Part A says of the cases (K arrays [n, levels]) and what Part B says of their users."""
+        asked, place = np.unique(cases.state, return_inverse=True)  # chosen cases have the states of all
+        states = cases.states.chosen(asked)
+        there = known(states, scored)
+        weights = _shared(aggregator.weights(states, cases.catalogue), there)[place]
+        values = np.where(there[place], expected(chances, scored), np.float32(np.nan))
+        return cls(values, weights, overall(values, weights))
+
+
+def _shared(weights: Floats, there: NDArray[np.bool_]) -> Floats:
+    """Weights [states, K] of which only those that are there count; a state with all of them keeps exactly its own."""
+    kept = np.where(there, weights, np.float32(0))
+    return np.where(there.all(axis=1, keepdims=True), weights, kept / kept.sum(axis=1, keepdims=True))

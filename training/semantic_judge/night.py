@@ -108,7 +108,7 @@ class Night:
         return replace(found, mean_rating=rating, events=events)
 
     def _said(self, cases: Cases, keys: Sequence[bytes], allowance: int) -> tuple[Floats, list[str | None]]:
-        """The numbers of each case [n, 2 K + 1], NaN where there are none, and why there are none."""
+        """The numbers of each case [n, 2 K + 1], NaN where there are none, and why there is no score."""
         there, values = self.kept.find(keys)
         failure: list[str | None] = [None] * len(cases)
         late = self.late()
@@ -119,7 +119,7 @@ class Night:
         missing[judged] = False
         for row in np.flatnonzero(missing).tolist():
             failure[row] = DEADLINE if late else OVER_BUDGET
-        for row in np.flatnonzero(~missing & ~np.isfinite(values).all(axis=1)).tolist():
+        for row in np.flatnonzero(~missing & ~np.isfinite(values[:, -1])).tolist():  # an aspect may be unknown
             failure[row] = NOT_FINITE
         return values, failure
 
@@ -144,7 +144,7 @@ class Night:
         for aspect in ALL_ASPECTS:
             absent, k = aspect.name not in names, names.index(aspect.name) if aspect.name in names else 0
             for name, column in ((aspect.name, found[:, k]), (f"weight_{aspect.name}", found[:, len(names) + k])):
-                columns[name] = pa.array(column.astype(np.float64), mask=nothing | absent)
+                columns[name] = pa.array(column.astype(np.float64), mask=nothing | absent | np.isnan(column))
         columns[SCORE] = pa.array(found[:, -1].astype(np.float64), mask=nothing)
         columns["failure"] = pa.array(failed, pa.string())
         told = [None if one < 0 or failure[one] else keys[one] for one in place.tolist()]
@@ -153,9 +153,14 @@ class Night:
 
 
 def numbers_of(judge: Judge, cases: Cases) -> Floats:
-    """What a judge says of n cases as one array [n, 2 K + 1]: expected values, weights, score."""
+    """What a judge says of n cases as one array [n, 2 K + 1]: expected values (NaN: unknown), weights, score."""
     said = judge.scores_of(cases)
     return np.concatenate([said.aspects, said.weights, said.score[:, None]], axis=1).astype(np.float32)
+
+
+def as_at_night(cases: Cases) -> Cases:
+    """The same cases as a night would ask about them: nobody knows yet what is going to be looked for."""
+    return replace(cases, states=replace(cases.states, contexts=[None] * len(cases.states)))
 
 
 def kept_numbers(shard: pa.Table, scored: Sequence[Aspect]) -> tuple[list[bytes], Floats]:

@@ -68,7 +68,8 @@ def checks_table(checks: Sequence[Check], version: str, gold_origin: str, night_
 
 
 def residuals_of(gold: GoldSet, numbers: Floats, scored: Sequence[Aspect]) -> dict[str, Residuals]:
-    """Of each aspect, and of the score, what labels say beside what the judge does of the gold cases [n, 2 K + 1]."""
+    """Of each aspect that is known of some case, and of the score, what labels say beside what the judge does of the
+    gold cases [n, 2 K + 1], asked as a night asks."""
     own, size = gold.labelled, len(scored)
     truth = values_of(gold.levels[own], scored)
     said, weights, score = numbers[own, :size], numbers[own, size : 2 * size], numbers[own, -1]
@@ -76,6 +77,7 @@ def residuals_of(gold: GoldSet, numbers: Floats, scored: Sequence[Aspect]) -> di
     found = {
         aspect.name: Residuals.of(truth[:, k].astype(float), said[:, k].astype(float), users)
         for k, aspect in enumerate(scored)
+        if not np.isnan(numbers[:, k]).all()
     }
     return found | {SCORE: Residuals.of(overall(truth, weights).astype(float), score.astype(float), users)}
 
@@ -83,7 +85,7 @@ def residuals_of(gold: GoldSet, numbers: Floats, scored: Sequence[Aspect]) -> di
 def means_table(
     rows: pa.Table, scored: Sequence[Aspect], residuals: Mapping[str, Residuals], version: str, *, withheld: bool
 ) -> pa.Table:
-    """A row for each version of a model and aspect, over all rows that were submitted."""
+    """A row for each version of a model and aspect of the `residuals`, over all rows that were submitted."""
     return pa.Table.from_pylist(list(_means(rows, scored, residuals, version, withheld)), schema=MEAN_SCHEMA)
 
 
@@ -95,9 +97,9 @@ def _means(
     for model in sorted(rows["model_version"].unique().to_pylist()):
         own = rows.filter(pc.equal(rows["model_version"], model))
         users = np.array(own["user_id"].dictionary_encode().combine_chunks().indices)
-        for aspect in (*(aspect.name for aspect in scored), SCORE):
+        for aspect, residual in residuals.items():
             said = _floats(own[aspect])
-            found = PoweredMean.of(said, users, least[aspect], residuals[aspect])
+            found = PoweredMean.of(said, users, least[aspect], residual)
             figures = {name: None if withheld else _finite(value) for name, value in vars(found).items()}
             yield {
                 "judge_version": version,
@@ -108,7 +110,7 @@ def _means(
                 "scored": int((~np.isnan(said)).sum()),
                 "withheld": withheld,
                 **figures,
-                "gold_cases": residuals[aspect].cases,
+                "gold_cases": residual.cases,
             }
 
 
@@ -138,13 +140,16 @@ def told_lists(night: Night, asked: pa.Table, rows: pa.Table, lists: int) -> dic
 
 
 def reason(scored: Sequence[Aspect], numbers: Floats, evidence: str) -> str:
-    """A sentence of what a judge of evidence has said of a case [2 K + 1], with no word of users or suppliers."""
+    """A sentence of what a judge of evidence has said of a case [2 K + 1], with no word of users or suppliers, nor of
+    what is unknown."""
     values, weights = numbers[: len(scored)], numbers[len(scored) : 2 * len(scored)]
+    told = ~np.isnan(values)
     said = [
         f"{aspect.name}: {aspect.words[int(np.abs(np.array(aspect.values) - value).argmin())]}"
-        for aspect, value in zip(scored, values.tolist(), strict=True)
+        for aspect, value, own in zip(scored, values.tolist(), told, strict=True)
+        if own
     ]
-    even = bool(np.ptp(weights) < 1e-3)
+    even = bool(np.ptp(weights[told]) < 1e-3)
     counts = "all count the same" if even else f"{scored[int(weights.argmax())].name} counts most"
     return f"{', '.join(said)} ({counts}); {evidence}"
 

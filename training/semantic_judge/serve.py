@@ -24,13 +24,13 @@ from common.config import parse_config
 from training.core.errors import DataError
 from training.core.files import new_folder, write_json
 from training.semantic_judge.aggregator import load_aggregator
-from training.semantic_judge.aspects import Aspect, expected, overall
+from training.semantic_judge.aspects import CONTEXT, Aspect
 from training.semantic_judge.encoder import Encoder, EncoderConfig
 from training.semantic_judge.engine import Kind
 from training.semantic_judge.evidence import Evidence
 from training.semantic_judge.evidence_judge import EvidenceJudge
 from training.semantic_judge.examples import EPOCH, Candidate, Cases, Floats, Item, UserState
-from training.semantic_judge.judge import Aggregator, Scorer, Uniform
+from training.semantic_judge.judge import Aggregator, Scorer, Scores, Uniform
 from training.semantic_judge.parts import AGGREGATOR
 from training.semantic_judge.routing import Routed
 from training.semantic_judge.scorer import LanguageScorer
@@ -51,16 +51,6 @@ _INPUTS = (
     {"name": "context", "type": "string", "required": False},
     {"name": "profile", "type": "string", "required": False},
 )
-
-
-@dataclass(frozen=True, eq=False)
-class Scores:
-    """What a judge says of n cases: `aspects` [n, K] are expected values, `weights` [n, K] what each counts for the
-    user, `score` [n] their product."""
-
-    aspects: Floats
-    weights: Floats
-    score: Floats
 
 
 @dataclass(frozen=True)
@@ -119,17 +109,14 @@ class Judge:
 
     def scores_of(self, cases: Cases) -> Scores:
         """The same of cases in columns."""
-        values = expected(self.scorer.chances(cases), self.aspects)
-        asked, place = np.unique(cases.state, return_inverse=True)  # chosen cases have the states of all
-        weights = self.aggregator.weights(cases.states.chosen(asked), cases.catalogue)[place]
-        return Scores(values, weights, overall(values, weights))
+        return Scores.of(self.scorer.chances(cases), self.aspects, self.aggregator, cases)
 
     def score_of(self, cases: Cases) -> Floats:
         """The score alone: [n]."""
         return self.scores_of(cases).score
 
     def predict(self, frame: pd.DataFrame, params: Mapping[str, Any]) -> pd.DataFrame:
-        """A row for each of `frame`: the value of each aspect and the `score`.
+        """A row for each of `frame`: the value of each aspect and the `score`; no `context` of a row without one.
 
         In: `as_of` (ISO day), `history` and `ratings` (oldest first, NaN where none was given), `item_id`, and where
         they are known `mean_rating` and `events` of the item in the year before, the `context` and the `profile`.
@@ -179,7 +166,9 @@ def package(
             part.save(scratch / name)
         write_json(scratch / _ENCODER, asdict(encoder))
         write_json(scratch / _LEARNT, asdict(learnt))
-        outputs = [{"name": name, "type": "double", "required": True} for name in _columns(judge.aspects)]
+        outputs = [
+            {"name": name, "type": "double", "required": name != CONTEXT.name} for name in _columns(judge.aspects)
+        ]
         write_json(scratch / "signature.json", {"inputs": list(_INPUTS), "outputs": outputs, "params": []})
         known = [item.item_id for item in evidence.catalogue.items[:2]]
         pq.write_table(_example(known), scratch / "example.parquet")
@@ -208,7 +197,7 @@ def _example(known: Sequence[str]) -> pa.Table:
             "item_id": [known[-1], known[-1]],
             "mean_rating": pa.array([4.0, None], pa.float64()),
             "events": pa.array([3.0, None], pa.float64()),
-            "context": pa.array([None, "a pen"], pa.string()),
+            "context": ["a lamp", "a pen"],
             "profile": pa.array(["likes pens", None], pa.string()),
         }
     )

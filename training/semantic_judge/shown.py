@@ -24,14 +24,13 @@ import pyarrow.parquet as pq
 from training.core.errors import DataError, exit_code_of
 from training.core.stage import StageSpec, TableRef, read_table
 from training.semantic_judge.aggregator import load_aggregator
-from training.semantic_judge.aspects import expected, overall
 from training.semantic_judge.baselines import baselines
 from training.semantic_judge.evidence_judge import EvidenceJudge
 from training.semantic_judge.example_tables import TIME, read_pairs
 from training.semantic_judge.examples import SUBSETS, Cases, Examples, Floats, Hindsight, Ints, rows_to_learn
 from training.semantic_judge.item_statistics import TABLE as STATISTICS
 from training.semantic_judge.item_statistics import ItemStatistics
-from training.semantic_judge.judge import Uniform
+from training.semantic_judge.judge import Scores, Uniform
 from training.semantic_judge.parts import aggregator_of
 from training.semantic_judge.stages.evaluate import EVIDENCE
 from training.semantic_judge.taught import Taught
@@ -96,11 +95,11 @@ def _rows(spec: StageSpec, taught: Taught, cases: Cases) -> Mapping[str, Floats]
     """By row, its scores of the cases: the judge weighed as it is packaged, its aspects one by one, the cheap rows."""
     numbers = taught.evidence.numbers(cases)
     judge = EvidenceJudge.load(spec.artifact(EVIDENCE) / "judge", taught.evidence)
-    values, made = expected(judge.chances_of(numbers), judge.aspects), aggregator_of(spec)
+    made = aggregator_of(spec)
     aggregator = load_aggregator(made, judge.aspects) if made else Uniform(judge.aspects)
-    asked, place = np.unique(cases.state, return_inverse=True)
-    weights = aggregator.weights(cases.states.chosen(asked), cases.catalogue)[place]
-    found = {EVIDENCE: overall(values, weights)}
+    said = Scores.of(judge.chances_of(numbers), judge.aspects, aggregator, cases)
+    values = np.nan_to_num(said.aspects)  # an aspect that is unknown orders nothing: all of the list are the same
+    found = {EVIDENCE: said.score}
     found |= {f"{EVIDENCE}.{aspect.name}": values[:, k] for k, aspect in enumerate(judge.aspects)}
     pairs, own = read_pairs(spec, taught.examples), len(taught.examples)
     learn = rows_to_learn(taught.examples, pairs, "train")

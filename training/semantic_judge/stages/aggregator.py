@@ -118,7 +118,8 @@ def _contests(
     train = pairs.of_subset("train")
     drawn = np.sort(np.random.default_rng(spec.seed).permutation(len(train))[: config.pairs])
     learnt, cases = train.chosen(drawn), examples.cases
-    seen = Contests.of(learnt, cases, scorer) if crossed is None else Contests.by(learnt, cases, crossed)
+    told = scorer.aspects
+    seen = Contests.of(learnt, cases, scorer) if crossed is None else Contests.by(learnt, cases, crossed, told)
     found = (seen, Contests.of(pairs.of_subset("valid"), cases, scorer))
     for name, own in zip(("training", "validation"), found, strict=True):
         if len(set(own.of_users(examples.cases.states))) < 2:

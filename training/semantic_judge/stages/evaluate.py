@@ -23,14 +23,14 @@ from training.core.stage import StageResult, StageSpec, resolve_config
 from training.next_item.comparison import VALUES_SCHEMA, metrics_table
 from training.semantic_judge.abstention import Abstention, AbstentionConfig, distances_of, one_each
 from training.semantic_judge.aggregator import load_aggregator
-from training.semantic_judge.aspects import UNKNOWN, Aspect, expected, overall
+from training.semantic_judge.aspects import UNKNOWN, Aspect
 from training.semantic_judge.baselines import MAJORITY, baselines
 from training.semantic_judge.engine import Kind
 from training.semantic_judge.evidence_judge import EvidenceJudge
 from training.semantic_judge.example_tables import EXAMPLES, read_pairs
 from training.semantic_judge.examples import EPOCH, Examples, Floats, Ints, Pairs, rows_to_learn
 from training.semantic_judge.gold import GoldConfig, GoldSet
-from training.semantic_judge.judge import Aggregator, Scorer, Uniform
+from training.semantic_judge.judge import Aggregator, Scorer, Scores, Uniform
 from training.semantic_judge.measures import (
     Bootstrap,
     accuracy,
@@ -205,10 +205,8 @@ class _Held:
     def score_of(self, chances: Sequence[Floats], aggregator: Aggregator) -> Floats:
         """The score [n] that an aggregator's weights make of what is said of the members; NaN elsewhere."""
         cases = self.taught.examples.cases
-        asked, places = np.unique(cases.state[self.members], return_inverse=True)
-        weights = aggregator.weights(cases.states.chosen(asked), cases.catalogue)[places]
         found = np.full(len(cases), np.nan, dtype=np.float32)
-        found[self.members] = overall(expected(chances, self.judge.aspects), weights)
+        found[self.members] = Scores.of(chances, self.judge.aspects, aggregator, cases.chosen(self.members)).score
         return found
 
     def of_labels(

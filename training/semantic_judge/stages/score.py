@@ -45,6 +45,7 @@ from training.semantic_judge.night import (
     SCORED_SCHEMA,
     WITHHELD,
     Night,
+    as_at_night,
     day_of,
     kept_numbers,
     numbers_of,
@@ -125,7 +126,7 @@ class _Held:
         judge, twin = (Judge.load(folder) for _ in range(2))
         gold, bands = GoldSet.load(folder, judge.evidence.catalogue)
         checks = on_gold(gold, bands, judge.score_of, twin.score_of, seed)
-        residuals = residuals_of(gold, numbers_of(judge, gold.cases), judge.aspects)
+        residuals = residuals_of(gold, numbers_of(judge, as_at_night(gold.cases)), judge.aspects)
         return cls(version, hash_of(folder), judge, gold, bands, checks, residuals)
 
     @property

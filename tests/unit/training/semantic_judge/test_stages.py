@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -108,8 +109,12 @@ def test_a_packaged_judge_answers_its_own_example_and_what_it_was_measured_on(tm
     assert list(answered.columns) == outputs and np.isfinite(answered.to_numpy()).all()
     user = UserState("u", date(2026, 1, 9), ("i0", "i4", "i1"), (5.0, 5.0, 1.0))
     found = judge.scores([user] * 2, [Candidate("i8"), Candidate("i5")])
-    np.testing.assert_allclose(found.weights, 0.25)
-    np.testing.assert_allclose(found.score, found.aspects.mean(axis=1), atol=1e-6)
+    np.testing.assert_allclose(found.weights, [[1 / 3, 1 / 3, 1 / 3, 0]] * 2)
+    np.testing.assert_allclose(found.score, found.aspects[:, :3].mean(axis=1), atol=1e-6)
+    assert np.isnan(found.aspects[:, 3]).all()
+    seeking = judge.scores([replace(user, context="pen cheap")] * 2, [Candidate("i8"), Candidate("i5")])
+    np.testing.assert_array_equal(seeking.weights, 0.25)
+    np.testing.assert_allclose(seeking.score, seeking.aspects.mean(axis=1), atol=1e-6)
     frame = pd.DataFrame(
         {"as_of": ["2026-01-09"], "history": [["i0", "i4", "i1"]], "ratings": [[5.0, 5.0, 1.0]], "item_id": ["i8"]}
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,9 +18,12 @@ from tests.unit.training.semantic_judge.night_kit import DAY, lists, night_spec,
 from training.core.errors import LeftOut
 from training.core.stage import StageResult, StageSpec
 from training.semantic_judge import encoder, night
-from training.semantic_judge.examples import Cases, Floats
+from training.semantic_judge.aspects import values_of
+from training.semantic_judge.examples import Candidate, Cases, Floats
+from training.semantic_judge.gold import GoldSet
 from training.semantic_judge.hostile import HOSTILE
-from training.semantic_judge.serve import Judge, Scores
+from training.semantic_judge.judge import Scores
+from training.semantic_judge.serve import Judge
 from training.semantic_judge.stages import score
 
 pytestmark = pytest.mark.unit
@@ -38,6 +42,14 @@ def judge(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def words(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(encoder, "embed_texts", lambda texts, *_, **__: judge_kit.encode(texts))
     monkeypatch.setenv("PLUMBLINE__HOME", str(tmp_path / "home"))
+
+
+@pytest.fixture(scope="module")
+def seeking_judge(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of a shop that knows what is looked for, which no night does."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(encoder, "embed_texts", lambda texts, *_, **__: judge_kit.encode(texts))
+        return packaged(tmp_path_factory.mktemp("seeking"), context=True)
 
 
 def scored(spec: StageSpec) -> tuple[StageResult, list[dict[str, Any]]]:
@@ -64,6 +76,40 @@ def test_each_submitted_row_comes_out_once_with_a_score_that_its_parts_add_up_to
     assert {row["history_length"] for row in nobody} == {0} and all(row["score"] is not None for row in nobody)
     checks = table(spec, "judge_checks")
     assert len(checks) == 9 and all(row["passed"] and row["why"] is None for row in checks)
+
+
+def test_what_is_looked_for_is_unknown_at_night_and_counts_nothing(tmp_path: Path, seeking_judge: Path) -> None:
+    spec = night_spec(tmp_path / "a", seeking_judge, lists(USERS))
+    found, out = scored(spec)
+    assert found.metrics["scored"] == len(out) and all(row["passed"] for row in table(spec, "judge_checks"))
+    assert {(row["context"], row["weight_context"]) for row in out} == {(None, 0.0)}
+    alone = np.array([[row[name] for name in ("profile", "future", "novelty")] for row in out]).mean(axis=1)
+    np.testing.assert_allclose([row["score"] for row in out], alone, atol=1e-6)
+    reasons = [row["reason"] for row in out if row["reason"]]
+    assert reasons and not any("context" in reason or "looked for" in reason for reason in reasons)
+    assert all("(all count the same)" in reason for reason in reasons)
+    again, same = scored(night_spec(tmp_path / "b", seeking_judge, lists(USERS)))
+    assert again.metrics["reused"] > 0 and same == out  # what is kept is as unknown
+
+
+def test_a_night_is_corrected_by_gold_cases_that_are_asked_as_it_asks(tmp_path: Path, seeking_judge: Path) -> None:
+    spec = night_spec(tmp_path / "a", seeking_judge, lists(USERS))
+    score.main(spec)
+    means = {row["aspect"]: row for row in table(spec, "judge_means") if row["model_version"] == "4"}
+    assert set(means) == {"profile", "future", "novelty", "score"}
+    judge = Judge.load(seeking_judge)
+    gold, _ = GoldSet.load(seeking_judge, judge.evidence.catalogue)
+    own = gold.cases.chosen(gold.labelled)
+    users = [replace(own.user(row), context=None) for row in range(len(own))]
+    rated = zip(own.mean_rating.tolist(), own.events.tolist(), strict=True)
+    items = [Candidate(own.judged(row).item_id, *numbers) for row, numbers in enumerate(rated)]
+    said = judge.scores(users, items).score
+    truth = values_of(gold.levels[gold.labelled], judge.aspects)[:, :3].mean(axis=1)
+    known = ~np.isnan(truth)
+    assert means["score"]["gold_cases"] == known.sum() > 50
+    apart = float((truth - said)[known].mean())
+    assert means["score"]["corrected"] - means["score"]["raw"] == pytest.approx(apart, abs=1e-5)
+    assert abs(apart - float((truth - judge.score_of(own))[known].mean())) > 1e-3  # which is what contexts would make
 
 
 def test_lists_of_what_is_liked_have_higher_means_than_lists_of_anything(tmp_path: Path, judge: Path) -> None:
