@@ -97,7 +97,8 @@ def test_a_market_at_work_ends_with_the_demo(tmp_path: Path, monkeypatch: pytest
     market_of(monkeypatch, "import time; time.sleep(600)")
     with pytest.raises(KeyboardInterrupt), closing(MarketLog(shop, first)) as log:
         log.begin()
-        (market,) = psutil.Process().children()
+        assert log._market is not None
+        market = psutil.Process(log._market.pid)
         raise KeyboardInterrupt
     assert not market.is_running()
     assert not shop.landing.exists()
