@@ -89,6 +89,10 @@ class Scores:
 
 
 def _shared(weights: Floats, there: NDArray[np.bool_]) -> Floats:
-    """Weights [states, K] of which only those that are there count; a state with all of them keeps exactly its own."""
+    """Weights [states, K] of which only those that are there count; a state with all of them keeps exactly its own.
+
+    Where all weight lay on what is not known, what is known counts evenly.
+    """
     kept = np.where(there, weights, np.float32(0))
+    kept = np.where(kept.any(axis=1, keepdims=True), kept, there.astype(np.float32))
     return np.where(there.all(axis=1, keepdims=True), weights, kept / kept.sum(axis=1, keepdims=True))

@@ -36,6 +36,12 @@ def test_an_aspect_that_is_unknown_counts_nothing_and_the_others_share_its_weigh
     np.testing.assert_allclose(said.aspects[2:], [[0.1, 0.75, 0.0, np.nan]] * 2, atol=1e-6)
 
 
+def test_where_all_weight_lay_on_what_is_unknown_the_rest_counts_evenly() -> None:
+    said = Scores.of(CHANCES, SCORED, OneVector(SCORED, (0.0, 0.0, 0.0, 1.0)), asked())
+    np.testing.assert_allclose(said.weights[[0, 3]], [[0.0, 0.0, 0.0, 1.0], [1 / 3, 1 / 3, 1 / 3, 0.0]], atol=1e-6)
+    assert said.score[3] == pytest.approx((0.1 + 0.75 + 0.0) / 3, abs=1e-6)
+
+
 def test_who_looks_for_something_is_judged_by_all_aspects_to_the_bit() -> None:
     said = Scores.of(CHANCES, SCORED, SHARES, asked())
     values, weights = expected(CHANCES, SCORED)[:2], np.array([SHARES.shares] * 2, dtype=np.float32)
