@@ -62,8 +62,8 @@ Lines = list[dict[str, Any]]
 
 @dataclass(frozen=True)
 class Config:
-    """`pairs`: of so many test pairs at most, drawn with the seed. `scorers`: rows of language scorers, each by the
-    stage whose model it is, read by `engine`. `routed`: the share of cases, those that the judge of evidence doubts
+    """`pairs`: of so many pairs of a part at most, drawn with the seed. `scorers`: rows of language scorers, each by
+    the stage whose model it is, read by `engine`. `routed`: the share of cases, those that the judge of evidence doubts
     most on validation, that go to the last of them in a row of its own; null: there is no such row. `serves`: which
     row is packaged, and called the judge: `evidence`, one of `scorers`, or `routed`; where its stage was left out it is
     `evidence`. `gold`: what is frozen into the package for the checks of each night. `abstention`: how often the
@@ -144,7 +144,7 @@ def _abstaining(taught: Taught, pairs: Pairs, judge: Judge, config: Config, seed
     """How many pairs the packaged judge has a verdict on that counts, by validation, and how many of them are wrong."""
     distances = dict[str, NDArray[np.float64]]()
     for part in ("valid", "test"):
-        own = pairs.of_subset(part)
+        own = _drawn(pairs.of_subset(part), config.pairs, seed)
         if not len(own):
             return {}
         drawn = one_each(own, users_of(taught.examples, own.preferred), seed)
